@@ -208,6 +208,7 @@ fn manifest_page() -> Roff {
         "/etc/mountjail/sites/NAME@.yaml",
         "/etc/mountjail/defaults.yaml",
         "/etc/mountjail/presets/NAME.yaml",
+        "/usr/share/mountjail/presets/NAME.yaml",
     ]
     .iter()
     .enumerate()
@@ -246,6 +247,14 @@ fn manifest_page() -> Roff {
     ]);
     let mounts = &site_schema()["properties"]["mounts"]["items"]["anyOf"][1];
     keys(&mut page, mounts);
+    made(&mut page);
+    page.control("SH", ["PATTERNS AND NAMES"]);
+    page.text([roman(
+        "In programs, libraries and the sources of mounts, *, ? and [...] stand for names, as in \
+         glob(7), and ** for directories at any depth. A name without a slash is looked up: a \
+         program in the default PATH, a library as the loader does it, in ld.so.cache and the \
+         directories of ld.so.conf.",
+    )]);
     page.control("SH", ["ITEMS WITH ALTERNATIVES"]);
     page.text([
         roman("Items of "),
@@ -293,6 +302,29 @@ fn manifest_page() -> Roff {
         ],
     );
     page
+}
+
+/// What a site has for itself.
+fn made(page: &mut Roff) {
+    let schema = site_schema();
+    for (title, key, text) in [
+        (
+            "KEYS OF A DIRECTORY",
+            "directories",
+            "An item is a path, or a mapping with these keys. Owner and mode are set when the \
+             directory is made. mountjail down removes it if it is empty.",
+        ),
+        (
+            "KEYS OF A TMPFS",
+            "tmpfs",
+            "An item is a path, or a mapping with these keys. With another size or mode it is \
+             replaced by a new, empty one.",
+        ),
+    ] {
+        page.control("SH", [title]);
+        page.text([roman(text)]);
+        keys(page, &schema["properties"][key]["items"]["anyOf"][1]);
+    }
 }
 
 fn templates(page: &mut Roff) {
@@ -362,8 +394,9 @@ fn presets_page() -> Roff {
     ]);
     page.text([
         italic("/etc/mountjail/presets/NAME.yaml"),
-        roman(" replaces the built-in one of that name."),
+        roman(" replaces the built-in one of that name, and so does one of a package in"),
     ]);
+    page.text([italic("/usr/share/mountjail/presets"), roman(".")]);
     page.text([
         bold("mountjail presets NAME"),
         roman(" shows what one brings on this host."),

@@ -10,7 +10,7 @@ use crate::resolve::Desired;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
-use crate::{adopt, render};
+use crate::{adopt, observe, render};
 
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
@@ -55,7 +55,8 @@ impl CheckArgs {
 /// What the site needs. Errors: what keeps it from coming up, as far as that can be seen without
 /// doing it. Only root can be sure to see what is in the root.
 fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
-    let desired = pipeline.desired(site)?;
+    let mut desired = pipeline.desired(site)?;
+    desired.warnings.extend(observe::users_outside(&desired));
     match pipeline.observe_and_plan(&desired) {
         Ok((_, plan)) if plan.conflicts.is_empty() => {
             let warnings = [desired.warnings.clone(), adopt::leftovers(&desired)].concat();

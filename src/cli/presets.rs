@@ -38,22 +38,29 @@ impl PresetsArgs {
                 codes.push(ManifestError::Mistakes(mistakes).report(context.out, &name));
             }
         }
-        let described = |name| presets.description(name).unwrap_or("(has mistakes)");
+        let described = |name: &str| presets.description(name).unwrap_or("(has mistakes)");
         let text = if self.json {
-            let list: Vec<_> = names
-                .iter()
-                .map(|name| {
-                    let file = presets.file(name).map(ToString::to_string);
-                    json!({ "name": name, "description": presets.description(name), "file": file })
+            let groups = presets.groups();
+            let one = |group: &str, name: &str| {
+                let file = presets.file(name).map(ToString::to_string);
+                json!({
+                    "name": name, "group": group, "description": presets.description(name),
+                    "file": file,
                 })
-                .collect();
-            format!("{:#}\n", json!({ "presets": list }))
+            };
+            let list = groups
+                .iter()
+                .flat_map(|(group, names)| names.iter().map(move |name| one(group, name)));
+            format!("{:#}\n", json!({ "presets": list.collect::<Vec<_>>() }))
         } else {
             let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-            let lines = names
-                .iter()
-                .map(|name| format!("{name:width$}  {}\n", described(name)));
-            lines.collect::<Vec<_>>().concat()
+            let line = |name: &&str| format!("  {name:width$}  {}\n", described(name));
+            let groups = presets.groups();
+            let groups = groups.iter().map(|(group, names)| {
+                let lines: String = names.iter().map(line).collect();
+                format!("{group}:\n{lines}")
+            });
+            groups.collect::<Vec<_>>().join("\n")
         };
         context.out.print_and(&text, worst(codes))
     }

@@ -46,7 +46,7 @@ impl WhyArgs {
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         let answer = resolve::why(&desired, &path);
-        if answer.mount.is_none() && answer.link.is_none() {
+        if answer.mount.is_none() && answer.link.is_none() && answer.directory.is_none() {
             return Err(nothing_brings(context, &site, &desired, path).into());
         }
         let text = if self.json {

@@ -123,7 +123,7 @@ fn other_c_library(host: &Host) -> Option<&'static str> {
     }
     let shell = HostPath::new("/bin/sh").ok()?;
     match interpreter_of(host, &shell) {
-        Some(loader) if is_musls(&loader) => None,
+        Some(loader) if is_musls(host, &loader) => None,
         _ => Some("this mountjail is built with musl, and the programs of this host are not"),
     }
 }

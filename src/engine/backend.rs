@@ -7,8 +7,8 @@ use std::path::Path;
 
 use sys_mount::{Mount, MountFlags};
 
-use crate::base::MountAttributes;
-use crate::sys;
+use crate::base::{FileSystem, MountAttributes};
+use crate::sys::{self, FileId};
 
 /// A finished mount that is not visible anywhere yet.
 pub(super) trait Prepared: Send + Sync {
@@ -33,6 +33,14 @@ pub(super) trait Backend: Send + Sync {
         attributes: MountAttributes,
         recursive: bool,
     ) -> io::Result<Self::Ready>;
+
+    /// Makes a new file system and a mount of it with exactly `attributes`. Its root directory is
+    /// returned as well.
+    fn make(
+        &self,
+        file_system: FileSystem,
+        attributes: MountAttributes,
+    ) -> io::Result<(Self::Ready, FileId)>;
 
     /// Copies the mount whose root `top` is, unchanged but private, to bring it back if the run
     /// fails.

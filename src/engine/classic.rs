@@ -9,13 +9,13 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use sys_mount::MountFlags;
+use sys_mount::{Mount, MountFlags};
 
 use super::backend::{Backend, Prepared, make_private, mount, set_propagation};
 use super::scratch::{Scratch, ScratchDir};
-use crate::base::MountAttributes;
-use crate::observe::Table;
-use crate::sys::{self, proc};
+use crate::base::{FileSystem, MountAttributes};
+use crate::observe::{self, Table};
+use crate::sys::{self, FileId, FileKind, proc};
 
 pub(super) struct Classic {
     scratch_dir: ScratchDir,
@@ -71,6 +71,16 @@ fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> 
     Ok(())
 }
 
+/// Errors: EINVAL if the kernel did not make what was asked for, as Linux before 5.8 with options
+/// of proc.
+fn must_be(wanted: FileSystem, at: &Path) -> io::Result<()> {
+    let shown = observe::file_system_at(at)?;
+    if shown.is_some_and(|shown| wanted.is(shown)) {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 /// A mount at this path in the private scratch mount.
 pub(super) struct InScratch(PathBuf);
 
@@ -97,6 +107,31 @@ impl Backend for Classic {
         let spot = self.bind_aside(source, recursive)?;
         set_attributes(&spot, attributes, recursive)?;
         Ok(InScratch(spot))
+    }
+
+    fn make(
+        &self,
+        file_system: FileSystem,
+        attributes: MountAttributes,
+    ) -> io::Result<(InScratch, FileId)> {
+        let spot = self
+            .scratch_dir
+            .get(&self.scratch)?
+            .spot(FileKind::Directory)?;
+        let options = file_system.options();
+        let options: Vec<_> = options
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        Mount::builder()
+            .fstype(file_system.name())
+            .data(&options.join(","))
+            .mount(file_system.name(), &spot)?;
+        make_private(&spot, false)?;
+        must_be(file_system, &spot)?;
+        set_attributes(&spot, attributes, false)?;
+        let file = sys::stat_fd(sys::open_host(&spot, libc::O_PATH)?)?.file;
+        Ok((InScratch(spot), file))
     }
 
     fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<InScratch> {

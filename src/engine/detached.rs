@@ -6,13 +6,17 @@ use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
 
 use super::backend::{Backend, Prepared, clone_of, to_kernel};
 use super::features::Features;
 use super::scratch::{Scratch, ScratchDir};
 use super::target::attributes_of;
-use crate::base::MountAttributes;
-use crate::sys;
+use crate::base::{FileSystem, MountAttributes};
+use crate::sys::{self, FileId};
 
 pub(super) struct Detached {
     features: Features,
@@ -41,6 +45,20 @@ impl Detached {
     }
 }
 
+/// Makes a file system, and a mount of it that is not attached: `fsopen(2)`, `fsmount(2)` (Linux
+/// 5.2). Nobody can reach it before it has its attributes.
+fn new_mount(file_system: FileSystem) -> io::Result<OwnedFd> {
+    let name = file_system.name();
+    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", name)?;
+    for (option, value) in file_system.options() {
+        fsconfig_set_string(&context, option, value.as_str())?;
+    }
+    fsconfig_create(&context)?;
+    let (flags, attributes) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+    Ok(fsmount(&context, flags, attributes)?)
+}
+
 /// A mount in its own anonymous namespace.
 pub(super) struct DetachedMount(OwnedFd);
 
@@ -67,6 +85,17 @@ impl Backend for Detached {
         let clone = clone_of(source, recursive)?;
         sys::mount_setattr(&clone, recursive, &to_kernel(attributes))?;
         Ok(DetachedMount(clone))
+    }
+
+    fn make(
+        &self,
+        file_system: FileSystem,
+        attributes: MountAttributes,
+    ) -> io::Result<(DetachedMount, FileId)> {
+        let made = new_mount(file_system)?;
+        sys::mount_setattr(&made, false, &to_kernel(attributes))?;
+        let file = sys::stat_fd(&made)?.file;
+        Ok((DetachedMount(made), file))
     }
 
     fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<DetachedMount> {

@@ -103,6 +103,7 @@ impl<'a, B: Backend> Work<'a, B> {
             unique_id: self.unique_id,
             since: self.since,
             template: self.template.clone(),
+            file_system: self.mount.file_system,
             peer_group: None,
             more: Unknown::new(),
         }
@@ -237,7 +238,7 @@ impl<'a, B: Backend> Work<'a, B> {
             "attach"
         };
         let target = root.path().inside(&self.mount.target);
-        Error::failed(format!("cannot {verb} {} on {target}", self.mount.source)).because(error)
+        Error::failed(format!("cannot {verb} {} on {target}", self.mount.what())).because(error)
     }
 
     /// Checks again, from the root, that our mount is visible at the target, as restricted as

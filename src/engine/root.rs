@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use super::ours::Ours;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
+use crate::resolve::Ownership;
 use crate::sys::{self, FileId, FileKind, OnMount, Stat, proc};
 
 /// An open site root.
@@ -317,6 +318,26 @@ impl Spot {
             .inspect_err(|_| {
                 let _ = self.remove(kind, None); // the first error is the one to report
             })
+    }
+
+    /// Gives the directory that is here, and that was just made, its owner and mode.
+    ///
+    /// Errors: EEXIST if it has been exchanged since; EXDEV if its directory is not at home.
+    pub(super) fn give(&self, owner: Ownership) -> io::Result<()> {
+        self.must_be_at_home()?;
+        let how = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = openat(&self.dir, self.name(), how, Mode::empty())?;
+        let found = sys::stat_fd(&directory)?;
+        let above = sys::stat_fd(&self.dir)?;
+        if !found.is_on_mount_of(&above) {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        must_be_new(&directory, &found)?;
+        let Ownership { uid, gid, mode } = owner;
+        if (found.uid, found.gid) != (uid, gid) {
+            fchown(&directory, Some(uid.into()), Some(gid.into()))?;
+        }
+        Ok(fchmod(&directory, Mode::from_bits_truncate(mode))?)
     }
 
     /// Removes what [`Self::create`] made if it is unchanged: the same file (if `file` is given),

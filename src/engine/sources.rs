@@ -12,7 +12,7 @@ use super::backend::{Backend, Prepared};
 use super::templates::TemplateStore;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
-use crate::base::{Error, JailPath, MountAttributes, Result, SiteName};
+use crate::base::{Error, FileSystem, JailPath, MountAttributes, Result, SiteName};
 use crate::plan::Template;
 use crate::resolve::{FileId, Mount};
 use crate::sys;
@@ -54,6 +54,9 @@ impl<B: Backend> Sources<B> {
 
     /// Returns a finished mount for `mount`, and the file that it shows.
     pub(super) fn ready(&self, backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
+        if let Some(file_system) = mount.file_system {
+            return make(backend, mount, file_system);
+        }
         match mount.file {
             Some(file) if self.sharing => self
                 .copy_of_prepared(backend, mount, file)
@@ -135,6 +138,25 @@ pub(super) fn follow<B: Backend>(
 
 fn cannot_follow(template: &SiteName, path: &JailPath) -> Error {
     Error::failed(format!("cannot copy {path} of {template}"))
+}
+
+/// Makes a file system of the site's own.
+fn make<B: Backend>(
+    backend: &B,
+    mount: &Mount,
+    file_system: FileSystem,
+) -> Result<(B::Ready, FileId)> {
+    let cannot = |error: io::Error| {
+        let error = Error::failed(format!("cannot make {}", mount.what())).because(&error);
+        match error.errno() {
+            // Before Linux 5.8 all mounts of a PID namespace's proc have the same options.
+            Some(libc::EINVAL) if file_system == FileSystem::Proc => error.hint(
+                "`proc` needs Linux 5.8; before that, take it out and mount /proc by other means",
+            ),
+            _ => error.hint_while(Doing::Mounting),
+        }
+    };
+    backend.make(file_system, mount.attributes).map_err(cannot)
 }
 
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::base::HostPath;
 use crate::base::quote::printable;
-use crate::manifest::yaml_scalar;
+use crate::manifest::{Pattern, yaml_scalar};
 
 /// How wide a list on one line may be.
 const WIDTH: usize = 100;
@@ -30,6 +30,8 @@ pub(crate) struct Draft {
     pub users: Vec<DraftItem>,
     pub nss: Vec<String>,
     pub mounts: Vec<DraftMount>,
+    pub tmpfs: Vec<DraftTmpfs>,
+    pub proc: bool,
     pub services: BTreeSet<String>,
     /// Its mounts exist for its services alone.
     pub for_services: bool,
@@ -71,6 +73,36 @@ pub(crate) struct DraftMount {
     pub executable: bool,
     pub devices: bool,
     pub setuid: bool,
+    /// No character of the source stands for others.
+    pub literal: bool,
+}
+
+/// An item of `tmpfs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DraftTmpfs {
+    /// The mount point inside.
+    pub target: String,
+    /// As tmpfs(5) takes it.
+    pub size: Option<String>,
+    /// The mode, in octal digits.
+    pub mode: Option<String>,
+}
+
+impl DraftTmpfs {
+    fn to_yaml(&self) -> String {
+        let target = yaml_scalar(&self.target);
+        let mut keys = String::new();
+        for (key, value) in [("size", &self.size), ("mode", &self.mode)] {
+            if let Some(value) = value {
+                let _ = write!(keys, ", {key}: \"{value}\"");
+            }
+        }
+        if keys.is_empty() {
+            target
+        } else {
+            format!("{{ target: {target}{keys} }}")
+        }
+    }
 }
 
 impl DraftItem {
@@ -118,6 +150,16 @@ impl DraftMount {
         }
     }
 
+    /// The file or directory `source`, in whose name no character stands for others.
+    pub fn of_path(source: impl Into<String>) -> Self {
+        let source = source.into();
+        let literal = HostPath::new(&source).is_ok_and(|path| Pattern::new(path).is_glob());
+        Self {
+            literal,
+            ..Self::new(source)
+        }
+    }
+
     fn to_yaml(&self) -> String {
         let source = yaml_scalar(&self.source);
         let mut keys = String::new();
@@ -131,6 +173,7 @@ impl DraftMount {
             (self.devices, ", devices: true"),
             (self.setuid, ", setuid: true"),
             (self.optional, ", optional: true"),
+            (self.literal, ", literal: true"),
         ] {
             if is_set {
                 keys.push_str(key);
@@ -161,6 +204,8 @@ impl Draft {
             users: vec![],
             nss: vec![],
             mounts: vec![],
+            tmpfs: vec![],
+            proc: false,
             services: BTreeSet::new(),
             for_services: false,
             found: vec![],
@@ -186,6 +231,8 @@ impl Draft {
         add_new(&mut self.users, &other.users);
         add_new(&mut self.nss, &other.nss);
         add_new(&mut self.mounts, &other.mounts);
+        add_new(&mut self.tmpfs, &other.tmpfs);
+        self.proc |= other.proc;
         add_new(&mut self.found, &other.found);
         add_new(&mut self.remarks, &other.remarks);
         self.services.extend(other.services.iter().cloned());
@@ -207,7 +254,7 @@ impl Draft {
         if self.for_services {
             text.push_str("scope: services\n");
         }
-        let mut list = |key, items: Vec<String>| text.push_str(&list(key, &items));
+        let mut list = |key, items: Vec<String>| text.push_str(&list_of(key, &items));
         list(
             "presets",
             self.presets.iter().map(|name| yaml_scalar(name)).collect(),
@@ -250,6 +297,14 @@ impl Draft {
             self.mounts.iter().map(DraftMount::to_yaml).collect(),
         );
         list(
+            "tmpfs",
+            self.tmpfs.iter().map(DraftTmpfs::to_yaml).collect(),
+        );
+        if self.proc {
+            text.push_str("proc: true\n");
+        }
+        let mut list = |key, items: Vec<String>| text.push_str(&list_of(key, &items));
+        list(
             "services",
             self.services.iter().map(|name| yaml_scalar(name)).collect(),
         );
@@ -266,7 +321,7 @@ fn add_new<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {
 }
 
 /// A list of the manifest: short and simple items on one line, others on a line each.
-fn list(key: &str, items: &[String]) -> String {
+fn list_of(key: &str, items: &[String]) -> String {
     if items.is_empty() {
         return String::new();
     }

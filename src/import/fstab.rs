@@ -1,5 +1,6 @@
 //! The bind lines of a file in the format of fstab(5): pure.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
@@ -30,6 +31,8 @@ pub(crate) struct OtherMount {
     pub target: Option<HostPath>,
     /// The third field: the type of the file system.
     pub fstype: String,
+    /// The fourth field's options.
+    pub options: Vec<String>,
 }
 
 /// The bind mount of a line.
@@ -132,6 +135,11 @@ impl FstabOptions<'_> {
         self.0.contains(&option.as_bytes())
     }
 
+    fn in_words(&self) -> Vec<String> {
+        let words = self.0.iter().map(|option| String::from_utf8_lossy(option));
+        words.map(Cow::into_owned).collect()
+    }
+
     /// Those for systemd or mount(8) itself. `x-gvfs-*` and others are for desktops.
     fn userspace(&self) -> Vec<String> {
         let mut userspace = vec![];
@@ -169,6 +177,7 @@ impl FstabFile {
                 place: place.to_owned(),
                 target: host_path(&unescape_octal(target)).ok(),
                 fstype: String::from_utf8_lossy(fstype).into_owned(),
+                options: options.in_words(),
             });
             return Ok(());
         }

@@ -349,9 +349,7 @@ impl JailkitSection {
             self.remark(draft, "emptydirs", &text);
         }
         if self.is_set("need_proc") {
-            let text = "a manifest cannot mount a file system, but a line in fstab can: \
-                        proc ROOT/proc proc nosuid,nodev,noexec";
-            self.remark(draft, "need_proc", text);
+            draft.proc = true;
         }
         for value in &self.section.values {
             if !KEYS.contains(&value.key.as_str()) {

@@ -9,7 +9,7 @@ use super::draft::{Draft, DraftItem, DraftMount};
 use super::fstab::Bind;
 use super::source_properties::{SourceKind, SourceProperties};
 use crate::base::HostPath;
-use crate::manifest::{Access, Entry, MountRequest, Pattern, Presets, Request, Wanted};
+use crate::manifest::{Access, CodeName, Entry, MountRequest, Pattern, Presets, Request, Wanted};
 
 /// A bind line, and what it mounts.
 struct BindLine<'b> {
@@ -142,7 +142,11 @@ fn covered_by(entries: &[Arc<Entry>], lines: &[BindLine<'_>]) -> Option<usize> {
 }
 
 fn names_paths(request: &Request) -> bool {
-    !matches!(request, Request::User(_) | Request::NameService(_))
+    use Request::{Directory, FileSystem, NameService, User};
+    !matches!(
+        request,
+        User(_) | NameService(_) | Directory(_) | FileSystem(..)
+    )
 }
 
 fn is_optional(request: &Request) -> bool {
@@ -150,8 +154,9 @@ fn is_optional(request: &Request) -> bool {
         Request::Device(wanted) | Request::Etc(wanted) | Request::User(wanted) => wanted.optional,
         Request::Program(wanted) | Request::Library(wanted) => wanted.optional,
         Request::Mount(mount) => mount.sources.optional,
-        // The modules that name services need come along with them.
-        Request::NameService(_) => true,
+        // The modules that name services need come along with them. What a site has for itself is
+        // no bind mount.
+        Request::NameService(_) | Request::Directory(_) | Request::FileSystem(..) => true,
     }
 }
 
@@ -168,10 +173,13 @@ fn brings(entry: &Entry, line: &BindLine<'_>) -> bool {
         Request::Device(wanted) => is_below("/dev", wanted, source),
         Request::Etc(wanted) => is_data && is_below("/etc", wanted, source),
         Request::Program(wanted) | Request::Library(wanted) => {
-            is_read_only && !line.has_setuid() && matches_any(wanted, source)
+            is_read_only && !line.has_setuid() && matches_code(wanted, source)
         }
         Request::Mount(mount) => allows(mount, line) && matches_any(&mount.sources, source),
-        Request::User(_) | Request::NameService(_) => false,
+        Request::User(_)
+        | Request::NameService(_)
+        | Request::Directory(_)
+        | Request::FileSystem(..) => false,
     }
 }
 
@@ -191,6 +199,15 @@ fn is_below(directory: &str, wanted: &Wanted<String>, path: &HostPath) -> bool {
 
 fn matches_any(wanted: &Wanted<Pattern>, path: &HostPath) -> bool {
     wanted.any_of.iter().any(|pattern| matches(pattern, path))
+}
+
+/// Whether `path` is one of the wanted programs or libraries. A name alone is that of any file that
+/// has it.
+fn matches_code(wanted: &Wanted<CodeName>, path: &HostPath) -> bool {
+    wanted.any_of.iter().any(|name| match name {
+        CodeName::Path(pattern) => matches(pattern, path),
+        CodeName::Name(name) => path.file_name().is_some_and(|file| file == name.as_str()),
+    })
 }
 
 fn matches(pattern: &Pattern, path: &HostPath) -> bool {
@@ -261,7 +278,6 @@ impl<'b> BindLine<'b> {
 
     fn add_mount(&self, draft: &mut Draft) {
         let mount = DraftMount {
-            source: glob::Pattern::escape(&self.bind.source.to_string()),
             target: self.target.clone(),
             writable: !self.is_read_only(),
             recursive: self.bind.recursive && self.source.kind == SourceKind::Directory,
@@ -269,6 +285,7 @@ impl<'b> BindLine<'b> {
             executable: self.is_executable(),
             devices: self.source.devices && !self.bind.nodev,
             setuid: self.has_setuid(),
+            ..DraftMount::of_path(self.bind.source.to_string())
         };
         for remark in self.remarks(&mount) {
             draft.remarks.push(format!("{}: {remark}", self.bind.place));

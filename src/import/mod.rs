@@ -15,6 +15,7 @@ mod ini;
 mod jailkit;
 mod lines;
 mod logins;
+mod own_lines;
 pub(crate) mod php;
 mod php_ini;
 mod roots;
@@ -155,10 +156,12 @@ impl Importer {
             imported.warnings.extend(fstab.odd.iter().cloned());
         }
 
-        let drafts = self.site_drafts(presets, &mut imported);
+        let mut drafts = self.site_drafts(presets, &mut imported);
+        let taken = self.add_own(&mut drafts);
         let roots: Vec<_> = drafts.iter().filter_map(Draft::root).collect();
         self.count_others(&roots, &mut imported.notes);
-        for mount in self.fstabs.iter().flat_map(|fstab| &fstab.others) {
+        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
+        for mount in others.filter(|mount| !taken.contains(&mount.place)) {
             imported.warnings.extend(warning_in_jail(mount, &roots));
         }
         imported.drafts = drafts;
@@ -224,6 +227,22 @@ impl Importer {
 
         self.add_binds(presets, &mut drafts, &mut imported.warnings);
         drafts
+    }
+
+    /// Adds what lines of fstab mount for jails alone to the drafts. Returns the places of these
+    /// lines.
+    fn add_own(&self, drafts: &mut [Draft]) -> BTreeSet<String> {
+        let mut taken = BTreeSet::new();
+        for mount in self.fstabs.iter().flat_map(|fstab| &fstab.others) {
+            for draft in drafts.iter_mut() {
+                let root = draft.root().cloned();
+                if root.is_some_and(|root| own_lines::add(draft, &root, mount)) {
+                    taken.insert(mount.place.clone());
+                    break;
+                }
+            }
+        }
+        taken
     }
 
     /// Adds the bind lines of fstab to the drafts of their roots.

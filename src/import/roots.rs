@@ -124,14 +124,6 @@ fn root_of(bind: &Bind, roots: &BTreeSet<HostPath>) -> Result<HostPath, String> 
             "it mounts the root {root} itself, which a manifest cannot express: it stays in fstab"
         ));
     }
-    let text = source.to_string();
-    let same_path = root.as_path().join(text.trim_start_matches('/'));
-    if text.contains(['*', '?', '[']) && target.as_path() != same_path {
-        return Err(format!(
-            "{source} has characters of patterns in its name, so a manifest cannot name another \
-             target for it: it stays in fstab"
-        ));
-    }
     if root.starts_with(source) {
         return Err(format!(
             "{source} holds the root {root}, and no jail may hold itself; not imported"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::instances::Instances;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{FileSystem, HostPath, JailPath, SiteName};
 
 /// One site: its root, and everything that it and its presets ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,15 +67,19 @@ pub enum Request {
     /// `etc`: names under `/etc`, without the prefix; may contain `/`.
     Etc(Wanted<String>),
     /// `programs`: executables, with interpreter and shared libraries.
-    Program(Wanted<Pattern>),
+    Program(Wanted<CodeName>),
     /// `libraries`: objects opened at run time, with the libraries they need.
-    Library(Wanted<Pattern>),
+    Library(Wanted<CodeName>),
     /// `users`: one login name of the generated passwd and group.
     User(Wanted<String>),
     /// `nss`: one database of nsswitch.conf(5), whose modules come along.
     NameService(String),
     /// `mounts`: a file or directory.
     Mount(MountRequest),
+    /// `directories`: one of the site's own, which is made where it is missing.
+    Directory(DirectoryRequest),
+    /// `tmpfs` and `proc`: a file system of the site's own, and its mount point inside.
+    FileSystem(JailPath, FileSystem),
 }
 
 /// One thing, or alternatives of which the first that exists on this host is taken.
@@ -106,6 +110,11 @@ impl Pattern {
         Self { path, glob }
     }
 
+    /// A path in which no character stands for others.
+    pub fn literal(path: HostPath) -> Self {
+        Self { path, glob: false }
+    }
+
     /// The path as written.
     pub fn path(&self) -> &HostPath {
         &self.path
@@ -121,6 +130,38 @@ impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.fmt(f)
     }
+}
+
+/// A program or library: where it is, or what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CodeName {
+    /// A path or pattern.
+    Path(Pattern),
+    /// A name without a slash. Programs are looked for in the default `PATH`, libraries as the
+    /// loader looks for them.
+    Name(String),
+}
+
+impl fmt::Display for CodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(pattern) => pattern.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// An item of `directories`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DirectoryRequest {
+    /// The path inside.
+    pub path: JailPath,
+    /// The login name of its owner; `None`: root.
+    pub user: Option<String>,
+    /// Its group; `None`: the owner's.
+    pub group: Option<String>,
+    /// Its mode.
+    pub mode: u32,
 }
 
 /// An item of `mounts`.

@@ -11,7 +11,7 @@ use super::instances::{InstancePattern, Instances};
 use super::items::{ItemChecker, ParseWord};
 use super::node::Node;
 use super::words;
-use crate::base::HostPath;
+use crate::base::{FileSystem, HostPath, JailPath};
 
 /// Which kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,14 +225,17 @@ impl<'t, 'c> FileChecker<'t, 'c> {
                 self.items(at, value, "login names", &NAME_KEYS, parse, Request::User);
             }
             "programs" => {
-                let parse = ItemChecker::pattern;
+                let parse = ItemChecker::code;
                 self.items(at, value, "paths", &PATH_KEYS, parse, Request::Program);
             }
             "libraries" => {
-                let parse = ItemChecker::pattern;
+                let parse = ItemChecker::code;
                 self.items(at, value, "paths", &PATH_KEYS, parse, Request::Library);
             }
             "mounts" => self.mounts(at, value),
+            "directories" => self.own(at, value, "directories", ItemChecker::directory),
+            "tmpfs" => self.own(at, value, "paths inside", ItemChecker::tmpfs),
+            "proc" => self.proc(at, value),
             other => unreachable!("`fields` gave the key {other}, which is not in the grammar"),
         }
     }
@@ -390,6 +393,31 @@ impl<'t, 'c> FileChecker<'t, 'c> {
                 let text = one_line(&request.sources);
                 self.add(&at, Request::Mount(request), text);
             }
+        }
+    }
+
+    /// A list of what the site has for itself.
+    fn own(
+        &mut self,
+        at: &At<'_>,
+        node: &Node,
+        what: &str,
+        parse: fn(&mut ItemChecker<'t, 'c>, &At<'_>, &Node) -> Option<(JailPath, Request)>,
+    ) {
+        let items = self.items.checker.list(at, node, what);
+        for (nth, item) in items.iter().enumerate() {
+            let at = at.item(nth);
+            if let Some((path, request)) = parse(&mut self.items, &at, item) {
+                self.add(&at, request, path.to_string());
+            }
+        }
+    }
+
+    fn proc(&mut self, at: &At<'_>, node: &Node) {
+        if self.items.checker.flag(at, node) == Some(true) {
+            let target = JailPath::normal("/proc".into());
+            let request = Request::FileSystem(target, FileSystem::Proc);
+            self.add(at, request, "true".to_owned());
         }
     }
 

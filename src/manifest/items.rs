@@ -2,7 +2,7 @@
 
 use super::check::{At, Checker, Field, did_you_mean};
 use super::diagnostic::quoted;
-use super::entries::{Access, MountRequest, Pattern, Wanted};
+use super::entries::{Access, CodeName, MountRequest, Pattern, Wanted};
 use super::grammar_keys::MOUNT_KEYS;
 use super::locate::{self, PairPart, PathStep};
 use super::node::Node;
@@ -102,7 +102,11 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
     fn mount_fields(&mut self, at: &At<'_>, pairs: &[(Node, Node)]) -> Option<MountRequest> {
         let before = self.checker.faults.len();
         let fields = self.checker.fields(at, pairs, &MOUNT_KEYS);
-        let sources = self.wanted(at, &fields, "source", Self::pattern);
+        let word = match fields.iter().find(|field| field.name == "literal") {
+            Some(field) if self.literal(at, field) => Self::literal_path,
+            _ => Self::pattern,
+        };
+        let sources = self.wanted(at, &fields, "source", word);
         let mut request = plain_mount(sources.unwrap_or(Wanted {
             any_of: Vec::new(),
             optional: false,
@@ -124,6 +128,11 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
         (self.checker.faults.len() == before).then_some(request)
     }
 
+    fn literal(&mut self, at: &At<'_>, field: &Field<'_>) -> bool {
+        let at = at.key(field.name, field.nth);
+        self.checker.flag(&at, field.value).unwrap_or_default()
+    }
+
     fn target(&mut self, at: &At<'_>, node: &Node, sources: &Wanted<Pattern>) -> Option<JailPath> {
         let text = self
             .checker
@@ -134,7 +143,9 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
                 "the source {} may match more than one file",
                 quoted(&glob.to_string())
             );
-            let help = "mount the directory that holds the files".to_owned();
+            let help = "mount the directory that holds the files; or say `literal: true`, if \
+                        this is the name of one file"
+                .to_owned();
             self.checker
                 .fault(at, "a pattern has no single target", label, Some(help));
         }
@@ -223,6 +234,27 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
                 self.checker.fault(at, bad.message, label, bad.help);
                 None
             }
+        }
+    }
+
+    /// A path whose characters all stand for themselves.
+    fn literal_path(&mut self, at: &At<'_>, node: &Node) -> Option<Pattern> {
+        let text = self
+            .checker
+            .text(at, node, "an absolute path such as `/data[1]`")?;
+        self.path(at, text, HostPath::new(text))
+            .map(Pattern::literal)
+    }
+
+    /// A path or pattern, or a name without a slash.
+    pub(super) fn code(&mut self, at: &At<'_>, node: &Node) -> Option<CodeName> {
+        match node {
+            Node::Text(text) if !text.is_empty() && !text.contains('/') => {
+                let expected = "a path, or a name without `/`";
+                self.word(at, node, expected, words::code)
+                    .map(CodeName::Name)
+            }
+            _ => self.pattern(at, node).map(CodeName::Path),
         }
     }
 

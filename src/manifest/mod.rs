@@ -14,6 +14,7 @@ mod instances;
 mod items;
 mod locate;
 mod node;
+mod own;
 mod parsed;
 mod presets;
 mod schema;
@@ -26,7 +27,8 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use edit::yaml_scalar;
 pub use edit::{Addition, CannotAdd, add as add_items};
 pub use entries::{
-    Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, Scope, SourceFile, Wanted,
+    Access, CodeName, DirectoryRequest, Entry, Manifest, MountRequest, Origin, Pattern, Request,
+    Scope, SourceFile, Wanted,
 };
 pub use instances::{InstancePattern, Instances, instance_of, template_name};
 pub use locate::{key_position, position};

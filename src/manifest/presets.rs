@@ -15,34 +15,31 @@ use super::parsed::ParsedFile;
 use crate::base::text::nearest;
 
 macro_rules! embedded {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../manifests/presets/", $name, ".yaml")))),*]
+    ($($group:literal: [$($name:literal),* $(,)?]),* $(,)?) => {
+        &[$($((
+            $name,
+            $group,
+            include_str!(concat!("../../manifests/presets/", $name, ".yaml")),
+        ),)*)*]
     };
 }
 
-/// The files of `manifests/presets`.
-const BUILT_IN: &[(&str, &str)] = embedded![
-    "base",
-    "busybox",
-    "dns",
-    "dns-resolved",
-    "fonts",
-    "git",
-    "iconv",
-    "imagemagick",
-    "locale",
-    "mail",
-    "memcached",
-    "mysql",
-    "php-fpm",
-    "ping",
-    "postgresql",
-    "redis",
-    "shell",
-    "syslog",
-    "timezone",
-    "tls",
-    "users",
+/// The files of `manifests/presets`, with the groups in which they are listed.
+const BUILT_IN: &[(&str, &str, &str)] = embedded![
+    "Parts": [
+        "base", "dns", "dns-resolved", "tls", "timezone", "locale", "iconv", "users", "syslog",
+        "fonts", "mail", "systemd-notify",
+    ],
+    "Sockets of services": ["mysql", "postgresql", "redis", "memcached"],
+    "PHP": ["php-fpm", "php-cli", "composer", "wp-cli"],
+    "Languages": ["python3", "perl", "ruby", "node", "java"],
+    "Programs": [
+        "shell", "busybox", "git", "imagemagick", "mysql-client", "ping", "rsync",
+    ],
+    "Logins by SSH": ["sftp", "ssh-shell"],
+    "Daemons": [
+        "apache", "haproxy", "named", "nginx", "nsd", "postfix", "squid", "unbound",
+    ],
 ];
 
 /// The presets of one run, and the defaults of all sites. Each is parsed once, when it is first
@@ -87,7 +84,7 @@ impl Preset {
 impl Presets {
     /// The presets that are part of the binary.
     pub fn built_in() -> Self {
-        let preset = |(name, text): &(&str, &'static str)| {
+        let preset = |(name, _, text): &(&str, &str, &'static str)| {
             let file = SourceFile::BuiltIn((*name).to_owned());
             ((*name).to_owned(), Preset::new(file, Cow::Borrowed(text)))
         };
@@ -145,7 +142,27 @@ impl Presets {
 
     /// Whether a preset of that name is part of the binary, even if a file has replaced it.
     pub fn is_built_in(&self, name: &str) -> bool {
-        BUILT_IN.iter().any(|(known, _)| *known == name)
+        BUILT_IN.iter().any(|(known, ..)| *known == name)
+    }
+
+    /// The groups, each with the names of its presets, in the order in which they are listed. Those
+    /// that are not part of the binary come last.
+    pub fn groups(&self) -> Vec<(&'static str, Vec<&str>)> {
+        let mut groups: Vec<(&'static str, Vec<&str>)> = vec![];
+        for (name, group, _) in BUILT_IN {
+            match groups.last_mut() {
+                Some((last, names)) if last == group => names.push(name),
+                _ => groups.push((group, vec![name])),
+            }
+        }
+        let others: Vec<_> = self
+            .names()
+            .filter(|name| !self.is_built_in(name))
+            .collect();
+        if !others.is_empty() {
+            groups.push(("Of this host", others));
+        }
+        groups
     }
 
     /// The file that has the preset `name`.

@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::grammar_keys::{
-    DEFAULTS_KEYS, MOUNT_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS, TEMPLATE_KEYS,
+    DEFAULTS_KEYS, DIRECTORY_KEYS, MOUNT_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS,
+    TEMPLATE_KEYS, TMPFS_KEYS,
 };
 
 /// The schema of a site's manifest.
@@ -100,14 +101,16 @@ fn form(key: &str, words: Words) -> Value {
             items(&NAME_KEYS, &name)
         }
         "etc" => items(&NAME_KEYS, &text("^[^/*?][^*?]*$")),
-        "programs" | "libraries" => items(&PATH_KEYS, &path()),
-        "users" => {
-            let mut name = words.text("A-Za-z0-9_", r"A-Za-z0-9._@-]*\$?$");
-            name["maxLength"] = 32.into();
-            items(&NAME_KEYS, &name)
+        "programs" | "libraries" => {
+            let name = text(r"^[^/*?\s~][^/*?\s]*$");
+            items(&PATH_KEYS, &json!({ "anyOf": [path(), name] }))
         }
+        "users" => items(&NAME_KEYS, &login(words)),
         "nss" => list(&json!({ "enum": super::words::DATABASES })),
         "mounts" => list(&json!({ "anyOf": [path(), mount()] })),
+        "directories" => own(&DIRECTORY_KEYS, |key| directory_key(key, words)),
+        "tmpfs" => own(&TMPFS_KEYS, tmpfs_key),
+        "proc" => json!({ "type": "boolean", "default": false }),
         "services" => {
             let usable = r"A-Za-z0-9:._\\@-";
             let mut unit = words.text(usable, &format!(r"{usable}]*\.[a-z]+$"));
@@ -141,12 +144,12 @@ fn description(key: &str) -> &'static str {
         }
         "etc" => "Names under /etc, files or directories; links are followed.",
         "programs" => {
-            "Executables. Each comes with its ELF or #! interpreter and the shared libraries that \
-             ld.so would load. Patterns are allowed."
+            "Executables: paths, patterns, or names that are looked up in the default PATH. Each \
+             comes with its ELF or #! interpreter and the shared libraries that ld.so would load."
         }
         "libraries" => {
-            "Objects that are opened at run time, with the libraries that they need. Patterns are \
-             allowed."
+            "Objects that are opened at run time, with the libraries that they need: paths, \
+             patterns, or names that are looked up as ld.so does."
         }
         "users" => {
             "Login names of a generated passwd and group: these, their groups and root, without \
@@ -156,6 +159,17 @@ fn description(key: &str) -> &'static str {
         "mounts" => {
             "Files and directories. A path alone is mounted read-only at the same path inside. \
              Patterns are allowed."
+        }
+        "directories" => {
+            "Directories of the site's own, made where they are missing. One that exists is left \
+             as it is."
+        }
+        "tmpfs" => {
+            "Paths at which the site has a tmpfs(5) of its own, mounted rw,nosuid,nodev,noexec."
+        }
+        "proc" => {
+            "Whether the site has a proc(5) of its own on /proc, read-only and with \
+             hidepid=invisible. Default: false."
         }
         "services" => {
             "systemd units that run inside: ordered after the mounts, reloaded by \
@@ -179,6 +193,9 @@ fn examples(key: &str) -> Value {
         "users" => json!([["www-data"]]),
         "nss" => json!([["hosts"]]),
         "mounts" => json!([["/usr/share/fonts"]]),
+        "directories" => json!([[{ "path": "/tmp", "mode": "1777" }]]),
+        "tmpfs" => json!([[{ "target": "/tmp", "size": "64M" }]]),
+        "proc" => json!([true]),
         "services" => json!([["php8.2-fpm.service"]]),
         other => unreachable!("{other} is not a key of the grammar"),
     }
@@ -225,8 +242,69 @@ fn mount_key(key: &str) -> Value {
             "Whether setuid bits in it take effect, also where the host's own mount is nosuid. \
              Default: false.",
         ),
+        "literal" => {
+            flag("Whether `*`, `?` and `[` in the source stand for themselves. Default: false.")
+        }
         other => unreachable!("{other} is not a key of a mount"),
     }
+}
+
+fn login(words: Words) -> Value {
+    let mut name = words.text("A-Za-z0-9_", r"A-Za-z0-9._@-]*\$?$");
+    name["maxLength"] = 32.into();
+    name
+}
+
+/// A list whose items are paths, or mappings with `keys`, of which the first is the path.
+fn own(keys: &[&str], form: impl Fn(&str) -> Value) -> Value {
+    let properties: serde_json::Map<_, _> = keys
+        .iter()
+        .map(|key| ((*key).to_owned(), form(key)))
+        .collect();
+    let item = json!({
+        "type": "object", "additionalProperties": false, "properties": properties,
+        "required": [keys[0]],
+    });
+    list(&json!({ "anyOf": [path(), item] }))
+}
+
+/// What a key of a directory takes.
+fn directory_key(key: &str, words: Words) -> Value {
+    match key {
+        "path" => with(path(), "The path inside.", json!(["/var/lib/app"])),
+        "user" => with(
+            login(words),
+            "Its owner. Default: root.",
+            json!(["www-data"]),
+        ),
+        "group" => with(
+            login(words),
+            "Its group. Default: the owner's.",
+            json!(["www-data"]),
+        ),
+        "mode" => mode("0755"),
+        other => unreachable!("{other} is not a key of a directory"),
+    }
+}
+
+/// What a key of a tmpfs takes.
+fn tmpfs_key(key: &str) -> Value {
+    match key {
+        "target" => with(path(), "The mount point inside.", json!(["/tmp"])),
+        "size" => {
+            let size = json!({ "type": ["string", "integer"], "pattern": "^[0-9]+[kKmMgG]?$" });
+            let text = "Its size in bytes, or with k, M or G. Default: half of the memory.";
+            with(size, text, json!(["64M"]))
+        }
+        "mode" => mode("1777"),
+        other => unreachable!("{other} is not a key of a tmpfs"),
+    }
+}
+
+fn mode(default: &str) -> Value {
+    let mut mode = text("^[0-7]{3,4}$");
+    mode["default"] = default.into();
+    with(mode, "Its mode, in quotes.", json!([default]))
 }
 
 /// A list whose items are `word`, or mappings with `keys`: the word under the first, `any_of` and

@@ -162,6 +162,32 @@ pub(super) fn login(name: &str) -> Result<String, BadWord> {
     Ok(name.to_owned())
 }
 
+/// The name of a group, which has the form of a login name.
+pub(super) fn group(name: &str) -> Result<String, BadWord> {
+    login(name).map_err(|bad| BadWord {
+        message: bad.message.replace("a login name", "the name of a group"),
+        help: bad
+            .help
+            .map(|_| "write the name, not the group's ID".to_owned()),
+    })
+}
+
+/// The name of a program or library, without a slash.
+pub(super) fn code(name: &str) -> Result<String, BadWord> {
+    if name.starts_with('~') {
+        return Err(BadWord::new("it is not absolute").help("write the home directory out"));
+    }
+    if name.contains(['*', '?']) {
+        return Err(BadWord::new("a name without `/` is not a pattern")
+            .help("write the pattern with its directory"));
+    }
+    let has_odd = |c: char| c.is_whitespace() || c.is_control();
+    if name == "." || name == ".." || name.contains(has_odd) {
+        return Err(BadWord::new("this is not the name of a file"));
+    }
+    Ok(name.to_owned())
+}
+
 /// The name of an instance of a template of sites.
 pub(super) fn instance(name: &str) -> Result<String, BadWord> {
     if let Err(why) = SiteName::new(name) {

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
+use super::file_systems;
 use super::holders::{self, Apart};
 use super::lost_grafts;
 use super::mountinfo::MountInfo;
@@ -123,6 +124,7 @@ pub(crate) fn as_recorded<'o>(
             kind: None,
             fs_root: None,
             device: None,
+            file_system: mount.file_system,
             attributes: mount.attributes,
             made_shared: false,
             master: None,
@@ -227,6 +229,7 @@ fn came_along(
             kind: None,
             fs_root: None,
             device: None,
+            file_system: None,
             attributes: member.attributes,
             made_shared: false,
             master: found.master,
@@ -344,10 +347,12 @@ impl<'a> ObservedRoot<'a> {
         }
 
         self.look_at_what_was_made(observed)?;
-        for (path, _) in &desired.placeholders {
+        let own = desired.directories.iter().map(|own| &own.path);
+        for path in desired.placeholders.iter().map(|(path, _)| path).chain(own) {
             let stat = self.stat(path).map_err(|error| self.cannot(path, &error))?;
             self.look_at(path, stat, &mut observed.paths)?;
         }
+        file_systems::name(desired, observed)?;
 
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
@@ -515,6 +520,7 @@ impl<'a> ObservedRoot<'a> {
                 kind: Some(stat.kind),
                 fs_root: None,
                 device: None,
+                file_system: None,
                 attributes: MountAttributes::from_statmount(found.attributes),
                 made_shared: false,
                 master: found.master,
@@ -804,6 +810,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         kind: None,
         fs_root: Some(mount.root.clone()),
         device: Some(mount.device),
+        file_system: None,
         attributes: mount.attributes,
         made_shared: false,
         master: mount.master,

@@ -84,6 +84,7 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMo
     let holders = observed.holders.values().filter_map(|holder| {
         let path = root.path_inside(&holder.point)?;
         let seen = ObservedMount {
+            file_system: None,
             id: holder.id,
             unique_id: holder.unique_id,
             file: None,
@@ -111,6 +112,7 @@ fn graft(
     directory: FileId,
 ) -> RecordedMount {
     RecordedMount {
+        file_system: None,
         target: target.clone(),
         source: root.inside(target),
         file: directory,

@@ -4,6 +4,7 @@
 //! records. Out: what is at each target, each directory on the way and each link, and what of it is
 //! recorded. This stage only reads and never changes anything.
 
+mod file_systems;
 mod holders;
 mod home;
 mod late;
@@ -15,6 +16,7 @@ mod namespace;
 mod observed;
 mod ordering;
 mod outdated;
+mod outside;
 mod processes;
 mod record;
 mod run_namespaces;
@@ -30,6 +32,7 @@ mod unit_lines;
 mod users;
 mod watching;
 
+pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
 pub use look::observe;
 pub(crate) use look::{as_recorded, look_into_grafts, mount_ids};
@@ -38,6 +41,7 @@ pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
+pub use outside::users_outside;
 pub use processes::{
     Process, apart_from_first, inside, of_unit, owners_are_hidden, php_fpm_masters, root_of,
     without_mounts,

@@ -68,6 +68,8 @@ pub(super) struct Line {
     pub mount: MountInfo,
     /// The file system's type, with its subtype: `ext4`, `fuse.sshfs`.
     pub kind: String,
+    /// The options of the file system.
+    pub options: String,
 }
 
 /// All lines of a mountinfo file except malformed ones.
@@ -110,7 +112,13 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
         peer_group,
         master,
     };
-    Some(Line { mount, kind })
+    let options = fields.nth(1).unwrap_or_default();
+    let options = String::from_utf8_lossy(options).into_owned();
+    Some(Line {
+        mount,
+        kind,
+        options,
+    })
 }
 
 /// Parses `98:0`.

@@ -7,7 +7,7 @@ use super::record::{
     BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount,
     RootDirectory,
 };
-use crate::base::{Error, HostPath, JailPath, MountAttributes};
+use crate::base::{Error, FileSystem, HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
 
@@ -162,6 +162,9 @@ pub struct ObservedMount {
     pub fs_root: Option<PathBuf>,
     /// The device of its file system, as in `/proc/self/mountinfo`; `None` if it was not asked for.
     pub device: Option<u64>,
+    /// What it is, if it is the whole of a file system that a site could have for itself, and was
+    /// asked for.
+    pub file_system: Option<FileSystem>,
     /// The attributes that it has now.
     pub attributes: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.

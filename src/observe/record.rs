@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
+use crate::base::{FileSystem, HostPath, JailPath, MountAttributes, SiteName};
 use crate::resolve::FileId;
 use crate::sys::Stat;
 
@@ -225,6 +225,9 @@ pub struct RecordedMount {
     /// The template, if the mount is a graft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SiteName>,
+    /// The file system, if it is one of the site's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<FileSystem>,
     /// The peer group of a mount in a template. The mounts of the grafts are its slaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_group: Option<u64>,

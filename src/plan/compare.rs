@@ -66,7 +66,10 @@ pub(super) fn is_right(seen: &ObservedMount, mount: &Mount) -> bool {
 }
 
 fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
-    seen.file.is_some() && seen.file == mount.file
+    match mount.file_system {
+        Some(wanted) => seen.file_system.is_some_and(|shown| wanted.is(shown)),
+        None => seen.file.is_some() && seen.file == mount.file,
+    }
 }
 
 /// The change that one target needs.
@@ -309,6 +312,9 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
             format!("mounted {}, wanted {}", top.attributes, mount.attributes),
         );
     }
+    if mount.file_system.is_some() {
+        return other_file_system(top, mount);
+    }
     if top.file.is_none() {
         return (State::Stale, NOT_TO_BE_SEEN.to_owned());
     }
@@ -325,6 +331,17 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
             ),
         ),
     }
+}
+
+/// How the mount `top` differs from `mount`, which is a file system of the site's own.
+fn other_file_system(top: &ObservedMount, mount: &Mount) -> (State, String) {
+    if let Some(found) = top.file_system {
+        let wanted = mount.options();
+        let detail = format!("mounted {found}, wanted {wanted}");
+        return (State::WrongOptions, detail);
+    }
+    let detail = format!("mounted something else, wanted {}", mount.what());
+    (State::WrongSource, detail)
 }
 
 /// Describes a foreign mount at the target of `mount`.
@@ -356,6 +373,7 @@ pub(super) fn record_of(
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
         since: known.and_then(|known| known.since),
         template: known.and_then(|known| known.template.clone()),
+        file_system: mount.file_system,
         peer_group: None,
         more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })

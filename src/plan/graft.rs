@@ -121,6 +121,7 @@ impl Graft {
         let mount = Mount {
             target: template.at.clone(),
             source,
+            file_system: None,
             file: None,
             kind: FileKind::Directory,
             attributes: MountAttributes::DATA,
@@ -290,7 +291,8 @@ impl<'a> Soil<'a> {
     /// Whether the root has nothing at this path, or a directory that mountjail made and in which
     /// there is nothing else than what it made.
     fn is_free(&self, directory: &JailPath) -> bool {
-        if self.has_mounts(directory) {
+        let mut own = self.desired.directories.iter();
+        if self.has_mounts(directory) || own.any(|own| own.path.starts_with(directory)) {
             return false;
         }
         if !self.observed.paths.contains_key(directory) {

@@ -7,7 +7,7 @@ use super::step::Step;
 use crate::Error;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{CreatedKind, CreatedPath, Observed, PathState};
-use crate::resolve::{Desired, FileKind, Mount};
+use crate::resolve::{Desired, FileKind, Mount, Ownership};
 
 /// The steps on the root's own file system.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ enum Need<'d> {
     Target(&'d Mount),
     /// A directory or a file that others mount on.
     Placeholder(FileKind),
+    /// A directory of the site's own.
+    Own(Ownership),
     /// A link.
     Link(&'d std::path::Path),
 }
@@ -69,7 +71,7 @@ pub(super) fn plan(
                     .conflicts
                     .extend((!fits).then(|| wrong_type(desired, path, mount)));
             }
-            (Need::Placeholder(_), None) if mounted => {}
+            (Need::Placeholder(_) | Need::Own(_), None) if mounted => {}
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
             (need, Some(seen)) => {
@@ -93,6 +95,9 @@ fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
     }
     for (path, kind) in &desired.placeholders {
         needs.insert(path.clone(), Need::Placeholder(*kind));
+    }
+    for directory in &desired.directories {
+        needs.insert(directory.path.clone(), Need::Own(directory.owner));
     }
     let paths: Vec<_> = needs.keys().flat_map(JailPath::directories_above).collect();
     for path in paths {
@@ -120,6 +125,10 @@ fn is_needed_on_the_way(
             .placeholders
             .iter()
             .any(|(needed, _)| needed.starts_with(path) && !observed.paths.contains_key(needed))
+        || desired
+            .directories
+            .iter()
+            .any(|own| own.path.starts_with(path) && !observed.paths.contains_key(&own.path))
 }
 
 /// Adds the steps that remove what was made and is no longer needed, or needed as something else.
@@ -133,7 +142,7 @@ fn removals(
     let mut removed = BTreeSet::new();
     for made in observed.kept.iter().flat_map(|kept| &kept.made).rev() {
         let fits = match (needs.get(&made.path), &made.kind) {
-            (Some(Need::Way), kind) => *kind == CreatedKind::Directory,
+            (Some(Need::Way | Need::Own(_)), kind) => *kind == CreatedKind::Directory,
             (Some(Need::Target(mount)), kind) => {
                 (mount.kind == FileKind::Directory) == (*kind == CreatedKind::Directory)
                     && !matches!(kind, CreatedKind::Link(_))
@@ -197,6 +206,12 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
                 destination: destination.to_owned(),
             };
         }
+        Need::Own(owner) => {
+            return Step::CreateDirectory {
+                path: path.clone(),
+                owner,
+            };
+        }
         Need::Placeholder(kind) => kind,
         Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
         Need::Target(_) | Need::Way => FileKind::Directory,
@@ -211,7 +226,7 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
 fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState) -> Option<Error> {
     let at = desired.root.inside(path);
     match need {
-        Need::Way if seen.kind == FileKind::Directory => None,
+        Need::Way | Need::Own(_) if seen.kind == FileKind::Directory => None,
         Need::Placeholder(kind) if seen.kind == kind => None,
         Need::Link(destination) if seen.link.as_deref() == Some(destination) => None,
         Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
@@ -219,7 +234,7 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
             let needed = format!("a {kind} is needed there");
             Some(in_the_way(desired, &at, seen, &needed))
         }
-        Need::Way => Some(in_the_way(
+        Need::Way | Need::Own(_) => Some(in_the_way(
             desired,
             &at,
             seen,
@@ -240,7 +255,8 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
             Some(
                 Error::failed(format!(
                     "{}: cannot mount {} on {at}: it is a {what}, which the mount would hide",
-                    desired.site, mount.source
+                    desired.site,
+                    mount.what()
                 ))
                 .hint(adopt(desired)),
             )
@@ -251,7 +267,8 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
             seen,
             &format!(
                 "{} is to be mounted there, which is a {}",
-                mount.source, mount.kind
+                mount.what(),
+                mount.kind
             ),
         )),
     }

@@ -69,6 +69,9 @@ impl Plan {
             Step::RemoveFile(path) => {
                 Some(format!("the generated file {path} is not needed any more"))
             }
+            Step::CreateDirectory { path, .. } => {
+                Some(format!("the directory {path} is not there"))
+            }
             Step::RemovePlaceholder { path, .. } => {
                 Some(format!("the placeholder {path} is not needed any more"))
             }

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
-use crate::resolve::{FileKind, GeneratedFile, Mount};
+use crate::resolve::{FileKind, GeneratedFile, Mount, Ownership};
 
 /// The steps to the desired state of one site, and the state of every mount before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +160,13 @@ pub enum Step {
         /// [`FileKind::Directory`] or [`FileKind::File`].
         kind: FileKind,
     },
+    /// Make a directory of the site's own, with this owner and mode.
+    CreateDirectory {
+        /// The path in the jail.
+        path: JailPath,
+        /// Its owner, group and mode.
+        owner: Ownership,
+    },
     /// Make a symbolic link.
     CreateLink {
         /// The path in the jail.
@@ -226,6 +233,7 @@ impl Step {
             Self::RemovePlaceholder { path, .. }
             | Self::RemoveLink { path, .. }
             | Self::CreatePlaceholder { path, .. }
+            | Self::CreateDirectory { path, .. }
             | Self::CreateLink { path, .. } => Some(path),
             Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(&mount.target),
             Self::Refresh { .. }
@@ -375,6 +383,9 @@ impl fmt::Display for Step {
                 write!(f, "create directory {path}")
             }
             Self::CreatePlaceholder { path, .. } => write!(f, "create file {path}"),
+            Self::CreateDirectory { path, owner } => {
+                write!(f, "create directory {path} ({owner})")
+            }
             Self::CreateLink { path, destination } => {
                 write!(f, "create link {path} -> {}", destination.display())
             }
@@ -387,11 +398,10 @@ impl fmt::Display for Step {
             } => write!(f, "graft {}: {change}", mount.target),
             Self::Attach { mount, graft: None } => write!(
                 f,
-                "attach {} on {} ({}{})",
-                mount.source,
+                "attach {} on {} ({})",
+                mount.what(),
                 mount.target,
-                mount.attributes,
-                if mount.recursive { ",recursive" } else { "" }
+                mount.options(),
             ),
             Self::Swap {
                 mount,
@@ -402,7 +412,9 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "swap {} on {} ({}; {because})",
-                    mount.source, mount.target, mount.attributes
+                    mount.what(),
+                    mount.target,
+                    mount.attributes
                 )
             }
         }

@@ -9,7 +9,9 @@ use super::fstab::FstabLine;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{GraftChange, MountState, Plan, Step};
-use crate::resolve::{Desired, Explanation, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
+use crate::resolve::{
+    Desired, Explanation, FileKind, Link, Mount, Note, Ownership, Reason, ResolvedPreset,
+};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub(crate) fn plan(plan: &Plan) -> Value {
@@ -36,7 +38,7 @@ pub(crate) fn checked(desired: &Desired) -> Value {
 pub(crate) fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
     let line = |line: &FstabLine| {
         json!({
-            "source": line.source,
+            "source": line.what().to_string_lossy(),
             "target": line.target,
             "options": line.options.join(","),
         })
@@ -78,6 +80,13 @@ fn step(step: &Step) -> Value {
             };
             json!({ "step": "create-placeholder", "path": path, "kind": kind })
         }
+        Step::CreateDirectory { path, owner } => {
+            let Ownership { uid, gid, mode } = owner;
+            let mode = format!("{mode:04o}");
+            json!({
+                "step": "create-directory", "path": path, "uid": uid, "gid": gid, "mode": mode,
+            })
+        }
         Step::CreateLink { path, destination } => {
             json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
         }
@@ -109,10 +118,22 @@ fn step(step: &Step) -> Value {
 }
 
 fn mount_of(mount: &Mount) -> Value {
-    json!({
-        "target": mount.target, "source": mount.source, "options": mount.attributes.to_string(),
-        "recursive": mount.recursive,
-    })
+    let mut value = json!({
+        "target": mount.target, "source": source_of(mount),
+        "options": mount.attributes.to_string(), "recursive": mount.recursive,
+    });
+    if let Some(file_system) = mount.file_system {
+        value["file_system"] = json!(file_system.to_string());
+    }
+    value
+}
+
+/// The source, as mount(8) names it.
+fn source_of(mount: &Mount) -> String {
+    match mount.file_system {
+        Some(file_system) => file_system.name().to_owned(),
+        None => mount.source.to_string(),
+    }
 }
 
 fn change_of(change: &GraftChange) -> Value {
@@ -175,7 +196,7 @@ fn state(state: &MountState) -> Value {
     })
 }
 
-/// `{mounts: […], links: […], notes: […]}`
+/// `{mounts: […], links: […], directories: […], notes: […]}`
 pub(crate) fn preset(resolved: &ResolvedPreset) -> Value {
     let mounts: Vec<_> = resolved
         .mounts
@@ -183,8 +204,11 @@ pub(crate) fn preset(resolved: &ResolvedPreset) -> Value {
         .map(|mount| mount_of(mount))
         .collect();
     let links: Vec<_> = resolved.links.iter().map(link).collect();
+    let directories: Vec<_> = resolved.directories.iter().map(|own| &own.path).collect();
     let notes: Vec<_> = resolved.notes.iter().map(|note| &note.text).collect();
-    json!({ "mounts": mounts, "links": links, "notes": notes })
+    json!({
+        "mounts": mounts, "links": links, "directories": directories, "notes": notes,
+    })
 }
 
 fn link(link: &Link) -> Value {
@@ -196,11 +220,13 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
     let reasons = answer
         .mount
         .map(|mount| &mount.reasons)
+        .or(answer.directory.map(|own| &own.reasons))
         .or(answer.link.map(|link| &link.reasons));
     let reasons: Vec<_> = reasons.into_iter().flatten().map(reason).collect();
     json!({
         "path": path, "leads_to": answer.leads_to, "link": answer.link.map(link),
-        "mount": answer.mount.map(mount_of), "reasons": reasons,
+        "mount": answer.mount.map(mount_of),
+        "directory": answer.directory.map(|own| own.owner.to_string()), "reasons": reasons,
     })
 }
 

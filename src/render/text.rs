@@ -216,11 +216,10 @@ fn about(state: &MountState) -> String {
 }
 
 fn shown_attributes(mount: &Mount) -> String {
-    format!(
-        "{}{}",
-        mount.attributes,
-        if mount.recursive { ",recursive" } else { "" }
-    )
+    match mount.file_system {
+        Some(file_system) => format!("{},{}", file_system.name(), mount.options()),
+        None => mount.options(),
+    }
 }
 
 /// What a preset brings.
@@ -243,6 +242,13 @@ pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
         line(
             &mut text,
             format_args!("{target:<width$}  {}{from}", shown_attributes(mount)),
+        );
+    }
+    for own in &resolved.directories {
+        let target = own.path.to_string();
+        line(
+            &mut text,
+            format_args!("{target:<width$}  directory ({})", own.owner),
         );
     }
     for link in &resolved.links {
@@ -269,7 +275,7 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
                 link.destination.display()
             ),
         );
-        if answer.mount.is_none() {
+        if answer.mount.is_none() && answer.directory.is_none() {
             reasons(&mut text, &link.reasons);
         }
     }
@@ -279,13 +285,26 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
         } else {
             "in a directory that is "
         };
-        let (leads_to, source, attributes) =
-            (&answer.leads_to, &mount.source, shown_attributes(mount));
+        let (leads_to, attributes) = (&answer.leads_to, shown_attributes(mount));
+        let from = match mount.file_system {
+            Some(_) => String::new(),
+            None => format!(" from {}", mount.source),
+        };
         line(
             &mut text,
-            format_args!("{leads_to} is {how}mounted from {source} ({attributes})"),
+            format_args!("{leads_to} is {how}mounted{from} ({attributes})"),
         );
         reasons(&mut text, &mount.reasons);
+    }
+    if let Some(own) = answer.directory {
+        line(
+            &mut text,
+            format_args!(
+                "{} is a directory of the site's own ({})",
+                own.path, own.owner
+            ),
+        );
+        reasons(&mut text, &own.reasons);
     }
     text
 }

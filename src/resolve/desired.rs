@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
+use crate::base::{FileSystem, HostPath, JailPath, MountAttributes, SiteName};
 use crate::manifest::Origin;
 pub use crate::sys::{FileId, FileKind};
 
@@ -24,6 +24,8 @@ pub struct Desired {
     pub links: Vec<Link>,
     /// Placeholders that others mount on, sorted by path: directories and files.
     pub placeholders: Vec<(JailPath, FileKind)>,
+    /// Directories of the site's own, sorted by path.
+    pub directories: Vec<OwnDirectory>,
     /// Files to write on the host before they are bound, sorted by path.
     pub files: Vec<GeneratedFile>,
     /// What was left out and why: optional sources that are absent, links that were not followed.
@@ -42,6 +44,7 @@ impl Desired {
             mounts: vec![],
             links: vec![],
             placeholders: vec![],
+            directories: vec![],
             files: vec![],
             notes: vec![],
             warnings: vec![],
@@ -63,14 +66,18 @@ impl Desired {
     }
 }
 
-/// One bind mount.
+/// One mount: a bind mount, or a file system of the site's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mount {
     /// The mount point inside; none of its components is a link in the finished jail.
     pub target: JailPath,
-    /// The real file on the host: all links followed.
+    /// The real file on the host: all links followed. For a file system of the site's own, which
+    /// has none, the target.
     pub source: HostPath,
-    /// The identity of `source`; `None` for a generated file that is not written yet.
+    /// The file system of the site's own that is mounted; `None`: `source` is bound.
+    pub file_system: Option<FileSystem>,
+    /// The identity of `source`; `None` for a generated file that is not written yet, and for a
+    /// file system of the site's own.
     pub file: Option<FileId>,
     /// What `source` is, and therefore what the placeholder must be.
     pub kind: FileKind,
@@ -80,6 +87,57 @@ pub struct Mount {
     pub recursive: bool,
     /// Why it is here; at least one.
     pub reasons: Vec<Reason>,
+}
+
+impl Mount {
+    /// What is mounted, in words: the source, or the file system.
+    pub fn what(&self) -> String {
+        match self.file_system {
+            Some(file_system) => format!("a {} of its own", file_system.name()),
+            None => self.source.to_string(),
+        }
+    }
+
+    /// How it is mounted, as options of mount(8): `ro,nosuid,nodev,noexec,recursive`.
+    pub fn options(&self) -> String {
+        let mut options = self.attributes.to_string();
+        for (name, value) in self.file_system.into_iter().flat_map(FileSystem::options) {
+            options = format!("{options},{name}={value}");
+        }
+        if self.recursive {
+            options.push_str(",recursive");
+        }
+        options
+    }
+}
+
+/// A directory of the site's own, with what it gets when it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnDirectory {
+    /// The path inside.
+    pub path: JailPath,
+    /// Owner, group and mode.
+    pub owner: Ownership,
+    /// Why it is here; at least one.
+    pub reasons: Vec<Reason>,
+}
+
+/// Owner, group and mode of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// The user's ID.
+    pub uid: u32,
+    /// The group's ID.
+    pub gid: u32,
+    /// The permission bits.
+    pub mode: u32,
+}
+
+impl fmt::Display for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { uid, gid, mode } = self;
+        write!(f, "{uid}:{gid} {mode:04o}")
+    }
 }
 
 /// A symbolic link in the jail, as on the host.
@@ -145,6 +203,8 @@ pub enum Cause {
         /// How many of its links lead there.
         links: usize,
     },
+    /// This configuration file includes it.
+    IncludedBy(PathBuf),
     /// A directory link on the way to this path.
     OnTheWayTo(PathBuf),
     /// The module for this database of nsswitch.conf.
@@ -168,6 +228,7 @@ impl fmt::Display for Cause {
             Self::ManyLinkedFrom { directory, links } => {
                 write!(f, "{links} links in {} lead there", directory.display())
             }
+            Self::IncludedBy(file) => write!(f, "{} includes it", file.display()),
             Self::OnTheWayTo(path) => write!(f, "on the way to {}", path.display()),
             Self::NameService { database, service } => {
                 write!(f, "`{service}` answers for `{database}` in nsswitch.conf")

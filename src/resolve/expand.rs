@@ -5,13 +5,15 @@ use super::host::Host;
 use super::item::Item;
 use super::ldso::Closure;
 use super::lookup_error::{LookupError, found};
+use super::made::Made;
 use super::shared::Shared;
 use super::top_links::TopLink;
 use super::users::WHERE;
-use super::{link_targets, nss};
+use super::walk::{LinkOnTheWay, Walk};
+use super::{includes, link_targets, nss, objects};
 use crate::base::text::nearest;
-use crate::base::{HostPath, MountAttributes};
-use crate::manifest::{Access, MountRequest, Pattern, Request, Wanted};
+use crate::base::{HostPath, MountAttributes, SEARCH_PATH, lexical};
+use crate::manifest::{Access, CodeName, MountRequest, Pattern, Request, Wanted};
 use crate::{Error, Result};
 
 /// What to do about a file that this host does not have.
@@ -26,6 +28,10 @@ pub(super) struct Expansion {
     pub top_links: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
+    /// What is made in the root for the site alone.
+    pub made: Option<Made>,
+    /// Programs that ask `/proc/self/exe` where they are, to find their libraries.
+    pub need_proc: Vec<HostPath>,
     /// What was left out and why.
     pub notes: Vec<String>,
 }
@@ -40,14 +46,35 @@ pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<
     match request {
         Request::Device(wanted) => expander.names(wanted, "/dev", MountAttributes::DEVICE)?,
         Request::Etc(wanted) => expander.names(wanted, "/etc", MountAttributes::DATA)?,
-        Request::Program(wanted) | Request::Library(wanted) => {
-            for path in expander.matches(wanted)? {
-                expander.code(&path, None)?;
+        Request::Program(wanted) => {
+            for path in expander.code_files(wanted, Expander::program)? {
+                expander.code(&path, None, Missing::IsError)?;
+            }
+        }
+        Request::Library(wanted) => {
+            let is_pattern = |name: &CodeName| match name {
+                CodeName::Path(pattern) => pattern.is_glob(),
+                CodeName::Name(_) => false,
+            };
+            // A program that opens some of many objects may have loaded what others of them need.
+            let missing = if wanted.any_of.iter().any(is_pattern) {
+                Missing::IsNoted
+            } else {
+                Missing::IsError
+            };
+            for path in expander.code_files(wanted, Expander::library)? {
+                expander.code(&path, None, missing)?;
             }
         }
         Request::User(wanted) => expander.user(wanted)?,
         Request::NameService(database) => expander.name_service(database)?,
         Request::Mount(request) => expander.mount(request)?,
+        Request::Directory(request) => {
+            expander.out.made = Some(Made::directory(host, shared, request)?);
+        }
+        Request::FileSystem(target, file_system) => {
+            expander.out.made = Some(Made::FileSystem(target.clone(), *file_system));
+        }
     }
     Ok(expander.out)
 }
@@ -111,13 +138,34 @@ impl Expander<'_> {
 
     fn name_service(&mut self, database: &str) -> Result<()> {
         for (service, path) in nss::modules(self.host, self.shared, database)? {
+            let back_ends = nss::talks_to(&service);
             let cause = Cause::NameService {
                 database: database.to_owned(),
                 service,
             };
-            self.code(&path, Some(&cause))?;
+            for directory in back_ends {
+                self.back_end(directory, &cause)?;
+            }
+            self.code(&path, Some(&cause), Missing::IsError)?;
         }
-        Ok(())
+        let cache = Cause::NameService {
+            database: database.to_owned(),
+            service: "nscd".to_owned(),
+        };
+        self.back_end(nss::CACHE, &cache)
+    }
+
+    /// The directory in which what a module talks to listens, if this host has it.
+    fn back_end(&mut self, directory: &str, cause: &Cause) -> Result<()> {
+        let Ok(path) = HostPath::new(directory) else {
+            return Ok(());
+        };
+        let item = Item::at(self.host, &path, MountAttributes::DATA, vec![cause.clone()]);
+        let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;
+        match item {
+            Some(item) if item.kind == FileKind::Directory => self.data(item),
+            _ => Ok(()),
+        }
     }
 
     fn mount(&mut self, request: &MountRequest) -> Result<()> {
@@ -162,6 +210,13 @@ impl Expander<'_> {
             let brought = link_targets::bring(self.host, &item).map_err(cannot)?;
             self.out.items.extend(brought.items);
             self.out.notes.extend(brought.notes);
+        }
+        if item.kind == FileKind::Directory && item.attributes.read_only && !item.attributes.noexec
+        {
+            self.objects_in(&item)?;
+        }
+        for (path, cause) in includes::of(self.host, &item).map_err(cannot)? {
+            self.included(&path, cause)?;
         }
         if item.path.as_path() == item.source.as_path() {
             self.add_top_links(&item).map_err(cannot)?;
@@ -225,11 +280,63 @@ impl Expander<'_> {
         Ok(Some(item))
     }
 
+    /// What the configuration file of an item includes.
+    fn included(&mut self, path: &HostPath, cause: Cause) -> Result<()> {
+        let item = Item::at(self.host, path, MountAttributes::DATA, vec![cause]);
+        let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;
+        match item {
+            Some(item) if item.kind == FileKind::Symlink => Ok(()),
+            Some(item) => self.data(item),
+            None => Ok(()),
+        }
+    }
+
+    /// The libraries that the objects in an executable directory need, from outside of it.
+    fn objects_in(&mut self, directory: &Item) -> Result<()> {
+        let source = &directory.source;
+        let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
+        let objects = objects::below(self.host, source, &mut self.out.notes).map_err(cannot)?;
+        let loader = self.shared.loader(self.host)?;
+        for object in objects {
+            let Ok(closure) = loader.closure_of_object(&object) else {
+                continue; // it is damaged, or for another machine
+            };
+            for (path, step) in needed_by(&closure) {
+                let is_in = |path: &HostPath| path.starts_with(source);
+                let real = found(self.host.walk(&path)).map_err(cannot)?;
+                if is_in(&path) || real.is_some_and(|walk| is_in(&walk.real)) {
+                    continue;
+                }
+                let mut chain = directory.chain.clone();
+                chain.push(step);
+                self.needed(&path, chain)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A program, on whose name the host may have links: if they lead to another directory, the
+    /// jail has the same links, and the program where it really is. It may look for its own files
+    /// from there.
+    fn program_item(&self, path: &HostPath, chain: Vec<Cause>) -> Result<Item, LookupError> {
+        let walk = self.host.walk(path)?;
+        if !walk.links.iter().any(leads_away) {
+            return Item::at(self.host, path, MountAttributes::CODE, chain);
+        }
+        self.host.refuse_strange_links(&walk)?;
+        let mut item = Item::at(self.host, &walk.real, MountAttributes::CODE, chain)?;
+        if let Some(way) = &mut item.way {
+            way.links.extend(walk.links);
+        }
+        Ok(item)
+    }
+
     /// A program or shared object with everything that the loader opens for it. `cause`: what
     /// brought it, unless a line names it.
-    fn code(&mut self, path: &HostPath, cause: Option<&Cause>) -> Result<()> {
+    fn code(&mut self, path: &HostPath, cause: Option<&Cause>, missing: Missing) -> Result<()> {
         let chain = Vec::from_iter(cause.cloned());
-        let item = Item::at(self.host, path, MountAttributes::CODE, chain)
+        let item = self
+            .program_item(path, chain)
             .map_err(|error| self.missing(path, &error))?;
         if item.kind != FileKind::File {
             return Err(Error::failed(format!(
@@ -241,23 +348,107 @@ impl Expander<'_> {
         self.out.items.push(item);
 
         let loader = self.shared.loader(self.host)?;
-        let closure = loader.closure(path)?;
+        let closure = match missing {
+            Missing::IsError => loader.closure(path)?,
+            Missing::IsNoted => loader.closure_of_object(path)?,
+        };
         loader.refuse_private(path, &closure)?;
+        for name in &closure.missing {
+            self.out.notes.push(format!(
+                "{path} needs {name}, which the loader does not find: it works in a program that \
+                 has loaded that already"
+            ));
+        }
+        self.out.need_proc.extend(closure.needs_proc.clone());
         for (path, step) in needed_by(&closure) {
-            let attributes = match step {
-                Cause::LoaderConfiguration => MountAttributes::DATA,
-                _ => MountAttributes::CODE,
-            };
             let chain = cause.into_iter().cloned().chain([step]).collect();
-            let item = Item::at(self.host, &path, attributes, chain)
-                .map_err(|error| self.missing(&path, &error))?;
-            if item.kind == FileKind::Directory {
-                self.data(item)?;
-            } else {
-                self.out.items.push(item);
-            }
+            self.needed(&path, chain)?;
         }
         Ok(())
+    }
+
+    /// What the loader or the kernel opens for a program, because of the last step of `chain`.
+    fn needed(&mut self, path: &HostPath, chain: Vec<Cause>) -> Result<()> {
+        let item = match chain.last() {
+            Some(Cause::LoaderConfiguration) => {
+                Item::at(self.host, path, MountAttributes::DATA, chain)
+            }
+            Some(Cause::InterpreterOf(_)) => self.program_item(path, chain),
+            _ => Item::at(self.host, path, MountAttributes::CODE, chain),
+        };
+        let item = item.map_err(|error| self.missing(path, &error))?;
+        if item.kind == FileKind::Directory {
+            return self.data(item);
+        }
+        self.out.items.push(item);
+        Ok(())
+    }
+
+    /// The files that the first alternative stands for that has any. `by_name`: all paths by which
+    /// a process finds what has this name.
+    fn code_files(
+        &mut self,
+        wanted: &Wanted<CodeName>,
+        by_name: fn(&Self, &str) -> Result<Vec<HostPath>>,
+    ) -> Result<Vec<HostPath>> {
+        let paths = |name: &CodeName| match name {
+            CodeName::Path(pattern) => Some(pattern.clone()),
+            CodeName::Name(_) => None,
+        };
+        if let Some(any_of) = wanted.any_of.iter().map(paths).collect() {
+            let optional = wanted.optional;
+            return self.matches(&Wanted { any_of, optional });
+        }
+
+        for name in &wanted.any_of {
+            let found = match name {
+                CodeName::Name(name) => by_name(self, name)?,
+                CodeName::Path(pattern) if pattern.is_glob() => self.host.glob(pattern.path())?,
+                CodeName::Path(pattern) => match self.why_not(pattern.path())? {
+                    None => vec![pattern.path().clone()],
+                    Some(_) => vec![],
+                },
+            };
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        let names: Vec<_> = wanted.any_of.iter().map(ToString::to_string).collect();
+        let none = match names.as_slice() {
+            [name] => format!("{name} is not on this host, where it would be looked for"),
+            names => format!("none of {} is on this host", names.join(", ")),
+        };
+        if !wanted.optional {
+            return Err(Error::failed(none).hint(MAY_DO_WITHOUT));
+        }
+        let skipped = format!("{none}; skipped, because it is optional");
+        self.out.notes.push(skipped);
+        Ok(vec![])
+    }
+
+    /// The paths of the program `name` in the default PATH that lead to the file which is found
+    /// first: it may also be called by another of them.
+    fn program(&self, name: &str) -> Result<Vec<HostPath>> {
+        let mut paths = vec![];
+        let mut first = None;
+        for directory in SEARCH_PATH {
+            let path = absolute(directory, name)?;
+            let walk = found(self.host.walk(&path)).map_err(|error| self.missing(&path, &error))?;
+            let is_program =
+                |walk: &Walk| walk.stat.kind == FileKind::File && walk.stat.mode & 0o111 != 0;
+            if let Some(walk) = walk.filter(is_program)
+                && *first.get_or_insert(walk.stat.file) == walk.stat.file
+            {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    }
+
+    /// The library `name`, as the loader finds it.
+    fn library(&self, name: &str) -> Result<Vec<HostPath>> {
+        let found = self.shared.loader(self.host)?.library_of_any(name)?;
+        Ok(found.into_iter().collect())
     }
 
     /// The files that the first alternative stands for that has any.
@@ -384,6 +575,22 @@ impl Expander<'_> {
         let near = nearest(missing.file_name()?.to_str()?, known)?;
         directory.join(near).ok()
     }
+}
+
+/// What to do about a library that the loader does not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    IsError,
+    IsNoted,
+}
+
+/// Whether a program's name is a link to another directory.
+fn leads_away(link: &LinkOnTheWay) -> bool {
+    let Some(directory) = link.path.parent().filter(|_| link.last) else {
+        return false;
+    };
+    let to = lexical(directory.as_path(), &link.destination);
+    to.parent() != Some(directory.as_path())
 }
 
 /// Whether links in the directory lead to the same place for long: those in `/proc` lead to

@@ -9,6 +9,7 @@ use super::desired::{Cause, Link, Note, Reason};
 use super::expand::Expansion;
 use super::host::Host;
 use super::lookup_error::LookupError;
+use super::made::Made;
 use super::own::{self, Own};
 use super::template::{self, Template};
 use super::top_links::TopLink;
@@ -28,6 +29,9 @@ pub(super) struct Gathered {
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,
     pub users: Vec<(String, Arc<Origin>)>,
+    pub made: Vec<(Made, Arc<Origin>)>,
+    /// Programs that find their libraries by `/proc/self/exe`.
+    pub need_proc: Vec<(HostPath, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form. Each has a cell of its own, so that only those
     /// wait for a template that need it.
@@ -56,6 +60,14 @@ impl Gathered {
         }
         if let Some(user) = &expansion.user {
             self.users.push((user.clone(), origin.clone()));
+        }
+        if let Some(made) = &expansion.made {
+            self.made.push((made.clone(), origin.clone()));
+        }
+        for program in &expansion.need_proc {
+            if self.need_proc.iter().all(|(known, _)| known != program) {
+                self.need_proc.push((program.clone(), origin.clone()));
+            }
         }
         for text in &expansion.notes {
             self.notes.push(Note {

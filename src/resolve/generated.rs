@@ -52,6 +52,7 @@ pub(super) fn add_users(
         desired.mounts.push(Arc::new(Mount {
             target,
             source: path.clone(),
+            file_system: None,
             file: current_file(host, &path, &contents)?,
             kind: FileKind::File,
             attributes: MountAttributes::DATA,

@@ -218,6 +218,7 @@ impl MountDraft {
         Mount {
             target: self.target,
             source: self.item.source,
+            file_system: None,
             file: Some(self.item.file),
             kind: self.item.kind,
             attributes,

@@ -10,9 +10,10 @@ use super::desired::{Cause, FileKind};
 use super::files::RootsEntry;
 use super::host::Host;
 use super::item::Item;
+use super::ldso::is_library_name;
 use super::lookup_error::{LookupError, found};
 use crate::base::text::plural;
-use crate::base::{HostPath, JailPath, lexical};
+use crate::base::{HostPath, JailPath, MountAttributes, lexical};
 
 /// With this many links into one directory or more, the directory itself is brought.
 const MANY: usize = 4;
@@ -238,7 +239,18 @@ impl LinkSearch<'_> {
         let from = &self.directories[from].item;
         let mut chain = from.chain.clone();
         chain.push(cause);
-        found(Item::named(self.host, real, name, from.attributes, chain))
+        let attributes = MountAttributes {
+            noexec: from.attributes.noexec || self.is_data(real)?,
+            ..from.attributes
+        };
+        found(Item::named(self.host, real, name, attributes, chain))
+    }
+
+    /// Whether a file cannot be meant to be run or loaded.
+    fn is_data(&self, path: &HostPath) -> Result<bool, LookupError> {
+        let stat = found(self.host.stat(path))?;
+        let runs = stat.is_none_or(|stat| stat.kind != FileKind::File || stat.mode & 0o111 != 0);
+        Ok(!runs && !path.file_name().is_some_and(is_library_name))
     }
 
     /// Follows the links on the way to `paths`, which are in a directory that the jail has, and, if

@@ -18,14 +18,17 @@ mod files;
 mod gathered;
 mod generated;
 mod host;
+mod includes;
 mod item;
 mod jail_links;
 mod layout;
 pub mod ldso;
 mod link_targets;
 mod lookup_error;
+mod made;
 mod nested;
 mod nss;
+mod objects;
 mod once;
 mod others;
 mod own;
@@ -33,6 +36,7 @@ mod ownership;
 mod parents;
 mod pattern;
 mod place;
+mod proc;
 mod resolver;
 mod restrictions;
 mod root;
@@ -47,7 +51,10 @@ mod why;
 
 pub use crate::base::MountAttributes;
 pub use dependencies::{Aspect, Dependencies};
-pub use desired::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Reason};
+pub use desired::{
+    Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, OwnDirectory, Ownership,
+    Reason,
+};
 pub use host::Host;
 pub(crate) use ldso::interpreter_of;
 pub(crate) use link_targets::may_be_brought;

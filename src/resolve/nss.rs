@@ -5,6 +5,25 @@ use super::shared::Shared;
 use crate::Result;
 use crate::base::HostPath;
 
+/// Where nscd(8) listens, which the C library asks before any module.
+pub(super) const CACHE: &str = "/run/nscd";
+
+/// The directories in which what the module of `service` talks to listens, or keeps what it knows.
+///
+/// Modules of systemd use varlink in the first place; the system's D-Bus is not for a jail.
+pub(super) fn talks_to(service: &str) -> &'static [&'static str] {
+    match service {
+        "sss" => &["/var/lib/sss/pipes", "/var/lib/sss/mc"],
+        "systemd" => &["/run/systemd/userdb"],
+        "resolve" => &["/run/systemd/resolve"],
+        "ldap" | "ldapd" => &["/run/nslcd"],
+        "winbind" | "wins" => &["/run/samba/winbindd", "/run/winbindd"],
+        "mymachines" => &["/run/systemd/machines"],
+        _ if service.starts_with("mdns") => &["/run/avahi-daemon"],
+        _ => &[],
+    }
+}
+
 const CONF: &str = "/etc/nsswitch.conf";
 
 /// The services that the C library asks for `database`, each with the file of its module, where it

@@ -119,6 +119,7 @@ mod tests {
             kind,
             mode,
             uid,
+            gid: uid,
             size: 0,
             mount_id: None,
             mount_id_is_unique: false,

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::dependencies::Dependencies;
-use super::desired::{Desired, Link, Mount, Note};
+use super::desired::{Desired, Link, Mount, Note, OwnDirectory};
 use super::expand::{self, Expansion};
 use super::gathered::Gathered;
 use super::generated;
 use super::host::Host;
+use super::made;
+use super::proc;
 use super::root::{self, CheckedRoot};
 use super::roots::Roots;
 use super::shared::Shared;
@@ -63,6 +65,8 @@ pub struct ResolvedPreset {
     pub mounts: Vec<Arc<Mount>>,
     /// The links on the way.
     pub links: Vec<Link>,
+    /// Directories of the site's own, sorted by path.
+    pub directories: Vec<OwnDirectory>,
     /// What was left out and why.
     pub notes: Vec<Note>,
 }
@@ -146,6 +150,7 @@ impl Resolver {
                 SourceFile::BuiltIn(_) => None,
             },
             placeholders: vec![],
+            directories: vec![],
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
@@ -156,6 +161,9 @@ impl Resolver {
         let users = &gathered.users;
         let added = generated::add_users(&mut desired, users, host, &self.shared, &self.generated);
         let mut errors = Vec::from_iter(added.err());
+        errors.extend(made::add(&mut desired, &gathered.made, host));
+        let missed = proc::missed(&desired, &gathered.need_proc, host);
+        desired.notes.extend(missed);
         errors.extend(root::contains_a_source(&desired));
         (Some(desired), errors)
     }
@@ -169,9 +177,11 @@ impl Resolver {
             return Err(errors.to_vec());
         }
         let template = gathered.template_for(&self.host, &[])?;
+        let (mounts, directories) = made::alone(&template.mounts, &gathered.made);
         Ok(ResolvedPreset {
-            mounts: template.mounts.clone(),
+            mounts,
             links: template.links.clone(),
+            directories,
             notes: notes(&gathered, &template),
         })
     }

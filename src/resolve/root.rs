@@ -160,7 +160,8 @@ fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
 pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
     let root = &desired.root;
     let mut errors = vec![];
-    for mount in &desired.mounts {
+    let binds = desired.mounts.iter();
+    for mount in binds.filter(|mount| mount.file_system.is_none()) {
         let relation = if mount.source.starts_with(root) {
             "is in the root"
         } else if mount.kind == FileKind::Directory && root.starts_with(&mount.source) {

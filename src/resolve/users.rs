@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use nix::errno::Errno;
-use nix::unistd::User;
+use nix::unistd::{Group, User};
 
 use super::host::Host;
 use super::lookup_error::{LookupError, found};
@@ -120,6 +120,27 @@ impl Accounts {
         }))
     }
 
+    /// The IDs of the user `name` and of their group. Errors: there is no such user.
+    pub(super) fn ids(&self, host: &Host, name: &str) -> Result<(u32, u32)> {
+        let account = self.account(host, name)?;
+        let ids = account
+            .and_then(|PasswdLine { uid, gid, .. }| Some((uid.parse().ok()?, gid.parse().ok()?)));
+        ids.ok_or_else(|| nobody("user", name))
+    }
+
+    /// The ID of the group `name`. Errors: there is no such group.
+    pub(super) fn group_id(&self, host: &Host, name: &str) -> Result<u32> {
+        let known = self.groups.iter().find(|group| group.name == name);
+        if let Some(gid) = known.and_then(|group| group.gid.parse().ok()) {
+            return Ok(gid);
+        }
+        let found = match Group::from_name(name) {
+            Ok(found) if host.is_real() => found.map(|group| group.gid.as_raw()),
+            _ => None,
+        };
+        found.ok_or_else(|| nobody("group", name))
+    }
+
     /// The contents of passwd and group for `names` and root.
     ///
     /// Errors: a name service does not answer.
@@ -149,6 +170,11 @@ impl Accounts {
         }
         Ok((passwd.into_bytes(), group.into_bytes()))
     }
+}
+
+fn nobody(what: &str, name: &str) -> Error {
+    Error::failed(format!("there is no {what} {name} {WHERE}"))
+        .hint(format!("create the {what}, or take the line out"))
 }
 
 /// The user `name`, as NSS has it.

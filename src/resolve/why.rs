@@ -1,6 +1,6 @@
 //! Why a path is in a jail.
 
-use super::desired::{Desired, Link, Mount};
+use super::desired::{Desired, Link, Mount, OwnDirectory};
 use crate::base::{JailPath, MAX_LINKS, lexical};
 
 /// What brings a path into a jail.
@@ -12,6 +12,8 @@ pub(crate) struct Explanation<'d> {
     pub leads_to: JailPath,
     /// The mount that shows it.
     pub mount: Option<&'d Mount>,
+    /// The directory of the site's own that it is.
+    pub directory: Option<&'d OwnDirectory>,
 }
 
 /// What of `desired` brings `path`.
@@ -29,13 +31,27 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
         }
     }
 
-    let mut innermost_first = desired.mounts.iter().rev();
-    let mount = innermost_first.find(|mount| at.starts_with(&mount.target));
+    let mount = mount_at(desired, &at);
+    let directory = desired
+        .directories
+        .iter()
+        .find(|directory| directory.path == at);
     Explanation {
         link: first,
         leads_to: at,
-        mount: mount.map(|mount| &**mount),
+        mount,
+        directory,
     }
+}
+
+/// The mount that shows `path`, on the way to which is no link.
+pub(super) fn mount_at<'d>(desired: &'d Desired, path: &JailPath) -> Option<&'d Mount> {
+    let above = desired
+        .mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.target));
+    let innermost = above.max_by_key(|mount| mount.target.as_path().components().count());
+    innermost.map(|mount| &**mount)
 }
 
 /// The outermost link that `path` goes through or is.

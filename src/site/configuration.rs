@@ -236,12 +236,31 @@ pub(crate) fn defaults_file(config: &Path) -> PathBuf {
     config.join("defaults.yaml")
 }
 
-/// The built-in presets and those of the configuration, and the defaults of all sites. One that
-/// `trust` refuses, or that cannot be read, is an error where it is included.
+/// Where packages of others keep their presets.
+pub(crate) const VENDOR_PRESETS: &str = "/usr/share/mountjail/presets";
+
+/// The built-in presets, those of packages and those of the configuration, of which the last one of
+/// a name counts, and the defaults of all sites. One that `trust` refuses, or that cannot be read,
+/// is an error where it is included.
 pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
     let mut presets = Presets::built_in();
-    let directory = config.join("presets");
-    let files = match yaml_files(&directory) {
+    add_presets(&mut presets, Path::new(VENDOR_PRESETS), trust)?;
+    add_presets(&mut presets, &config.join("presets"), trust)?;
+
+    let defaults = defaults_file(config);
+    if is_absent(&defaults) {
+        return Ok(presets);
+    }
+    let admitted = trust.admit(&defaults).map_err(ManifestError::from);
+    match admitted.and_then(|()| text(&defaults)) {
+        Ok(text) => presets.set_defaults(SourceFile::File(defaults), text),
+        Err(why) => presets.set_unreadable_defaults(SourceFile::File(defaults), reason(&why)),
+    }
+    Ok(presets)
+}
+
+fn add_presets(presets: &mut Presets, directory: &Path, trust: &Trust) -> Result<()> {
+    let files = match yaml_files(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
         result => result.map_err(|error| {
             Error::failed(format!(
@@ -263,17 +282,7 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
             Err(why) => presets.add_unreadable(&name, SourceFile::File(file), reason(&why)),
         }
     }
-
-    let defaults = defaults_file(config);
-    if is_absent(&defaults) {
-        return Ok(presets);
-    }
-    let admitted = trust.admit(&defaults).map_err(ManifestError::from);
-    match admitted.and_then(|()| text(&defaults)) {
-        Ok(text) => presets.set_defaults(SourceFile::File(defaults), text),
-        Err(why) => presets.set_unreadable_defaults(SourceFile::File(defaults), reason(&why)),
-    }
-    Ok(presets)
+    Ok(())
 }
 
 /// Whether there is no such name. A link that leads nowhere is there.

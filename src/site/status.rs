@@ -226,7 +226,8 @@ fn named_and_absent(
 ) -> BTreeSet<JailPath> {
     let mut absent = BTreeSet::new();
     for mount in recorded_besides(desired, records) {
-        if let Err(error) = host.walk(&mount.source)
+        if mount.file_system.is_none()
+            && let Err(error) = host.walk(&mount.source)
             && lookups
                 .iter()
                 .any(|lookups| lookups.has(error.at().as_path()))
@@ -247,6 +248,7 @@ fn keep_what_is_recorded(
     let mut kept = vec![];
     for mount in recorded_besides(desired, records) {
         let (file, kind) = match host.walk(&mount.source) {
+            _ if mount.file_system.is_some() => (None, FileKind::Directory),
             Ok(walk) => (Some(walk.stat.file), walk.stat.kind),
             // It may be as it was.
             Err(error) if error.is_unknown() => (Some(mount.file), FileKind::File),
@@ -258,6 +260,7 @@ fn keep_what_is_recorded(
         kept.push(Arc::new(Mount {
             target: mount.target.clone(),
             source: mount.source.clone(),
+            file_system: mount.file_system,
             file,
             kind,
             attributes: mount.attributes,

@@ -33,6 +33,8 @@ pub struct Stat {
     pub mode: u32,
     /// Owner.
     pub uid: u32,
+    /// Group.
+    pub gid: u32,
     /// Length in bytes.
     pub size: u64,
     /// The time when it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` if the file
@@ -82,6 +84,7 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?,
         mode,
         uid: stx.stx_uid,
+        gid: stx.stx_gid,
         size: stx.stx_size,
         born: (stx.stx_mask & libc::STATX_BTIME != 0).then(|| nanoseconds(&stx.stx_btime)),
         mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),

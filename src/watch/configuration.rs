@@ -13,6 +13,7 @@ use crate::{manifest, patience};
 /// The files that the configuration in `config` is read from.
 pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
     let presets = yaml_files(&config.join("presets"));
+    add_yaml_files(&presets, Path::new(configuration::VENDOR_PRESETS));
     let defaults = configuration::defaults_file(config);
     depend_on(&presets, &defaults, Aspect::CONTENTS);
 
@@ -55,11 +56,15 @@ fn of_templates(directory: &Path) -> Vec<Dependencies> {
 /// The names in a directory, and the contents of its manifests or presets.
 fn yaml_files(directory: &Path) -> Host {
     let host = Host::new().tracked();
-    depend_on(&host, directory, Aspect::NAMES);
-    for file in configuration::yaml_files(directory).unwrap_or_default() {
-        depend_on(&host, &file, Aspect::CONTENTS);
-    }
+    add_yaml_files(&host, directory);
     host
+}
+
+fn add_yaml_files(host: &Host, directory: &Path) {
+    depend_on(host, directory, Aspect::NAMES);
+    for file in configuration::yaml_files(directory).unwrap_or_default() {
+        depend_on(host, &file, Aspect::CONTENTS);
+    }
 }
 
 fn depend_on(host: &Host, path: &Path, aspect: Aspect) {

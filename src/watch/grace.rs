@@ -71,6 +71,9 @@ pub(crate) fn retain(
     let mut retained = Retained::default();
     let mut mounts = vec![];
     for mount in recorded_besides(desired, records) {
+        if mount.file_system.is_some() {
+            continue; // it has no source
+        }
         let Err(error) = host.walk(&mount.source) else {
             continue;
         };
@@ -125,6 +128,7 @@ fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
     Some(Arc::new(Mount {
         target: mount.target.clone(),
         source: mount.source.clone(),
+        file_system: None,
         file,
         kind,
         attributes: mount.attributes,

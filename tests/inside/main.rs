@@ -5,6 +5,7 @@ mod lab;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod daemons;
 mod doctor;
 mod exec;
 mod php_fpm;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     support::main_in(
         CloneFlags::CLONE_NEWNET,
         [
+            ("daemons", daemons::all()),
             ("doctor", doctor::all()),
             ("exec", exec::all()),
             ("php_fpm", php_fpm::all()),

@@ -7,6 +7,7 @@ mod down;
 mod foreign;
 mod harness;
 mod lifecycle;
+mod made;
 mod propagation;
 mod records;
 mod restrictions;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ("foreign", foreign::all()),
         ("harness", harness::all()),
         ("lifecycle", lifecycle::all()),
+        ("made", made::all()),
         ("propagation", propagation::all()),
         ("records", records::all()),
         ("restrictions", restrictions::all()),

@@ -890,3 +890,79 @@ fn one_host_serves_many_threads() {
             .all(|closure| *closure == closures[0] && !closure.libraries.is_empty())
     );
 }
+
+#[test]
+fn a_loader_is_what_its_name_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    };
+    // As on a host with musl alone, where programs for glibc's loader are to run.
+    let musl = fs::canonicalize("/lib/ld-musl-x86_64.so.1").unwrap();
+    fs::copy(musl, at("usr/lib/libc.so")).unwrap();
+    symlink("../usr/lib/libc.so", at("lib64/ld-linux-x86-64.so.2")).unwrap();
+    fs::write(at("etc/ld-musl-x86_64.path"), "/opt/lib\n").unwrap();
+    let source = at("build/l.c");
+    fs::write(&source, "int f(void) { return 1; }\n").unwrap();
+    let library = at("opt/lib/libf.so");
+    let shared = ["-shared", "-nostdlib", "-Wl,-soname,libf.so", "-o"];
+    run(Command::new("gcc").args(shared).arg(&library).arg(&source));
+    let main = at("build/m.c");
+    fs::write(&main, "int f(void); int _start(void) { return f(); }\n").unwrap();
+    let program = at("bin/prog");
+    run(Command::new("gcc")
+        .args(["-nostdlib", "-o"])
+        .args([&program, &main, &library]));
+
+    let host = Host::at(dir.path());
+    let closure = Loader::read(&host)
+        .unwrap()
+        .closure(&host_path("/bin/prog"))
+        .unwrap();
+    let libraries: Vec<_> = closure
+        .libraries
+        .iter()
+        .map(|found| found.path.to_string())
+        .collect();
+    assert_eq!(libraries, ["/opt/lib/libf.so"], "by musl's own search path");
+    let configuration: Vec<_> = closure
+        .loader_configuration
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(configuration, ["/etc/ld-musl-x86_64.path"]);
+}
+
+#[test]
+fn programs_that_ask_the_kernel_where_they_are_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (library, source) = (dir.path().join("libh.so"), dir.path().join("l.c"));
+    fs::write(&source, "int h(void) { return 42; }\n").unwrap();
+    let shared = ["-shared", "-fPIC", "-Wl,-soname,libh.so", "-o"];
+    run(Command::new("gcc").args(shared).args([&library, &source]));
+    let main = dir.path().join("m.c");
+    fs::write(&main, "int h(void); int main(void) { return h(); }\n").unwrap();
+    let program = |name: &str, search: &str| {
+        let program = dir.path().join(name);
+        let mut gcc = Command::new("gcc");
+        run(gcc
+            .arg(format!("-Wl,-rpath,{search}"))
+            .arg("-o")
+            .args([&program, &main, &library]));
+        host_path(program)
+    };
+    let host = Host::new();
+    let needs_proc = |program: &HostPath| {
+        let closure = Loader::read(&host).unwrap().closure(program).unwrap();
+        closure.needs_proc
+    };
+    let relative = program("relative", "$ORIGIN");
+    assert_eq!(needs_proc(&relative), Some(relative.clone()));
+    let absolute = program(
+        "absolute",
+        &format!("{}:$ORIGIN/none", dir.path().display()),
+    );
+    assert_eq!(needs_proc(&absolute), None, "nothing is found by it");
+}

@@ -66,10 +66,23 @@ fn everything_that_the_grammar_has_is_understood() {
         mounts:\n  - /usr/share/fonts\n  - source: /a b\n    target: /t\n    access: \
         read-write\n    recursive: true\n\
         \x20   executable: true\n    devices: false\n    setuid: false\n\
+        directories: [/a, {path: /b, user: www-data, group: adm, mode: \"0750\"}]\n\
+        tmpfs: [/tmp, {target: /run, size: 64M, mode: \"755\"}]\nproc: true\n\
         services: [php8.2-fpm.service]\n");
     assert_eq!(manifest.root.to_string(), "/srv/www/s");
     assert_eq!(manifest.services, ["php8.2-fpm.service"]);
-    assert_eq!(manifest.entries.len(), 11);
+    assert_eq!(manifest.entries.len(), 16);
+    let Request::Directory(directory) = &manifest.entries[12].request else {
+        panic!()
+    };
+    assert_eq!(
+        (directory.user.as_deref(), directory.mode),
+        (Some("www-data"), 0o750)
+    );
+    let Request::FileSystem(_, tmpfs) = &manifest.entries[14].request else {
+        panic!()
+    };
+    assert_eq!(tmpfs.to_string(), "tmpfs,size=64M,mode=0755");
     let Request::Mount(mount) = &manifest.entries[10].request else {
         panic!()
     };
@@ -79,6 +92,69 @@ fn everything_that_the_grammar_has_is_understood() {
         panic!()
     };
     assert_eq!(device.any_of, ["null"], "a YAML null is the device");
+}
+
+#[test]
+fn what_a_site_has_for_itself_is_checked() {
+    for (line, key, said) in [
+        ("directories: [tmp]", "directories[0]", "not absolute"),
+        ("directories: [/]", "directories[0]", "the root itself"),
+        (
+            "directories: [{ mode: \"1777\" }]",
+            "directories[0]",
+            "no `path`",
+        ),
+        (
+            "directories: [{ path: /a, mode: 1777 }]",
+            "directories[0].mode",
+            "not a text",
+        ),
+        (
+            "directories: [{ path: /a, mode: u+s }]",
+            "directories[0].mode",
+            "not a mode",
+        ),
+        (
+            "directories: [{ path: /a, user: 33 }]",
+            "directories[0].user",
+            "not a text",
+        ),
+        (
+            "tmpfs: [{ target: /a, size: 50% }]",
+            "tmpfs[0].size",
+            "not a size",
+        ),
+        (
+            "tmpfs: [{ target: /a, size: 0 }]",
+            "tmpfs[0].size",
+            "not a size",
+        ),
+        ("proc: yes please", "proc", "neither true nor false"),
+        ("programs: ['rs*']", "programs[0]", "not a pattern"),
+        (
+            "mounts: [{ source: '/a[1]', target: /b }]",
+            "mounts[0].target",
+            "no single target",
+        ),
+    ] {
+        let text = format!("root: /srv/s\n{line}\n");
+        let wrong = parse(
+            SiteName::new("s").unwrap(),
+            SourceFile::File("s.yaml".into()),
+            &text,
+            &Presets::built_in(),
+        );
+        let wrong = wrong.err().unwrap_or_else(|| panic!("{line} is accepted"));
+        let shown = wrong.render(false);
+        assert!(
+            shown.contains(said) && shown.contains(key),
+            "{line}\n{shown}"
+        );
+    }
+    ok(
+        "root: /srv/s\nprograms: [rsync]\nlibraries: [libgcc_s.so.1]\nproc: false\n\
+        mounts: [{ source: '/a[1]', literal: true, target: /b }]\n",
+    );
 }
 
 #[test]
@@ -369,7 +445,7 @@ fn presets_include_each_other_once_and_never_in_a_circle() {
 #[test]
 fn every_built_in_preset_is_sound() {
     let presets = Presets::built_in();
-    assert_eq!(presets.names().count(), 21);
+    assert_eq!(presets.names().count(), 42);
     for name in presets.names() {
         let entries = presets
             .entries(name)

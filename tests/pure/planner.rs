@@ -247,6 +247,9 @@ impl World {
             }
             (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
             (Step::RemoveLink { path, .. }, _) => self.remove(path, FileKind::Symlink, None),
+            (Step::CreateDirectory { path, .. }, _) => {
+                self.create(path, FileKind::Directory, None);
+            }
             (Step::WriteFile(_) | Step::RemoveFile(_), _) => {
                 unreachable!("no site of the model has users")
             }
@@ -382,6 +385,7 @@ fn stray(target: &JailPath, seen: &ObservedMount) -> Stray {
 /// How the record has a mount with this id.
 fn recorded(mount: &Mount, id: u64) -> RecordedMount {
     RecordedMount {
+        file_system: None,
         target: mount.target.clone(),
         source: mount.source.clone(),
         file: mount.file.unwrap(),
@@ -398,6 +402,7 @@ fn recorded(mount: &Mount, id: u64) -> RecordedMount {
 
 fn mounted(mount: &Mount, id: u64) -> ObservedMount {
     ObservedMount {
+        file_system: None,
         id,
         unique_id: Some(id),
         file: mount.file,
@@ -445,6 +450,7 @@ fn desired((mounts, link): &Choice) -> Desired {
             continue;
         }
         desired.mounts.push(Arc::new(Mount {
+            file_system: None,
             target: jail(target),
             // Two files of one path (stale) and one of another (wrong source).
             source: HostPath::new(format!("/host/{nth}/{}", which / 2)).unwrap(),
@@ -500,6 +506,7 @@ fn bare(own: [bool; 4]) -> World {
     }
     let id = world.id();
     let theirs = ObservedMount {
+        file_system: None,
         id,
         unique_id: Some(id),
         file: Some(file(999)),
@@ -593,6 +600,7 @@ proptest! {
         let before = bare([false; 4]);
         let (mut world, mut fresh) = (before.clone(), before.clone());
         let over = Mount {
+            file_system: None,
             target: jail(TARGETS[over]),
             source: HostPath::new("/host/over").unwrap(),
             file: Some(file(500)),

@@ -2,7 +2,7 @@
 //! The hosts are made for the tests, by an ordinary user.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use mountjail::base::{HostPath, SiteName};
@@ -31,6 +31,14 @@ impl MadeHost {
     fn file(&self, path: &str) -> &Self {
         fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         fs::write(self.at(path), path).unwrap();
+        self
+    }
+
+    /// A static program.
+    fn program(&self, path: &str) -> &Self {
+        self.dir(PathBuf::from(path).parent().unwrap().to_str().unwrap());
+        fs::copy("/bin/busybox", self.at(path)).unwrap();
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
         self
     }
 
@@ -293,11 +301,7 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
     }
     // A file in a directory that others cannot enter is private, whatever its own mode.
     host.file("private/key").link("certs/key", "../private/key");
-    fs::set_permissions(
-        host.at("private"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o710),
-    )
-    .unwrap();
+    fs::set_permissions(host.at("private"), PermissionsExt::from_mode(0o710)).unwrap();
     host.link("certs/inside", "one")
         .link("certs/dangling", "/nowhere")
         .link("certs/proc", "/proc/self");
@@ -585,4 +589,115 @@ fn the_same_host_gives_the_same_answer() {
         host.resolve(manifest).unwrap(),
         host.resolve(manifest).unwrap()
     );
+}
+
+/// A program that a link in another directory names is where it really is, behind the same links.
+#[test]
+fn programs_behind_links_stay_behind_links() {
+    let host = MadeHost::new();
+    host.program("usr/lib/jvm/17/bin/java")
+        .link("etc/alternatives/java", "/usr/lib/jvm/17/bin/java")
+        .link("usr/bin/java", "/etc/alternatives/java")
+        .program("usr/bin/dash")
+        .link("usr/bin/sh", "dash");
+    let expected = [
+        "/usr/lib/jvm/17/bin/java < /usr/lib/jvm/17/bin/java",
+        "/etc/alternatives/java -> /usr/lib/jvm/17/bin/java",
+        "/usr/bin/java -> /etc/alternatives/java",
+    ];
+    assert_eq!(host.shows("programs: [/usr/bin/java]"), expected);
+    assert_eq!(host.shows("programs: [java]"), expected);
+    assert_eq!(
+        host.shows("programs: [sh]"),
+        ["/usr/bin/sh < /usr/bin/dash"]
+    );
+    let errors = host.resolve("programs: [nothing]").unwrap_err();
+    assert!(
+        errors[0].contains("nothing is not on this host"),
+        "{errors:?}"
+    );
+    assert_eq!(
+        host.shows("programs: [{ path: nothing, optional: true }]")
+            .len(),
+        0
+    );
+}
+
+#[test]
+fn a_literal_source_is_no_pattern() {
+    let host = MadeHost::new();
+    host.dir("data[1]").dir("data1");
+    assert_eq!(
+        host.shows("mounts: [{ source: '/data[1]', literal: true, target: /d }]"),
+        ["/d < /data[1]"]
+    );
+    assert_eq!(host.shows("mounts: ['/data[1]']"), ["/data1 < /data1"]);
+    host.file("a/b/c/x.so").file("a/y.so");
+    assert_eq!(
+        host.shows("mounts: ['/a/**/*.so']"),
+        ["/a/b/c/x.so < /a/b/c/x.so", "/a/y.so < /a/y.so"]
+    );
+}
+
+#[test]
+fn openssl_brings_what_its_configuration_includes() {
+    let host = MadeHost::new();
+    host.file("etc/ssl/extra.d/legacy.cnf")
+        .file("etc/policy/openssl.config")
+        .file("etc/secret/key");
+    let text = ".include /etc/ssl/extra.d\n.include = /etc/policy/openssl.config\n\
+                .include /etc/none\n.include /etc/secret/key\n";
+    fs::write(host.at("etc/ssl/openssl.cnf"), text).unwrap();
+    fs::set_permissions(host.at("etc/secret/key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let shown = host.shows("etc: [ssl/openssl.cnf]");
+    assert_eq!(
+        shown,
+        [
+            "/etc/policy/openssl.config < /etc/policy/openssl.config",
+            "/etc/ssl/extra.d < /etc/ssl/extra.d",
+            "/etc/ssl/openssl.cnf < /etc/ssl/openssl.cnf",
+        ],
+        "and nothing that not everybody may read"
+    );
+}
+
+#[test]
+fn what_is_made_in_a_root_contradicts_nothing() {
+    let host = MadeHost::new();
+    host.dir("usr/share").link("var/run", "/run").dir("run/x");
+    host.file("etc/passwd").file("etc/group");
+    fs::write(host.at("etc/passwd"), "bob:x:7:8::/:\n").unwrap();
+    fs::write(host.at("etc/group"), "web:x:9:\n").unwrap();
+
+    let desired = host
+        .resolve("directories: [{ path: /a, user: bob }, { path: /b, user: bob, group: web }]")
+        .unwrap();
+    let owners = desired.directories.iter().map(|own| own.owner.to_string());
+    assert_eq!(owners.collect::<Vec<_>>(), ["7:8 0755", "7:9 0755"]);
+
+    for (manifest, said) in [
+        ("directories: [{ path: /a, user: eve }]", "no user eve"),
+        ("directories: [{ path: /a, group: eve }]", "no group eve"),
+        (
+            "directories: [/a, { path: /a, mode: \"0700\" }]",
+            "differently",
+        ),
+        (
+            "mounts: [/usr/share]\ndirectories: [/usr/share/x]",
+            "is mounted on /usr/share",
+        ),
+        ("mounts: [/usr/share]\ntmpfs: [/usr/share]", "differently"),
+        ("tmpfs: [/tmp]\ndirectories: [/tmp/x]", "is mounted on /tmp"),
+        ("mounts: [/run/x]\ntmpfs: [/run]", "is mounted on /run"),
+    ] {
+        let errors = host.resolve(manifest).unwrap_err();
+        assert!(
+            errors.iter().any(|error| error.contains(said)),
+            "{manifest}: {errors:?}"
+        );
+    }
+    let linked = host
+        .resolve("mounts: [/run/x]\ndirectories: [/var/run/y]")
+        .unwrap();
+    assert_eq!(linked.directories[0].path.to_string(), "/run/y");
 }

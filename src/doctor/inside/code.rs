@@ -197,7 +197,7 @@ impl Mailer {
 fn is_glibcs(interpreter: &HostPath) -> bool {
     let name = interpreter.file_name().unwrap_or_default();
     let is_loader = name.as_bytes().starts_with(b"ld");
-    is_loader && !is_musls(interpreter.as_path().as_os_str().as_bytes())
+    is_loader && !is_musls(&Host::new(), interpreter.as_path().as_os_str().as_bytes())
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

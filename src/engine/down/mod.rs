@@ -259,6 +259,7 @@ impl<'a> DownRun<'a> {
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
+            | Step::CreateDirectory { .. }
             | Step::CreateLink { .. }
             | Step::Refresh { .. }
             | Step::Attach { .. }

@@ -13,7 +13,7 @@ use crate::engine::undo::{OldMount, Undo, save};
 use crate::engine::{check_signal, journal, mount_op};
 use crate::observe::{CreatedKind, CreatedPath, Identity, ObservedMount, Stray};
 use crate::plan::{Along, Step};
-use crate::resolve::GeneratedFile;
+use crate::resolve::{GeneratedFile, Ownership};
 use crate::sys;
 
 impl<B: Backend> UpRun<'_, B> {
@@ -43,6 +43,10 @@ impl<B: Backend> UpRun<'_, B> {
                 }
                 Step::CreateLink { path, destination } => {
                     self.create(step, path, &CreatedKind::Link(destination.clone()))?;
+                }
+                Step::CreateDirectory { path, owner } => {
+                    self.create(step, path, &CreatedKind::Directory)?;
+                    self.give(path, *owner)?;
                 }
                 Step::Refresh { .. }
                 | Step::WriteFile(_)
@@ -144,6 +148,12 @@ impl<B: Backend> UpRun<'_, B> {
             before,
         });
         Ok(())
+    }
+
+    /// Gives the directory that was just made its owner and mode.
+    fn give(&self, path: &JailPath, owner: Ownership) -> Result<()> {
+        let given = self.root.spot(path).and_then(|spot| spot.give(owner));
+        given.map_err(|error| cannot(&self.root, "give its owner to", path, &error))
     }
 
     fn create(&mut self, step: &Step, path: &JailPath, kind: &CreatedKind) -> Result<()> {

@@ -162,6 +162,7 @@ impl<B: Backend> UpRun<'_, B> {
     pub(super) fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
             Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
+            Step::CreateDirectory { path, .. } => Some((path, CreatedKind::Directory)),
             Step::CreateLink { path, destination } => {
                 Some((path, CreatedKind::Link(destination.clone())))
             }

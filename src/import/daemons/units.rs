@@ -113,7 +113,7 @@ fn bind(word: &str, writable: bool) -> DraftMount {
         writable,
         optional,
         recursive: is_recursive && Path::new(source).is_dir(),
-        ..DraftMount::new(glob::Pattern::escape(source))
+        ..DraftMount::of_path(source)
     }
 }
 

@@ -160,7 +160,7 @@ impl Planner<'_> {
         let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
         let error = Error::failed(format!(
             "{site}: cannot mount {} on {at}: {why}",
-            mount.source
+            mount.what()
         ));
         self.plan.conflicts.push(error.hint(hint));
     }

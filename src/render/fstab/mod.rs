@@ -4,22 +4,40 @@ mod block;
 
 pub(crate) use block::{FstabBlock, outside_lines, outside_targets};
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::systemd;
-use crate::base::{HostPath, MountAttributes, SiteName};
+use crate::base::{FileSystem, HostPath, MountAttributes, SiteName};
 use crate::resolve::{Desired, Mount};
 
 /// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FstabLine {
-    /// The first field: what is mounted.
+    /// What is bound, the first field.
     pub source: HostPath,
+    /// What is mounted in place of that: a file system of the site's own.
+    pub file_system: Option<FileSystem>,
     /// The second field: the mount point on the host.
     pub target: HostPath,
     /// The fourth field's options, in order.
     pub options: Vec<String>,
+}
+
+impl FstabLine {
+    /// The first field: the source.
+    pub(crate) fn what(&self) -> Cow<'_, Path> {
+        match self.file_system {
+            Some(file_system) => Cow::Borrowed(Path::new(file_system.name())),
+            None => Cow::Borrowed(self.source.as_path()),
+        }
+    }
+
+    /// The third field: the type.
+    fn kind(&self) -> &'static str {
+        self.file_system.map_or("none", FileSystem::name)
+    }
 }
 
 /// The lines that make the same mounts as `up`, parents first.
@@ -51,9 +69,10 @@ pub(crate) fn lines(
         lines.push(line(mount.source.clone(), target, mount, desired));
     }
     for line in &mut lines {
+        let is_bind = line.file_system.is_none();
         let makers = systemd::makers(&line.source)
             .iter()
-            .filter(|unit| !not_after.contains(**unit));
+            .filter(|unit| is_bind && !not_after.contains(**unit));
         line.options
             .extend(makers.map(|unit| format!("x-systemd.after={unit}")));
         line.options
@@ -61,7 +80,8 @@ pub(crate) fn lines(
     }
     for line in lines
         .iter_mut()
-        .filter(|line| container && line.source.as_path().starts_with("/dev"))
+        .filter(|line| container && line.file_system.is_none())
+        .filter(|line| line.source.as_path().starts_with("/dev"))
     {
         line.source = another_way(&line.source);
     }
@@ -87,18 +107,23 @@ fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)>
 }
 
 fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> FstabLine {
-    let mut options = vec!["bind".to_owned()];
+    let mut options = vec![];
+    options.extend(mount.file_system.is_none().then(|| "bind".to_owned()));
     options.extend(attributes(mount.attributes).map(str::to_owned));
+    let own = mount.file_system.into_iter().flat_map(FileSystem::options);
+    options.extend(own.map(|(name, value)| format!("{name}={value}")));
     // Otherwise the mount would join its source's peer group, and later mounts of the host would
     // appear in the jail, writable.
     options.push("private".to_owned());
     // A mount that fails at boot must not stop the boot.
     options.push("nofail".to_owned());
-    for path in [&source, &desired.root] {
+    let bound = mount.file_system.is_none().then_some(&source);
+    for path in bound.into_iter().chain([&desired.root]) {
         options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
     }
     FstabLine {
         source,
+        file_system: mount.file_system,
         target,
         options,
     }
@@ -126,7 +151,7 @@ fn plain(path: &HostPath) -> Option<&str> {
 pub(crate) fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> Vec<u8> {
     let fields: Vec<_> = lines
         .iter()
-        .map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path())))
+        .map(|line| [&line.what(), line.target.as_path()].map(escaped))
         .collect();
     let widest = |column: usize| {
         fields
@@ -144,7 +169,8 @@ pub(crate) fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> 
             text.extend(field);
             text.resize(text.len() + width - field.len() + 2, b' ');
         }
-        text.extend(format!("none  {}  0  0\n", line.options.join(",")).bytes());
+        let (kind, options) = (line.kind(), line.options.join(","));
+        text.extend(format!("{kind:<4}  {options}  0  0\n").bytes());
     }
     text
 }

@@ -4,20 +4,20 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::by_name::PROGRAMS;
 use super::elf::{BadElf, Bytes};
-use super::load;
+use super::load::{self, Libraries};
 use super::loader::{Loader, OpenError, Opened};
 use super::objects::Needed;
 use super::process::ProcessImage;
 use super::script::{self, Script};
+use super::system::Family;
+use super::tokens;
 use crate::base::{HostPath, SEARCH_PATH};
 use crate::resolve::lookup_error::{LookupError, found};
 use crate::resolve::others::Others;
 use crate::sys::FileKind;
 use crate::{Error, Result};
-
-/// Programs of which every host has one that uses the C library.
-const PROGRAMS: [&str; 4] = ["/usr/bin/getent", "/bin/sh", "/usr/bin/env", "/bin/ls"];
 
 /// What a program or shared object needs before its first line runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub struct Closure {
     pub loader_configuration: Vec<HostPath>,
     /// Programs that must also be at their real path to find their libraries.
     pub origins: Vec<RealProgram>,
+    /// The first program whose loader asks `/proc/self/exe` where it is, to find libraries.
+    pub needs_proc: Option<HostPath>,
+    /// Libraries that the loader does not find, each by its name.
+    pub missing: Vec<String>,
+    /// Missing libraries are no error.
+    goes_on: bool,
     /// The first file that decides what is needed and that others than root can change, and all who
     /// can change such files.
     changeable: Option<(HostPath, Others)>,
@@ -78,11 +84,18 @@ impl Closure {
             add_new(&mut self.interpreters, interpreter, |known| &known.path);
         }
         self.interpreter.clone_from(&process.interpreter);
+        if let Some((starts, stub)) = process.starts.first().zip(process.interpreter.as_ref()) {
+            let interpreter = Interpreter {
+                path: starts.clone(),
+                needed_by: stub.clone(),
+            };
+            add_new(&mut self.interpreters, interpreter, |known| &known.path);
+            self.needs_proc.get_or_insert_with(|| opened.path.clone());
+        }
 
         let object = &opened.object;
         let search_path = object.runpath.as_ref().or(object.rpath.as_ref());
-        let is_relative =
-            search_path.is_some_and(|text| text.windows(6).any(|token| token == b"ORIGIN"));
+        let is_relative = search_path.is_some_and(|text| tokens::has_origin(text));
         if is_relative && opened.path.parent() != opened.real.parent() {
             let program = RealProgram {
                 program: opened.path.clone(),
@@ -110,6 +123,17 @@ impl Loader<'_> {
     /// work than any program does.
     pub fn closure(&self, path: &HostPath) -> Result<Closure> {
         let mut closure = Closure::default();
+        self.add(path, &mut closure, 0)?;
+        Ok(closure)
+    }
+
+    /// As [`Self::closure`], for an object that a running program opens: libraries that are not
+    /// found are [missing](Closure::missing).
+    pub fn closure_of_object(&self, path: &HostPath) -> Result<Closure> {
+        let mut closure = Closure {
+            goes_on: true,
+            ..Closure::default()
+        };
         self.add(path, &mut closure, 0)?;
         Ok(closure)
     }
@@ -227,9 +251,46 @@ impl Loader<'_> {
         if let Some(interpreter) = &process.interpreter {
             self.note_others(interpreter, closure)?;
         }
-        let libraries = load::libraries(self, &process, opened)?;
+        let program = opened.path.clone();
+        let Libraries {
+            list: libraries,
+            origin,
+            missing,
+        } = load::libraries(self, &process, opened, closure.goes_on)?;
+        closure.missing.extend(missing);
+        // The kernel tells glibc's loader in `/proc/self/exe` alone where the program is. Where
+        // libraries are it knows, because it opened them.
+        if origin && object.interpreter.is_some() && process.family == Family::Glibc {
+            closure.needs_proc.get_or_insert(program);
+        }
+        for path in process.starts.iter().skip(1) {
+            self.add_preloaded(path, &process, closure)?;
+        }
         for library in libraries {
             self.note_others(&library.path, closure)?;
+            add_new(&mut closure.libraries, library, |known| &known.path);
+        }
+        Ok(())
+    }
+
+    /// The library `path`, which the loader of `process` preloads, with what it needs.
+    fn add_preloaded(
+        &self,
+        path: &HostPath,
+        process: &ProcessImage,
+        closure: &mut Closure,
+    ) -> Result<()> {
+        let Ok(opened) = self.open(path) else {
+            return Ok(()); // the loader's own error tells
+        };
+        let by = process.interpreter.clone().unwrap_or_else(|| path.clone());
+        let preloaded = Needed {
+            path: path.clone(),
+            name: path.to_string(),
+            needed_by: by,
+        };
+        add_new(&mut closure.libraries, preloaded, |known| &known.path);
+        for library in load::libraries(self, process, opened, closure.goes_on)?.list {
             add_new(&mut closure.libraries, library, |known| &known.path);
         }
         Ok(())

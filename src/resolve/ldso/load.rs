@@ -13,15 +13,28 @@ use crate::Result;
 /// The most objects in one process; no program comes near, a hostile tree could go on for ever.
 const MAX_OBJECTS: usize = 1024;
 
-/// The libraries of `program` in the order in which the loader opens them.
+/// What the loader opens for a program.
+#[derive(Default)]
+pub(super) struct Libraries {
+    /// In the order in which it opens them.
+    pub list: Vec<Needed>,
+    /// One is found only because the loader knows the program's directory.
+    pub origin: bool,
+    /// The names of those that it does not find.
+    pub missing: Vec<String>,
+}
+
+/// The libraries of `program`. `goes_on`: those that are not found are no error.
 pub(super) fn libraries(
     loader: &Loader<'_>,
     process: &ProcessImage,
     program: Opened,
-) -> Result<Vec<Needed>> {
+    goes_on: bool,
+) -> Result<Libraries> {
     let mut load = Load {
         objects: Objects::new(loader, process, program),
-        libraries: Vec::new(),
+        libraries: Libraries::default(),
+        goes_on,
     };
     let mut next = 0;
     while next < load.objects.list.len() {
@@ -36,13 +49,17 @@ pub(super) fn libraries(
         }
         next += 1;
     }
-    Ok(load.libraries)
+    Ok(Libraries {
+        origin: load.objects.used_origin.get(),
+        ..load.libraries
+    })
 }
 
 /// A program whose libraries are being loaded.
 struct Load<'a> {
     objects: Objects<'a>,
-    libraries: Vec<Needed>,
+    libraries: Libraries,
+    goes_on: bool,
 }
 
 impl Load<'_> {
@@ -50,7 +67,11 @@ impl Load<'_> {
     fn need(&mut self, index: usize, need: &NeededName) -> Result<()> {
         self.objects.count_lookup()?;
         let name = match self.objects.process.family {
-            Family::Glibc => self.objects.expand(&need.name, &self.objects.list[index]),
+            Family::Glibc => {
+                let loaded = &self.objects.list[index];
+                self.objects.note_origin(&need.name, loaded);
+                self.objects.expand(&need.name, loaded)
+            }
             Family::Musl => need.name.clone(),
         };
         if self.is_loaded(&name) {
@@ -59,6 +80,12 @@ impl Load<'_> {
         match search::find(&self.objects, index, &name) {
             Ok(opened) => self.add(index, opened, name),
             Err(NotFound::ByLoader(_)) if need.optional => {}
+            Err(NotFound::ByLoader(_)) if self.goes_on => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                if !self.libraries.missing.contains(&name) {
+                    self.libraries.missing.push(name);
+                }
+            }
             Err(NotFound::ByLoader(error) | NotFound::Unknown(error)) => return Err(error),
         }
         Ok(())
@@ -88,9 +115,13 @@ impl Load<'_> {
     /// have the other name too.
     fn add(&mut self, index: usize, opened: Opened, name: Vec<u8>) {
         let by = &self.objects.list[index].path;
-        let is_new = self.libraries.iter().all(|known| known.path != opened.path);
+        let is_new = self
+            .libraries
+            .list
+            .iter()
+            .all(|known| known.path != opened.path);
         if is_new && *by != opened.path {
-            self.libraries.push(Needed {
+            self.libraries.list.push(Needed {
                 path: opened.path.clone(),
                 name: String::from_utf8_lossy(&name).into_owned(),
                 needed_by: by.clone(),

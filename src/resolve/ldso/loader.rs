@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::cache::{self, Cache};
 use super::conf::Conf;
 use super::elf::{BadElf, Object};
+use super::loader_file::LoaderFile;
 use crate::Result;
 use crate::base::HostPath;
 use crate::base::sync::lock;
@@ -38,8 +39,8 @@ pub(super) struct LoaderState {
     pub(super) cache: Option<Cache>,
     pub(super) conf: Conf,
     objects: Mutex<HashMap<HostPath, Result<Arc<Object>, BadElf>>>,
-    /// The default directories of loaders.
-    pub(super) directories: Mutex<HashMap<HostPath, Option<Vec<String>>>>,
+    /// What was read of loaders.
+    pub(super) loaders: Mutex<HashMap<HostPath, Arc<LoaderFile>>>,
 }
 
 impl LoaderState {
@@ -51,7 +52,7 @@ impl LoaderState {
             cache,
             conf: Conf::read(host, &fixed(CONF))?,
             objects: Mutex::default(),
-            directories: Mutex::default(),
+            loaders: Mutex::default(),
         })
     }
 }

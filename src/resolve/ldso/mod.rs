@@ -7,6 +7,7 @@
 //! service has its own. Two things are left out on purpose: `/etc/ld.so.preload`, which a jail does
 //! not have, and the legacy hwcap subdirectories (`tls`, `haswell`) that glibc 2.37 dropped.
 
+mod by_name;
 pub mod cache;
 mod closure;
 mod code;
@@ -15,6 +16,7 @@ pub mod elf;
 mod interpreter;
 mod load;
 mod loader;
+mod loader_file;
 mod objects;
 mod process;
 pub mod script;

@@ -39,6 +39,8 @@ pub(super) struct Objects<'a> {
     /// In the order in which they are loaded; the first is the program.
     pub list: Vec<Loaded>,
     lookups: Cell<usize>,
+    /// A library was found by the directory of the program.
+    pub used_origin: Cell<bool>,
 }
 
 /// One object in the process.
@@ -98,6 +100,7 @@ impl<'a> Objects<'a> {
             process,
             list: vec![Loaded::program(program)],
             lookups: Cell::new(0),
+            used_origin: Cell::new(false),
         }
     }
 
@@ -114,6 +117,13 @@ impl<'a> Objects<'a> {
             platform: system::platform_token(self.process.abi).as_bytes(),
         };
         tokens::expand(text, tokens)
+    }
+
+    /// Remembers that a library was found by `text`, a name or a search path of `loaded`.
+    pub(super) fn note_origin(&self, text: &[u8], loaded: &Loaded) {
+        if loaded.by.is_none() && tokens::has_origin(text) {
+            self.used_origin.set(true);
+        }
     }
 
     /// Counts the names and search paths of an object.

@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use elf::abi;
 
 use super::elf::Abi;
 use super::loader::{CACHE, Loader, OpenError, Opened};
+use super::loader_file::LoaderFile;
 use super::system::{self, Family};
 use crate::base::HostPath;
 use crate::base::sync::lock;
@@ -25,6 +27,8 @@ pub(super) struct ProcessImage {
     pub abi: Abi,
     /// The loader; `None`: a shared object, which names none, and no usual loader exists.
     pub interpreter: Option<HostPath>,
+    /// What the loader starts and preloads in turn, if it is not a loader by itself.
+    pub starts: Vec<HostPath>,
     /// glibc: the compiled-in directories; musl: those of its `.path` file.
     pub default_directories: Vec<Vec<u8>>,
     /// What `$LIB` stands for.
@@ -48,13 +52,13 @@ impl ProcessImage {
             Some(text) => Some(written(loader, text, &opened.path)?),
             None => usual_interpreter(loader, opened).map_err(|error| cannot(&error))?,
         };
-        let name = interpreter
-            .as_ref()
-            .and_then(HostPath::file_name)
-            .unwrap_or_default();
-        match Family::of(name.as_bytes()) {
-            Family::Glibc => Self::glibc(loader, opened.object.abi, interpreter),
-            Family::Musl => Self::musl(loader, opened.object.abi, interpreter),
+        let file = match &interpreter {
+            Some(path) => loader_file(loader, path).map_err(|error| cannot(&error))?,
+            None => Arc::default(),
+        };
+        match family_of(interpreter.as_ref(), &file) {
+            Family::Glibc => Self::glibc(loader, opened.object.abi, interpreter, &file),
+            Family::Musl => Self::musl(loader, opened.object.abi, interpreter, &file),
         }
         .map_err(|error| cannot(&error))
     }
@@ -63,17 +67,16 @@ impl ProcessImage {
         loader: &Loader<'_>,
         abi: Abi,
         interpreter: Option<HostPath>,
+        file: &LoaderFile,
     ) -> Result<Self, LookupError> {
-        let compiled = match &interpreter {
-            Some(path) => compiled_in(loader, path)?,
-            None => None,
-        };
+        let compiled = file.directories.clone();
         let directories = compiled.unwrap_or_else(|| system::usual_directories(abi));
         let cache = existing(loader, CACHE)?;
         Ok(Self {
             family: Family::Glibc,
             abi,
             interpreter,
+            starts: vec![],
             lib: system::lib_token(&directories).to_owned(),
             default_directories: directories.into_iter().map(String::into_bytes).collect(),
             hwcaps: system::hwcaps(abi),
@@ -88,8 +91,11 @@ impl ProcessImage {
         loader: &Loader<'_>,
         abi: Abi,
         interpreter: Option<HostPath>,
+        file: &LoaderFile,
     ) -> Result<Self, LookupError> {
-        let path_file = interpreter.as_ref().and_then(musl_path_file);
+        let named = file.starts.first().or(interpreter.as_ref());
+        let architecture = file.architecture.as_deref();
+        let path_file = named.and_then(|path| musl_path_file(path, architecture));
         let text = match &path_file {
             Some(path) => found(loader.host.read(path))?,
             None => None,
@@ -102,6 +108,7 @@ impl ProcessImage {
             family: Family::Musl,
             abi,
             interpreter,
+            starts: file.starts.clone(),
             default_directories: directories
                 .filter(|d| !d.is_empty())
                 .map(<[u8]>::to_vec)
@@ -174,26 +181,36 @@ fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The default directories in the loader's file, read once a run.
-fn compiled_in(
+/// What the loader's file tells, read once a run.
+fn loader_file(
     loader: &Loader<'_>,
     interpreter: &HostPath,
-) -> Result<Option<Vec<String>>, LookupError> {
-    if let Some(known) = lock(&loader.state.directories).get(interpreter) {
+) -> Result<Arc<LoaderFile>, LookupError> {
+    if let Some(known) = lock(&loader.state.loaders).get(interpreter) {
         return Ok(known.clone());
     }
     let bytes = found(loader.host.read_up_to(interpreter, LARGEST_LOADER))?;
-    let directories = bytes.and_then(|bytes| system::default_directories(&bytes));
-    Ok(lock(&loader.state.directories)
+    let read = bytes.map_or_else(LoaderFile::default, |bytes| LoaderFile::of(&bytes));
+    Ok(lock(&loader.state.loaders)
         .entry(interpreter.clone())
-        .or_insert(directories)
+        .or_insert_with(|| Arc::new(read))
         .clone())
 }
 
-/// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays.
-fn musl_path_file(interpreter: &HostPath) -> Option<HostPath> {
+/// The family of the loader `interpreter`: by what it is, or by its name, which musl fixes.
+fn family_of(interpreter: Option<&HostPath>, file: &LoaderFile) -> Family {
+    let name = interpreter
+        .and_then(HostPath::file_name)
+        .unwrap_or_default();
+    file.family.unwrap_or_else(|| Family::of(name.as_bytes()))
+}
+
+/// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays. The
+/// loader has its `architecture` in it; that in its name is the same.
+fn musl_path_file(interpreter: &HostPath, architecture: Option<&str>) -> Option<HostPath> {
     let name = interpreter.file_name()?.to_str()?;
-    let arch = name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")?;
+    let of_name = || name.strip_prefix("ld-musl-")?.strip_suffix(".so.1");
+    let arch = architecture.or_else(of_name)?;
     interpreter
         .parent()?
         .parent()?

@@ -109,11 +109,15 @@ impl LibrarySearch<'_> {
         of: &Loaded,
     ) -> Result<Option<Opened>, NotFound> {
         let Some(text) = text else { return Ok(None) };
-        let directories: Vec<_> = split(text)
-            .map(|part| self.objects.expand(part, of))
-            .collect();
         let count = self.searched.borrow().len();
-        let found = self.try_directories(&directories)?;
+        let mut found = None;
+        for part in split(text) {
+            found = self.try_directories(&[self.objects.expand(part, of)])?;
+            if found.is_some() {
+                self.objects.note_origin(part, of);
+                break;
+            }
+        }
         for place in self.searched.borrow_mut().iter_mut().skip(count) {
             let _ = write!(place, " ({kind} of {})", of.path);
         }

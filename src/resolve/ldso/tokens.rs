@@ -11,6 +11,14 @@ pub(super) struct Tokens<'a> {
     pub platform: &'a [u8],
 }
 
+/// Whether `$ORIGIN` is in `text`.
+pub(super) fn has_origin(text: &[u8]) -> bool {
+    let parts = [&b"$ORIGIN"[..], b"${ORIGIN}"];
+    parts
+        .iter()
+        .any(|part| text.windows(part.len()).any(|found| found == *part))
+}
+
 /// Replaces the tokens in `text`. A dollar sign that does not begin a token stays, as in `is_dst`
 /// of glibc's `elf/dl-load.c`: without braces a token ends where no letter, digit or `_` follows.
 pub(super) fn expand(text: &[u8], tokens: Tokens<'_>) -> Vec<u8> {

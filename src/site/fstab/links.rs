@@ -28,7 +28,10 @@ pub(super) fn refuse_exchangeable(
                 line.source, line.target
             ))]
         };
-        let on_source = host.others_on_way(&line.source).map_err(cannot)?;
+        let on_source = match line.file_system {
+            Some(_) => None,
+            None => host.others_on_way(&line.source).map_err(cannot)?,
+        };
         let on_source = on_source.filter(|others| !others.at.as_path().starts_with(SYSTEMDS));
         let on_target = host.others_on_way(&line.target).map_err(cannot)?;
         for others in [on_source, on_target].into_iter().flatten() {

@@ -134,7 +134,8 @@ impl SiteLines {
         for refused in &self.refused {
             context.out.warn(refused);
         }
-        let sources = self.lines.iter().map(|line| &line.source);
+        let binds = self.lines.iter().filter(|line| line.file_system.is_none());
+        let sources = binds.map(|line| &line.source);
         let unknown: Vec<_> = sources.filter(|source| has_unknown_maker(source)).collect();
         let Some(first) = unknown.first() else {
             return;

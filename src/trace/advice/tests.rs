@@ -48,6 +48,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         vec![Cause::LoaderConfiguration]
     };
     Arc::new(Mount {
+        file_system: None,
         target: jail(path),
         source: host(path),
         file: None,

@@ -1,0 +1,61 @@
+//! Lines of fstab(5) that mount a file system of the jail's own: proc and tmpfs.
+
+use super::draft::{Draft, DraftTmpfs};
+use super::fstab::OtherMount;
+use crate::base::{HostPath, bytes};
+
+/// Adds the line to the draft of the jail at `root`, if a manifest can ask for what it mounts.
+/// Returns whether it can.
+pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> bool {
+    let Some(below) = mount.target.as_ref().and_then(|target| target.below(root)) else {
+        return false;
+    };
+    let OtherMount { place, fstype, .. } = mount;
+    let target = format!("/{}", below.display());
+    match fstype.as_str() {
+        "proc" if target == "/proc" => {
+            draft.proc = true;
+            let read_only = "read-only, hidepid=invisible, nosuid, nodev, noexec";
+            draft.remarks.push(format!(
+                "{place}: proc on {target} is `proc: true`: {read_only}."
+            ));
+        }
+        // What lies on a mount of /dev has to come after it.
+        "tmpfs" if !target.starts_with("/dev/") && !has(mount, "ro") && target != "/" => {
+            let tmpfs = tmpfs(draft, target, mount);
+            draft.tmpfs.push(tmpfs);
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn tmpfs(draft: &mut Draft, target: String, mount: &OtherMount) -> DraftTmpfs {
+    let place = &mount.place;
+    let mut remark = format!("{place}: tmpfs on {target} is `tmpfs`, nosuid, nodev, noexec");
+    let mut left = vec![];
+    let (mut size, mut mode) = (None, None);
+    for option in &mount.options {
+        match option.split_once('=') {
+            Some(("size", value)) if bytes(value).is_some() => size = Some(value.to_owned()),
+            Some(("mode", value)) if is_mode(value) => mode = Some(format!("{value:0>4}")),
+            Some((name, _)) if name.starts_with("x-") || name.starts_with("X-") => {}
+            Some(_) => left.push(option.clone()),
+            None => {}
+        }
+    }
+    if !left.is_empty() {
+        let left = left.join(", ");
+        remark = format!("{remark}; without {left}, which a manifest has no key for");
+    }
+    draft.remarks.push(format!("{remark}."));
+    DraftTmpfs { target, size, mode }
+}
+
+fn is_mode(value: &str) -> bool {
+    (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
+}
+
+fn has(mount: &OtherMount, option: &str) -> bool {
+    mount.options.iter().any(|known| known == option)
+}

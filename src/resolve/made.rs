@@ -1,0 +1,279 @@
+//! What is made in the root for the site alone: directories, and file systems of its own.
+
+use std::sync::Arc;
+
+use super::desired::{Desired, FileKind, Mount, OwnDirectory, Ownership, Reason};
+use super::host::Host;
+use super::shared::Shared;
+use super::why::{mount_at, why};
+use crate::base::{FileSystem, HostPath, JailPath};
+use crate::manifest::{DirectoryRequest, Origin};
+use crate::{Error, Result};
+
+/// One of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Directory(Ownership),
+    FileSystem(FileSystem),
+}
+
+/// What a line asks for, with its path inside.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    Directory(JailPath, Ownership),
+    FileSystem(JailPath, FileSystem),
+}
+
+impl Made {
+    /// The directory that a line asks for. Errors: its user or group does not exist.
+    pub(super) fn directory(
+        host: &Host,
+        shared: &Shared,
+        request: &DirectoryRequest,
+    ) -> Result<Self> {
+        let accounts = shared.accounts(host)?;
+        let (mut uid, mut gid) = (0, 0);
+        if let Some(user) = &request.user {
+            (uid, gid) = accounts.ids(host, user)?;
+        }
+        if let Some(group) = &request.group {
+            gid = accounts.group_id(host, group)?;
+        }
+        let mode = request.mode;
+        let owner = Ownership { uid, gid, mode };
+        Ok(Self::Directory(request.path.clone(), owner))
+    }
+
+    fn parts(&self) -> (&JailPath, What) {
+        match self {
+            Self::Directory(path, owner) => (path, What::Directory(*owner)),
+            Self::FileSystem(path, file_system) => (path, What::FileSystem(*file_system)),
+        }
+    }
+}
+
+/// Adds what `made` asks for to the mounts and links of `desired`.
+///
+/// Errors: everything that contradicts something else, or that cannot be made.
+pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Host) -> Vec<Error> {
+    let mut errors = vec![];
+    for (made, origin) in made {
+        let (path, what) = made.parts();
+        // A link of the jail may be on the way: /var/run.
+        let path = why(desired, path).leads_to;
+        let reason = reason(origin);
+        let added = match what {
+            What::Directory(owner) => add_directory(desired, path, owner, reason),
+            What::FileSystem(file_system) => add_mount(desired, path, file_system, reason, host),
+        };
+        errors.extend(added.err());
+    }
+    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired.directories.sort_by(|a, b| a.path.cmp(&b.path));
+    errors.extend(in_file_systems(desired));
+    // A preset does not know what sites have already.
+    let is_sites_own = |own: &&OwnDirectory| {
+        let mut reasons = own.reasons.iter();
+        reasons.any(|reason| reason.origin.is_sites_own())
+    };
+    for directory in desired.directories.iter().filter(is_sites_own) {
+        match difference(desired, directory, host) {
+            Ok(warning) => desired.warnings.extend(warning),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
+}
+
+/// The mounts and directories of a preset by itself: `mounts`, and what `made` asks for.
+pub(super) fn alone(
+    mounts: &[Arc<Mount>],
+    made: &[(Made, Arc<Origin>)],
+) -> (Vec<Arc<Mount>>, Vec<OwnDirectory>) {
+    let mut mounts = mounts.to_vec();
+    let mut directories = vec![];
+    for (made, origin) in made {
+        let reasons = vec![reason(origin)];
+        match made.clone() {
+            Made::Directory(path, owner) => directories.push(OwnDirectory {
+                path,
+                owner,
+                reasons,
+            }),
+            Made::FileSystem(target, file_system) => {
+                mounts.push(Arc::new(mount(target, file_system, reasons)));
+            }
+        }
+    }
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    directories.sort_by(|a, b| a.path.cmp(&b.path));
+    (mounts, directories)
+}
+
+fn reason(origin: &Arc<Origin>) -> Reason {
+    Reason {
+        origin: origin.clone(),
+        chain: vec![],
+    }
+}
+
+fn add_directory(
+    desired: &mut Desired,
+    path: JailPath,
+    owner: Ownership,
+    reason: Reason,
+) -> Result<()> {
+    let above = mount_at(desired, &path);
+    if let Some(mount) = above {
+        return Err(within(&path, &reason, mount));
+    }
+    if let Some(known) = desired
+        .directories
+        .iter_mut()
+        .find(|known| known.path == path)
+    {
+        if known.owner != owner {
+            return Err(differing(&path, &known.reasons, &reason));
+        }
+        known.reasons.push(reason);
+        return Ok(());
+    }
+    desired.directories.push(OwnDirectory {
+        path,
+        owner,
+        reasons: vec![reason],
+    });
+    Ok(())
+}
+
+fn add_mount(
+    desired: &mut Desired,
+    target: JailPath,
+    file_system: FileSystem,
+    reason: Reason,
+    host: &Host,
+) -> Result<()> {
+    let known = desired
+        .mounts
+        .iter_mut()
+        .find(|known| known.target == target);
+    if let Some(known) = known {
+        if known.file_system != Some(file_system) {
+            return Err(differing(&target, &known.reasons, &reason));
+        }
+        Arc::make_mut(known).reasons.push(reason);
+        return Ok(());
+    }
+    if let Some(above) = mount_at(desired, &target)
+        && !is_directory_in(above, &target, host)?
+    {
+        return Err(within(&target, &reason, above));
+    }
+    desired
+        .mounts
+        .push(Arc::new(mount(target, file_system, vec![reason])));
+    Ok(())
+}
+
+fn mount(target: JailPath, file_system: FileSystem, reasons: Vec<Reason>) -> Mount {
+    Mount {
+        source: target.on_host(),
+        target,
+        file_system: Some(file_system),
+        file: None,
+        kind: FileKind::Directory,
+        attributes: file_system.attributes(),
+        recursive: false,
+        reasons,
+    }
+}
+
+/// Whether the source of `mount` has a directory where it shows `path`.
+fn is_directory_in(mount: &Mount, path: &JailPath, host: &Host) -> Result<bool> {
+    let Some(below) = path
+        .below(&mount.target)
+        .filter(|_| mount.file_system.is_none())
+    else {
+        return Ok(false);
+    };
+    let Ok(source) = mount.source.join(below) else {
+        return Ok(false);
+    };
+    let found = host.glimpse(&source);
+    let found = found.map_err(|error| error.error(format!("cannot look at {source}")))?;
+    Ok(found.is_some_and(|node| node.stat.kind == FileKind::Directory))
+}
+
+/// Errors for what would have to be made in a file system of the site's own.
+fn in_file_systems(desired: &Desired) -> Vec<Error> {
+    let mut errors = vec![];
+    let own = desired
+        .mounts
+        .iter()
+        .filter(|mount| mount.file_system.is_some());
+    for own in own {
+        let is_in = |path: &JailPath| path != &own.target && path.starts_with(&own.target);
+        for mount in desired.mounts.iter().filter(|mount| is_in(&mount.target)) {
+            if let Some(reason) = mount.reasons.first() {
+                errors.push(within(&mount.target, reason, own));
+            }
+        }
+        for directory in &desired.directories {
+            if let Some(reason) = directory.reasons.first()
+                && (is_in(&directory.path) || directory.path == own.target)
+            {
+                errors.push(within(&directory.path, reason, own));
+            }
+        }
+    }
+    errors
+}
+
+/// The error for a path that would have to be made in `mount`.
+fn within(path: &JailPath, reason: &Reason, mount: &Mount) -> Error {
+    let from = match mount.reasons.first() {
+        Some(because) => format!(", from {}", because.origin),
+        None => String::new(),
+    };
+    Error::usage(format!(
+        "cannot make {path} ({}): {} is mounted on {}{from}",
+        reason.origin,
+        mount.what(),
+        mount.target,
+    ))
+    .hint("nothing is ever made inside another mount: choose another path, or take one line out")
+}
+
+fn differing(path: &JailPath, known: &[Reason], reason: &Reason) -> Error {
+    let first = known.first().map(|known| known.origin.to_string());
+    Error::usage(format!(
+        "two lines ask for {path} differently: {}; and {}",
+        first.unwrap_or_default(),
+        reason.origin
+    ))
+    .hint("make the two lines say the same, or take one out")
+}
+
+/// A warning if the root has the directory already, with another owner or mode.
+fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<Option<String>> {
+    let at: HostPath = desired.root.inside(&wanted.path);
+    let found = host.glimpse(&at);
+    let found = found.map_err(|error| error.error(format!("cannot look at {at}")))?;
+    let Some(stat) = found.map(|node| node.stat) else {
+        return Ok(None);
+    };
+    let found = Ownership {
+        uid: stat.uid,
+        gid: stat.gid,
+        mode: stat.mode & 0o7777,
+    };
+    let differs = stat.kind == FileKind::Directory && found != wanted.owner;
+    Ok(differs.then(|| {
+        let Ownership { uid, gid, mode } = wanted.owner;
+        format!(
+            "{at} is there already and stays as it is: {found}, not {}; \
+             `chown {uid}:{gid} {at} && chmod {mode:04o} {at}` makes it so",
+            wanted.owner
+        )
+    }))
+}

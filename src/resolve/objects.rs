@@ -1,0 +1,63 @@
+//! The programs and shared objects in a directory of the host.
+
+use super::host::Host;
+use super::ldso::elf::Object;
+use super::ldso::is_library_name;
+use super::lookup_error::{LookupError, found};
+use crate::base::HostPath;
+use crate::sys::FileKind;
+
+/// The most entries that are looked at below one directory.
+const MAX_ENTRIES: usize = 50_000;
+
+/// The most objects of one directory whose libraries are looked for.
+const MAX_OBJECTS: usize = 4096;
+
+/// The files below `directory` that a process there may load or run, sorted. Directories that others
+/// than root can write to are left out: their owners must not decide what a jail gets.
+///
+/// Errors: it is unknown what is there.
+pub(super) fn below(
+    host: &Host,
+    directory: &HostPath,
+    notes: &mut Vec<String>,
+) -> Result<Vec<HostPath>, LookupError> {
+    let (mut objects, mut seen) = (vec![], 0);
+    let mut queue = vec![directory.clone()];
+    while let Some(directory_in_it) = queue.pop() {
+        let Some(entries) = host.roots_files(&directory_in_it)? else {
+            continue;
+        };
+        seen += entries.len();
+        for (path, kind) in entries {
+            match kind {
+                FileKind::Directory => queue.push(path),
+                _ if is_object(host, &path)? => objects.push(path),
+                _ => {}
+            }
+        }
+        if seen > MAX_ENTRIES || objects.len() > MAX_OBJECTS {
+            notes.push(format!(
+                "{directory} has too many files to look into each for the libraries that it needs"
+            ));
+            break;
+        }
+    }
+    objects.sort();
+    Ok(objects)
+}
+
+fn is_object(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
+    let Some(name) = path.file_name() else {
+        return Ok(false);
+    };
+    let node = host.now(path)?;
+    let executable = node.is_some_and(|node| node.stat.mode & 0o111 != 0);
+    if !executable && !is_library_name(name) {
+        return Ok(false);
+    }
+    let Some(file) = found(host.open(path))? else {
+        return Ok(false);
+    };
+    Ok(Object::read(&file).is_ok())
+}

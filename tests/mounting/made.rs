@@ -1,0 +1,297 @@
+//! Promise: directories and file systems of a site's own are made as the manifest has them, stay what
+//! they are, and go when the site goes; mount(8) and `up` accept each other's work.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
+
+use crate::support::{Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, tree};
+use libtest_mimic::Trial;
+
+const MANIFEST: &str = "programs: [ls]
+directories:
+  - { path: /var/lib/app, user: daemon, mode: \"2750\" }
+  - { path: /srv/tmp, mode: \"1777\" }
+tmpfs: [{ target: /tmp, size: 8M }, /run]
+proc: true
+";
+
+pub fn all() -> Vec<Trial> {
+    let mut trials = for_each_engine("what a site has for itself is made and goes", made);
+    trials.extend(for_each_engine(
+        "a tmpfs whose size changes is replaced",
+        resized,
+    ));
+    trials.extend(for_each_engine(
+        "mount(8) and up accept each other's work",
+        with_mount,
+    ));
+    trials.extend(for_each_engine(
+        "a directory is made through no link",
+        hostile,
+    ));
+    trials.extend(for_each_engine("a failing run leaves nothing", undone));
+    trials.push(alone("what is there stays as it is", there_already));
+    trials.push(alone("why and plan name what is made", named));
+    trials.push(alone(
+        "presets of packages are found, and those of the host go first",
+        vendor,
+    ));
+    trials.push(alone("a program that needs /proc is named", without_proc));
+    trials.push(alone(
+        "users who also run outside are named where proc is mounted",
+        outside,
+    ));
+    trials
+}
+
+fn of_kind(kind: &str, root: &std::path::Path) -> Vec<Mount> {
+    let mounts = mounts_below(root).into_iter();
+    mounts.filter(|mount| mount.kind == kind).collect()
+}
+
+fn made(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", MANIFEST);
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    sandbox
+        .ok(&["status", "s"])
+        .prints("proc,ro,nosuid,nodev,noexec,hidepid=invisible");
+
+    let app = fs::metadata(root.join("var/lib/app")).unwrap();
+    assert_eq!((app.uid(), app.gid(), app.mode() & 0o7777), (1, 1, 0o2750));
+    let tmp = fs::metadata(root.join("srv/tmp")).unwrap();
+    assert_eq!((tmp.uid(), tmp.mode() & 0o7777), (0, 0o1777));
+    let proc = of_kind("proc", &root);
+    assert!(
+        proc[0].has("ro") && proc[0].has("nosuid") && proc[0].has("noexec"),
+        "{proc:?}"
+    );
+    assert!(proc[0].propagation.is_empty(), "{proc:?}");
+    for tmpfs in of_kind("tmpfs", &root)
+        .iter()
+        .filter(|mount| mount.has("rw"))
+    {
+        assert!(
+            tmpfs.has("nosuid") && tmpfs.has("nodev") && tmpfs.has("noexec"),
+            "{tmpfs:?}"
+        );
+    }
+    fs::write(root.join("tmp/file"), "kept").unwrap();
+    // It shows the processes of this PID namespace, to root.
+    let own = std::process::id().to_string();
+    Ran::of(
+        Command::new("chroot")
+            .arg(&root)
+            .args(["/usr/bin/ls", "/proc"]),
+    )
+    .exits(0)
+    .prints(&own);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert_eq!(fs::read_to_string(root.join("tmp/file")).unwrap(), "kept");
+
+    // Taken off by hand, it comes back.
+    Ran::of(Command::new("umount").arg(root.join("run"))).exits(0);
+    sandbox.run(&["status", "s"]).exits(3).prints("missing");
+    sandbox.ok(&["up", "s"]).says("1 attached");
+    // What is not empty stays.
+    fs::write(root.join("srv/tmp/file"), "").unwrap();
+    sandbox.ok(&["down", "s"]).says("srv/tmp stays");
+    assert!(mounts_below(&root).is_empty());
+    fs::remove_dir_all(root.join("srv")).unwrap();
+    bare.assert_same(&tree(&root));
+}
+
+fn resized(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "tmpfs: [{ target: /tmp, size: 8M, mode: \"0755\" }]\n");
+    sandbox.ok(&["up", "s"]);
+    sandbox.site("s", "tmpfs: [{ target: /tmp, size: 4M, mode: \"0755\" }]\n");
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("wrong-options")
+        .prints("size=8M");
+    sandbox.ok(&["up", "s"]).says("1 swapped");
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert_eq!(mounts_below(&root).len(), 1);
+    assert_eq!(
+        fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777,
+        0o755
+    );
+    sandbox.site(
+        "s",
+        "mounts: [{ source: /usr/share/zoneinfo, target: /tmp }]\n",
+    );
+    sandbox.ok(&["up", "s"]);
+    assert!(root.join("tmp/UTC").exists());
+    sandbox.site("s", "tmpfs: [/tmp]\n");
+    sandbox.ok(&["up", "s"]);
+    assert!(!root.join("tmp/UTC").exists());
+    sandbox.ok(&["down", "s"]);
+}
+
+fn with_mount(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", MANIFEST);
+    let fstab = sandbox.file("fstab", "");
+    let fstab = fstab.to_str().unwrap();
+    sandbox.ok(&["fstab", "--install", "--file", fstab, "s"]);
+    Ran::of(Command::new("findmnt").args(["--verify", "--tab-file", fstab])).exits(0);
+    let mount = || Ran::of(Command::new("mount").args(["-a", "-T", fstab])).exits(0);
+    mount();
+    let count = mounts_below(&root).len();
+    assert_eq!(fs::metadata(root.join("var/lib/app")).unwrap().uid(), 1);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    mount();
+    assert_eq!(mounts_below(&root).len(), count);
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
+    sandbox.ok(&["up", "s"]);
+    mount();
+    assert_eq!(mounts_below(&root).len(), count);
+    sandbox.ok(&["down", "s"]);
+    sandbox.ok(&["fstab", "--uninstall", "--file", fstab, "s"]);
+}
+
+fn hostile(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let outside = sandbox.directory("outside");
+    let root = sandbox.site("s", "directories: [{ path: /var/app, user: daemon }]\n");
+    symlink(&outside, root.join("var")).unwrap();
+    sandbox.run(&["up", "s"]).exits(1).says("symbolic link");
+    assert!(fs::read_dir(&outside).unwrap().next().is_none());
+
+    // Another mount is no place for them either.
+    fs::remove_file(root.join("var")).unwrap();
+    fs::create_dir(root.join("var")).unwrap();
+    crate::support::bind(&outside, &root.join("var"));
+    sandbox.run(&["up", "s"]).exits(1);
+    assert!(fs::read_dir(&outside).unwrap().next().is_none());
+}
+
+fn undone(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", MANIFEST);
+    let bare = tree(&root);
+    let mut command = sandbox.command_with_fault("fchownat,fchown:error=EPERM", &[]);
+    Ran::of(command.args(["up", "s"])).exits(1);
+    assert!(mounts_below(&root).is_empty());
+    bare.assert_same(&tree(&root));
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+}
+
+fn there_already() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", MANIFEST);
+    let tmp = root.join("srv/tmp");
+    fs::create_dir_all(&tmp).unwrap();
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o700)).unwrap();
+    sandbox
+        .ok(&["up", "s"])
+        .says("srv/tmp is there already and stays as it is");
+    sandbox.ok(&["check", "s"]).says("chmod 1777");
+    assert_eq!(fs::metadata(&tmp).unwrap().mode() & 0o7777, 0o700);
+    sandbox.ok(&["down", "s"]);
+    assert!(tmp.is_dir());
+}
+
+fn named() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", MANIFEST);
+    let plan = sandbox.run(&["plan", "s"]);
+    plan.prints("create directory /var/lib/app (1:1 2750)")
+        .prints("attach a proc of its own on /proc (ro,nosuid,nodev,noexec,hidepid=invisible)")
+        .prints("attach a tmpfs of its own on /tmp (rw,nosuid,nodev,noexec,size=8M,mode=1777)");
+    sandbox
+        .ok(&["why", "s", "/var/lib/app"])
+        .prints("directories[0] (/var/lib/app)");
+    sandbox
+        .ok(&["why", "s", "/tmp/x"])
+        .prints("tmpfs[0] (/tmp)");
+    let json = sandbox.run(&["plan", "s", "--json"]).json();
+    let steps = json["sites"][0]["steps"]
+        .as_array()
+        .or(json["steps"].as_array());
+    let text = steps.map_or_else(|| json.to_string(), |steps| format!("{steps:?}"));
+    assert!(
+        text.contains("create-directory") && text.contains("2750"),
+        "{text}"
+    );
+}
+
+fn vendor() {
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "t", "/usr/share"]))
+        .exits(0);
+    fs::create_dir_all("/usr/share/mountjail/presets").unwrap();
+    let file = "/usr/share/mountjail/presets/app.yaml";
+    fs::write(file, "description: of a package\ndevices: [zero]\n").unwrap();
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "presets: [app]\n");
+    sandbox.ok(&["up", "s"]);
+    assert!(root.join("dev/zero").exists());
+    sandbox.ok(&["presets"]).prints("of a package");
+    sandbox.preset("app", "description: of this host\ndevices: [full]\n");
+    sandbox.ok(&["up", "s"]);
+    assert!(root.join("dev/full").exists() && !root.join("dev/zero").exists());
+    sandbox.ok(&["down", "s"]);
+}
+
+fn without_proc() {
+    let sandbox = Sandbox::new();
+    sandbox.directory("opt/bin");
+    let library = sandbox.file("opt/l.c", "int h(void) { return 0; }\n");
+    let main = sandbox.file("opt/m.c", "int h(void); int main(void) { return h(); }\n");
+    let (object, program) = (sandbox.path("opt/libh.so"), sandbox.path("opt/bin/prog"));
+    let shared = ["-shared", "-fPIC", "-Wl,-soname,libh.so", "-o"];
+    Ran::of(Command::new("gcc").args(shared).args([&object, &library])).exits(0);
+    let mut gcc = Command::new("gcc");
+    Ran::of(
+        gcc.args(["-Wl,-rpath,$ORIGIN/..", "-o"])
+            .args([&program, &main, &object]),
+    )
+    .exits(0);
+    let line = format!("programs: [{}]\n", program.display());
+    let root = sandbox.site("s", &line);
+    for command in ["up", "check"] {
+        sandbox
+            .ok(&[command, "s"])
+            .says("$ORIGIN")
+            .says("`proc: true` mounts it");
+    }
+    let inside = || {
+        Command::new("chroot")
+            .arg(&root)
+            .arg(&program)
+            .status()
+            .unwrap()
+    };
+    assert!(!inside().success());
+    sandbox.site("s", &format!("{line}proc: true\n"));
+    let ran = sandbox.ok(&["up", "s"]);
+    assert!(!ran.stderr.contains("$ORIGIN"), "{ran}");
+    assert!(inside().success());
+    sandbox.ok(&["down", "s"]);
+}
+
+fn outside() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "users: [games]\nproc: true\n");
+    let quiet = sandbox.ok(&["check", "s"]);
+    assert!(!quiet.stderr.contains("games"), "{quiet}");
+    let mut sleep = Command::new("setpriv");
+    sleep.args(["--reuid=games", "--clear-groups", "sleep", "1000"]);
+    let running = crate::support::Running::start_until(&mut sleep, |pid| {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|found| found.uid() == 5)
+    });
+    sandbox
+        .ok(&["check", "s"])
+        .says(&format!(
+            "games runs sleep (pid {}) outside of this root",
+            running.pid()
+        ))
+        .says("/proc/PID/root");
+}
