@@ -1,7 +1,7 @@
 //! Whole processes against the raw system calls and against what people use instead, in one table.
 //!
-//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts. All of it happens in a mount
-//! namespace of its own. Ratios of one run are what counts; times are of this machine.
+//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts. All of it happens in a
+//! mount namespace of its own. Ratios of one run are what counts; times are of this machine.
 
 mod support;
 

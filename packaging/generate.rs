@@ -202,22 +202,7 @@ fn page(name: &str, section: &str, summary: &str) -> Roff {
 
 fn manifest_page() -> Roff {
     let mut page = page("mountjail.yaml", "5", "the manifest of a mountjail site");
-    page.control("SH", ["SYNOPSIS"]);
-    for (nth, file) in [
-        "/etc/mountjail/sites/SITE.yaml",
-        "/etc/mountjail/sites/NAME@.yaml",
-        "/etc/mountjail/defaults.yaml",
-        "/etc/mountjail/presets/NAME.yaml",
-        "/usr/share/mountjail/presets/NAME.yaml",
-    ]
-    .iter()
-    .enumerate()
-    {
-        if nth > 0 {
-            page.control("br", []);
-        }
-        page.text([italic(*file)]);
-    }
+    files_of_manifests(&mut page);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
         "A site is one jail: a root directory and what it needs of the host. Its manifest is a \
@@ -302,6 +287,26 @@ fn manifest_page() -> Roff {
         ],
     );
     page
+}
+
+/// The synopsis: the files that manifests are in.
+fn files_of_manifests(page: &mut Roff) {
+    page.control("SH", ["SYNOPSIS"]);
+    for (nth, file) in [
+        "/etc/mountjail/sites/SITE.yaml",
+        "/etc/mountjail/sites/NAME@.yaml",
+        "/etc/mountjail/defaults.yaml",
+        "/etc/mountjail/presets/NAME.yaml",
+        "/usr/share/mountjail/presets/NAME.yaml",
+    ]
+    .iter()
+    .enumerate()
+    {
+        if nth > 0 {
+            page.control("br", []);
+        }
+        page.text([italic(*file)]);
+    }
 }
 
 /// What a site has for itself.

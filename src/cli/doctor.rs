@@ -36,12 +36,13 @@ use crate::{Error, Result};
 /// character sets, locales, devices, mail, sockets, libraries, and PHP's own settings. The host's
 /// PHP loads the pool's extensions, enters the root, and tries there those that open files late.
 /// For other daemons the units under `services` are examined. Each failed check is shown with the
-/// line that the manifest lacks, or with another remedy. Nothing is changed and no mail is sent. Without a site it shows what this kernel offers, how much room there is for mounts, and
-/// the configuration.
+/// line that the manifest lacks, or with another remedy. Nothing is changed and no mail is sent.
+/// Without a site it shows what this kernel offers, how much room there is for mounts, and the
+/// configuration.
 ///
 /// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as that of
-/// a unit under `services`, else as the first of the manifest's `users`, else as nobody. Modules of the C library inside run as that
-/// user.
+/// a unit under `services`, else as the first of the manifest's `users`, else as nobody. Modules of
+/// the C library inside run as that user.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail doctor site1\n  \
                   mountjail doctor --host db.example.org --tls example.org:443 site1\n  \

@@ -25,8 +25,8 @@ use crate::site::select;
 /// runs, it is mounted for the command alone.
 ///
 /// Without --user the command runs as the user of the PHP-FPM pool with this chroot, else as that
-/// of a unit under `services`, else as the first of the manifest's `users`, else as nobody; never as
-/// root, because root can leave a chroot.
+/// of a unit under `services`, else as the first of the manifest's `users`, else as nobody; never
+/// as root, because root can leave a chroot.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  mountjail exec site1 -- ping -c1 example.org\n  \

@@ -394,8 +394,8 @@ impl Spot {
 
     /// Whether the topmost mount here is in use. Nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. An access to the
-    /// mount clears the mark that an earlier question may have left.
+    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. An access to
+    /// the mount clears the mark that an earlier question may have left.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
         self.mount()?;
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))

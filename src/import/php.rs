@@ -112,8 +112,8 @@ fn only_php_ini() -> Option<PathBuf> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// The directory of `*.ini` files that distributions keep beside php.ini, or beside the directory of
-/// php.ini.
+/// The directory of `*.ini` files that distributions keep beside php.ini, or beside the directory
+/// of php.ini.
 fn further_files(php_ini: &Path) -> Option<PathBuf> {
     for above in php_ini.ancestors().skip(1).take(2) {
         for name in ["conf.d", "php.d"] {

@@ -13,8 +13,8 @@ const MAX_ENTRIES: usize = 50_000;
 /// The most objects of one directory whose libraries are looked for.
 const MAX_OBJECTS: usize = 4096;
 
-/// The files below `directory` that a process there may load or run, sorted. Directories that others
-/// than root can write to are left out: their owners must not decide what a jail gets.
+/// The files below `directory` that a process there may load or run, sorted. Directories that
+/// others than root can write to are left out: their owners must not decide what a jail gets.
 ///
 /// Errors: it is unknown what is there.
 pub(super) fn below(

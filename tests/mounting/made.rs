@@ -1,5 +1,5 @@
-//! Promise: directories and file systems of a site's own are made as the manifest has them, stay what
-//! they are, and go when the site goes; mount(8) and `up` accept each other's work.
+//! Promise: directories and file systems of a site's own are made as the manifest has them, stay
+//! what they are, and go when the site goes; mount(8) and `up` accept each other's work.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -11,8 +11,9 @@ use crate::engine::root::{Spot, Spots};
 use crate::plan::{Along, Step};
 
 impl<'a> DownRun<'a> {
-    /// Asks the kernel about each mount before the first one is unmounted. A mount that holds others of ours counts as used by these, so it
-    /// is not asked about. The same is true of a mount with another one at the same target.
+    /// Asks the kernel about each mount before the first one is unmounted. A mount that holds
+    /// others of ours counts as used by these, so it is not asked about. The same is true of a
+    /// mount with another one at the same target.
     pub(super) fn stop_if_in_use(&self) -> Result<(), Box<EngineFailure>> {
         let foreign = self
             .detaches()

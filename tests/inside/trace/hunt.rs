@@ -53,7 +53,8 @@ pub fn flask() {
 const CGI: &str = "#!/usr/bin/perl\n\
 use strict;\nuse CGI;\nuse POSIX qw(floor);\nuse Socket;\nuse Encode;\n\
 my $q = CGI->new('name=world');\n\
-print $q->header('text/plain'), 'hello ', encode('UTF-8', $q->param('name')), floor(4.5), \"\\n\";\n";
+print $q->header('text/plain'), 'hello ', encode('UTF-8', $q->param('name')), floor(4.5);\n\
+print \"\\n\";\n";
 
 pub fn perl_cgi() {
     let (sandbox, root) = site("users: [www-data]\n");
