@@ -6,13 +6,15 @@
 //! [`render`] shows. [`site`] takes one site this way, for [`cli`] once and for [`watch`] again and
 //! again.
 //!
-//! Beside this way, [`import`] makes manifests from other programs' configuration; [`doctor`] tests
-//! from inside whether a site works, by processes that enter its root as [`jail`] does; [`trace`]
-//! finds out what a program misses there.
+//! Beside this way, [`adopt`] tells copies of the host's files in a root from what is the site's
+//! own; [`import`] makes manifests from other programs' configuration; [`doctor`] tests from inside
+//! whether a site works, by processes that enter its root as [`jail`] does; [`trace`] finds out
+//! what a program misses there.
 //!
 //! Later rooms import the types of earlier ones, never the reverse. [`base`], [`sys`] and
 //! [`patience`] are below all of them.
 
+mod adopt;
 pub mod base;
 pub mod cli;
 mod doctor;

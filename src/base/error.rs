@@ -71,11 +71,7 @@ impl Error {
     #[must_use]
     pub fn because(mut self, reason: &io::Error) -> Self {
         self.errno = reason.raw_os_error();
-        self.reason = Some(match self.errno {
-            // io::Error appends "(os error N)", which tells an administrator nothing.
-            Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
-            None => reason.to_string(),
-        });
+        self.reason = Some(in_words(reason));
         let of_server = || hints::of_server(self.errno).map(ToOwned::to_owned);
         self.hint = match hints::of_limit(self.errno) {
             Some(limit) => Some(limit.to_owned()),
@@ -98,6 +94,12 @@ impl Error {
             self.hint = Some(hint.into());
         }
         self
+    }
+
+    /// The same without what to do next.
+    #[must_use]
+    pub(crate) fn without_hint(self) -> Self {
+        Self { hint: None, ..self }
     }
 
     /// Adds what to do next about what the kernel said, where something helps.
@@ -155,6 +157,15 @@ impl Error {
             ErrorKind::Usage => 2,
             ErrorKind::Failed | ErrorKind::Interrupted | ErrorKind::Silent => 1,
         }
+    }
+}
+
+/// The system's reason in its own words. [`io::Error`] appends "(os error N)", which tells an
+/// administrator nothing.
+pub(crate) fn in_words(reason: &io::Error) -> String {
+    match reason.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+        None => reason.to_string(),
     }
 }
 

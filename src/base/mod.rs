@@ -12,6 +12,7 @@ pub(crate) mod sync;
 pub(crate) mod text;
 
 pub use attributes::MountAttributes;
+pub(crate) use error::in_words;
 pub use error::{Error, ErrorKind, Result};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub(crate) use path::{MAX_LINKS, SEARCH_PATH, lexical};

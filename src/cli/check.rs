@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::complete;
 use super::report::Report;
-use crate::render;
 use crate::resolve::Desired;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
+use crate::{adopt, render};
 
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
@@ -57,7 +57,13 @@ impl CheckArgs {
 fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
     let desired = pipeline.desired(site)?;
     match pipeline.observe_and_plan(&desired) {
-        Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
+        Ok((_, plan)) if plan.conflicts.is_empty() => {
+            let warnings = [desired.warnings.clone(), adopt::leftovers(&desired)].concat();
+            Ok(Desired {
+                warnings,
+                ..desired
+            })
+        }
         Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
         Err(_) if !geteuid().is_root() => Ok(desired),
         Err(error) => Err(error.into()),

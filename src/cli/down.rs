@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Which;
 use super::report::Report;
 use super::up::OnlyScope;
+use crate::adopt::DIRECTORY;
 use crate::base::SiteName;
 use crate::base::sync::lock;
 use crate::base::text::plural;
@@ -39,8 +40,9 @@ const SHOWN: usize = 20;
 ///
 /// On storage that other hosts may have mounted, such as NFS, what mountjail made in the root
 /// stays: removing a placeholder detaches the mount on it on all other hosts.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
@@ -56,11 +58,31 @@ pub(super) struct DownArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// What was moved aside is put back right after.
+    #[arg(skip)]
+    undoes: bool,
 }
 
 impl DownArgs {
+    /// `mountjail down`, as a part of `mountjail adopt --undo`.
+    pub(super) fn to_undo() -> Self {
+        Self {
+            undoes: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
+        self.run_for(context, sites)
+    }
+
+    /// Takes these sites down; returns the exit code.
+    pub(super) fn run_for(
+        &self,
+        context: &'static Context,
+        sites: Vec<Site>,
+    ) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let options = DownOptions {
             lazy: self.lazy,
@@ -79,6 +101,7 @@ impl DownArgs {
         for (site, mut result) in sites.iter().zip(results) {
             if let Ok(down) = &mut result {
                 down.outcome.detached += elsewhere.get(&site.name).unwrap_or(&0);
+                down.has_copies_aside &= !self.undoes;
             }
             add(&mut report, context, site, result);
         }
@@ -193,13 +216,23 @@ fn unknown_configuration(site: &Site) -> Error {
 fn add(report: &mut Report, context: &Context, site: &Site, result: Result<TakenDown, DownError>) {
     let (out, name) = (context.out.site(&site.name), &site.name);
     match result {
-        Ok(TakenDown { root, outcome }) => {
+        Ok(TakenDown {
+            root,
+            outcome,
+            has_copies_aside,
+        }) => {
             for left in &outcome.left {
                 out.warn(left);
             }
             match outcome.detached {
                 0 => out.info("down; nothing was mounted"),
                 count => out.info(format_args!("down, {} detached", plural(count, "mount"))),
+            }
+            if has_copies_aside {
+                out.info(format_args!(
+                    "the copies that were in the way are in {root}{DIRECTORY}; `mountjail adopt \
+                     --undo {name}` puts them back"
+                ));
             }
             let Outcome { detached, left, .. } = outcome;
             let object = json!({

@@ -1,6 +1,7 @@
 //! The command line: arguments in, an exit code out. One file per command has its arguments and its
 //! work.
 
+mod adopt;
 mod check;
 mod complete;
 mod doctor;
@@ -60,8 +61,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
                           2  wrong usage, or a mistake in a manifest\n  \
-                          3  differences found (plan, status, fstab --check, units --check), \
-                          or a check failed (doctor)";
+                          3  differences found (plan, status, adopt, fstab --check, \
+                          units --check), or a check failed (doctor)";
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
@@ -101,6 +102,7 @@ struct Global {
 enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
+    Adopt(adopt::AdoptArgs),
     Plan(plan::PlanArgs),
     Status(status::StatusArgs),
     Check(check::CheckArgs),
@@ -142,7 +144,7 @@ impl Command {
 }
 
 /// Which sites a command is for.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct Which {
     /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`); NAME@: all sites
     /// of a template
@@ -275,6 +277,7 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
     match command {
         Command::Up(up) => up.run(context),
         Command::Down(down) => down.run(context),
+        Command::Adopt(adopt) => adopt.run(context),
         Command::Plan(plan) => plan.run(context),
         Command::Status(status) => status.run(context),
         Command::Check(check) => check.run(context),

@@ -93,9 +93,7 @@ fn add_served(report: &mut Report, context: &Context, served: &[ServedSite]) -> 
 
 /// Adds a plan on the host, or for the service at `place`.
 fn add(report: &mut Report, context: &Context, plan: &plan::Plan, place: Option<&Place>) {
-    for conflict in &plan.conflicts {
-        context.out.error(conflict);
-    }
+    context.out.errors(&plan.conflicts);
     let unit = place.map(|place| place.unit.as_str());
     report.text(render::text::plan(plan, unit));
     let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {

@@ -41,7 +41,7 @@ pub(super) enum OnlyScope {
 ///
 /// A site with `scope: services` is mounted in the mount namespaces of those of its services that
 /// run; it comes up with the others when they start. See mountjail-run(8).
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct UpArgs {
@@ -146,6 +146,11 @@ impl UpArgs {
         }
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
+        self.run_for(context, &sites)
+    }
+
+    /// Brings these sites up; returns the exit code.
+    pub(super) fn run_for(&self, context: &Context, sites: &[Site]) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let run = self.bring_up(context, MountLookup::OneByOne, sites.len())?;
         context
@@ -154,7 +159,7 @@ impl UpArgs {
 
         context.out.progress(sites.len());
         let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, &sites, processors(), &stop, up);
+        let done = parallel::each(context, sites, processors(), &stop, up);
 
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());

@@ -6,6 +6,7 @@
 //! happens to them. Every path below a root is opened beneath the descriptor of the root, and no
 //! link is followed.
 
+mod adopted;
 mod backend;
 mod classic;
 mod create_root;
@@ -41,6 +42,7 @@ use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::sys;
 
+pub(crate) use adopted::{PutBack, Which, move_aside, put_back, settle};
 pub(crate) use create_root::create_root;
 pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
@@ -220,7 +222,7 @@ impl Engine {
             return work();
         };
         let enter = || sys::enter_mount_namespace(host);
-        let done = templates::on_thread(|| enter().map(|()| work()));
+        let done = sys::on_thread(|| enter().map(|()| work()));
         done.map_err(|error| {
             Error::failed("cannot go back to the mount namespace of the host").because(&error)
         })?

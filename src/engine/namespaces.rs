@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
@@ -132,22 +131,11 @@ fn cannot_find(error: &io::Error) -> Error {
 
 /// Does `work` in a thread of its own in `namespace`.
 fn in_namespace<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T> {
-    let cannot = |error: io::Error| Error::failed("cannot enter a mount namespace").because(&error);
-    let in_thread = move || {
-        unshare(CloneFlags::CLONE_FS)?; // setns(2) demands it
-        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    sys::on_thread(|| {
+        sys::enter_mount_namespace(namespace)?;
         Ok(work())
-    };
-    let result = thread::scope(|scope| {
-        let thread = thread::Builder::new().name("namespace".to_owned());
-        let thread = thread.spawn_scoped(scope, in_thread)?;
-        thread
-            .join()
-            .map_err(|_| io::Error::other("a thread panicked"))
-    });
-    result
-        .map_err(cannot)?
-        .map_err(|error: nix::Error| cannot(error.into()))
+    })
+    .map_err(|error| Error::failed("cannot enter a mount namespace").because(&error))
 }
 
 /// The id of the mount namespace of this thread, whose root directory is the namespace's.

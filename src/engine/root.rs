@@ -416,7 +416,7 @@ pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
 }
 
 /// Gives a new file or directory the mode `mode` and no ACL.
-fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
     let acls = acls(new);
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();

@@ -16,7 +16,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use sys_mount::{Mount, MountFlags};
 
@@ -259,7 +258,7 @@ impl TemplateStore {
                 Ok(work())
             };
         };
-        on_thread(|| {
+        sys::on_thread(|| {
             sys::enter_mount_namespace(&namespace)?;
             Ok(work())
         })
@@ -395,7 +394,7 @@ impl TemplateStore {
         }
 
         let directory = &self.state.run;
-        let mut namespace = on_thread(|| new_namespace(directory))?;
+        let mut namespace = sys::on_thread(|| new_namespace(directory))?;
         fs::write(&pin, "")?;
         let mut pinned = bind_namespace(&namespace, &pin);
         // The kernel pins a namespace only in one with a smaller id. Each processor gives ids that
@@ -405,7 +404,7 @@ impl TemplateStore {
             if error.raw_os_error() != Some(libc::EINVAL) {
                 break;
             }
-            namespace = on_thread(|| {
+            namespace = sys::on_thread(|| {
                 sys::enter_mount_namespace(&namespace)?;
                 sys::run_on(processor)?;
                 sys::new_mount_namespace()?;
@@ -479,16 +478,6 @@ fn new_namespace(directory: &Path) -> io::Result<OwnedFd> {
     sys::mount_namespace()
 }
 
-/// Does `work` on a thread of its own, which ends with it.
-pub(super) fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
 /// Whether `path` is the root of a mount.
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let stat = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?;
@@ -502,7 +491,7 @@ pub(crate) fn without_grafts<T: Send>(
     grafts: &[&JailPath],
     work: impl FnOnce() -> T + Send,
 ) -> Result<T> {
-    let done = on_thread(|| {
+    let done = sys::on_thread(|| {
         sys::new_mount_namespace()?;
         for graft in grafts {
             let graft = root.inside(graft);

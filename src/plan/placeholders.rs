@@ -15,6 +15,8 @@ pub(super) struct Placeholders {
     pub remove: Vec<Step>,
     pub create: Vec<Step>,
     pub conflicts: Vec<Error>,
+    /// Where something stands that cannot be used.
+    pub in_the_way: Vec<JailPath>,
 }
 
 /// What is needed at one path.
@@ -70,7 +72,12 @@ pub(super) fn plan(
             (Need::Placeholder(_), None) if mounted => {}
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
-            (need, Some(seen)) => steps.conflicts.extend(conflict(desired, path, *need, seen)),
+            (need, Some(seen)) => {
+                if let Some(error) = conflict(desired, path, *need, seen) {
+                    steps.conflicts.push(error);
+                    steps.in_the_way.push(path.clone());
+                }
+            }
         }
     }
     steps
@@ -235,7 +242,7 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
                     "{}: cannot mount {} on {at}: it is a {what}, which the mount would hide",
                     desired.site, mount.source
                 ))
-                .hint("move it away, as the user who owns it, or give the mount another target"),
+                .hint(adopt(desired)),
             )
         }
         Need::Target(mount) => Some(in_the_way(
@@ -270,7 +277,15 @@ fn in_the_way(desired: &Desired, at: &HostPath, seen: &PathState, needed: &str) 
         Some(destination) => format!("a symbolic link to {}", destination.display()),
         None => format!("a {}", seen.kind),
     };
-    Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site)).hint(
-        "move it away, as the user who owns it: root would follow links there, mountjail does not",
+    let error = Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site));
+    error.hint(adopt(desired))
+}
+
+/// What to do about things in the way; the same for all of a site.
+fn adopt(desired: &Desired) -> String {
+    format!(
+        "`mountjail adopt {}` shows what stands in the way, and moves copies of the host's files \
+         aside",
+        desired.site
     )
 }

@@ -38,6 +38,8 @@ pub struct Plan {
     /// Things in the way that do not belong to mountjail. No step is carried out while there are
     /// any.
     pub conflicts: Vec<Error>,
+    /// The paths in the root of the conflicts that could be moved aside.
+    pub in_the_way: Vec<JailPath>,
 }
 
 impl Plan {
@@ -54,6 +56,7 @@ impl Plan {
             unchanged: vec![],
             unfinished: false,
             conflicts: vec![],
+            in_the_way: vec![],
         }
     }
 

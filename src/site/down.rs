@@ -10,6 +10,7 @@ use super::pipeline::{self, lock};
 use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, configuration, load};
+use crate::adopt;
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
@@ -49,6 +50,8 @@ pub(crate) struct TakeDown {
 pub(crate) struct TakenDown {
     pub root: HostPath,
     pub outcome: Outcome,
+    /// Copies that were in the way of the mounts are still moved aside.
+    pub has_copies_aside: bool,
 }
 
 /// Why a site is not down.
@@ -266,7 +269,11 @@ impl TakeDown {
             detached,
             ..Outcome::default()
         };
-        Ok(TakenDown { root, outcome })
+        Ok(TakenDown {
+            root,
+            outcome,
+            has_copies_aside: false,
+        })
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
@@ -401,6 +408,7 @@ impl<'r> Down<'r> {
 
     fn done(self, outcome: Outcome) -> TakenDown {
         TakenDown {
+            has_copies_aside: has_copies_aside(&self.root),
             root: self.root,
             outcome,
         }
@@ -427,6 +435,12 @@ impl PlaceholderFate {
         });
         (plan.keeping_placeholders(), stays)
     }
+}
+
+/// Whether copies that were in the way are moved aside in `root`.
+fn has_copies_aside(root: &HostPath) -> bool {
+    let record = adopt::read(root).ok().flatten();
+    record.is_some_and(|record| !record.moved.is_empty())
 }
 
 fn unmounts(plan: &Plan) -> bool {

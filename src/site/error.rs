@@ -173,9 +173,7 @@ impl SiteError {
         match self {
             Self::Manifest(error) => (error.report(out, &site.name), vec![format!("{error:#}")]),
             Self::Errors(errors) => {
-                for error in errors {
-                    out.error(error);
-                }
+                out.errors(errors);
                 let code = worst(errors.iter().map(Error::exit_code));
                 (code, errors.iter().map(ToString::to_string).collect())
             }

@@ -5,6 +5,7 @@
 //! of the sites. `up`, `down`, `plan`, `status`, `check`, `fstab` and the watcher all go this way
 //! ([`pipeline`]); they differ in what they print and how they exit.
 
+pub(crate) mod adopt;
 pub(crate) mod boot;
 pub(crate) mod configuration;
 pub(crate) mod context;

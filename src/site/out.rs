@@ -160,6 +160,18 @@ impl Out {
         );
     }
 
+    /// Errors one after the other. Those with the same remedy name it once, after the last of them.
+    pub(crate) fn errors(&self, errors: &[Error]) {
+        for (nth, error) in errors.iter().enumerate() {
+            let next = errors.get(nth + 1);
+            if next.is_some_and(|next| next.hint_text() == error.hint_text()) {
+                self.error(&error.clone().without_hint());
+            } else {
+                self.error(error);
+            }
+        }
+    }
+
     /// An error that does not end the command and belongs to no site: it counts in
     /// [`Out::exit_code`].
     pub(crate) fn error_aside(&self, error: &Error) {

@@ -38,8 +38,8 @@ pub use mount::{
     probe, umount, umount_at, umount_expire_probe,
 };
 pub use namespace::{
-    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, pinned_namespace,
-    run_on, usable_processors,
+    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,
+    pinned_namespace, run_on, usable_processors,
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};

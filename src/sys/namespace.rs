@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
@@ -13,6 +14,18 @@ use nix::unistd::{Pid, chdir, pivot_root};
 
 /// `NSFS_MAGIC` in linux/magic.h.
 const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
+
+/// Does `work` on a thread of its own, which ends with it.
+///
+/// Errors: those of `work`, and EAGAIN if there cannot be another thread.
+pub fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 /// Opens the mount namespace of this thread.
 pub fn mount_namespace() -> io::Result<OwnedFd> {

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adopt;
 mod completions;
 mod defaults;
 mod import;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     support::main([
+        ("adopt", adopt::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
         ("import", import::all()),

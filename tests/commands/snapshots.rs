@@ -306,6 +306,24 @@ fn in_the_way() {
     symlink("/mnt/host", &etc).unwrap();
     example.shows("error a link in the way", &[&["up", "s"]]);
     fs::remove_file(&etc).unwrap();
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("hosts"), "127.0.0.1 localhost\n").unwrap();
+    fs::write(etc.join("services"), "http 8080/tcp\n").unwrap();
+    let also = ["adopt", "s", "--write", "--also", "/etc/services"];
+    example.shows(
+        "adopt",
+        &[
+            &["up", "s"],
+            &["adopt", "s"],
+            &["adopt", "s", "--write"],
+            &also,
+            &["adopt", "s"],
+            &["down", "s"],
+            &["adopt", "s", "--undo", "--dry-run"],
+            &["adopt", "s", "--undo"],
+        ],
+    );
+    fs::remove_dir_all(&etc).unwrap();
     example.ok(&["up", "s"]);
     bind(Path::new("/mnt/host/data/file"), &etc.join("hosts"));
     example.shows(

@@ -1,11 +1,12 @@
 //! Promise: whatever stops a run in the middle, the next `up` converges and the next `down` leaves
 //! nothing.
 //!
-//! Each trial counts the system calls that an undisturbed run makes, by strace. Then, for each of
-//! them, it lets that one call fail, and in other runs stops or kills the program there.
+//! Each trial counts the system calls that an undisturbed run makes, by strace. Then it lets single
+//! calls fail, and in other runs stops or kills the program there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -104,10 +105,18 @@ fn each_call(engine: &'static str, run: Run, fault: Fault) {
         "strace saw too few calls: {calls:?}"
     );
     for (call, count) in calls {
-        for nth in 1..=count {
+        for nth in chosen(1..=count, run as usize + fault as usize) {
             Site::new(engine, run).suffers(run, fault, &[&fault.at(&call, nth)]);
         }
     }
+}
+
+/// The calls of one name that a trial disturbs: the first one, the last one, and every third
+/// between them, which differ by `offset`. With `MOUNTJAIL_FAULTS=each` it is each of them.
+fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterator<Item = usize> {
+    let each = std::env::var_os("MOUNTJAIL_FAULTS").is_some_and(|which| which == "each");
+    let ends = [*calls.start(), *calls.end()];
+    calls.filter(move |nth| each || ends.contains(nth) || (nth + offset).is_multiple_of(3))
 }
 
 /// The last mount fails; while the others are undone, the program is killed.
@@ -124,7 +133,8 @@ fn killed_in_undo(engine: &'static str) {
     let back = all.iter().filter(|(call, _)| *call != mounts);
     let mut kills = 0;
     for (call, count) in back {
-        for nth in forth.get(call).map_or(1, |count| count + 1)..=*count {
+        let first = forth.get(call).map_or(1, |count| count + 1);
+        for nth in chosen(first..=*count, 0) {
             Site::new(engine, run).suffers(run, Fault::Kill, &[&fault, &Fault::Kill.at(call, nth)]);
             kills += 1;
         }

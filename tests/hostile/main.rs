@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adopt;
 mod bad_input;
 mod faults;
 mod limits;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     support::main([
+        ("adopt", adopt::all()),
         ("bad_input", bad_input::all()),
         ("faults", faults::all()),
         ("limits", limits::all()),

@@ -98,7 +98,7 @@ const INHERITED: &str =
     "echo pid $(($$ - START)); env | grep -v -e ^_= -e ^START= | sort; umask; pwd; ulimit -a
     nice; cat /proc/self/oom_score_adj /proc/self/timerslack_ns; readlink /proc/self/fd/7 </dev/null
     for fd in /proc/$$/fd/*; do echo ${fd##*/}; done; cat /proc/$$/cgroup; chrt -p $$ | cut -d: -f2
-    cut -d' ' -f5-6 /proc/$$/stat; grep -v $$ /proc/keys | wc -l; ps --ppid $$ -o comm= | sort";
+    cut -d' ' -f5-6 /proc/$$/stat; keyctl id @s; ps --ppid $$ -o comm= | sort";
 
 /// As [`INHERITED`], of a program that changes none of it, as a shell does.
 const STATUS: &str = "grep -E ^(Sig[PBI]|Shd|Cap|Uid|Gid|Groups|NoNewPrivs|Seccomp:|Cpus_a) \

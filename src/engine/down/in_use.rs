@@ -92,7 +92,7 @@ impl<'a> DownRun<'a> {
     fn are_quiet(&self, members: &[JailPath], above: &HashSet<&Path>) -> bool {
         let mut spots = Spots::new(&self.root);
         members.iter().all(|member| {
-            let Some([expected]) = self.observed.mounts.get(member).map(Vec::as_slice) else {
+            let [expected] = self.observed.stack(member) else {
                 return false;
             };
             let holds = above.contains(member.as_path());

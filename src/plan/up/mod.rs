@@ -264,6 +264,7 @@ impl Planner<'_> {
         steps.extend(self.mount.into_values());
 
         self.plan.conflicts.extend(made.conflicts);
+        self.plan.in_the_way = made.in_the_way;
         self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
         self.plan.unchanged.extend(self.buried);
         sort_by_target(&mut self.plan.unchanged);

@@ -1,0 +1,151 @@
+//! What was moved aside. The record is in the directory that it is about, so it goes where the root
+//! goes.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Error, HostPath, JailPath, Result};
+use crate::observe::{Identity, Unknown};
+use crate::sys::{self, FileKind, Stat};
+
+/// The directory in a root into which copies are moved.
+pub(crate) const DIRECTORY: &str = "/.mountjail-adopted";
+
+/// The record in it.
+pub(crate) const RECORD: &str = "record.json";
+
+/// The version of the record that this mountjail writes.
+const VERSION: u32 = 1;
+
+/// The longest record that is read.
+const LONGEST: u64 = 64 << 20;
+
+/// Whatever was moved aside in a root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub version: u32,
+    pub moved: Vec<Moved>,
+    /// Fields of a newer mountjail.
+    #[serde(flatten)]
+    pub more: Unknown,
+}
+
+/// One thing that was moved aside, or was about to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    /// Where it was.
+    pub path: JailPath,
+    /// Where it is: below [`DIRECTORY`].
+    pub to: JailPath,
+    pub file: Identity,
+    /// Whether the site has come up without it.
+    pub settled: bool,
+    /// Fields of a newer mountjail.
+    #[serde(flatten)]
+    pub more: Unknown,
+}
+
+impl Record {
+    pub(crate) fn new() -> Self {
+        Self {
+            version: VERSION,
+            moved: vec![],
+            more: Unknown::new(),
+        }
+    }
+
+    /// Whether a run was killed before the site came up.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.moved.iter().any(|moved| !moved.settled)
+    }
+}
+
+/// The record of what was moved aside in `root`. `None`: there is no directory for it.
+///
+/// Errors: it cannot be read, or the directory is not root's alone.
+pub(crate) fn read(root: &HostPath) -> Result<Option<Record>> {
+    let open = || match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    };
+    let failed =
+        |error: io::Error| Error::failed(format!("cannot open the root {root}")).because(&error);
+    let Some(fd) = open().map_err(failed)? else {
+        return Ok(None);
+    };
+    let Some(dir) = open_directory(&fd, root)? else {
+        return Ok(None);
+    };
+    // A killed run may have left the directory alone.
+    Ok(Some(read_in(&dir, root)?.unwrap_or_else(Record::new)))
+}
+
+/// The record in the open directory `dir` of `root`.
+pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<Record>> {
+    let name = format!("{root}{DIRECTORY}/{RECORD}");
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let bytes = match sys::open_unmounted(dir, Path::new(RECORD), flags) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.and_then(|file| sys::read_at_most(std::fs::File::from(file), LONGEST)),
+    };
+    let bytes =
+        bytes.map_err(|error| Error::failed(format!("cannot read {name}")).because(&error))?;
+    let record: Record = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::failed(format!("{name} is damaged")).because_of(error))?;
+    if record.version > VERSION {
+        let (version, known) = (record.version, VERSION);
+        return Err(
+            Error::failed(format!("cannot use {name}")).because_of(format!(
+                "it is of version {version}, and this mountjail knows versions up to {known}"
+            )),
+        );
+    }
+    let directory = Path::new(DIRECTORY);
+    let is_outside = |moved: &Moved| {
+        !moved.to.as_path().starts_with(directory) || moved.path.as_path().starts_with(directory)
+    };
+    if record.moved.iter().any(is_outside) {
+        return Err(Error::failed(format!("{name} is damaged"))
+            .because_of(format!("it names something outside of {DIRECTORY}")));
+    }
+    Ok(Some(record))
+}
+
+/// Opens the directory of what was moved aside in `root`, which is open as `fd`. `None`: there is
+/// none.
+///
+/// Errors: it is not root's alone, such as one that the site's owner made.
+pub(crate) fn open_directory(fd: &OwnedFd, root: &HostPath) -> Result<Option<OwnedFd>> {
+    let name = Path::new(DIRECTORY)
+        .strip_prefix("/")
+        .unwrap_or(Path::new(DIRECTORY));
+    let place = root.as_path().join(name);
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK;
+    let dir = match sys::open_unmounted(fd, name, flags) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result,
+    };
+    let opened = dir.and_then(|dir| Ok((sys::stat_fd(&dir)?, dir)));
+    match opened {
+        Ok((stat, dir)) if is_roots_alone(&stat) => Ok(Some(dir)),
+        Ok(_) => Err(not_roots(&place)),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR | libc::EXDEV) => Err(not_roots(&place)),
+            _ => Err(Error::failed(format!("cannot open {}", place.display())).because(&error)),
+        },
+    }
+}
+
+fn is_roots_alone(stat: &Stat) -> bool {
+    stat.kind == FileKind::Directory && stat.uid == 0 && stat.mode & 0o777 & !0o700 == 0
+}
+
+fn not_roots(place: &Path) -> Error {
+    let place = place.display();
+    Error::failed(format!("cannot use {place}"))
+        .because_of("it is no directory that root made for itself alone (0700)")
+        .hint(format!("move it away: `mv {place} {place}.old`"))
+}

@@ -1,0 +1,91 @@
+//! Names in open directories of a root: made, renamed and removed without following a link.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
+use rustix::fs::{RenameFlags, renameat, renameat_with};
+use rustix::io::Errno;
+
+use crate::sys::{self, FileKind, Stat};
+
+/// A name in an open directory.
+pub(super) struct Place {
+    pub dir: OwnedFd,
+    pub name: OsString,
+}
+
+impl Place {
+    /// What is here. Links are not followed.
+    pub(super) fn stat(&self) -> io::Result<Stat> {
+        sys::stat_at(&self.dir, Path::new(&self.name))
+    }
+}
+
+/// Makes a directory that is root's alone, whatever it would inherit.
+pub(super) fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(0o700);
+    mkdirat(dir, name, mode)?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    sys::open_unmounted(dir, name, flags)
+        .and_then(|made| super::super::root::set_mode(&made, mode))
+        .inspect_err(|_| {
+            let _ = unlinkat(dir, name, UnlinkatFlags::RemoveDir); // the first error counts
+        })
+}
+
+/// Renames what is at `from`, if nothing is at `to`.
+pub(super) fn rename(from: &Place, to: &Place) -> io::Result<()> {
+    match renameat_with(
+        &from.dir,
+        &from.name,
+        &to.dir,
+        &to.name,
+        RenameFlags::NOREPLACE,
+    ) {
+        Err(Errno::INVAL | Errno::NOSYS) => rename_without_flags(from, to),
+        result => Ok(result?),
+    }
+}
+
+/// For file systems without `RENAME_NOREPLACE`. A directory cannot take the place of anything but
+/// an empty directory, and link(2) never replaces.
+fn rename_without_flags(from: &Place, to: &Place) -> io::Result<()> {
+    if from.stat()?.kind == FileKind::Directory {
+        return Ok(renameat(&from.dir, &from.name, &to.dir, &to.name)?);
+    }
+    let (old, new) = (from.name.as_os_str(), to.name.as_os_str());
+    linkat(&from.dir, old, &to.dir, new, LinkatFlags::empty())?;
+    Ok(unlinkat(&from.dir, old, UnlinkatFlags::NoRemoveDir)?)
+}
+
+/// Removes the directory `name` and the empty directories in it.
+pub(super) fn remove_empty(dir: &OwnedFd, name: &Path) -> io::Result<()> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let inner = match sys::open_unmounted(dir, name, flags) {
+        Err(error) if is_absent(&error) => return Ok(()),
+        result => result?,
+    };
+    let mut directories = BTreeSet::new();
+    for entry in std::fs::read_dir(sys::proc::path_of_descriptor(&inner))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            directories.insert(entry.file_name());
+        }
+    }
+    for directory in directories {
+        remove_empty(&inner, Path::new(&directory))?;
+    }
+    match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+        Err(nix::errno::Errno::ENOTEMPTY | nix::errno::Errno::ENOENT) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT))
+}

@@ -1,0 +1,119 @@
+//! What stands in the way of a site's mounts.
+
+use serde_json::{Value, json};
+
+use super::text::line;
+use crate::adopt::{Class, DIRECTORY, Record, Standing, Survey};
+use crate::base::text::{few, plural};
+use crate::base::{HostPath, JailPath, SiteName};
+
+/// How many files of a directory are named.
+const SHOWN: usize = 5;
+
+/// The width of the longest class.
+const WIDTH: usize = 14;
+
+/// A line for the site, and one for each thing in the way. `moved`: it was moved aside just now.
+pub(crate) fn text(survey: &Survey, record: Option<&Record>, moved: bool) -> String {
+    let Survey { site, root, .. } = survey;
+    let mut text = String::new();
+    let before = record.map_or(0, |record| record.moved.len());
+    let before = match before {
+        0 => String::new(),
+        count => format!("; {count} moved aside before"),
+    };
+    let what = match (survey.standing.len(), moved) {
+        (0, _) => "nothing to adopt".to_owned(),
+        (1, false) => "1 thing stands in the way".to_owned(),
+        (count, false) => format!("{count} things stand in the way"),
+        (count, true) => format!("{} stood in the way", plural(count, "thing")),
+    };
+    line(&mut text, format_args!("{site}: {what} in {root}{before}"));
+    for standing in &survey.standing {
+        line(
+            &mut text,
+            format_args!("  {:WIDTH$}  {}", standing.class, about(standing)),
+        );
+    }
+    if !survey.nodes.is_empty() && !survey.standing.is_empty() {
+        line(
+            &mut text,
+            format_args!(
+                "  {:WIDTH$}  {} (device nodes, mounted on as they are)",
+                "kept",
+                few(&survey.nodes, usize::MAX)
+            ),
+        );
+    }
+    text
+}
+
+fn about(standing: &Standing) -> String {
+    let Standing {
+        path, files, own, ..
+    } = standing;
+    let own: Vec<_> = own.iter().filter(|own| own.path != *path).collect();
+    let own_reason = standing.own.iter().find(|own| own.path == *path);
+    let files = match standing.tree.len() {
+        0 | 1 => String::new(),
+        _ => format!(" ({})", plural(*files, "file")),
+    };
+    let why = if let Some(own) = own_reason {
+        format!(": {}", own.why)
+    } else if own.is_empty() {
+        String::new()
+    } else {
+        let each = own.iter().map(|own| format!("{}: {}", own.path, own.why));
+        format!(": {}", few(each, SHOWN))
+    };
+    let note = standing.note.iter().map(|note| format!("; {note}"));
+    format!("{path}{files}{why}{}", note.collect::<String>())
+}
+
+/// What `--undo` would put back.
+pub(crate) fn would_go_back(site: &SiteName, root: &HostPath, paths: &[&JailPath]) -> String {
+    let mut text = String::new();
+    let count = plural(paths.len(), "thing");
+    line(
+        &mut text,
+        format_args!("{site}: {count} would be put back in {root}"),
+    );
+    for path in paths {
+        line(&mut text, format_args!("  {path}"));
+    }
+    text
+}
+
+/// `{site, root, standing: [{path, class, kind, files, own: [{path, why}]}], …}`
+pub(crate) fn json(survey: &Survey, record: Option<&Record>, also: &[JailPath]) -> Value {
+    let standing = |standing: &Standing| {
+        let own = standing.own.iter();
+        let own: Vec<_> = own
+            .map(|own| json!({ "path": own.path, "why": own.why, "movable": own.movable }))
+            .collect();
+        let mut object = json!({
+            "path": standing.path,
+            "class": standing.class,
+            "kind": standing.kind,
+            "files": standing.files,
+        });
+        if standing.class == Class::Own {
+            object["own"] = json!(own);
+            object["goes"] = json!(standing.goes(also));
+        }
+        if let Some(note) = &standing.note {
+            object["note"] = json!(note);
+        }
+        object
+    };
+    json!({
+        "site": survey.site,
+        "root": survey.root,
+        "standing": survey.standing.iter().map(standing).collect::<Vec<_>>(),
+        "nodes": survey.nodes,
+        "directory": format!("{}{DIRECTORY}", survey.root),
+        "moved_before": record.map_or(&[][..], |record| &record.moved).iter()
+            .map(|moved| json!({ "path": moved.path, "to": moved.to }))
+            .collect::<Vec<_>>(),
+    })
+}

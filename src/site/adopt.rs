@@ -1,0 +1,194 @@
+//! One site whose root is full of copies: what stands in the way of its mounts is looked at, and
+//! moved aside.
+
+use super::context::Purpose;
+use super::pipeline::{MountLookup, Pipeline, lock};
+use super::{Context, Site, SiteError, configuration, load};
+use crate::adopt::{self, Record, Standing, Survey};
+use crate::base::quote::shell_word;
+use crate::base::text::{few, plural};
+use crate::base::{HostPath, JailPath};
+use crate::engine::{self, Engine, PutBack, Which};
+use crate::observe::{self, Process};
+use crate::patience::Stop;
+use crate::resolve::Host;
+use crate::{Error, Result, sys};
+
+/// How many paths are named.
+const SHOWN: usize = 10;
+
+/// How many paths are written into the command that would move them.
+const TYPED: usize = 20;
+
+/// Looks at sites, and changes nothing.
+pub(crate) struct Look {
+    pipeline: Pipeline,
+    /// What is moved although it is the site's own.
+    pub also: Vec<JailPath>,
+}
+
+/// What was found of one site.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub survey: Survey,
+    /// What was moved aside before.
+    pub record: Option<Record>,
+    /// Sentences about what stays beside the mounts.
+    pub stays: Vec<String>,
+}
+
+/// Moves things aside and puts them back, each with the site's lock held.
+pub(crate) struct Adopter {
+    context: Context,
+    engine: Engine,
+}
+
+impl Look {
+    pub(crate) fn new(context: &Context, also: Vec<JailPath>) -> Result<Self> {
+        let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
+        Ok(Self { pipeline, also })
+    }
+
+    pub(crate) fn site(&self, site: &Site) -> Result<Found, SiteError> {
+        let planned = self.pipeline.plan(site)?;
+        let about = |error: Error| error.context(&site.name);
+        let (desired, plan) = (&planned.desired, &planned.plan);
+        Ok(Found {
+            survey: adopt::survey(desired, &plan.in_the_way, &planned.observed).map_err(about)?,
+            record: adopt::read(&desired.root).map_err(about)?,
+            stays: adopt::leftovers(desired),
+        })
+    }
+}
+
+impl Found {
+    /// Whether there is something to do.
+    pub(crate) fn is_something(&self) -> bool {
+        !self.survey.standing.is_empty() || self.is_unfinished()
+    }
+
+    /// Whether a run was killed before the site came up.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.record.as_ref().is_some_and(Record::is_unsettled)
+    }
+
+    /// Why nothing is moved: some of it is the site's own, and not named in `also`.
+    pub(crate) fn refusal(&self, also: &[JailPath]) -> Option<Error> {
+        let Survey { site, root, .. } = &self.survey;
+        let refused = self.survey.refused(also);
+        if refused.is_empty() {
+            return None;
+        }
+        let why: Vec<_> = refused
+            .iter()
+            .map(|own| format!("{}: {}", root.inside(&own.path), own.why))
+            .collect();
+        let error = Error::failed(format!(
+            "{site}: {} in the way {} not a copy of the host's: {}",
+            plural(refused.len(), "file"),
+            if refused.len() == 1 { "is" } else { "are" },
+            few(why, SHOWN)
+        ));
+        Some(error.hint(self.remedy(also)))
+    }
+
+    fn remedy(&self, also: &[JailPath]) -> String {
+        let refused = self.survey.refused(also);
+        let fixed: Vec<_> = refused.iter().filter(|own| !own.movable).collect();
+        if !fixed.is_empty() {
+            let points = fixed.iter().map(|own| self.survey.root.inside(&own.path));
+            return format!("unmount what is mounted there: {}", few(points, SHOWN));
+        }
+        let mut paths: Vec<_> = also.to_vec();
+        if refused.len() <= TYPED {
+            paths.extend(refused.iter().map(|own| own.path.clone()));
+        } else {
+            let own = |standing: &&Standing| !standing.goes(also);
+            let standing = self.survey.standing.iter().filter(own);
+            paths.extend(standing.map(|standing| standing.path.clone()));
+        }
+        let words = paths
+            .iter()
+            .map(|path| format!(" --also {}", shell_word(&path.to_string())));
+        format!(
+            "`mountjail adopt --write {}{}` moves {} aside as well, or give the mounts other \
+             targets",
+            self.survey.site,
+            words.collect::<String>(),
+            if refused.len() == 1 { "it" } else { "them" },
+        )
+    }
+}
+
+impl Adopter {
+    pub(crate) fn new(context: &Context, sites: usize) -> Result<Self> {
+        let engine = context.engine(observe::boot_id()?, sites, Purpose::Mount)?;
+        let context = context.clone();
+        Ok(Self { context, engine })
+    }
+
+    /// Looks at the site again and moves aside what is in the way, unless something is refused.
+    pub(crate) fn move_aside(
+        &self,
+        look: &Look,
+        site: &Site,
+        stop: &Stop,
+    ) -> Result<Found, SiteError> {
+        let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
+        let found = look.site(site)?;
+        let survey = &found.survey;
+        if survey.refused(&look.also).is_empty() && !survey.standing.is_empty() {
+            let standing: Vec<_> = survey.standing.iter().collect();
+            engine::move_aside(&survey.root, &standing, stop).map_err(SiteError::Engine)?;
+        }
+        Ok(found)
+    }
+
+    /// Remembers that the site is up without what was moved aside.
+    pub(crate) fn settle(&self, site: &Site, root: &HostPath, stop: &Stop) -> Result<()> {
+        let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
+        engine::settle(root).map_err(|error| error.context(&site.name))
+    }
+
+    /// Puts things back. `None`: nothing was moved aside.
+    pub(crate) fn put_back(
+        &self,
+        site: &Site,
+        root: &HostPath,
+        which: Which,
+        stop: &Stop,
+    ) -> Result<Option<PutBack>> {
+        let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
+        engine::put_back(root, which).map_err(|error| error.context(&site.name))
+    }
+}
+
+/// The root of the site, and what was moved aside in it. `None`: nothing was, or there is no root.
+pub(crate) fn moved_aside(
+    context: &Context,
+    site: &Site,
+) -> Result<Option<(HostPath, Record)>, SiteError> {
+    let recorded = || {
+        let boot = observe::boot_id().ok()?;
+        let records = context.state.read(&site.name, &boot).ok()?;
+        records.root().cloned()
+    };
+    let Some(root) = configuration::root_of(site).or_else(recorded) else {
+        return Err(match load::manifest(context, site) {
+            Err(error) => error.into(),
+            Ok(_) => Error::failed(format!("{}: its root is not known", site.name)).into(),
+        });
+    };
+    let Ok(walk) = Host::new().walk(&root) else {
+        return Ok(None);
+    };
+    let record = adopt::read(&walk.real).map_err(|error| error.context(&site.name))?;
+    Ok(record.map(|record| (walk.real, record)))
+}
+
+/// The processes inside `root`, which keep the files that they have open.
+pub(crate) fn running_inside(root: &HostPath) -> Vec<Process> {
+    sys::file_known_at(root.as_path())
+        .map(observe::inside)
+        .unwrap_or_default()
+}
