@@ -24,8 +24,18 @@ impl PhpSettings {
     /// The settings of `pool`: from php.ini beside or above the pool's file, from the directory of
     /// further files, and the pool's own. A file that cannot be read is ignored, as by PHP.
     pub fn new(pool: &Pool) -> Self {
+        Self::with(pool, php_ini_above(&pool.file))
+    }
+
+    /// As [`PhpSettings::new`], for a pool of this host whose file may be anywhere: without a
+    /// php.ini above it, Debian's counts.
+    pub fn of_host(pool: &Pool) -> Self {
+        Self::with(pool, php_ini_above(&pool.file).or_else(only_php_ini))
+    }
+
+    fn with(pool: &Pool, php_ini: Option<PathBuf>) -> Self {
         let mut settings = Self::default();
-        if let Some(php_ini) = php_ini_above(&pool.file).or_else(only_php_ini) {
+        if let Some(php_ini) = php_ini {
             settings.add(&php_ini);
             settings.directory = further_files(&php_ini);
             let files = settings.directory.as_deref().map(ini_files);
@@ -106,7 +116,7 @@ fn php_ini_above(file: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The php.ini of Debian's PHP-FPM, where there is one version: a pool's file may be anywhere.
+/// The php.ini of Debian's PHP-FPM, where there is one version.
 fn only_php_ini() -> Option<PathBuf> {
     let mut found = glob::glob("/etc/php/*/fpm/php.ini").ok()?.flatten();
     found.next().filter(|_| found.next().is_none())

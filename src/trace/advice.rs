@@ -249,10 +249,14 @@ fn fits(
     found: &MissOnHost,
     presets_by_programs: &BTreeSet<String>,
 ) -> bool {
-    let Some(mount) = why(&preset.desired, &found.miss.path).mount else {
+    let answer = why(&preset.desired, &found.miss.path);
+    let Some(mount) = answer.mount else {
         return false;
     };
-    if !is_named(mount) {
+    // A socket that is a link, such as /dev/log, comes with the directory that the link leads to.
+    let is_link = answer.link.is_some_and(|link| link.path == found.miss.path);
+    let is_links = is_link && found.kind == MissKind::Socket;
+    if !is_named(mount) && !is_links {
         return false;
     }
     let is_missed = presets_by_programs.contains(&preset.preset);

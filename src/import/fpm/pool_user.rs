@@ -46,7 +46,7 @@ pub(crate) fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<PoolUse
         let others: Vec<_> = others.into_iter().map(|pool| pool.name).collect();
         for pool in own {
             users.found.push(PoolUser {
-                settings: PhpSettings::new(&pool),
+                settings: PhpSettings::of_host(&pool),
                 user: user_of(&pool).map_err(|error| of_pool(&pool, error))?,
                 others: others.clone(),
                 pool,
