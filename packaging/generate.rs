@@ -248,13 +248,7 @@ fn manifest_page() -> Roff {
     let mounts = &site_schema()["properties"]["mounts"]["items"]["anyOf"][1];
     keys(&mut page, mounts);
     made(&mut page);
-    page.control("SH", ["PATTERNS AND NAMES"]);
-    page.text([roman(
-        "In programs, libraries and the sources of mounts, *, ? and [...] stand for names, as in \
-         glob(7), and ** for directories at any depth. A name without a slash is looked up: a \
-         program in the default PATH, a library as the loader does it, in ld.so.cache and the \
-         directories of ld.so.conf.",
-    )]);
+    patterns(&mut page);
     page.control("SH", ["ITEMS WITH ALTERNATIVES"]);
     page.text([
         roman("Items of "),
@@ -302,6 +296,16 @@ fn manifest_page() -> Roff {
         ],
     );
     page
+}
+
+fn patterns(page: &mut Roff) {
+    page.control("SH", ["PATTERNS AND NAMES"]);
+    page.text([roman(
+        "In programs, libraries and the sources of mounts, *, ? and [...] stand for names, as in \
+         glob(7), and ** for directories at any depth. A name without a slash is looked up: a \
+         program in the default PATH, a library as the loader does it, in ld.so.cache and the \
+         directories of ld.so.conf.",
+    )]);
 }
 
 /// What a site has for itself.
