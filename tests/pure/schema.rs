@@ -153,7 +153,7 @@ fn the_schema_agrees_with_the_parser() {
     let mut lines = LINES.to_vec();
     lines.push(&long);
     let mut taken = 0;
-    for line in lines.iter().copied() {
+    for line in &lines {
         let text = format!("root: /srv/s\n{line}\n");
         let parsed = parse(
             SiteName::new("s").unwrap(),
