@@ -175,11 +175,7 @@ mod tests {
         ] {
             assert_eq!(of(path).as_deref(), Some(directory), "{path}");
         }
-        for path in [
-            "/usr/share/php",
-            "/usr/share/phpmyadmin/x",
-            "/usr/lib/php/x.so",
-        ] {
+        for path in ["/usr/share", "/usr/share/phpmyadmin/x", "/usr/lib/php/x.so"] {
             assert_eq!(of(path), None, "{path}");
         }
     }

@@ -1,5 +1,6 @@
-// Run by the host's PHP with the settings of a pool, in the root as its working directory. It enters
-// the root after its extensions are loaded, as PHP-FPM does, and prints what works there as JSON.
+// Run by the host's PHP with the settings of a pool, in the root as its working directory. It
+// enters the root after its extensions are loaded, as PHP-FPM does, and prints what works there as
+// JSON.
 // Before that line: $uid, $gid.
 
 error_reporting(0);
