@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::unistd::{
-    AccessFlags, Gid, Group, Uid, User, access, chroot, fchdir, initgroups, setgid, setuid,
+    AccessFlags, Gid, Group, Uid, User, access, chdir, chroot, fchdir, initgroups, setgid, setuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -100,8 +101,10 @@ pub(crate) fn group(name: &str) -> Result<Gid> {
 /// Enters the root as `user`, and gives up what that user does not have: the caller's groups, keys
 /// and capabilities. The groups are looked up on the host. No code of the jail runs before that.
 pub(crate) fn enter(root: &HostPath, user: &JailUser) -> Result<()> {
-    stand_before(root, user)?;
-    chroot(".").map_err(|error| cannot_enter(root, &error.into()))?;
+    let directory = stand_before(root, user)?;
+    fchdir(&directory)
+        .and_then(|()| chroot("."))
+        .map_err(|error| cannot_enter(root, &error.into()))?;
 
     setgid(Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
     setuid(Uid::from_raw(user.uid)).map_err(|error| cannot_become(user, error))?;
@@ -114,15 +117,18 @@ pub(crate) fn enter(root: &HostPath, user: &JailUser) -> Result<()> {
     })
 }
 
-/// The first part of [`enter`], for a program of the host that enters by itself: afterwards the
-/// root is the working directory, and only chroot(2) to it, setgid(2) and setuid(2) are left to do.
-pub(crate) fn stand_before(root: &HostPath, user: &JailUser) -> Result<()> {
+/// The first part of [`enter`], for a program of the host that enters by itself: only chroot(2) to
+/// the directory that is returned, setgid(2) and setuid(2) are left to do. The working directory is
+/// the host's root, since libraries read files in the working directory.
+pub(crate) fn stand_before(root: &HostPath, user: &JailUser) -> Result<OwnedFd> {
     let name =
         CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
     initgroups(&name, Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
     forbid_typing()?;
     leave_keyring()?;
-    go_to_root(root).map_err(|error| cannot_enter(root, &error))
+    let directory = open_root(root).map_err(|error| cannot_enter(root, &error))?;
+    chdir("/").map_err(|error| cannot_enter(root, &error.into()))?;
+    Ok(directory)
 }
 
 fn cannot_become(user: &JailUser, error: nix::Error) -> Error {
@@ -135,9 +141,8 @@ fn cannot_enter(root: &HostPath, error: &io::Error) -> Error {
 
 /// The root is opened as `up` opens it, through no link: the site's owner may have changed the way
 /// to it meanwhile.
-fn go_to_root(root: &HostPath) -> io::Result<()> {
-    let directory = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-    Ok(fchdir(&directory)?)
+fn open_root(root: &HostPath) -> io::Result<OwnedFd> {
+    sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
 }
 
 fn leave_keyring() -> Result<()> {

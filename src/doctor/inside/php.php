@@ -1,7 +1,6 @@
-// Run by the host's PHP with the settings of a pool, in the root as its working directory. It
-// enters the root after its extensions are loaded, as PHP-FPM does, and prints what works there as
-// JSON.
-// Before that line: $uid, $gid.
+// Run by the host's PHP with the settings of a pool. It enters the root after its extensions are
+// loaded, as PHP-FPM does, and prints what works there as JSON.
+// Before these lines: $root, $uid, $gid.
 
 error_reporting(0);
 function answer(array $reply): never {
@@ -16,7 +15,7 @@ foreach (['sendmail_path', 'mysqli.default_socket', 'pdo_mysql.default_socket',
     $value = ini_get($key);
     $settings[$key] = is_string($value) ? $value : '';
 }
-if (!chroot('.') || !posix_setgid($gid) || !posix_setuid($uid)) {
+if (!chroot($root) || !posix_setgid($gid) || !posix_setuid($uid)) {
     answer(['Err' => 'it cannot enter the root']);
 }
 

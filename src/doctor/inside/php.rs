@@ -2,33 +2,47 @@
 //! tries them there.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{InsideError, MAX_BYTES, Probe, Reply};
 use crate::base::HostPath;
 use crate::jail::{self, JailUser};
+use crate::sys::proc;
 use crate::{Error, Result};
 
 const SCRIPT: &str = include_str!("php.php");
 
-/// Settings that would keep the script from its work, run somebody's files, or load more.
-const LEFT_OUT: [&str; 9] = [
+/// The settings of a pool that what is tried depends on. No other reaches PHP, which is root's
+/// until it has entered the root: many extensions write files that their settings name.
+const PASSED_ON: [&str; 8] = [
+    "curl.cainfo",
+    "mysqli.default_socket",
+    "openssl.cafile",
+    "openssl.capath",
+    "pdo_mysql.default_socket",
+    "sendmail_path",
+    "session.save_handler",
+    "session.save_path",
+];
+
+/// Settings of php.ini that would keep the script from its work, or run or write files before it.
+const CLEARED: [&str; 7] = [
     "auto_append_file",
     "auto_prepend_file",
     "disable_classes",
     "disable_functions",
-    "error_log",
-    "extension",
+    "ffi.preload",
     "open_basedir",
     "opcache.preload",
-    "zend_extension",
 ];
 
 /// What works in a pool's PHP.
@@ -81,14 +95,16 @@ impl Probe for Php {
 impl Php {
     /// What PHP prints after it has entered the root by itself.
     pub(super) fn answer(&self, root: &HostPath, user: &JailUser) -> Result<Value> {
-        jail::stand_before(root, user)?;
+        let directory = jail::stand_before(root, user)?;
+        let failed = || Error::failed(format!("{} fails", self.program));
+        fcntl_setfd(&directory, FdFlags::empty())
+            .map_err(|error| failed().because_of(InsideError::from(io::Error::from(error))))?;
         // PHP becomes another user, and would not be killed by itself. This process remains, and is
         // the first of its PID namespace.
         let _ = set_pdeathsig(Signal::SIGKILL);
 
-        let failed = || Error::failed(format!("{} fails", self.program));
         let mut child = self
-            .command(user)
+            .command(&directory, user)
             .spawn()
             .map_err(|error| failed().because_of(InsideError::from(error)))?;
         let mut text = vec![];
@@ -104,7 +120,8 @@ impl Php {
         reply.map_err(|why| failed().because_of(why))
     }
 
-    fn command(&self, user: &JailUser) -> Command {
+    /// PHP, which inherits the open `directory` of the root.
+    fn command(&self, directory: &OwnedFd, user: &JailUser) -> Command {
         let mut command = Command::new(self.program.as_path());
         command.env_clear().stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -119,26 +136,25 @@ impl Php {
                 command.arg("-d").arg(format!("{key}=\"{value}\""));
             }
         }
-        for cleared in ["disable_functions", "disable_classes", "open_basedir"] {
+        for cleared in CLEARED {
             command.arg("-d").arg(format!("{cleared}="));
         }
         for off in ["display_errors", "log_errors", "opcache.enable_cli"] {
             command.arg("-d").arg(format!("{off}=0"));
         }
-        let (uid, gid) = (user.uid, user.gid);
-        command
-            .arg("-r")
-            .arg(format!("$uid = {uid}; $gid = {gid};\n{SCRIPT}"));
+        command.args(["-d", "xdebug.mode=off"]);
+        let root = proc::path_of_descriptor(directory);
+        let (root, uid, gid) = (root.display(), user.uid, user.gid);
+        command.arg("-r").arg(format!(
+            "$root = '{root}'; $uid = {uid}; $gid = {gid};\n{SCRIPT}"
+        ));
         command
     }
 }
 
 fn is_passed_on(key: &str, value: &str) -> bool {
-    let is_plain = |text: &str| !text.contains(['"', '\n', '\r', '\\', '$']);
-    let is_key = key
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    is_key && is_plain(value) && !LEFT_OUT.contains(&key)
+    let is_plain = !value.contains(['"', '\n', '\r', '\\', '$']);
+    is_plain && PASSED_ON.contains(&key)
 }
 
 #[cfg(test)]
@@ -150,9 +166,10 @@ mod tests {
         assert!(is_passed_on("sendmail_path", "/usr/sbin/sendmail -t -i"));
         for (key, value) in [
             ("auto_prepend_file", "/x.php"),
-            ("x", "a\"\nextension=\"y"),
-            ("x=1\nextension", "y"),
-            ("x", "${HOME}"),
+            ("xdebug.output_dir", "/srv/www/site/tmp"),
+            ("sendmail_path", "a\"\nextension=\"y"),
+            ("sendmail_path=1\nextension", "y"),
+            ("sendmail_path", "${HOME}"),
         ] {
             assert!(!is_passed_on(key, value), "{key}");
         }
