@@ -238,7 +238,13 @@ impl<'a, B: Backend> Work<'a, B> {
             "attach"
         };
         let target = root.path().inside(&self.mount.target);
-        Error::failed(format!("cannot {verb} {} on {target}", self.mount.what())).because(error)
+        let failed = Error::failed(format!("cannot {verb} {} on {target}", self.mount.what()));
+        // All else that move_mount(2) calls invalid was ruled out.
+        if error.raw_os_error() == Some(libc::EINVAL) && self.unique_id.is_some() {
+            let gone = "the mount that this is in was unmounted meanwhile";
+            return failed.because_of(gone).overtaken();
+        }
+        failed.because(error)
     }
 
     /// Checks again, from the root, that our mount is visible at the target, as restricted as

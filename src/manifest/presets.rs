@@ -145,6 +145,14 @@ impl Presets {
         BUILT_IN.iter().any(|(known, ..)| *known == name)
     }
 
+    /// Whether a preset is a part of what many programs need, and not for one language, daemon or
+    /// way to log in.
+    pub fn is_part(&self, name: &str) -> bool {
+        const WHOLE: [&str; 3] = ["Languages", "Daemons", "Logins by SSH"];
+        let mut groups = self.groups().into_iter();
+        groups.all(|(group, names)| !WHOLE.contains(&group) || !names.contains(&name))
+    }
+
     /// The groups, each with the names of its presets, in the order in which they are listed. Those
     /// that are not part of the binary come last.
     pub fn groups(&self) -> Vec<(&'static str, Vec<&str>)> {

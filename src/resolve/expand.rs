@@ -301,7 +301,7 @@ impl Expander<'_> {
             let Ok(closure) = loader.closure_of_object(&object) else {
                 continue; // it is damaged, or for another machine
             };
-            for (path, step) in needed_by(&closure) {
+            for (path, step, opened) in needed_by(&closure) {
                 let is_in = |path: &HostPath| path.starts_with(source);
                 let real = found(self.host.walk(&path)).map_err(cannot)?;
                 if is_in(&path) || real.is_some_and(|walk| is_in(&walk.real)) {
@@ -309,7 +309,7 @@ impl Expander<'_> {
                 }
                 let mut chain = directory.chain.clone();
                 chain.push(step);
-                self.needed(&path, chain)?;
+                self.needed(&path, opened, chain)?;
             }
         }
         Ok(())
@@ -360,21 +360,19 @@ impl Expander<'_> {
             ));
         }
         self.out.need_proc.extend(closure.needs_proc.clone());
-        for (path, step) in needed_by(&closure) {
+        for (path, step, opened) in needed_by(&closure) {
             let chain = cause.into_iter().cloned().chain([step]).collect();
-            self.needed(&path, chain)?;
+            self.needed(&path, opened, chain)?;
         }
         Ok(())
     }
 
-    /// What the loader or the kernel opens for a program, because of the last step of `chain`.
-    fn needed(&mut self, path: &HostPath, chain: Vec<Cause>) -> Result<()> {
-        let item = match chain.last() {
-            Some(Cause::LoaderConfiguration) => {
-                Item::at(self.host, path, MountAttributes::DATA, chain)
-            }
-            Some(Cause::InterpreterOf(_)) => self.program_item(path, chain),
-            _ => Item::at(self.host, path, MountAttributes::CODE, chain),
+    /// What the loader or the kernel opens for a program.
+    fn needed(&mut self, path: &HostPath, opened: Opened, chain: Vec<Cause>) -> Result<()> {
+        let item = match opened {
+            Opened::Program => self.program_item(path, chain),
+            Opened::Object => Item::at(self.host, path, MountAttributes::CODE, chain),
+            Opened::Data => Item::at(self.host, path, MountAttributes::DATA, chain),
         };
         let item = item.map_err(|error| self.missing(path, &error))?;
         if item.kind == FileKind::Directory {
@@ -577,6 +575,17 @@ impl Expander<'_> {
     }
 }
 
+/// How a file is opened that a program needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// As a program of its own: the interpreter of a script.
+    Program,
+    /// By its name: a library, or the loader.
+    Object,
+    /// A configuration of the loader.
+    Data,
+}
+
 /// What to do about a library that the loader does not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
@@ -602,30 +611,30 @@ fn has_lasting_links(directory: &Item) -> bool {
 }
 
 /// What a closure names, with the reason.
-fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause)> {
+fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, Opened)> {
     let owned = |path: &HostPath| path.as_path().to_owned();
     let mut needed = vec![];
     for interpreter in &closure.interpreters {
         let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause));
+        needed.push((interpreter.path.clone(), cause, Opened::Object));
     }
     for interpreter in &closure.script_interpreters {
         let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause));
+        needed.push((interpreter.path.clone(), cause, Opened::Program));
     }
     for library in &closure.libraries {
         let cause = Cause::LibraryOf {
             name: library.name.clone(),
             object: owned(&library.needed_by),
         };
-        needed.push((library.path.clone(), cause));
+        needed.push((library.path.clone(), cause, Opened::Object));
     }
     for path in &closure.loader_configuration {
-        needed.push((path.clone(), Cause::LoaderConfiguration));
+        needed.push((path.clone(), Cause::LoaderConfiguration, Opened::Data));
     }
     for origin in &closure.origins {
         let cause = Cause::LinkedFrom(owned(&origin.program));
-        needed.push((origin.real.clone(), cause));
+        needed.push((origin.real.clone(), cause, Opened::Object));
     }
     needed
 }

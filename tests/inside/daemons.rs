@@ -236,6 +236,12 @@ fn answers(daemon: &Daemon) {
             .ok_or_else(|| format!("{text}\n{}", log()))
     });
     Ran::of(Command::new("kill").arg(running.pid().to_string())).exits(0);
+    soon("the daemon ends", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid()));
+        let stat = stat.unwrap_or_default();
+        let is_over = stat.is_empty() || stat.contains(") Z ");
+        is_over.then_some(()).ok_or(stat)
+    });
     drop(running);
     soon("the site goes down", || {
         let ran = sandbox.run(&["down", "s"]);

@@ -238,7 +238,9 @@ fn one_by_one() {
         sandbox.ok(&["up", "s"]);
         assert_links_lead_alike(&root, directory);
         let many = mounts_below(&root).len();
-        assert!(many < 60, "{directory}: {many} mounts");
+        // The programs bring their libraries, one by one.
+        let most = if directory.ends_with("bin") { 1000 } else { 60 };
+        assert!(many < most, "{directory}: {many} mounts");
         sandbox.ok(&["down", "s"]);
         bare.assert_same(&tree(&root));
     }

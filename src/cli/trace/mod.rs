@@ -317,6 +317,9 @@ fn brings(
     desired: &Desired,
     name: &str,
 ) -> Option<PresetContents> {
+    if !presets.is_part(name) {
+        return None;
+    }
     let preset = resolver
         .resolve_preset(&presets.entries(name)?.ok()?)
         .ok()?;
