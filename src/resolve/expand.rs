@@ -319,16 +319,12 @@ impl Expander<'_> {
     /// jail has the same links, and the program where it really is. It may look for its own files
     /// from there.
     fn program_item(&self, path: &HostPath, chain: Vec<Cause>) -> Result<Item, LookupError> {
-        let walk = self.host.walk(path)?;
-        if !walk.links.iter().any(leads_away) {
-            return Item::at(self.host, path, MountAttributes::CODE, chain);
-        }
-        self.host.refuse_strange_links(&walk)?;
-        let mut item = Item::at(self.host, &walk.real, MountAttributes::CODE, chain)?;
-        if let Some(way) = &mut item.way {
-            way.links.extend(walk.links);
-        }
-        Ok(item)
+        let item = Item::at(self.host, path, MountAttributes::CODE, chain)?;
+        let links = self.host.walk(path)?.links;
+        Ok(Item {
+            links: links.iter().any(leads_away).then_some(links),
+            ..item
+        })
     }
 
     /// A program or shared object with everything that the loader opens for it. `cause`: what

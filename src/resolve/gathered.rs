@@ -45,7 +45,8 @@ type TemplateResult = Result<Arc<Template>, Vec<Error>>;
 impl Gathered {
     pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: Arc<Expansion>) {
         for item in &expansion.items {
-            for link in item.way.iter().flat_map(|way| &way.links) {
+            let way = item.way.iter().flat_map(|way| &way.links);
+            for link in way.chain(item.links.iter().flatten()) {
                 let path = link.path.as_path().to_owned();
                 self.ways.insert(path, link.destination.clone());
             }

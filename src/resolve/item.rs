@@ -31,6 +31,10 @@ pub(super) struct Item {
     pub recursive: bool,
     /// The one link that `path` itself is, if it leads straight to `source`.
     pub leaf: Option<LinkOnTheWay>,
+    /// All links between `path` and `source`, if the jail is to have the same links and the file at
+    /// its real path. Where a root has something of its own in place of one of them, the file is at
+    /// `path`.
+    pub links: Option<Vec<LinkOnTheWay>>,
     pub chain: Vec<Cause>,
 }
 
@@ -112,6 +116,7 @@ impl Item {
             fixed: false,
             recursive: false,
             leaf,
+            links: None,
             chain,
         })
     }

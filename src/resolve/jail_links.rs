@@ -11,8 +11,17 @@ use super::walk::LinkOnTheWay;
 use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
 use crate::manifest::Origin;
 
-/// Adds the host's directory links on the way to the item, and gives its target.
+/// Adds the host's links on the way to the item, and gives its target.
 pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item) -> JailPath {
+    if let Some(links) = &item.links
+        && !has_own_among(layout, links)
+        && let Ok(real) = JailPath::new(item.source.as_path())
+    {
+        for link in links {
+            add_link(layout, origin, item, link);
+        }
+        return real;
+    }
     let Some(way) = item.way.as_ref().filter(|way| !way.links.is_empty()) else {
         return item.path.clone();
     };
@@ -20,11 +29,7 @@ pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item
         return item.path.clone();
     };
 
-    let keeps_one = way
-        .links
-        .iter()
-        .any(|link| layout.has_own_file(link.path.as_path()));
-    let (directory, count) = if keeps_one {
+    let (directory, count) = if has_own_among(layout, &way.links) {
         way_until_own(layout, &item.path, way)
     } else {
         (way.directory.as_path().to_owned(), way.links.len())
@@ -33,6 +38,12 @@ pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item
         add_link(layout, origin, item, link);
     }
     JailPath::new(directory.join(name)).unwrap_or_else(|_| item.path.clone())
+}
+
+/// Whether roots have a directory or file of their own in place of one of the links.
+fn has_own_among(layout: &Layout<'_>, links: &[LinkOnTheWay]) -> bool {
+    let mut links = links.iter();
+    links.any(|link| layout.has_own_file(link.path.as_path()))
 }
 
 /// Where a path's directory is if some of the links on the way are directories in the root, and how

@@ -623,6 +623,31 @@ fn programs_behind_links_stay_behind_links() {
     );
 }
 
+/// Where a root has a directory or file of its own in place of one of the links, the program is
+/// mounted at the name by which it is called.
+#[test]
+fn programs_are_at_their_names_where_roots_have_their_own() {
+    let names = |in_root: &str| {
+        let host = MadeHost::new();
+        host.link("bin", "usr/bin")
+            .link("lib", "usr/lib")
+            .link("usr/bin/tool", "/lib/tool/run")
+            .program("usr/lib/tool/run")
+            .dir(in_root);
+        host.shows("programs: [/bin/tool]")
+    };
+    let behind_links = [
+        "/usr/lib/tool/run < /usr/lib/tool/run",
+        "/bin -> usr/bin",
+        "/lib -> usr/lib",
+        "/usr/bin/tool -> /lib/tool/run",
+    ];
+    assert_eq!(names("srv/s/etc"), behind_links);
+    let at_its_name = ["/usr/bin/tool < /usr/lib/tool/run", "/bin -> usr/bin"];
+    assert_eq!(names("srv/s/lib"), at_its_name);
+    assert_eq!(names("srv/s/bin"), ["/bin/tool < /usr/lib/tool/run"]);
+}
+
 #[test]
 fn a_literal_source_is_no_pattern() {
     let host = MadeHost::new();
