@@ -19,11 +19,13 @@ mod outdated;
 mod outside;
 mod processes;
 mod record;
+mod recorded;
 mod run_namespaces;
 mod shared_storage;
 mod space;
 mod standing;
 mod state;
+mod strays;
 mod submounts;
 mod table;
 mod template_records;
@@ -34,8 +36,8 @@ mod watching;
 
 pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
+pub(crate) use look::look_into_grafts;
 pub use look::observe;
-pub(crate) use look::{as_recorded, look_into_grafts, mount_ids};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
@@ -50,6 +52,7 @@ pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,
     PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
+pub(crate) use recorded::{as_recorded, mount_ids};
 pub use run_namespaces::{
     NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
     namespace_record, of_units,

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::look::{find_strays, listed, only_of};
+use super::look::listed;
 use super::lost_grafts;
 use super::observed::{Observed, ObservedMount};
+use super::recorded::only_of;
 use super::state::SiteRecords;
+use super::strays::find_strays;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};

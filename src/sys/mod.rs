@@ -17,6 +17,7 @@ mod leave;
 mod memory;
 mod mount;
 mod namespace;
+mod open;
 mod owner;
 mod privileges;
 pub mod proc;
@@ -24,6 +25,7 @@ mod quiet;
 mod schedule;
 mod seccomp;
 mod stat;
+mod statmount;
 mod text;
 mod trace;
 
@@ -41,15 +43,18 @@ pub use namespace::{
     change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,
     pinned_namespace, run_on, usable_processors,
 };
+pub use open::{open_beneath, open_host, open_unmounted};
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    MountOutline, Stat, StatMount, entry_at, file_known_at, list_mounts, list_mounts_in,
-    list_newer_mounts_in, mount_exists, mount_id_in_table, mount_outline, mount_point,
-    open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
+    Stat, entry_at, file_known_at, mount_id_in_table, stat_at, stat_fd, stat_fd_unsynced,
+};
+pub use statmount::{
+    MountOutline, StatMount, list_mounts, list_mounts_in, list_newer_mounts_in, mount_exists,
+    mount_outline, mount_point, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

@@ -183,7 +183,7 @@ pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
 /// Finds which of the newer calls this kernel (and its seccomp filter) permits. Each probe passes
 /// arguments that a kernel with the call refuses in a known way, so nothing happens.
 pub mod probe {
-    use super::super::stat::{SYS_LISTMOUNT, SYS_STATMOUNT};
+    use super::super::statmount::{SYS_LISTMOUNT, SYS_STATMOUNT};
     use super::{MOVE_MOUNT_BENEATH, SYS_OPEN_TREE_ATTR, checked, move_mount_flags};
 
     fn errno(result: libc::c_long) -> Option<i32> {

@@ -1,0 +1,94 @@
+//! Mounts in the root that are not at a target.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::ObservedRoot;
+use super::mounts::listed;
+use crate::base::{HostPath, JailPath};
+use crate::observe::mountinfo::MountInfo;
+use crate::observe::observed::Observed;
+use crate::observe::record::RecordedMount;
+use crate::observe::submounts::{self, in_the_jail};
+use crate::observe::table::{self, Table};
+use crate::resolve::Desired;
+use crate::{Error, Result};
+
+impl ObservedRoot<'_> {
+    pub(super) fn look_elsewhere(
+        &self,
+        desired: &Desired,
+        observed: &mut Observed,
+    ) -> io::Result<()> {
+        let Some(table) = self.table else {
+            return self.ask_elsewhere(desired, observed);
+        };
+        let seen: usize = observed.mounts.values().map(Vec::len).sum();
+        if table.len() > seen {
+            list(self.path, table, observed);
+        }
+        Ok(())
+    }
+
+    /// Adds the mounts elsewhere without a table: those in recursive mounts besides grafts, or all
+    /// of them if a recorded mount is lost.
+    fn ask_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
+        let is_lost = |mount: &RecordedMount| submounts::is_lost(mount, &observed.mounts);
+        if observed.recorded_mounts().any(is_lost) {
+            let table = Table::read().map_err(io::Error::other)?;
+            list(self.path, table.below(self.path.as_path()), observed);
+            return Ok(());
+        }
+
+        let recorded = observed
+            .recorded_mounts()
+            .filter(|mount| mount.recursive && mount.template.is_none())
+            .map(|mount| &mount.target);
+        let desired = desired
+            .mounts
+            .iter()
+            .filter(|mount| mount.recursive)
+            .map(|mount| &mount.target);
+        let recursive: BTreeSet<_> = recorded.chain(desired).cloned().collect();
+        list_inside(self.path, recursive, observed)
+    }
+}
+
+/// Adds the mounts that are in grafts and did not come along with them. Without the whole table
+/// they are only looked for where it matters, since the kernel examines every mount for this.
+pub(crate) fn look_into_grafts(root: &HostPath, observed: &mut Observed) -> Result<()> {
+    let grafts = observed.graft_targets();
+    list_inside(root, grafts, observed).map_err(|error| cannot_ask(root, &error))
+}
+
+/// The kernel does not tell the mounts in the root.
+pub(super) fn cannot_ask(root: &HostPath, error: &io::Error) -> Error {
+    Error::failed(format!("cannot ask for the mounts in {root}")).because(error)
+}
+
+/// Adds the mounts inside of those at `targets`.
+fn list_inside(
+    root: &HostPath,
+    targets: impl IntoIterator<Item = JailPath>,
+    observed: &mut Observed,
+) -> io::Result<()> {
+    for target in targets {
+        let top = observed.stack(&target).last();
+        if let Some(id) = top.and_then(|top| top.unique_id) {
+            let inside = Table::inside(id)?;
+            list(root, inside.below(root.as_path()), observed);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the mounts at paths that were not looked at as targets.
+fn list(root: &HostPath, mounts: &[MountInfo], observed: &mut Observed) {
+    for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
+        let path = in_the_jail(root, &mounts[0].point);
+        if !observed.mounts.contains_key(&path) {
+            let stack = table::stack(mounts).into_iter().map(listed).collect();
+            observed.elsewhere.insert(path, stack);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A site by its records alone.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::namespace::Outline;
+use super::observed::{Observed, ObservedMount};
+use super::record::{KnownGraft, RecordedMount};
+use super::state::SiteRecords;
+use crate::base::{HostPath, JailPath};
+use crate::sys::{self, MountOutline};
+
+/// The records of the root `root`, without looking at anything.
+pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
+    Observed {
+        grafts: records.grafts,
+        record: records.record.filter(|record| record.root == *root),
+        kept: records.kept.filter(|kept| kept.root == *root),
+        ..Observed::default()
+    }
+}
+
+/// The site by its records, without looking at it. `None` if they are not enough: a mount has no
+/// unique ID, has submounts, or is being swapped; or something else is in a graft than what came
+/// along with it, by the `outline` of all mounts.
+pub(crate) fn as_recorded<'o>(
+    records: &SiteRecords,
+    outline: impl FnOnce() -> Option<&'o Outline>,
+) -> Option<Observed> {
+    let record = records.record.as_ref()?;
+    let mut observed = Observed {
+        record: records.record.clone(),
+        kept: records.kept.clone(),
+        grafts: records.grafts.clone(),
+        ..Observed::default()
+    };
+    for mount in &record.mounts {
+        let seen = ObservedMount {
+            id: 0,
+            unique_id: Some(mount.unique_id?),
+            file: Some(mount.file),
+            kind: None,
+            fs_root: None,
+            device: None,
+            file_system: mount.file_system,
+            attributes: mount.attributes,
+            made_shared: false,
+            master: None,
+        };
+        let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
+        if before.is_some() || mount.recursive && mount.template.is_none() {
+            return None;
+        }
+    }
+    if !records.grafts.is_empty() {
+        let outline = outline()?;
+        observed.newest = Some(outline.newest());
+        for graft in &records.grafts {
+            let id = observed.mounts.get(&graft.target)?.last()?.unique_id?;
+            observed.mounts.extend(came_along(graft, id, outline)?);
+        }
+    }
+
+    let same_root = records
+        .kept
+        .as_ref()
+        .is_none_or(|kept| kept.root == record.root);
+    (same_root && !record.mounts.is_empty()).then_some(observed)
+}
+
+/// The mounts that came along with the graft, whose unique mount ID is `id`, at their targets.
+/// `None`: one is gone, or others are in it.
+fn came_along(
+    graft: &KnownGraft,
+    id: u64,
+    outline: &Outline,
+) -> Option<Vec<(JailPath, Vec<ObservedMount>)>> {
+    let inside = outline.inside(id);
+    if inside.len() != graft.members.len() {
+        return None;
+    }
+    let mut by_group: HashMap<_, _> = graft
+        .members
+        .iter()
+        .map(|member| Some((member.peer_group?, member)))
+        .collect::<Option<_>>()?;
+    let member = |(id, found): (u64, &MountOutline)| {
+        let member: &RecordedMount = by_group.remove(&found.master?)?;
+        let seen = ObservedMount {
+            id: found.id,
+            unique_id: Some(id),
+            file: Some(member.file),
+            kind: None,
+            fs_root: None,
+            device: None,
+            file_system: None,
+            attributes: member.attributes,
+            made_shared: false,
+            master: found.master,
+        };
+        Some((member.target.clone(), vec![seen]))
+    };
+    inside.into_iter().map(member).collect()
+}
+
+/// The unique mount IDs of what is visible at `targets` in the root. Those that cannot be looked at
+/// are left out.
+pub(crate) fn mount_ids<'t>(
+    root: &HostPath,
+    targets: impl Iterator<Item = &'t JailPath>,
+) -> Vec<u64> {
+    let Ok(root) = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) else {
+        return vec![];
+    };
+    let mut last: Option<(JailPath, OwnedFd)> = None;
+    let mut ids = vec![];
+    for target in targets {
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            continue;
+        };
+        if last.as_ref().is_none_or(|(known, _)| *known != parent) {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let open = sys::open_beneath(&root, parent.relative(), flags);
+            last = open.ok().map(|directory| (parent, directory));
+        }
+        let stat = last
+            .as_ref()
+            .and_then(|(_, directory)| sys::stat_at(directory, Path::new(name)).ok());
+        ids.extend(stat.and_then(|stat| stat.mount_id.filter(|_| stat.mount_id_is_unique)));
+    }
+    ids
+}

@@ -1,0 +1,161 @@
+//! Programs and shared objects, with everything that the loader opens for them.
+
+use super::Expander;
+use crate::base::{HostPath, MountAttributes, lexical};
+use crate::resolve::desired::{Cause, FileKind};
+use crate::resolve::item::Item;
+use crate::resolve::ldso::Closure;
+use crate::resolve::lookup_error::{LookupError, found};
+use crate::resolve::objects;
+use crate::resolve::walk::LinkOnTheWay;
+use crate::{Error, Result};
+
+impl Expander<'_> {
+    /// The libraries that the objects in an executable directory need, from outside of it.
+    pub(super) fn objects_in(&mut self, directory: &Item) -> Result<()> {
+        let source = &directory.source;
+        let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
+        let objects = objects::below(self.host, source, &mut self.out.notes).map_err(cannot)?;
+        let loader = self.shared.loader(self.host)?;
+        for object in objects {
+            let Ok(closure) = loader.closure_of_object(&object) else {
+                continue; // it is damaged, or for another machine
+            };
+            for (path, step, opened) in needed_by(&closure) {
+                let is_in = |path: &HostPath| path.starts_with(source);
+                let real = found(self.host.walk(&path)).map_err(cannot)?;
+                if is_in(&path) || real.is_some_and(|walk| is_in(&walk.real)) {
+                    continue;
+                }
+                let mut chain = directory.chain.clone();
+                chain.push(step);
+                self.needed(&path, opened, chain)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A program, on whose name the host may have links: if they lead to another directory, the
+    /// jail has the same links, and the program where it really is. It may look for its own files
+    /// from there.
+    fn program_item(&self, path: &HostPath, chain: Vec<Cause>) -> Result<Item, LookupError> {
+        let item = Item::at(self.host, path, MountAttributes::CODE, chain)?;
+        let links = self.host.walk(path)?.links;
+        Ok(Item {
+            links: links.iter().any(leads_away).then_some(links),
+            ..item
+        })
+    }
+
+    /// A program or shared object with everything that the loader opens for it. `cause`: what
+    /// brought it, unless a line names it.
+    pub(super) fn code(
+        &mut self,
+        path: &HostPath,
+        cause: Option<&Cause>,
+        missing: Missing,
+    ) -> Result<()> {
+        let chain = Vec::from_iter(cause.cloned());
+        let item = self
+            .program_item(path, chain)
+            .map_err(|error| self.missing(path, &error))?;
+        if item.kind != FileKind::File {
+            return Err(Error::failed(format!(
+                "{path} is a {}, not a program or shared object",
+                item.kind
+            ))
+            .hint("a directory belongs under `mounts`"));
+        }
+        self.out.items.push(item);
+
+        let loader = self.shared.loader(self.host)?;
+        let closure = match missing {
+            Missing::IsError => loader.closure(path)?,
+            Missing::IsNoted => loader.closure_of_object(path)?,
+        };
+        loader.refuse_private(path, &closure)?;
+        for name in &closure.missing {
+            self.out.notes.push(format!(
+                "{path} needs {name}, which the loader does not find: it works in a program that \
+                 has loaded that already"
+            ));
+        }
+        self.out.need_proc.extend(closure.needs_proc.clone());
+        for (path, step, opened) in needed_by(&closure) {
+            let chain = cause.into_iter().cloned().chain([step]).collect();
+            self.needed(&path, opened, chain)?;
+        }
+        Ok(())
+    }
+
+    /// What the loader or the kernel opens for a program.
+    fn needed(&mut self, path: &HostPath, opened: Opened, chain: Vec<Cause>) -> Result<()> {
+        let item = match opened {
+            Opened::Program => self.program_item(path, chain),
+            Opened::Object => Item::at(self.host, path, MountAttributes::CODE, chain),
+            Opened::Data => Item::at(self.host, path, MountAttributes::DATA, chain),
+        };
+        let item = item.map_err(|error| self.missing(path, &error))?;
+        if item.kind == FileKind::Directory {
+            return self.data(item);
+        }
+        self.out.items.push(item);
+        Ok(())
+    }
+}
+
+/// How a file is opened that a program needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// As a program of its own: the interpreter of a script.
+    Program,
+    /// By its name: a library, or the loader.
+    Object,
+    /// A configuration of the loader.
+    Data,
+}
+
+/// What to do about a library that the loader does not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    IsError,
+    IsNoted,
+}
+
+/// Whether a program's name is a link to another directory.
+fn leads_away(link: &LinkOnTheWay) -> bool {
+    let Some(directory) = link.path.parent().filter(|_| link.last) else {
+        return false;
+    };
+    let to = lexical(directory.as_path(), &link.destination);
+    to.parent() != Some(directory.as_path())
+}
+
+/// What a closure names, with the reason.
+fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, Opened)> {
+    let owned = |path: &HostPath| path.as_path().to_owned();
+    let mut needed = vec![];
+    for interpreter in &closure.interpreters {
+        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
+        needed.push((interpreter.path.clone(), cause, Opened::Object));
+    }
+    for interpreter in &closure.script_interpreters {
+        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
+        needed.push((interpreter.path.clone(), cause, Opened::Program));
+    }
+    for library in &closure.libraries {
+        let cause = Cause::LibraryOf {
+            name: library.name.clone(),
+            object: owned(&library.needed_by),
+        };
+        needed.push((library.path.clone(), cause, Opened::Object));
+    }
+    for path in &closure.loader_configuration {
+        needed.push((path.clone(), Cause::LoaderConfiguration, Opened::Data));
+    }
+    for origin in &closure.origins {
+        let cause = Cause::LinkedFrom(owned(&origin.program));
+        needed.push((origin.real.clone(), cause, Opened::Object));
+    }
+    needed
+}

@@ -1,0 +1,146 @@
+//! Opens files beneath a directory, and without a link on the way: `openat2(2)`.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use super::file::FileKind;
+use super::stat::{stat_fd, with_c_path};
+
+/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added). No component,
+/// including the last one, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH |
+/// RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` (Linux 5.6). Without that call, and for a path
+/// longer than `PATH_MAX`, it walks with `openat(O_PATH | O_NOFOLLOW)`.
+///
+/// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
+pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let root = root.as_fd();
+    let flags = flags | libc::O_CLOEXEC;
+    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, BENEATH)) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSYS | libc::ENAMETOOLONG)
+            ) =>
+        {
+            walk_beneath(root.as_raw_fd(), path, flags)
+        }
+        result => result,
+    }
+}
+
+/// Opens an absolute path of the host in which no component is a link. Otherwise as
+/// [`open_beneath`].
+pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let slash = open_at(
+        libc::AT_FDCWD,
+        c"/",
+        libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+    )?;
+    let relative = match path.strip_prefix("/").unwrap_or(path) {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        relative => relative,
+    };
+    open_beneath(slash, relative, flags)
+}
+
+/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is not a link and
+/// is on the same mount as `dir`: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
+///
+/// Errors: EXDEV if something is mounted on it; ELOOP for a link; ENOENT.
+pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let dir = dir.as_fd();
+    let flags = flags | libc::O_CLOEXEC;
+    match with_c_path(name, |name| {
+        openat2(
+            dir.as_raw_fd(),
+            name,
+            flags,
+            BENEATH | libc::RESOLVE_NO_XDEV,
+        )
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let found = walk_beneath(dir.as_raw_fd(), name, flags)?;
+            let same_mount = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
+            if same_mount {
+                Ok(found)
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EXDEV))
+            }
+        }
+        result => result,
+    }
+}
+
+const BENEATH: u64 =
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    // SAFETY: `open_how` is plain integers, for which zero is valid.
+    let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
+    how.flags = flags as u64;
+    how.resolve = resolve;
+    loop {
+        // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size
+        // given.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir,
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        if fd >= 0 {
+            // SAFETY: a new descriptor that nothing else owns.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        }
+        let error = io::Error::last_os_error();
+        // A rename elsewhere raced with the walk. The manual page openat2(2) says to try again on
+        // EAGAIN.
+        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
+            return Err(error);
+        }
+    }
+}
+
+fn open_at(dir: libc::c_int, name: &CStr, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is NUL-terminated.
+    let fd = unsafe { libc::openat(dir, name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Keeps the promise of openat2 without that call: opens one component at a time with `O_NOFOLLOW`,
+/// each from the one before.
+fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let mut names = path
+        .components()
+        .filter(|component| *component != std::path::Component::CurDir)
+        .peekable();
+
+    let mut at = open_at(root, c".", on_the_way)?;
+    while let Some(component) = names.next() {
+        let std::path::Component::Normal(name) = component else {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        };
+        let flags = if names.peek().is_none() {
+            flags | libc::O_NOFOLLOW
+        } else {
+            on_the_way
+        };
+        let next = with_c_path(Path::new(name), |name| open_at(at.as_raw_fd(), name, flags))?;
+        if stat_fd(&next)?.kind == FileKind::Symlink {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        at = next;
+    }
+    Ok(at)
+}
