@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use crate::sys::Stat;
+use crate::sys::{self, Stat};
 
 /// The longest file whose contents are judged.
 pub(super) const LONGEST: u64 = 1 << 20;
@@ -35,7 +35,7 @@ fn is_other_lib(name: &str) -> bool {
 
 /// Whether root alone can change the file.
 pub(super) fn is_roots_alone(stat: &Stat) -> bool {
-    stat.uid == 0 && stat.mode & 0o022 == 0
+    sys::is_roots(stat.uid) && stat.mode & 0o022 == 0
 }
 
 /// Whether the file at `path` of the jail, with the contents `mine`, is another version of the

@@ -49,9 +49,8 @@ pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
     let mut look = Leftovers {
         targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
         root: stat,
-        group: nix::sys::stat::fstat(&root).map_or(0, |stat| stat.st_gid),
         looked_into: BTreeSet::new(),
-        found: Found::default(),
+        found: FoundLeftovers::default(),
     };
     let ways = desired.ways();
     for way in &ways {
@@ -68,14 +67,12 @@ struct Leftovers<'d> {
     targets: BTreeSet<&'d JailPath>,
     /// That of the root directory.
     root: Stat,
-    /// The group of the root directory.
-    group: u32,
     looked_into: BTreeSet<FileId>,
-    found: Found,
+    found: FoundLeftovers,
 }
 
 #[derive(Default)]
-struct Found {
+struct FoundLeftovers {
     /// Copies, and whether they have the host's contents.
     copies: BTreeMap<JailPath, bool>,
     with_rights: BTreeSet<JailPath>,
@@ -92,10 +89,10 @@ impl Leftovers<'_> {
         let Ok(stat) = sys::stat_fd(&dir) else {
             return;
         };
-        let group = nix::sys::stat::fstat(&dir).map_or(0, |stat| stat.st_gid);
         let is_sticky = stat.mode & 0o1000 != 0;
         let by_all = stat.mode & 0o002 != 0 && !is_sticky;
-        let by_group = stat.mode & 0o020 != 0 && ![0, self.group].contains(&group) && !is_sticky;
+        let by_group =
+            stat.mode & 0o020 != 0 && ![0, self.root.gid].contains(&stat.gid) && !is_sticky;
         let by_owner = ![0, self.root.uid].contains(&stat.uid);
         if stat.kind == FileKind::Directory && (by_all || by_group || by_owner) {
             self.found.writable.insert(way.clone());
@@ -149,7 +146,7 @@ fn hosts_file(path: &JailPath) -> Option<PathBuf> {
     is_file.then_some(host)
 }
 
-impl Found {
+impl FoundLeftovers {
     fn sentences(&self, desired: &Desired) -> Vec<String> {
         let mut said = vec![];
         let other = self.copies.iter().filter(|(_, equal)| !**equal);

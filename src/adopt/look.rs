@@ -58,7 +58,7 @@ pub(crate) fn survey(
     let opened = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY);
     let dir = opened.map_err(failed)?;
     let mount = sys::stat_fd(&dir).map_err(failed)?;
-    let (mut look, mut seen) = (Look { desired, mount }, 0);
+    let (mut look, mut seen) = (Surveyor { desired, mount }, 0);
     for path in in_the_way {
         if let Some(standing) = look.standing(&dir, path).map_err(|error| {
             Error::failed(format!("cannot look at {}", root.inside(path))).because(&error)
@@ -75,7 +75,7 @@ pub(crate) fn survey(
     Ok(found)
 }
 
-struct Look<'d> {
+struct Surveyor<'d> {
     desired: &'d Desired,
     /// That of the root directory.
     mount: Stat,
@@ -92,7 +92,7 @@ struct Hosts<'d> {
 }
 
 /// A file in the root that is looked at.
-struct Entry<'l> {
+struct RootEntry<'l> {
     dir: &'l OwnedFd,
     name: &'l OsStr,
     path: JailPath,
@@ -101,7 +101,7 @@ struct Entry<'l> {
     stat: Stat,
 }
 
-impl Look<'_> {
+impl Surveyor<'_> {
     /// What stands at `path`. `None`: nothing does any more.
     fn standing(&mut self, root: &OwnedFd, path: &JailPath) -> io::Result<Option<Standing>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -119,7 +119,7 @@ impl Look<'_> {
             result => result?,
         };
         let mut found = Standing::at(path, stat.kind);
-        let entry = Entry {
+        let entry = RootEntry {
             dir: &dir,
             name,
             path: path.clone(),
@@ -160,8 +160,13 @@ impl Look<'_> {
         }
     }
 
-    fn entry(&self, entry: &Entry<'_>, hosts: &Hosts<'_>, found: &mut Standing) -> io::Result<()> {
-        let Entry {
+    fn entry(
+        &self,
+        entry: &RootEntry<'_>,
+        hosts: &Hosts<'_>,
+        found: &mut Standing,
+    ) -> io::Result<()> {
+        let RootEntry {
             path, below, stat, ..
         } = entry;
         if found.tree.len() >= MOST || below.components().count() > DEEPEST {
@@ -186,7 +191,7 @@ impl Look<'_> {
 
     fn directory(
         &self,
-        entry: &Entry<'_>,
+        entry: &RootEntry<'_>,
         hosts: &Hosts<'_>,
         found: &mut Standing,
     ) -> io::Result<()> {
@@ -207,7 +212,7 @@ impl Look<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 result => result?,
             };
-            let inside = Entry {
+            let inside = RootEntry {
                 dir: &inner,
                 name,
                 path: JailPath::normal(entry.path.as_path().join(name)),
@@ -263,7 +268,7 @@ fn elsewhere(path: &JailPath) -> Standing {
 
 /// What a file is that is no directory. Errors: the site's own, and why.
 fn class_of(
-    entry: &Entry<'_>,
+    entry: &RootEntry<'_>,
     hosts: &Hosts<'_>,
     note: &mut Option<String>,
 ) -> Result<Class, String> {
@@ -277,7 +282,7 @@ fn class_of(
 }
 
 fn class_of_file(
-    entry: &Entry<'_>,
+    entry: &RootEntry<'_>,
     hosts: &Hosts<'_>,
     note: &mut Option<String>,
 ) -> Result<Class, String> {
@@ -345,7 +350,7 @@ fn class_of_names(
     }))
 }
 
-fn class_of_link(entry: &Entry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
+fn class_of_link(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let leads = readlinkat(entry.dir, entry.name)
         .map_err(|error| format!("it cannot be read: {}", error.desc()))?;
     let above = |path: &Path| path.parent().unwrap_or(path).to_owned();
@@ -358,7 +363,7 @@ fn class_of_link(entry: &Entry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> 
         }
     }
     let of_packages = is_of_packages(entry.path.as_path()) && is_of_packages(&hosts.link);
-    if of_packages && entry.stat.uid == 0 && fs::symlink_metadata(&hosts.link).is_ok() {
+    if of_packages && sys::is_roots(entry.stat.uid) && fs::symlink_metadata(&hosts.link).is_ok() {
         return Ok(Class::OldCopy);
     }
     Err(format!(
@@ -367,7 +372,7 @@ fn class_of_link(entry: &Entry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> 
     ))
 }
 
-fn class_of_device(entry: &Entry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
+fn class_of_device(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let mine = statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW);
     let host = fs::metadata(&hosts.file);
     match (mine, host) {
@@ -384,7 +389,7 @@ fn same_type(a: u32, b: u32) -> bool {
     a & libc::S_IFMT == b & libc::S_IFMT
 }
 
-fn class_of_socket(entry: &Entry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
+fn class_of_socket(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let host = hosts_file(hosts)?;
     if host.0 == entry.stat.file {
         return Ok(Class::HardLink);
@@ -415,7 +420,7 @@ fn hosts_file(hosts: &Hosts<'_>) -> Result<(FileId, FileKind), String> {
 }
 
 /// Opens the file with `O_PATH`, if it is the one that was looked at.
-fn open_entry(entry: &Entry<'_>) -> io::Result<OwnedFd> {
+fn open_entry(entry: &RootEntry<'_>) -> io::Result<OwnedFd> {
     let file = sys::open_unmounted(entry.dir, Path::new(entry.name), libc::O_PATH)?;
     let found = sys::stat_fd(&file)?;
     if found.file != entry.stat.file || found.kind != entry.stat.kind {

@@ -14,6 +14,12 @@ use crate::sys::{self, FileKind, Stat};
 /// The directory in a root into which copies are moved.
 pub(crate) const DIRECTORY: &str = "/.mountjail-adopted";
 
+/// [`DIRECTORY`], from the root.
+pub(crate) fn name_of_directory() -> &'static Path {
+    let path = Path::new(DIRECTORY);
+    path.strip_prefix("/").unwrap_or(path)
+}
+
 /// The record in it.
 pub(crate) const RECORD: &str = "record.json";
 
@@ -25,7 +31,7 @@ const LONGEST: u64 = 64 << 20;
 
 /// Whatever was moved aside in a root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct AsideRecord {
     pub version: u32,
     pub moved: Vec<Moved>,
     /// Fields of a newer mountjail.
@@ -48,7 +54,7 @@ pub(crate) struct Moved {
     pub more: Unknown,
 }
 
-impl Record {
+impl AsideRecord {
     pub(crate) fn new() -> Self {
         Self {
             version: VERSION,
@@ -66,7 +72,7 @@ impl Record {
 /// The record of what was moved aside in `root`. `None`: there is no directory for it.
 ///
 /// Errors: it cannot be read, or the directory is not root's alone.
-pub(crate) fn read(root: &HostPath) -> Result<Option<Record>> {
+pub(crate) fn read(root: &HostPath) -> Result<Option<AsideRecord>> {
     let open = || match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
@@ -80,11 +86,11 @@ pub(crate) fn read(root: &HostPath) -> Result<Option<Record>> {
         return Ok(None);
     };
     // A killed run may have left the directory alone.
-    Ok(Some(read_in(&dir, root)?.unwrap_or_else(Record::new)))
+    Ok(Some(read_in(&dir, root)?.unwrap_or_else(AsideRecord::new)))
 }
 
 /// The record in the open directory `dir` of `root`.
-pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<Record>> {
+pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<AsideRecord>> {
     let name = format!("{root}{DIRECTORY}/{RECORD}");
     let flags = libc::O_RDONLY | libc::O_NONBLOCK;
     let bytes = match sys::open_unmounted(dir, Path::new(RECORD), flags) {
@@ -93,7 +99,7 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<Record>> 
     };
     let bytes =
         bytes.map_err(|error| Error::failed(format!("cannot read {name}")).because(&error))?;
-    let record: Record = serde_json::from_slice(&bytes)
+    let record: AsideRecord = serde_json::from_slice(&bytes)
         .map_err(|error| Error::failed(format!("{name} is damaged")).because_of(error))?;
     if record.version > VERSION {
         let (version, known) = (record.version, VERSION);
@@ -119,9 +125,7 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<Record>> 
 ///
 /// Errors: it is not root's alone, such as one that the site's owner made.
 pub(crate) fn open_directory(fd: &OwnedFd, root: &HostPath) -> Result<Option<OwnedFd>> {
-    let name = Path::new(DIRECTORY)
-        .strip_prefix("/")
-        .unwrap_or(Path::new(DIRECTORY));
+    let name = name_of_directory();
     let place = root.as_path().join(name);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK;
     let dir = match sys::open_unmounted(fd, name, flags) {
@@ -130,7 +134,7 @@ pub(crate) fn open_directory(fd: &OwnedFd, root: &HostPath) -> Result<Option<Own
     };
     let opened = dir.and_then(|dir| Ok((sys::stat_fd(&dir)?, dir)));
     match opened {
-        Ok((stat, dir)) if is_roots_alone(&stat) => Ok(Some(dir)),
+        Ok((stat, dir)) if is_private(&stat) => Ok(Some(dir)),
         Ok(_) => Err(not_roots(&place)),
         Err(error) => match error.raw_os_error() {
             Some(libc::ELOOP | libc::ENOTDIR | libc::EXDEV) => Err(not_roots(&place)),
@@ -139,8 +143,8 @@ pub(crate) fn open_directory(fd: &OwnedFd, root: &HostPath) -> Result<Option<Own
     }
 }
 
-fn is_roots_alone(stat: &Stat) -> bool {
-    stat.kind == FileKind::Directory && stat.uid == 0 && stat.mode & 0o777 & !0o700 == 0
+fn is_private(stat: &Stat) -> bool {
+    stat.kind == FileKind::Directory && sys::is_roots(stat.uid) && stat.mode & 0o777 & !0o700 == 0
 }
 
 fn not_roots(place: &Path) -> Error {

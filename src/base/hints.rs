@@ -1,5 +1,7 @@
 //! What to do next about what the kernel said: one table.
 
+use std::io;
+
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
@@ -57,6 +59,14 @@ pub(super) fn of_limit(errno: Option<i32>) -> Option<&'static str> {
 /// Whether the server of a file system is gone, or does not know the file any more.
 pub(crate) fn is_server_gone(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::ENOTCONN | libc::ESTALE))
+}
+
+/// Whether nothing is at a path, or a link or a file is on the way.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
 }
 
 /// The hint about a file system whose server is gone, where nothing more is known.

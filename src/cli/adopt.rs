@@ -13,10 +13,10 @@ use super::{DIFFERENT, Which};
 use crate::adopt::DIRECTORY;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath};
-use crate::engine::{PutBack, Which as WhichMoved};
+use crate::engine::{GoesBack, PutBack};
 use crate::patience::Stop;
 use crate::render;
-use crate::site::adopt::{Adopter, Found, Look, moved_aside, running_inside};
+use crate::site::adopt::{Adopter, Examined, Examiner, moved_aside, running_inside};
 use crate::site::context::{is_set, stop_flag};
 use crate::site::{Context, Site, SiteError, parallel};
 use crate::{Error, Result};
@@ -82,7 +82,7 @@ impl AdoptArgs {
     }
 
     fn show(&self, context: &Context, sites: &[Site], report: &mut Report) -> anyhow::Result<()> {
-        let look = Look::new(context, self.also.clone())?;
+        let look = Examiner::new(context, self.also.clone())?;
         let found = parallel::look(context, sites, move |site: &Site| look.site(site));
         for (site, found) in sites.iter().zip(found) {
             match found {
@@ -110,7 +110,7 @@ impl AdoptArgs {
         &self,
         report: &mut Report,
         context: &Context,
-        found: &Found,
+        found: &Examined,
         adopted: Option<bool>,
     ) -> u8 {
         let (survey, record) = (&found.survey, found.record.as_ref());
@@ -146,12 +146,8 @@ impl AdoptArgs {
     ) -> anyhow::Result<()> {
         let stop = stop_flag()?;
         let adopter = Arc::new(Adopter::new(context, sites.len())?);
-        let look = Arc::new(Look::new(context, self.also.clone())?);
-        for (begun, site) in sites.iter().enumerate() {
-            if is_set(&stop) {
-                report.not_begun(sites.len() - begun);
-                break;
-            }
+        let look = Arc::new(Examiner::new(context, self.also.clone())?);
+        each(sites, &stop, report, |site, report| {
             let (mover, looks) = (adopter.clone(), look.clone());
             let result = parallel::one(context, site, &stop, move |site, stop| {
                 mover.move_aside(&looks, site, stop)
@@ -160,8 +156,8 @@ impl AdoptArgs {
                 Ok(found) => self.finish(context, site, &found, &adopter, report)?,
                 Err(failed) => report.failed(site, &failed, json!({ "adopted": false })),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Brings the site up, from which things were moved aside.
@@ -169,7 +165,7 @@ impl AdoptArgs {
         &self,
         context: &'static Context,
         site: &Site,
-        found: &Found,
+        found: &Examined,
         adopter: &Arc<Adopter>,
         report: &mut Report,
     ) -> anyhow::Result<()> {
@@ -192,7 +188,7 @@ impl AdoptArgs {
                 mover.settle(site, &place, &stop)?;
                 return Ok(None);
             }
-            Ok(mover.put_back(site, &place, WhichMoved::Unsettled, &stop)?)
+            Ok(mover.put_back(site, &place, GoesBack::Unsettled, &stop)?)
         };
         match parallel::one(context, site, &Arc::default(), end) {
             Ok(None) if code == 0 => {
@@ -218,11 +214,7 @@ impl AdoptArgs {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let stop = stop_flag()?;
-        for (begun, site) in sites.iter().enumerate() {
-            if is_set(&stop) {
-                report.not_begun(sites.len() - begun);
-                break;
-            }
+        each(sites, &stop, report, |site, report| {
             let known = parallel::one(context, site, &stop, move |site, _| {
                 moved_aside(context, site)
             });
@@ -242,9 +234,26 @@ impl AdoptArgs {
                 }
                 Err(failed) => report.failed(site, &failed, json!({})),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
+
+/// Does `work` on one site after the other, until a signal stops it.
+fn each(
+    sites: &[Site],
+    stop: &AtomicBool,
+    report: &mut Report,
+    mut work: impl FnMut(&Site, &mut Report) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for (begun, site) in sites.iter().enumerate() {
+        if is_set(stop) {
+            report.not_begun(sites.len() - begun);
+            break;
+        }
+        work(site, report)?;
+    }
+    Ok(())
 }
 
 /// Takes the site down, and puts back what was moved aside.
@@ -268,7 +277,7 @@ fn undo_one(
     }
     let (adopter, place) = (Adopter::new(context, 1)?, root.clone());
     let put_back = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
-        Ok(adopter.put_back(site, &place, WhichMoved::All, stop)?)
+        Ok(adopter.put_back(site, &place, GoesBack::All, stop)?)
     };
     match parallel::one(context, site, stop, put_back) {
         Ok(put_back) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::journal::{remove, replace};
 use super::replace::Durability;
-use super::target::is_absent;
+use crate::base::hints::is_absent;
 use crate::base::{Error, Result};
 
 /// The text of the drop-in `path`; `None`: it does not exist.

@@ -42,7 +42,7 @@ use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::sys;
 
-pub(crate) use adopted::{PutBack, Which, move_aside, put_back, settle};
+pub(crate) use adopted::{GoesBack, PutBack, move_aside, put_back, settle};
 pub(crate) use create_root::create_root;
 pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;

@@ -228,14 +228,6 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
     sys::umount_at(fd)
 }
 
-/// Whether nothing is there, or a link or a file is on the way.
-pub(super) fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-    )
-}
-
 /// Returns sentences about those `paths` that still exist. A crashed run may have recorded a path
 /// twice, once correctly.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::text::line;
-use crate::adopt::{Class, DIRECTORY, Record, Standing, Survey};
+use crate::adopt::{AsideRecord, Class, DIRECTORY, Standing, Survey};
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath, SiteName};
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 5;
 const WIDTH: usize = 14;
 
 /// A line for the site, and one for each thing in the way. `moved`: it was moved aside just now.
-pub(crate) fn text(survey: &Survey, record: Option<&Record>, moved: bool) -> String {
+pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, moved: bool) -> String {
     let Survey { site, root, .. } = survey;
     let mut text = String::new();
     let before = record.map_or(0, |record| record.moved.len());
@@ -85,7 +85,7 @@ pub(crate) fn would_go_back(site: &SiteName, root: &HostPath, paths: &[&JailPath
 }
 
 /// `{site, root, standing: [{path, class, kind, files, own: [{path, why}]}], …}`
-pub(crate) fn json(survey: &Survey, record: Option<&Record>, also: &[JailPath]) -> Value {
+pub(crate) fn json(survey: &Survey, record: Option<&AsideRecord>, also: &[JailPath]) -> Value {
     let standing = |standing: &Standing| {
         let own = standing.own.iter();
         let own: Vec<_> = own

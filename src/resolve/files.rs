@@ -10,7 +10,7 @@ use super::dependencies::Aspect;
 use super::host::{Host, HostEntry, look, seen, unreadable};
 use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
-use crate::sys::{self, FileKind, Stat};
+use crate::sys::{self, FileKind};
 
 /// The most that [`Host::read`] takes in, in bytes; `/etc/ld.so.cache` is the largest file that it
 /// is for.
@@ -18,6 +18,8 @@ const MAX_READ: u64 = 64 << 20;
 
 /// An entry of a directory that is root's alone.
 pub(super) enum RootsEntry {
+    /// A regular file.
+    File(HostPath),
     /// A directory of the same file system.
     Directory(HostPath),
     /// A link of root's, and its destination.
@@ -72,9 +74,9 @@ impl Host {
         Ok(names)
     }
 
-    /// The subdirectories and links in the real directory `path`, if it belongs to root and nobody
-    /// else can write to it. Links of other users are left out. `None`: others can write to it, or
-    /// it is gone.
+    /// The files, subdirectories and links in the real directory `path`, if it belongs to root and
+    /// nobody else can write to it. Links of other users are left out. `None`: others can write to
+    /// it, or it is gone.
     ///
     /// Errors: it cannot be looked at.
     pub(super) fn roots_entries(
@@ -101,6 +103,10 @@ impl Host {
             let Ok(inside) = path.join(entry.file_name()) else {
                 continue;
             };
+            if kind.is_file() {
+                entries.push(RootsEntry::File(inside));
+                continue;
+            }
             if !kind.is_dir() && !kind.is_symlink() {
                 continue;
             }
@@ -116,49 +122,6 @@ impl Host {
             }
         }
         Ok(Some(entries))
-    }
-}
-
-/// What is in a directory of root's: regular files and directories.
-type FilesInIt = Vec<(HostPath, FileKind)>;
-
-impl Host {
-    /// The files and subdirectories in the real directory `path`, if it belongs to root and nobody
-    /// else can write to it. `None`: others can, or it is gone.
-    ///
-    /// Errors: it cannot be looked at.
-    pub(super) fn roots_files(&self, path: &HostPath) -> Result<Option<FilesInIt>, LookupError> {
-        let on_disk = self.on_disk(path.as_path());
-        let Some(HostEntry { stat, .. }) = seen(path, look(&on_disk))? else {
-            return Ok(None);
-        };
-        if stat.kind != FileKind::Directory || !sys::is_roots(stat.uid) || stat.mode & 0o022 != 0 {
-            return Ok(None);
-        }
-        self.note(path.as_path(), Aspect::NAMES);
-        let unreadable = |error: io::Error| unreadable(path, &error);
-        let Some(listed) = found(fs::read_dir(&on_disk).map_err(unreadable))? else {
-            return Ok(None);
-        };
-        let mut entries = vec![];
-        for entry in listed {
-            let entry = entry.map_err(unreadable)?;
-            let kind = entry.file_type().map_err(unreadable)?;
-            let Ok(inside) = path.join(entry.file_name()) else {
-                continue;
-            };
-            if kind.is_file() {
-                entries.push((inside, FileKind::File));
-            } else if kind.is_dir() && self.is_on_mount_of(&inside, &stat)? {
-                entries.push((inside, FileKind::Directory));
-            }
-        }
-        Ok(Some(entries))
-    }
-
-    fn is_on_mount_of(&self, path: &HostPath, above: &Stat) -> Result<bool, LookupError> {
-        let node = seen(path, look(&self.on_disk(path.as_path())))?;
-        Ok(node.is_some_and(|node| node.stat.file.dev == above.file.dev))
     }
 }
 

@@ -351,7 +351,8 @@ fn links_below(
         let Some(entries) = host.roots_entries(&path)? else {
             continue;
         };
-        seen += entries.len();
+        let is_looked_into = |entry: &&RootsEntry| !matches!(entry, RootsEntry::File(_));
+        seen += entries.iter().filter(is_looked_into).count();
         if seen > MAX_ENTRIES {
             notes.push(format!(
                 "{directory} has too many files to search each for links"
@@ -362,6 +363,7 @@ fn links_below(
             match entry {
                 RootsEntry::Directory(path) => queue.push(path),
                 RootsEntry::Link(path, destination) => links.push((path, destination)),
+                RootsEntry::File(_) => {}
             }
         }
     }

@@ -1,11 +1,11 @@
 //! The programs and shared objects in a directory of the host.
 
+use super::files::RootsEntry;
 use super::host::Host;
 use super::ldso::elf::Object;
 use super::ldso::is_library_name;
 use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
-use crate::sys::FileKind;
 
 /// The most entries that are looked at below one directory.
 const MAX_ENTRIES: usize = 50_000;
@@ -25,15 +25,15 @@ pub(super) fn below(
     let (mut objects, mut seen) = (vec![], 0);
     let mut queue = vec![directory.clone()];
     while let Some(directory_in_it) = queue.pop() {
-        let Some(entries) = host.roots_files(&directory_in_it)? else {
+        let Some(entries) = host.roots_entries(&directory_in_it)? else {
             continue;
         };
         seen += entries.len();
-        for (path, kind) in entries {
-            match kind {
-                FileKind::Directory => queue.push(path),
-                _ if is_object(host, &path)? => objects.push(path),
-                _ => {}
+        for entry in entries {
+            match entry {
+                RootsEntry::Directory(path) => queue.push(path),
+                RootsEntry::File(path) if is_object(host, &path)? => objects.push(path),
+                RootsEntry::File(_) | RootsEntry::Link(..) => {}
             }
         }
         if seen > MAX_ENTRIES || objects.len() > MAX_OBJECTS {

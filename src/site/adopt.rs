@@ -4,11 +4,11 @@
 use super::context::Purpose;
 use super::pipeline::{MountLookup, Pipeline, lock};
 use super::{Context, Site, SiteError, configuration, load};
-use crate::adopt::{self, Record, Standing, Survey};
+use crate::adopt::{self, AsideRecord, Standing, Survey};
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath};
-use crate::engine::{self, Engine, PutBack, Which};
+use crate::engine::{self, Engine, GoesBack, PutBack};
 use crate::observe::{self, Process};
 use crate::patience::Stop;
 use crate::resolve::Host;
@@ -21,7 +21,7 @@ const SHOWN: usize = 10;
 const TYPED: usize = 20;
 
 /// Looks at sites, and changes nothing.
-pub(crate) struct Look {
+pub(crate) struct Examiner {
     pipeline: Pipeline,
     /// What is moved although it is the site's own.
     pub also: Vec<JailPath>,
@@ -29,10 +29,10 @@ pub(crate) struct Look {
 
 /// What was found of one site.
 #[derive(Clone)]
-pub(crate) struct Found {
+pub(crate) struct Examined {
     pub survey: Survey,
     /// What was moved aside before.
-    pub record: Option<Record>,
+    pub record: Option<AsideRecord>,
     /// Sentences about what stays beside the mounts.
     pub stays: Vec<String>,
 }
@@ -43,17 +43,17 @@ pub(crate) struct Adopter {
     engine: Engine,
 }
 
-impl Look {
+impl Examiner {
     pub(crate) fn new(context: &Context, also: Vec<JailPath>) -> Result<Self> {
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         Ok(Self { pipeline, also })
     }
 
-    pub(crate) fn site(&self, site: &Site) -> Result<Found, SiteError> {
+    pub(crate) fn site(&self, site: &Site) -> Result<Examined, SiteError> {
         let planned = self.pipeline.plan(site)?;
         let about = |error: Error| error.context(&site.name);
         let (desired, plan) = (&planned.desired, &planned.plan);
-        Ok(Found {
+        Ok(Examined {
             survey: adopt::survey(desired, &plan.in_the_way, &planned.observed).map_err(about)?,
             record: adopt::read(&desired.root).map_err(about)?,
             stays: adopt::leftovers(desired),
@@ -61,7 +61,7 @@ impl Look {
     }
 }
 
-impl Found {
+impl Examined {
     /// Whether there is something to do.
     pub(crate) fn is_something(&self) -> bool {
         !self.survey.standing.is_empty() || self.is_unfinished()
@@ -69,7 +69,7 @@ impl Found {
 
     /// Whether a run was killed before the site came up.
     pub(crate) fn is_unfinished(&self) -> bool {
-        self.record.as_ref().is_some_and(Record::is_unsettled)
+        self.record.as_ref().is_some_and(AsideRecord::is_unsettled)
     }
 
     /// Why nothing is moved: some of it is the site's own, and not named in `also`.
@@ -130,10 +130,10 @@ impl Adopter {
     /// Looks at the site again and moves aside what is in the way, unless something is refused.
     pub(crate) fn move_aside(
         &self,
-        look: &Look,
+        look: &Examiner,
         site: &Site,
         stop: &Stop,
-    ) -> Result<Found, SiteError> {
+    ) -> Result<Examined, SiteError> {
         let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
         let found = look.site(site)?;
         let survey = &found.survey;
@@ -155,7 +155,7 @@ impl Adopter {
         &self,
         site: &Site,
         root: &HostPath,
-        which: Which,
+        which: GoesBack,
         stop: &Stop,
     ) -> Result<Option<PutBack>> {
         let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
@@ -167,7 +167,7 @@ impl Adopter {
 pub(crate) fn moved_aside(
     context: &Context,
     site: &Site,
-) -> Result<Option<(HostPath, Record)>, SiteError> {
+) -> Result<Option<(HostPath, AsideRecord)>, SiteError> {
     let recorded = || {
         let boot = observe::boot_id().ok()?;
         let records = context.state.read(&site.name, &boot).ok()?;

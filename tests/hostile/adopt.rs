@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::faults::chosen;
+use crate::faults::{chosen, counted};
 use crate::support::{Fuse, Ran, Sandbox, alone, bind, mounts_below, tree, trials};
 
 /// The calls by which a run makes, moves, removes and mounts: between two of them nothing changes.
@@ -148,24 +148,7 @@ impl Run {
         let (sandbox, _) = self.prepared();
         let log = sandbox.path("strace");
         self.under_strace(&sandbox, fault, &log, &[]).exits(0);
-        let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for line in fs::read_to_string(log).unwrap().lines() {
-            let (thread, rest) = line.split_once(' ').unwrap();
-            if let Some((call, _)) = rest.trim_start().split_once('(')
-                && !call.starts_with(['<', '+'])
-                && !call.starts_with("syscall_")
-            {
-                *calls
-                    .entry((call.to_owned(), thread.to_owned()))
-                    .or_default() += 1;
-            }
-        }
-        let mut most = BTreeMap::new();
-        for ((call, _), count) in calls {
-            let known: &mut usize = most.entry(call).or_default();
-            *known = count.max(*known);
-        }
-        most
+        counted(&log)
     }
 }
 

@@ -111,6 +111,30 @@ fn each_call(engine: &'static str, run: Run, fault: Fault) {
     }
 }
 
+/// How often each call stands in the `log` of strace, in the thread that makes most of them.
+pub(super) fn counted(log: &Path) -> BTreeMap<String, usize> {
+    let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for line in fs::read_to_string(log).unwrap().lines() {
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = rest.trim_start().split_once('(');
+        // `<... NAME resumed>` is the end of a call, if another thread's came between.
+        let begins = |call: &str| !call.starts_with("syscall_") && !call.starts_with('<');
+        if let Some((call, _)) = call.filter(|(call, _)| begins(call)) {
+            *calls
+                .entry((call.to_owned(), thread.to_owned()))
+                .or_default() += 1;
+        }
+    }
+    let mut most = BTreeMap::new();
+    for ((call, _), count) in calls {
+        let known: &mut usize = most.entry(call).or_default();
+        *known = count.max(*known);
+    }
+    most
+}
+
 /// The calls of one name that a trial disturbs: the first one, the last one, and every third
 /// between them, which differ by `offset`. With `MOUNTJAIL_FAULTS=each` it is each of them.
 pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterator<Item = usize> {
@@ -302,26 +326,7 @@ impl Site {
     fn count_calls(&self, run: Run, faults: &[&str], code: i32) -> BTreeMap<String, usize> {
         let log = self.sandbox.path("strace");
         self.run(run, &log, faults).exits(code);
-        let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for line in fs::read_to_string(log).unwrap().lines() {
-            let Some((thread, rest)) = line.split_once(' ') else {
-                continue;
-            };
-            let call = rest.trim_start().split_once('(');
-            // `<... NAME resumed>` is the end of a call, if another thread's came between.
-            let begins = |call: &str| !call.starts_with("syscall_") && !call.starts_with('<');
-            if let Some((call, _)) = call.filter(|(call, _)| begins(call)) {
-                *calls
-                    .entry((call.to_owned(), thread.to_owned()))
-                    .or_default() += 1;
-            }
-        }
-        let mut most = BTreeMap::new();
-        for ((call, _), count) in calls {
-            let known: &mut usize = most.entry(call).or_default();
-            *known = count.max(*known);
-        }
-        most
+        counted(&log)
     }
 
     fn suffers(&self, run: Run, fault: Fault, faults: &[&str]) {

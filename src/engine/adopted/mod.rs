@@ -6,27 +6,27 @@
 //! the rename it is compared with what was looked at; if the site's owner put something else there
 //! meanwhile, that goes back.
 
-mod place;
+mod slot;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use rustix::fs::renameat;
 
+use super::replace::{Durability, FileAccess, rename_over, write_new};
 use super::{EngineFailure, check_signal};
-use crate::adopt::{self, DIRECTORY, Moved, RECORD, Record, Standing};
+use crate::adopt::{self, AsideRecord, DIRECTORY, Moved, RECORD, Standing};
 use crate::base::hints::Doing;
 use crate::base::{Error, HostPath, JailPath, Result, in_words};
 use crate::observe::{Identity, Unknown};
 use crate::patience::Stop;
-use crate::sys::{self, Stat};
-use place::{Place, is_absent, make_directory, remove_empty, rename};
+use crate::sys::{self, Stat, proc};
+use slot::{Slot, make_directory, remove_empty, rename};
+
+/// What is to become the record.
+const NEW_RECORD: &str = "record.json.new";
 
 /// How many names are tried for something of which there is one already.
 const NAMES: usize = 10_000;
@@ -40,9 +40,9 @@ pub(crate) struct PutBack {
     pub left: Vec<(JailPath, String)>,
 }
 
-/// Which things.
+/// What is put back.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum GoesBack {
     All,
     /// Those without which the site has not come up yet.
     Unsettled,
@@ -64,7 +64,7 @@ pub(crate) fn move_aside(
     };
 
     let mut failure = EngineFailure::from(error);
-    match aside.put_back(Which::Unsettled) {
+    match aside.put_back(GoesBack::Unsettled) {
         Ok(PutBack { back, left }) => {
             let said = |path: &JailPath| format!("put back {path}");
             failure.undone = back.iter().map(said).collect();
@@ -93,7 +93,7 @@ pub(crate) fn settle(root: &HostPath) -> Result<()> {
 }
 
 /// Puts back what was moved aside in `root`. `None`: nothing was.
-pub(crate) fn put_back(root: &HostPath, which: Which) -> Result<Option<PutBack>> {
+pub(crate) fn put_back(root: &HostPath, which: GoesBack) -> Result<Option<PutBack>> {
     let Some(mut aside) = Aside::open(root)? else {
         return Ok(None);
     };
@@ -114,7 +114,7 @@ struct Aside {
     root: OwnedFd,
     device: u64,
     dir: OwnedFd,
-    record: Record,
+    record: AsideRecord,
 }
 
 impl Aside {
@@ -127,7 +127,7 @@ impl Aside {
         };
         let fd = open_root(root)?;
         if adopt::open_directory(&fd, root)?.is_none() {
-            make_directory(&fd, name_of_directory()).map_err(|error| failed(&error))?;
+            make_directory(&fd, adopt::name_of_directory()).map_err(|error| failed(&error))?;
         }
         let dir = adopt::open_directory(&fd, root)?
             .ok_or_else(|| failed(&io::Error::from_raw_os_error(libc::ENOENT)))?;
@@ -148,7 +148,7 @@ impl Aside {
             Error::failed(format!("cannot look at the root {path}")).because(&error)
         })?;
         Ok(Self {
-            record: adopt::read_in(&dir, path)?.unwrap_or_else(Record::new),
+            record: adopt::read_in(&dir, path)?.unwrap_or_else(AsideRecord::new),
             path: path.clone(),
             device: stat.file.dev,
             root,
@@ -161,8 +161,8 @@ impl Aside {
         for standing in standing {
             let (path, to) = (&standing.path, self.free_name(&standing.path)?);
             let stat = self
-                .place(path)
-                .and_then(|place| place.stat())
+                .slot(path)
+                .and_then(|slot| slot.stat())
                 .map_err(|error| self.cannot("move", path, &error))?;
             self.record.moved.push(Moved {
                 path: path.clone(),
@@ -179,7 +179,7 @@ impl Aside {
     fn free_name(&self, path: &JailPath) -> Result<JailPath> {
         let is_free = |to: &JailPath| {
             let is_recorded = self.record.moved.iter().any(|moved| moved.to == *to);
-            !is_recorded && self.place(to).and_then(|place| place.stat()).is_err()
+            !is_recorded && self.slot(to).and_then(|slot| slot.stat()).is_err()
         };
         let candidates = (1..NAMES).filter_map(|nth| {
             let mut to = OsString::from(DIRECTORY);
@@ -208,10 +208,10 @@ impl Aside {
 
     fn move_one(&self, moved: &Moved, standing: &Standing) -> Result<()> {
         let failed = |error: &io::Error| self.cannot("move", &moved.path, error);
-        let from = self.place(&moved.path).map_err(|error| failed(&error))?;
+        let from = self.slot(&moved.path).map_err(|error| failed(&error))?;
         self.make_parents(&moved.to)
             .map_err(|error| failed(&error))?;
-        let to = self.place(&moved.to).map_err(|error| failed(&error))?;
+        let to = self.slot(&moved.to).map_err(|error| failed(&error))?;
         rename(&from, &to).map_err(|error| failed(&error))?;
 
         match adopt::tree(&to.dir, Path::new(&to.name)) {
@@ -225,10 +225,10 @@ impl Aside {
     }
 
     /// Puts things back, the last one first, and forgets them.
-    fn put_back(&mut self, which: Which) -> Result<PutBack> {
+    fn put_back(&mut self, which: GoesBack) -> Result<PutBack> {
         let (mut done, mut kept) = (PutBack::default(), vec![]);
         for moved in std::mem::take(&mut self.record.moved).into_iter().rev() {
-            if which == Which::Unsettled && moved.settled {
+            if which == GoesBack::Unsettled && moved.settled {
                 kept.push(moved);
                 continue;
             }
@@ -256,12 +256,12 @@ impl Aside {
     /// Whether it had been moved. Errors: why it stays, a clause.
     fn put_one_back(&self, moved: &Moved) -> Result<bool, String> {
         let is_it = |stat: &Stat| Identity::of(stat, self.device).is(&moved.file);
-        let (aside, home) = (self.place(&moved.to), self.place(&moved.path));
+        let (aside, home) = (self.slot(&moved.to), self.slot(&moved.path));
         let found = aside.and_then(|aside| Ok((aside.stat()?, aside)));
         let aside = match found {
             Ok((stat, aside)) if is_it(&stat) => aside,
             Ok(_) => return Err(format!("{} is another file now", moved.to)),
-            Err(error) if is_absent(&error) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let at_home = home.and_then(|home| home.stat());
                 return match at_home {
                     Ok(stat) if is_it(&stat) => Ok(false),
@@ -292,40 +292,28 @@ impl Aside {
 
     /// Removes the record and the directory, if it holds nothing else.
     fn remove(&self) -> Result<()> {
-        let gone = [RECORD, &format!("{RECORD}.new")].map(|name| {
+        let gone = [RECORD, NEW_RECORD].map(|name| {
             let removed = unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir);
             removed.map_err(io::Error::from).or_else(absent_is_well)
         });
         gone.into_iter()
             .collect::<io::Result<Vec<_>>>()
-            .and_then(|_| remove_empty(&self.root, name_of_directory()))
+            .and_then(|_| remove_empty(&self.root, adopt::name_of_directory()))
             .map_err(|error| {
                 let place = format!("{}{DIRECTORY}", self.path);
                 Error::failed(format!("cannot remove {place}")).because(&error)
             })
     }
 
-    /// Writes the record: all of it, or nothing is changed.
+    /// Writes the record: all of it, or nothing is changed. The directory is root's alone.
     fn write(&self) -> Result<()> {
+        let directory = proc::path_of_descriptor(&self.dir);
+        let (path, new) = (directory.join(RECORD), directory.join(NEW_RECORD));
         let written = || -> io::Result<()> {
-            let (name, new) = (RECORD, format!("{RECORD}.new"));
-            unlinkat(&self.dir, new.as_str(), UnlinkatFlags::NoRemoveDir)
-                .map_err(io::Error::from)
-                .or_else(absent_is_well)?;
-            let flags = OFlag::O_WRONLY
-                | OFlag::O_CREAT
-                | OFlag::O_EXCL
-                | OFlag::O_NOFOLLOW
-                | OFlag::O_CLOEXEC;
-            let mode = Mode::from_bits_truncate(0o600);
-            let mut file = File::from(openat(&self.dir, new.as_str(), flags, mode)?);
             let mut bytes = serde_json::to_vec(&self.record)?;
             bytes.push(b'\n');
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            renameat(&self.dir, new.as_str(), &self.dir, name)?;
-            rustix::fs::fsync(&self.dir)?;
-            Ok(())
+            write_new(&new, &bytes, FileAccess::of_mode(0o600), Durability::Reboot)?;
+            rename_over(&new, &path, Durability::Reboot)
         };
         written().map_err(|error| {
             Error::failed(format!("cannot write {}{DIRECTORY}/{RECORD}", self.path))
@@ -337,8 +325,8 @@ impl Aside {
     /// Makes the missing directories between [`DIRECTORY`] and `to`.
     fn make_parents(&self, to: &JailPath) -> io::Result<()> {
         for above in to.directories_above().iter().skip(1) {
-            let place = self.place(above)?;
-            match make_directory(&place.dir, Path::new(&place.name)) {
+            let slot = self.slot(above)?;
+            match make_directory(&slot.dir, Path::new(&slot.name)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => result?,
             }
@@ -346,13 +334,13 @@ impl Aside {
         Ok(())
     }
 
-    /// The place of `path`, on the mount that the root is on.
-    fn place(&self, path: &JailPath) -> io::Result<Place> {
+    /// The slot of `path`, on the mount that the root is on.
+    fn slot(&self, path: &JailPath) -> io::Result<Slot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let flags = libc::O_PATH | libc::O_DIRECTORY;
-        Ok(Place {
+        Ok(Slot {
             dir: sys::open_unmounted(&self.root, parent.relative(), flags)?,
             name: name.to_owned(),
         })
@@ -374,14 +362,8 @@ fn open_root(root: &HostPath) -> Result<OwnedFd> {
         .map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))
 }
 
-/// [`DIRECTORY`], from the root.
-fn name_of_directory() -> &'static Path {
-    let path = Path::new(DIRECTORY);
-    path.strip_prefix("/").unwrap_or(path)
-}
-
 fn absent_is_well(error: io::Error) -> io::Result<()> {
-    if is_absent(&error) {
+    if error.kind() == io::ErrorKind::NotFound {
         Ok(())
     } else {
         Err(error)

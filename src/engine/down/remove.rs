@@ -3,10 +3,11 @@
 use std::io;
 
 use super::DownRun;
+use crate::base::hints::is_absent;
 use crate::base::{JailPath, Result};
 use crate::engine::hidden;
 use crate::engine::root::{Root, Spots};
-use crate::engine::target::{cannot, is_absent};
+use crate::engine::target::cannot;
 use crate::observe::{CreatedKind, Identity};
 
 impl DownRun<'_> {

@@ -3,12 +3,10 @@
 use std::io;
 
 use super::UpRun;
-use crate::base::hints::Doing;
+use crate::base::hints::{Doing, is_absent};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::engine::backend::Backend;
-use crate::engine::target::{
-    cannot, clear_after, detach_stray, is_absent, made_kind, nothing_inside,
-};
+use crate::engine::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside};
 use crate::engine::undo::{OldMount, Undo, save};
 use crate::engine::{check_signal, journal, mount_op};
 use crate::observe::{CreatedKind, CreatedPath, Identity, ObservedMount, Stray};

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::ObservedRoot;
 use crate::Result;
 use crate::base::JailPath;
+use crate::base::hints::is_absent;
 use crate::observe::holders::Apart;
 use crate::observe::observed::PathState;
 use crate::observe::record::Identity;
@@ -152,12 +153,4 @@ impl ObservedRoot<'_> {
         }
         Ok(true)
     }
-}
-
-/// Whether the error means that nothing is there, or that a link or a file is on the way.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-    )
 }

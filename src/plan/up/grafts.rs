@@ -12,8 +12,8 @@ use crate::plan::graft::{Graft, GraftChange};
 use crate::plan::step::{State, Step};
 use crate::resolve::Mount;
 
-/// What is found at the target of a graft.
-struct Found {
+/// The graft that is mounted at a target already.
+struct StandingGraft {
     /// Whether the graft that is there stays.
     stays: bool,
     /// Whether it stays, and its template shows the same.
@@ -25,7 +25,7 @@ impl Planner<'_> {
     pub(super) fn plan_graft(&mut self, graft: &Graft) {
         let verdict = graft_verdict(self.observed, graft);
         let stays = matches!(verdict, Verdict::Keep(_));
-        let found = Found {
+        let found = StandingGraft {
             stays,
             same: stays && is_same(self.observed, graft),
         };
@@ -52,7 +52,12 @@ impl Planner<'_> {
 
     /// Plans a mount that comes along with a graft: by a `change` of the template, or, if only this
     /// site's copy is not right, where it is.
-    fn plan_member(&mut self, member: &Arc<Mount>, found: &Found, change: &mut GraftChange) {
+    fn plan_member(
+        &mut self,
+        member: &Arc<Mount>,
+        found: &StandingGraft,
+        change: &mut GraftChange,
+    ) {
         if self.plan_absent(member) {
             return;
         }

@@ -14,12 +14,12 @@ use rustix::io::Errno;
 use crate::sys::{self, FileKind, Stat};
 
 /// A name in an open directory.
-pub(super) struct Place {
+pub(super) struct Slot {
     pub dir: OwnedFd,
     pub name: OsString,
 }
 
-impl Place {
+impl Slot {
     /// What is here. Links are not followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
@@ -39,7 +39,7 @@ pub(super) fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
 }
 
 /// Renames what is at `from`, if nothing is at `to`.
-pub(super) fn rename(from: &Place, to: &Place) -> io::Result<()> {
+pub(super) fn rename(from: &Slot, to: &Slot) -> io::Result<()> {
     match renameat_with(
         &from.dir,
         &from.name,
@@ -54,7 +54,7 @@ pub(super) fn rename(from: &Place, to: &Place) -> io::Result<()> {
 
 /// For file systems without `RENAME_NOREPLACE`. A directory cannot take the place of anything but
 /// an empty directory, and link(2) never replaces.
-fn rename_without_flags(from: &Place, to: &Place) -> io::Result<()> {
+fn rename_without_flags(from: &Slot, to: &Slot) -> io::Result<()> {
     if from.stat()?.kind == FileKind::Directory {
         return Ok(renameat(&from.dir, &from.name, &to.dir, &to.name)?);
     }
@@ -67,7 +67,7 @@ fn rename_without_flags(from: &Place, to: &Place) -> io::Result<()> {
 pub(super) fn remove_empty(dir: &OwnedFd, name: &Path) -> io::Result<()> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let inner = match sys::open_unmounted(dir, name, flags) {
-        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     };
     let mut directories = BTreeSet::new();
@@ -84,8 +84,4 @@ pub(super) fn remove_empty(dir: &OwnedFd, name: &Path) -> io::Result<()> {
         Err(nix::errno::Errno::ENOTEMPTY | nix::errno::Errno::ENOENT) => Ok(()),
         result => Ok(result?),
     }
-}
-
-pub(super) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT))
 }
