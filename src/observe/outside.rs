@@ -2,14 +2,11 @@
 //! links `/proc/PID/root` of these lead out of it.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use super::processes::Process;
+use super::processes::{self, Process};
 use crate::base::{FileSystem, HostPath};
 use crate::resolve::Desired;
-use crate::sys::{FileId, proc};
+use crate::sys::{self, proc};
 
 /// A warning for each user of the site who runs a process outside of its root, if the site has a
 /// `/proc` of its own.
@@ -21,8 +18,8 @@ pub fn users_outside(desired: &Desired) -> Vec<String> {
         return vec![];
     }
     let mut found: Vec<(&String, Process)> = vec![];
-    for (pid, _) in proc::processes() {
-        let Some(user) = uid_of(pid).and_then(|uid| users.get(&uid)) else {
+    for (pid, proc) in proc::processes() {
+        let Some(user) = processes::uid(&proc).and_then(|uid| users.get(&uid)) else {
             continue;
         };
         let is_known = found.iter().any(|(known, _)| *known == user);
@@ -60,21 +57,8 @@ fn users(desired: &Desired) -> HashMap<u32, String> {
     users
 }
 
-fn uid_of(pid: u32) -> Option<u32> {
-    fs::metadata(proc::of(pid)).ok().map(|found| found.uid())
-}
-
 /// Whether the root directory of the process is another one than `root`.
 fn is_outside(pid: u32, root: &HostPath) -> bool {
-    let id = |path: &Path| {
-        let found = fs::metadata(path).ok()?;
-        Some(FileId {
-            dev: found.dev(),
-            ino: found.ino(),
-        })
-    };
-    match (id(&proc::of(pid).join("root")), id(root.as_path())) {
-        (Some(theirs), Some(ours)) => theirs != ours,
-        _ => false,
-    }
+    let ours = sys::file_known_at(root.as_path()).ok();
+    matches!((processes::root_of(pid), ours), (Some(theirs), Some(ours)) if theirs != ours)
 }

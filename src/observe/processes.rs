@@ -128,12 +128,17 @@ fn configuration(title: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(&title[..end])))
 }
 
-/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`. A title
-/// proves nothing, because any process can choose its own.
+/// Whether the process runs as root. A title proves nothing, because any process can choose its
+/// own.
 fn is_roots(proc: &Path) -> bool {
-    let status = proc::status(proc);
-    let ids = status.as_ref().and_then(|status| status.get("Uid"));
-    ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+    uid(proc) == Some(0)
+}
+
+/// The effective user id, by `proc_pid_status(5)`. The directory of a process that has changed its
+/// user belongs to root: `PR_SET_DUMPABLE(2const)`.
+pub(super) fn uid(proc: &Path) -> Option<u32> {
+    let status = proc::status(proc)?;
+    status.get("Uid")?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// All processes whose root directory is `root`.

@@ -6,16 +6,10 @@ use super::desired::{Desired, FileKind, Mount, OwnDirectory, Ownership, Reason};
 use super::host::Host;
 use super::shared::Shared;
 use super::why::{mount_at, why};
+use crate::base::quote::shell_word;
 use crate::base::{FileSystem, HostPath, JailPath};
 use crate::manifest::{DirectoryRequest, Origin};
 use crate::{Error, Result};
-
-/// One of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Directory(Ownership),
-    FileSystem(FileSystem),
-}
 
 /// What a line asks for, with its path inside.
 #[derive(Clone, Debug)]
@@ -43,13 +37,6 @@ impl Made {
         let owner = Ownership { uid, gid, mode };
         Ok(Self::Directory(request.path.clone(), owner))
     }
-
-    fn parts(&self) -> (&JailPath, What) {
-        match self {
-            Self::Directory(path, owner) => (path, What::Directory(*owner)),
-            Self::FileSystem(path, file_system) => (path, What::FileSystem(*file_system)),
-        }
-    }
 }
 
 /// Adds what `made` asks for to the mounts and links of `desired`.
@@ -58,13 +45,17 @@ impl Made {
 pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Host) -> Vec<Error> {
     let mut errors = vec![];
     for (made, origin) in made {
-        let (path, what) = made.parts();
-        // A link of the jail may be on the way: /var/run.
-        let path = why(desired, path).leads_to;
         let reason = reason(origin);
-        let added = match what {
-            What::Directory(owner) => add_directory(desired, path, owner, reason),
-            What::FileSystem(file_system) => add_mount(desired, path, file_system, reason, host),
+        // A link of the jail may be on the way: /var/run.
+        let added = match made {
+            Made::Directory(path, owner) => {
+                let path = why(desired, path).leads_to;
+                add_directory(desired, path, *owner, reason)
+            }
+            Made::FileSystem(path, file_system) => {
+                let path = why(desired, path).leads_to;
+                add_mount(desired, path, *file_system, reason, host)
+            }
         };
         errors.extend(added.err());
     }
@@ -270,9 +261,11 @@ fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<O
     let differs = stat.kind == FileKind::Directory && found != wanted.owner;
     Ok(differs.then(|| {
         let Ownership { uid, gid, mode } = wanted.owner;
+        let shown = at.to_string();
+        let word = shell_word(&shown);
         format!(
             "{at} is there already and stays as it is: {found}, not {}; \
-             `chown {uid}:{gid} {at} && chmod {mode:04o} {at}` makes it so",
+             `chown {uid}:{gid} {word} && chmod {mode:04o} {word}` makes it so",
             wanted.owner
         )
     }))
