@@ -134,8 +134,7 @@ fn is_roots(proc: &Path) -> bool {
     uid(proc) == Some(0)
 }
 
-/// The effective user id, by `proc_pid_status(5)`. The directory of a process that has changed its
-/// user belongs to root: `PR_SET_DUMPABLE(2const)`.
+/// The effective user id, by `proc_pid_status(5)`.
 pub(super) fn uid(proc: &Path) -> Option<u32> {
     let status = proc::status(proc)?;
     status.get("Uid")?.split_whitespace().nth(1)?.parse().ok()

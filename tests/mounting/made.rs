@@ -282,19 +282,15 @@ fn outside() {
     sandbox.site("s", "users: [games]\nproc: true\n");
     let quiet = sandbox.ok(&["check", "s"]);
     assert!(!quiet.stderr.contains("games"), "{quiet}");
-    // As workers of a daemon do: its directory in /proc stays root's.
-    let mut worker = Command::new("perl");
-    worker.args(["-e", "$< = $> = 5; sleep 1000"]);
-    let running = crate::support::Running::start_until(&mut worker, |pid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"));
-        status.is_ok_and(|status| status.contains("Uid:\t5\t5\t5\t5"))
+    let mut sleep = Command::new("setpriv");
+    sleep.args(["--reuid=games", "--clear-groups", "sleep", "1000"]);
+    let running = crate::support::Running::start_until(&mut sleep, |pid| {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|found| found.uid() == 5)
     });
-    let directory = fs::metadata(format!("/proc/{}", running.pid())).unwrap();
-    assert_eq!(directory.uid(), 0);
     sandbox
         .ok(&["check", "s"])
         .says(&format!(
-            "games runs perl (pid {}) outside of this root",
+            "games runs sleep (pid {}) outside of this root",
             running.pid()
         ))
         .says("/proc/PID/root");
