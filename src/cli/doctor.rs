@@ -26,7 +26,7 @@ use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
-use crate::site::{Site, SiteError, configuration, cost, parallel, select, wrappers};
+use crate::site::{Site, SiteError, configuration, cost, gated_start, parallel, select, wrappers};
 use crate::{Error, Result};
 
 /// Test whether a site works inside; exit code 3 if a check failed
@@ -221,6 +221,7 @@ impl DoctorArgs {
             sites: sites.map(names),
             unserved: self.without_site(context),
             cost: cost::of_mounts(context, cost::mounts_of_sites(context)),
+            waiting: gated_start::left_over(),
         };
 
         let code = match &report.machine.engine {
@@ -228,7 +229,7 @@ impl DoctorArgs {
                 context.out.error(error);
                 error.exit_code()
             }
-            Ok(_) if report.machine.is_full() => DIFFERENT,
+            Ok(_) if report.machine.is_full() || !report.waiting.is_empty() => DIFFERENT,
             Ok(_) => 0,
         };
         let text = if self.json {

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use self::place::SiteInside;
 use crate::Error;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
@@ -133,13 +134,17 @@ impl Command {
     }
 
     /// The site in whose root it works.
-    fn site_inside(&self) -> Option<&str> {
-        match self {
-            Self::Exec(exec) => Some(exec.site()),
-            Self::Trace(trace) => Some(trace.site()),
-            Self::Doctor(doctor) => doctor.site_inside(),
-            _ => None,
-        }
+    fn site_inside(&self) -> Option<SiteInside<'_>> {
+        let site = match self {
+            Self::Exec(exec) => exec.site(),
+            Self::Trace(trace) => trace.site(),
+            Self::Doctor(doctor) => doctor.site_inside()?,
+            _ => return None,
+        };
+        Some(SiteInside {
+            site,
+            starts_service: matches!(self, Self::Trace(trace) if trace.starts_service()),
+        })
     }
 }
 

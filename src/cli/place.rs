@@ -22,21 +22,38 @@ use crate::{Error, Result};
 #[derive(Serialize, Deserialize)]
 enum Found {
     In(RunNamespace),
+    /// The command has one of its own, because it restarts a service.
+    Apart,
     /// None of its services runs.
     Nowhere(Vec<String>),
+}
+
+/// The site in whose root a command works.
+pub(super) struct SiteInside<'s> {
+    pub site: &'s str,
+    /// Whether the command starts a service of the site.
+    pub starts_service: bool,
 }
 
 /// Puts this process, which has one thread, where the mounts of `site` are, and has it use the
 /// records for that place.
 ///
 /// Errors: the exit code, after the error was reported.
-pub(super) fn go(global: &mut Global, site: &str, out: &'static Out) -> Result<(), u8> {
+pub(super) fn go(
+    global: &mut Global,
+    SiteInside {
+        site,
+        starts_service,
+    }: SiteInside<'_>,
+    out: &'static Out,
+) -> Result<(), u8> {
     if !geteuid().is_root() {
         return Ok(()); // the command refuses other users
     }
     let (settings, name) = (global.clone(), site.to_owned());
     let end = supervise(out, global.limit(), move || {
-        find(settings.context(Trust::new(Effect::ReadOnly), out)?, &name)
+        let context = settings.context(Trust::new(Effect::ReadOnly), out)?;
+        find(context, &name, starts_service)
     });
     let found = match end {
         WorkerEnd::Exit(0) => return Ok(()),
@@ -52,6 +69,7 @@ pub(super) fn go(global: &mut Global, site: &str, out: &'static Out) -> Result<(
             enter(&namespace).map_err(|error| out.failure(&error.into()))?;
             namespace.record.id.to_string()
         }
+        Found::Apart => run::for_this_process(global, site, out)?,
         Found::Nowhere(units) => {
             let text = comes_with(&units);
             out.info(format_args!(
@@ -68,7 +86,7 @@ pub(super) fn go(global: &mut Global, site: &str, out: &'static Out) -> Result<(
 
 /// In a worker: finds the place, and hands it over if it is not the host. The command itself
 /// reports what is wrong with the site.
-fn find(context: &Context, site: &str) -> anyhow::Result<u8> {
+fn find(context: &Context, site: &str, starts_service: bool) -> anyhow::Result<u8> {
     let Ok(site) = select::site(context, site) else {
         return Ok(0);
     };
@@ -79,6 +97,7 @@ fn find(context: &Context, site: &str) -> anyhow::Result<u8> {
     let namespaces = Namespaces::find(context)?;
     let of_site = namespaces.of(context, &site.name, &manifest.services);
     let found = match of_site.first() {
+        _ if starts_service => Found::Apart,
         Some(namespace) => Found::In((*namespace).clone()),
         None => Found::Nowhere(manifest.services),
     };

@@ -216,6 +216,15 @@ impl<'e> Exam<'e> {
         HostPath::new(path).is_ok_and(|path| self.host.is_there(&path).unwrap_or(false))
     }
 
+    /// What brings `/proc`.
+    fn proc(&self) -> Remedy {
+        if self.mount_of(Path::new("/proc")).is_some() {
+            self.up()
+        } else {
+            Remedy::ManifestLine("proc: true".to_owned())
+        }
+    }
+
     fn up(&self) -> Remedy {
         Remedy::act(format!("mountjail up {}", self.site.desired.site))
     }

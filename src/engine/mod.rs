@@ -25,6 +25,7 @@ mod replace;
 mod root;
 mod scratch;
 mod sources;
+mod start_gate;
 mod state_directories;
 mod target;
 mod templates;
@@ -53,6 +54,7 @@ pub(crate) use namespaces::{
     Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
 };
 pub(crate) use replace::create_file;
+pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::{TemplateStore, without_grafts};
 

@@ -110,6 +110,29 @@ pub fn of_unit(name: &str) -> Vec<Process> {
         .collect()
 }
 
+/// The program of systemd that starts services (systemd 255).
+const EXECUTOR: &str = "systemd-executor";
+
+/// Whether systemd has just made the process, which still runs a program of systemd's. The name
+/// proves nothing; inside a root it only says which look-ups are not a daemon's.
+pub fn is_managers(pid: u32) -> bool {
+    let program = program_name(pid);
+    program.starts_with("systemd (") || program == "systemd" || program.starts_with(EXECUTOR)
+}
+
+/// Whether systemd waits until the process executes [`EXECUTOR`]: vfork(2). It must not be stopped.
+pub fn holds_manager(pid: u32) -> bool {
+    let has_executor = || Path::new("/usr/lib/systemd").join(EXECUTOR).exists();
+    is_managers(pid) && !program_name(pid).starts_with(EXECUTOR) && has_executor()
+}
+
+/// The name of the file that the process executes.
+fn program_name(pid: u32) -> String {
+    let program = fs::read_link(proc::of(pid).join("exe")).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
 /// The master processes of PHP-FPM that run as root, each with its configuration file, which its
 /// title names.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {

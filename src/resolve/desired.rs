@@ -32,6 +32,9 @@ pub struct Desired {
     pub notes: Vec<Note>,
     /// Sentences about who else could harm the site.
     pub warnings: Vec<String>,
+    /// Programs that do not start, because they find their libraries by `/proc/self/exe` and the
+    /// root has no `/proc`.
+    pub without_proc: Vec<HostPath>,
 }
 
 impl Desired {
@@ -48,6 +51,7 @@ impl Desired {
             files: vec![],
             notes: vec![],
             warnings: vec![],
+            without_proc: vec![],
         }
     }
 

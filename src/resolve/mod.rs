@@ -61,6 +61,7 @@ pub(crate) use link_targets::may_be_brought;
 pub use lookup_error::LookupError;
 pub(crate) use nss::services as name_services;
 pub use others::Others;
+pub(crate) use proc::WITHOUT_PROC;
 pub use resolver::{Resolution, ResolvedPreset, Resolver};
 pub use root::root_id;
 pub(crate) use root::{not_found, refuse_system};

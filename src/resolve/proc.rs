@@ -8,28 +8,32 @@ use super::why::mount_at;
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Origin;
 
-/// Notes about `programs`, which find their libraries by `/proc/self/exe`, unless the root has a
+/// What is wrong with a program that finds its libraries by its own place, where `/proc` is not.
+pub(crate) const WITHOUT_PROC: &str = "finds its libraries by $ORIGIN, which the loader learns \
+                                       from /proc/self/exe: it does not start in a root without \
+                                       /proc";
+
+/// Notes those `programs`, which find their libraries by `/proc/self/exe`, unless the root has a
 /// `/proc`.
-pub(super) fn missed(
-    desired: &Desired,
+pub(super) fn note_programs(
+    desired: &mut Desired,
     programs: &[(HostPath, Arc<Origin>)],
     host: &Host,
-) -> Vec<Note> {
+) {
     let proc = JailPath::normal("/proc".into());
     let is_there = || {
         let inside = JailPath::normal("/proc/self".into());
         matches!(host.glimpse(&desired.root.inside(&inside)), Ok(Some(_)))
     };
     if programs.is_empty() || mount_at(desired, &proc).is_some() || is_there() {
-        return vec![];
+        return;
     }
-    let note = |(program, origin): &(HostPath, Arc<Origin>)| Note {
-        origin: origin.clone(),
-        text: format!(
-            "{program} finds its libraries by $ORIGIN, which the loader learns from \
-             /proc/self/exe: it does not start in a root without /proc; `proc: true` mounts it"
-        ),
-        always: true,
-    };
-    programs.iter().map(note).collect()
+    for (program, origin) in programs {
+        desired.without_proc.push(program.clone());
+        desired.notes.push(Note {
+            origin: origin.clone(),
+            text: format!("{program} {WITHOUT_PROC}; `proc: true` mounts it"),
+            always: true,
+        });
+    }
 }

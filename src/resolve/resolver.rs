@@ -156,14 +156,14 @@ impl Resolver {
             files: vec![],
             notes: notes(gathered, &template),
             warnings: root.warnings,
+            without_proc: vec![],
         };
 
         let users = &gathered.users;
         let added = generated::add_users(&mut desired, users, host, &self.shared, &self.generated);
         let mut errors = Vec::from_iter(added.err());
         errors.extend(made::add(&mut desired, &gathered.made, host));
-        let missed = proc::missed(&desired, &gathered.need_proc, host);
-        desired.notes.extend(missed);
+        proc::note_programs(&mut desired, &gathered.need_proc, host);
         errors.extend(root::contains_a_source(&desired));
         (Some(desired), errors)
     }

@@ -13,6 +13,7 @@ pub(crate) mod cost;
 pub(crate) mod down;
 pub(crate) mod error;
 pub(crate) mod fstab;
+pub(crate) mod gated_start;
 pub(crate) mod instances;
 pub(crate) mod load;
 pub(crate) mod out;

@@ -1,7 +1,9 @@
 //! The loop: each stop of a followed thread is examined, and the thread goes on.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
@@ -18,7 +20,7 @@ use crate::{Error, Result};
 const BATCH: usize = 64;
 
 /// How long to wait for a stop or a signal, and how often to look for new processes.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long threads may take to stop at the end of a trace. One that waits for a disk takes longer;
 /// it is let go when this process ends.
@@ -33,7 +35,11 @@ const STOPS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 /// Follows threads, and collects the paths that those inside a root look up in vain.
 pub(crate) struct Follower {
     root: FileId,
+    /// The programs that systemd is to execute inside.
+    programs: BTreeSet<PathBuf>,
     threads: HashMap<Pid, Thread>,
+    /// What is open until a followed process executes a program, or ends.
+    held: Option<File>,
     /// The command that was started, and how it ended.
     command: Option<Pid>,
     code: Option<u8>,
@@ -74,7 +80,8 @@ enum Thread {
 
 impl Follower {
     /// A follower without threads. `root`: the directory that is the root of those to examine.
-    pub fn new(root: FileId) -> Result<Self> {
+    /// `programs`: what systemd is to execute there; all else that it looks for is its own affair.
+    pub fn new(root: FileId, programs: BTreeSet<PathBuf>) -> Result<Self> {
         if !call::is_known_machine() {
             let why = "the system calls of this machine's architecture are not known";
             return Err(Error::failed(why).hint("`trace` works on x86-64 and aarch64"));
@@ -88,7 +95,9 @@ impl Follower {
 
         Ok(Self {
             root,
+            programs,
             threads: HashMap::new(),
+            held: None,
             command: None,
             code: None,
             result: TraceResult::default(),
@@ -113,6 +122,11 @@ impl Follower {
     /// Whether this thread is followed.
     pub fn follows(&self, thread: Pid) -> bool {
         self.threads.contains_key(&thread)
+    }
+
+    /// Keeps the file open until a followed process executes a program, or ends.
+    pub fn hold(&mut self, file: File) {
+        self.held = Some(file);
     }
 
     /// How many threads are followed.
@@ -149,20 +163,31 @@ impl Follower {
         seized.map_err(|error| tracee::refused(child, error))
     }
 
-    /// Follows until the command or everything has ended, or a signal asks to stop. Each second
-    /// `more` may attach to further processes. It returns whether to wait for such processes when
-    /// nothing is left to follow.
-    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<TraceEnd> {
+    /// Follows until the command or everything has ended, or a signal asks to stop. Now and then
+    /// `more` may attach to further processes. It returns when to call it again, or if there can be
+    /// no such processes, `None`: then the trace ends when nothing is left to follow.
+    pub fn follow(
+        &mut self,
+        mut more: impl FnMut(&mut Self) -> Result<Option<Duration>>,
+    ) -> Result<TraceEnd> {
         let mut looked = Instant::now();
+        let mut pause = more(self)?;
         loop {
             let busy = self.stops()?;
-            let timeout = if busy { Duration::ZERO } else { PAUSE };
+            let timeout = if busy {
+                Duration::ZERO
+            } else {
+                pause.unwrap_or(PAUSE)
+            };
             if self.code.is_some() {
                 // Processes that the command left running do not count.
                 return Ok(TraceEnd::Ended(self.code));
             }
-            if self.threads.is_empty() && !more(self) {
-                return Ok(TraceEnd::Ended(self.code));
+            if self.threads.is_empty() {
+                (pause, looked) = (more(self)?, Instant::now());
+                if self.threads.is_empty() && pause.is_none() {
+                    return Ok(TraceEnd::Ended(self.code));
+                }
             }
             match self.signal(timeout)? {
                 Some(signal) if signal != Signal::SIGCHLD as i32 => {
@@ -170,9 +195,8 @@ impl Follower {
                 }
                 _ => {}
             }
-            if looked.elapsed() >= PAUSE {
-                more(self);
-                looked = Instant::now();
+            if pause.is_some_and(|pause| looked.elapsed() >= pause) {
+                (pause, looked) = (more(self)?, Instant::now());
             }
         }
     }
@@ -221,6 +245,9 @@ impl Follower {
     fn event(&mut self, thread: Pid, event: i32) {
         // A new thread's own first stop can come before or after this event.
         self.threads.entry(thread).or_default();
+        if event == libc::PTRACE_EVENT_EXEC {
+            self.held = None;
+        }
         let Some(other) = message(thread) else {
             return;
         };
@@ -292,15 +319,24 @@ impl Follower {
     }
 
     fn failed(&mut self, thread: Pid, call: &PathCall, errno: i32) {
-        if lookup::is_inside(thread, self.root)
-            && let Some(lookup) = lookup::failed(thread, call, errno)
-        {
-            let program = || (tracee::name(thread), tracee::user(thread));
-            self.result.misses.add(lookup, thread.as_raw(), program);
+        if !lookup::is_inside(thread, self.root) {
+            return;
         }
+        let Some(mut lookup) = lookup::failed(thread, call, errno) else {
+            return;
+        };
+        if tracee::is_managers(thread) {
+            if call.kind.name != "exec" && !self.programs.contains(lookup.path.as_path()) {
+                return;
+            }
+            lookup.call = "exec";
+        }
+        let program = || (tracee::name(thread), tracee::user(thread));
+        self.result.misses.add(lookup, thread.as_raw(), program);
     }
 
     fn ended(&mut self, thread: Pid, status: i32) {
+        self.held = None;
         self.threads.remove(&thread);
         if self.command == Some(thread) {
             let code = if libc::WIFEXITED(status) {

@@ -19,6 +19,6 @@ mod tracee;
 
 pub(crate) use advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise};
 pub(crate) use attach::attach;
-pub(crate) use follow::{Follower, TraceEnd, TraceResult};
+pub(crate) use follow::{Follower, PAUSE, TraceEnd, TraceResult};
 pub(crate) use miss::Miss;
 pub(crate) use on_host::{MissOnHost, look};

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::Error;
-use crate::observe::Process;
+use crate::observe::{self, Process};
 use crate::sys::proc;
 
 /// The threads that the process has now.
@@ -43,6 +43,11 @@ pub(super) fn has_ended(thread: Pid) -> bool {
             .is_none_or(|state| state.starts_with(['Z', 'X'])),
         None => true,
     }
+}
+
+/// Whether the thread still runs systemd's own program, not yet that of a service.
+pub(super) fn is_managers(thread: Pid) -> bool {
+    u32::try_from(thread.as_raw()).is_ok_and(observe::is_managers)
 }
 
 /// The program's name, as `ps` shows it.

@@ -1,7 +1,7 @@
 //! What `doctor` reports on the machine, without a site.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub(super) struct MachineReport<'c> {
     pub unserved: Vec<UnservedPool>,
     /// What the mounts of sites in the host's table cost.
     pub cost: Option<String>,
+    /// The units that may wait at their start, because a trace was killed, each with the drop-in.
+    pub waiting: Vec<(String, PathBuf)>,
 }
 
 /// A pool of PHP-FPM whose chroot is not the root of a site.
@@ -55,6 +57,15 @@ impl MachineReport<'_> {
         };
         if let Some(cost) = &self.cost {
             let _ = writeln!(text, "{cost}");
+        }
+        for (unit, drop_in) in &self.waiting {
+            let files = drop_in.with_extension("*");
+            let _ = writeln!(
+                text,
+                "{unit} may wait at its start, because `mountjail trace --start` was killed: \
+                 `rm {} && systemctl daemon-reload && systemctl restart {unit}`",
+                files.display()
+            );
         }
         for UnservedPool { pool, root } in &self.unserved {
             let _ = writeln!(
@@ -95,6 +106,7 @@ impl MachineReport<'_> {
             "config_dir": self.config,
             "sites": self.sites.as_ref().ok(),
             "pools_without_site": self.unserved,
+            "waiting_units": self.waiting.iter().map(|(unit, _)| unit).collect::<Vec<_>>(),
         });
         format!("{object:#}\n")
     }

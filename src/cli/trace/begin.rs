@@ -65,17 +65,14 @@ pub(super) fn unit(
     unit: &str,
 ) -> Result<()> {
     let name = full_name(unit);
-    let (processes, units) = (observe::of_unit(&name), Units::read());
+    let processes = observe::of_unit(&name);
     if processes.is_empty() {
-        let none = format!("no process of {name} is running");
-        return Err(match units.nearest(&name) {
-            _ if units.has(&name) => {
-                Error::failed(none).hint(format!("start it: `systemctl start {name}`"))
-            }
-            Some(near) => Error::usage(format!("there is no unit {name}"))
-                .hint(format!("did you mean {near}?")),
-            None => Error::usage(format!("there is no unit {name}")).hint("`systemctl` lists them"),
-        });
+        refuse_unknown(&name)?;
+        let none = Error::failed(format!("no process of {name} is running"));
+        return Err(none.hint(format!(
+            "mountjail trace {} --start {name}: follows it from its start",
+            desired.site
+        )));
     }
     let root = root_id(&desired.root)?;
     for process in &processes {
@@ -90,6 +87,19 @@ pub(super) fn unit(
         ));
     }
     Ok(())
+}
+
+/// Refuses a unit that the host does not have.
+pub(super) fn refuse_unknown(name: &str) -> Result<()> {
+    let units = Units::read();
+    if units.has(name) {
+        return Ok(());
+    }
+    let unknown = Error::usage(format!("there is no unit {name}"));
+    Err(match units.nearest(name) {
+        Some(near) => unknown.hint(format!("did you mean {near}?")),
+        None => unknown.hint("`systemctl` lists them"),
+    })
 }
 
 /// The processes of `unit` that the followed ones did not start, as after a restart. `seen` are
@@ -115,7 +125,7 @@ pub(super) fn newcomers(
 }
 
 /// Follows a process that the administrator did not name: it may end at any moment.
-fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
+pub(super) fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
     match attach(follower, process.pid) {
         Err(_) if process.pid == std::process::id() => Ok(()), // run from the unit itself
         Err(_) if Process::of(process.pid).is_none() => Ok(()),
@@ -123,12 +133,12 @@ fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
     }
 }
 
-fn is_followed(follower: &Follower, process: &Process) -> bool {
+pub(super) fn is_followed(follower: &Follower, process: &Process) -> bool {
     i32::try_from(process.pid).is_ok_and(|pid| follower.follows(Pid::from_raw(pid)))
 }
 
 /// As systemctl(1) takes a name: `php8.2-fpm` is a service.
-fn full_name(unit: &str) -> String {
+pub(super) fn full_name(unit: &str) -> String {
     let suffixes = [".service", ".scope"];
     if suffixes.iter().any(|suffix| unit.ends_with(suffix)) {
         unit.to_owned()

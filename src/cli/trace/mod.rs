@@ -2,13 +2,16 @@
 
 mod begin;
 mod report;
+mod start;
 mod write;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::report::TraceReport;
+use self::start::FollowedStart;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
@@ -17,7 +20,7 @@ use super::jail_command::{self, JailCommand};
 use super::up::UpArgs;
 use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
+use crate::base::{HostPath, JailPath, SiteName};
 use crate::manifest::{self, Origin, Presets, SourceFile};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
@@ -28,23 +31,28 @@ use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Site, SiteError, select};
 use crate::trace::{
-    Advice, AdviceContext, AdvisedLine, Follower, Miss, MissOnHost, PresetContents, TraceEnd,
-    TraceResult, advise, look,
+    Advice, AdviceContext, AdvisedLine, Follower, Miss, MissOnHost, PAUSE, PresetContents,
+    TraceEnd, TraceResult, advise, look,
 };
 use crate::{Error, Result};
 
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
-/// It runs a command inside as `exec` does, or attaches to a running process, and follows every
-/// process that starts from there. It reports the paths that were missing although the host has
+/// It runs a command inside as `exec` does, or attaches to a running process, or has systemd start
+/// a unit, and follows every process that starts from there. What counts are look-ups of processes
+/// in the root, from their chroot(2) or the unit's RootDirectory= on. It reports the paths that were missing although the host has
 /// them, grouped by the line of the manifest that would bring them, the most useful line first.
 /// Some paths are shown but not advised, because a program inside can look up whatever it likes:
 /// files that not everybody on the host may read, or that users other than root can change;
 /// sockets, and all else on /run, unless a preset brings them.
 ///
+/// --start restarts a unit that runs. Until the unit is followed, its processes wait for their
+/// standard input, which a drop-in in /run/systemd/system makes a FIFO. The drop-in is taken away as
+/// soon as the unit has started or failed, also if this command is killed; the unit then runs on.
+///
 /// Only the report goes to standard output; what the command prints goes to standard error. The
 /// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
-/// after a running process was followed. Ctrl-C or SIGTERM ends the trace, and the programs run on;
+/// after a running process was followed, 1 if the unit did not start. Ctrl-C or SIGTERM ends the trace, and the programs run on;
 /// the exit code of a command is then 128 plus the signal's number.
 ///
 /// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
@@ -53,13 +61,15 @@ use crate::{Error, Result};
 /// `io_uring` are not followed.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
+    override_usage = "mountjail trace [OPTIONS] <SITE> \
+                      <-- CMD...|--pid PID|--service UNIT|--start UNIT>",
     after_help = "Examples:\n  \
                   mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  \
                   mountjail trace --service php8.2-fpm site1\n  \
+                  mountjail trace site1 --start named --write --up\n  \
                   timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
 )]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service", "start"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct TraceArgs {
     /// Follow this running process, which must be inside
@@ -68,6 +78,9 @@ pub(super) struct TraceArgs {
     /// Follow this systemd unit's processes inside, also those that start later
     #[arg(long, value_name = "UNIT")]
     service: Option<String>,
+    /// Have systemd start this unit, or restart it, and follow it from its first program on
+    #[arg(long, value_name = "UNIT")]
+    start: Option<String>,
     /// Run the command as this user of the host, by name or id [default: as `exec`]
     #[arg(short, long, value_name = "USER", requires = "command", add = complete::user())]
     user: Option<String>,
@@ -98,11 +111,26 @@ struct TraceStart {
     root: HostPath,
     /// How the command is run, if there is one.
     command: Option<JailCommand>,
+    /// The programs of the unit that is to be started.
+    programs: BTreeSet<PathBuf>,
+}
+
+/// What following came to.
+struct Followed {
+    end: TraceEnd,
+    result: TraceResult,
+    /// Why the unit did not start.
+    failure: Option<Error>,
 }
 
 impl TraceArgs {
     pub(super) fn site(&self) -> &str {
         &self.site
+    }
+
+    /// Whether it starts a service, which then gets a mount namespace of its own.
+    pub(super) fn starts_service(&self) -> bool {
+        self.start.is_some()
     }
 
     /// Looks and reports in workers, which can be given up, and follows in this process. Returns
@@ -116,7 +144,11 @@ impl TraceArgs {
             WorkerEnd::Exit(code) => return code,
             WorkerEnd::HandOver(start) => start,
         };
-        let (end, followed) = match trace.follow(&start, out) {
+        let Followed {
+            end,
+            result,
+            failure,
+        } = match trace.follow(&start, out) {
             Ok(followed) => followed,
             Err(error) => return out.failure(&error.into()),
         };
@@ -124,16 +156,20 @@ impl TraceArgs {
         let code = run_in_worker(out, global.limit(), move || {
             reports.report_and_up(
                 settings.context(Trust::new(Effect::Acts), out)?,
-                followed,
+                result,
                 end,
             )
         });
+        if let Some(failure) = failure {
+            out.error(&failure);
+            return worst([code, failure.exit_code()]);
+        }
         if code != 0 {
             return code;
         }
         match end {
             TraceEnd::Ended(code) => code.unwrap_or(0),
-            TraceEnd::Signal(signal) if trace.pid.is_none() && trace.service.is_none() => {
+            TraceEnd::Signal(signal) if !trace.command.is_empty() => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }
             TraceEnd::Signal(_) => 0,
@@ -144,6 +180,9 @@ impl TraceArgs {
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
         jail_command::prepare()?;
+        if let Some(unit) = &self.start {
+            start::check(unit, site.name.as_str())?;
+        }
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let jail = match jail_command::look(&pipeline, &site) {
             Ok(jail) => jail,
@@ -163,35 +202,61 @@ impl TraceArgs {
         if is_down {
             context.out.warn(down);
         }
+        let programs = self.start.as_deref().map(start::programs);
         let start = TraceStart {
             site: site.name,
             root: jail.desired.root,
             command,
+            programs: programs.unwrap_or_default(),
         };
         worker::hand_over(&serde_json::to_vec(&start)?);
         Ok(0)
     }
 
-    fn follow(&self, start: &[u8], out: &Out) -> Result<(TraceEnd, TraceResult)> {
+    fn follow(&self, start: &[u8], out: &Out) -> Result<Followed> {
         let start: TraceStart = serde_json::from_slice(start)
             .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
         jail_command::prepare()?;
         let desired = &Desired::nothing(start.site, start.root);
-        let mut follower = Follower::new(root_id(&desired.root)?)?;
-        let end = self
-            .begin(out, desired, start.command, &mut follower)
-            .and_then(|()| {
-                let mut seen = BTreeSet::new();
-                follower.follow(|follower| {
-                    if let Some(unit) = &self.service {
-                        begin::newcomers(out, desired, follower, unit, &mut seen);
-                    }
-                    self.service.is_some()
-                })
-            });
+        let mut follower = Follower::new(root_id(&desired.root)?, start.programs)?;
+        let mut unit = None;
+        let end = match &self.start {
+            Some(name) => FollowedStart::begin(out, desired, name).and_then(|started| {
+                let started = unit.insert(started);
+                follower.follow(|follower| started.look(out, desired, follower))
+            }),
+            None => self
+                .begin(out, desired, start.command, &mut follower)
+                .and_then(|()| self.follow_running(out, desired, &mut follower)),
+        };
+
+        // First: a unit waits for its processes to go on.
         let result = follower.finish();
-        end.and_then(|end| Ok((end, result?)))
-            .map_err(|error| error.context(&desired.site))
+        let failure = unit.and_then(|started| started.finish(desired));
+        let done = end.and_then(|end| Ok((end, result?)));
+        let (end, result) = done.map_err(|error| error.context(&desired.site))?;
+        Ok(Followed {
+            end,
+            result,
+            failure,
+        })
+    }
+
+    /// Follows the command or the processes that were found.
+    fn follow_running(
+        &self,
+        out: &Out,
+        desired: &Desired,
+        follower: &mut Follower,
+    ) -> Result<TraceEnd> {
+        let mut seen = BTreeSet::new();
+        follower.follow(|follower| {
+            let Some(unit) = &self.service else {
+                return Ok(None);
+            };
+            begin::newcomers(out, desired, follower, unit, &mut seen);
+            Ok(Some(PAUSE))
+        })
     }
 
     /// Starts the command, or attaches to running processes.
@@ -257,6 +322,10 @@ impl TraceArgs {
                 Some(there) => found.push(there),
                 None => report.nowhere.push(miss.clone()),
             }
+        }
+        let own_place = JailPath::normal("/proc/self/exe".into());
+        if followed.misses.iter().any(|miss| miss.path == own_place) {
+            report.without_proc.clone_from(&desired.without_proc);
         }
         if !found.is_empty() {
             report.advice = advice(context, resolver, &desired, found);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::render::text;
-use crate::resolve::Desired;
+use crate::resolve::{Desired, WITHOUT_PROC};
 use crate::site::Site;
 use crate::site::context::Context;
 use crate::trace::{Advice, AdvisedLine, Miss, TraceEnd};
@@ -23,6 +23,8 @@ pub(super) struct TraceReport {
     pub advice: Advice,
     /// What the host does not have either.
     pub nowhere: Vec<Miss>,
+    /// Programs that do not start without `/proc`, which was looked for.
+    pub without_proc: Vec<HostPath>,
     /// Programs whose system calls are not understood.
     pub not_understood: BTreeSet<String>,
     /// Look-ups that were too many to keep.
@@ -43,6 +45,7 @@ impl TraceReport {
             },
             advice: Advice::default(),
             nowhere: vec![],
+            without_proc: vec![],
             not_understood: BTreeSet::new(),
             dropped: 0,
             written: false,
@@ -90,7 +93,8 @@ impl TraceReport {
         let Advice {
             lines, not_mounted, ..
         } = &self.advice;
-        if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
+        let is_empty = lines.is_empty() && not_mounted.is_empty() && self.without_proc.is_empty();
+        if is_empty && self.refused(all_misses).next().is_none() {
             match self.code {
                 Some(code) if code != 0 => out.info(format_args!(
                     "the program failed (exit code {code}), but looked up nothing in vain that \
@@ -133,6 +137,13 @@ impl TraceReport {
                 }
             }
         };
+        let programs = self.without_proc.iter();
+        section(
+            "to add by hand: `proc: true`",
+            programs
+                .map(|program| format!("{program} {WITHOUT_PROC}"))
+                .collect(),
+        );
         let not_mounted = format!(
             "in the manifest, but not mounted: `mountjail up {}` brings it",
             self.site
@@ -187,7 +198,7 @@ impl TraceReport {
             "lines": self.advice.lines.iter().map(line).collect::<Vec<_>>(),
             "not_mounted": misses(&self.advice.not_mounted),
             "refused": self.advice.refused.iter().map(refused).collect::<Vec<_>>(),
-            "not_followed": self.not_understood,
+            "not_followed": self.not_understood, "without_proc": self.without_proc,
         });
         if all_misses {
             value["nowhere"] = json!(misses(&self.nowhere));

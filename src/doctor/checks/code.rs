@@ -12,8 +12,8 @@ use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
 use crate::manifest::yaml_scalar;
-use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
+use crate::resolve::{FileKind, WITHOUT_PROC};
 
 /// If this many files of one directory are missing, the directory is advised.
 const MANY: usize = 5;
@@ -27,6 +27,11 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         if problems.iter().all(|problem| &problem.text != text) {
             problems.push(Problem::with(text, remedies(exam, path)));
         }
+    }
+
+    for program in &checked.without_proc {
+        let text = format!("{program} {WITHOUT_PROC}");
+        problems.push(Problem::new(text, exam.proc()));
     }
 
     let counts = match (checked.programs, checked.libraries) {

@@ -33,6 +33,8 @@ pub(in crate::doctor) struct CheckedCode {
     pub libraries: usize,
     /// The files that do not find something, and what.
     pub broken: Vec<(HostPath, String)>,
+    /// Programs that find their libraries by `/proc/self/exe`, which is not there.
+    pub without_proc: Vec<HostPath>,
 }
 
 impl Probe for Libraries {
@@ -41,6 +43,7 @@ impl Probe for Libraries {
     fn run(&self) -> CheckedCode {
         let host = Host::new();
         let loader = Loader::read(&host);
+        let has_proc = Path::new("/proc/self").exists();
         let mut checked = CheckedCode::default();
         for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
@@ -50,6 +53,13 @@ impl Probe for Libraries {
                 Ok(loader) => loader.closure(&path),
                 Err(error) => Err(error.clone()),
             };
+            if let Ok(closure) = &closure
+                && let Some(program) = closure.needs_proc.clone()
+                && !has_proc
+                && !checked.without_proc.contains(&program)
+            {
+                checked.without_proc.push(program);
+            }
             match closure {
                 Ok(closure) if is_program(&closure) => checked.programs += 1,
                 Ok(_) => checked.libraries += 1,
