@@ -10,6 +10,7 @@ use super::finding::Remedy;
 use super::inside::{Denied, DeniedAt, InsideError};
 use crate::base::JailPath;
 use crate::base::quote::shell_word;
+use crate::manifest::yaml_scalar;
 
 impl Exam<'_> {
     /// What ends the user's way to `path`, if rights do.
@@ -30,11 +31,20 @@ impl Exam<'_> {
         format!("{} is {}", self.host_name(&at.path).display(), mode(at))
     }
 
-    /// The command that opens what denies the way.
+    /// What opens the way that rights deny: for the site's own files a command. What the host keeps
+    /// from the user stays private, since others could get at it, too.
     pub(super) fn opened(&self, at: &DeniedAt) -> Remedy {
-        let path = self.host_name(&at.path);
-        let path = shell_word(&path.to_string_lossy()).into_owned();
         let user = &self.site.user.name;
+        let host = self.host_name(&at.path);
+        if self.mount_of(&at.path).is_some() {
+            let inside = yaml_scalar(&at.path.display().to_string());
+            return Remedy::act(format!(
+                "leave {} private, and mount another file or directory there that {user} may \
+                 read: `mounts: [{{ source: PATH, target: {inside} }}]`",
+                host.display()
+            ));
+        }
+        let path = shell_word(&host.to_string_lossy()).into_owned();
         Remedy::act(if at.is_directory {
             format!("chmod o+x {path}")
         } else {

@@ -24,6 +24,17 @@ pub struct Addition {
     pub optional: bool,
     /// Programs and libraries in it may be used; for `mounts` alone.
     pub executable: bool,
+    /// Whose it is; for `directories` alone.
+    pub owner: Option<DirectoryOwner>,
+}
+
+/// The owner and the mode of a directory of the site's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirectoryOwner {
+    /// A login name; `None`: root.
+    pub user: Option<String>,
+    /// The permission bits.
+    pub mode: u32,
 }
 
 /// Why nothing was added.
@@ -52,6 +63,14 @@ impl Addition {
     fn item(&self, quoted: bool) -> String {
         let name = scalar(&self.name, quoted);
         let mark = if quoted { "\"" } else { "" };
+        if let Some(DirectoryOwner { user, mode }) = &self.owner {
+            let user = user.as_ref().map(|user| scalar(user, quoted));
+            let user = user.map(|user| format!(", {mark}user{mark}: {user}"));
+            let user = user.unwrap_or_default();
+            return format!(
+                "{{ {mark}path{mark}: {name}{user}, {mark}mode{mark}: \"{mode:04o}\" }}"
+            );
+        }
         let attributes = [("optional", self.optional), ("executable", self.executable)];
         let attributes: Vec<_> = attributes
             .iter()
@@ -265,7 +284,7 @@ fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotA
     }
     let newline = newline(text);
     let start = if text.ends_with('\n') { "" } else { newline };
-    let lines = if key == "mounts" {
+    let lines = if ["mounts", "directories"].contains(&key) {
         let lines = items
             .iter()
             .map(|item| format!("{indent}  - {}{newline}", item.item(false)));

@@ -25,7 +25,7 @@ mod words;
 pub use crate::base::{BadPath, HostPath, JailPath, SiteName};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub(crate) use edit::yaml_scalar;
-pub use edit::{Addition, CannotAdd, add as add_items};
+pub use edit::{Addition, CannotAdd, DirectoryOwner, add as add_items};
 pub use entries::{
     Access, CodeName, DirectoryRequest, Entry, Manifest, MountRequest, Origin, Pattern, Request,
     Scope, SourceFile, Wanted,

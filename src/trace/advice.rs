@@ -1,5 +1,8 @@
 //! The misses that are on the host → the lines that would bring them. Pure.
 
+mod lines;
+mod merge;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,21 +10,11 @@ use std::path::Path;
 use super::miss::Miss;
 use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
-use crate::manifest::{Addition, Pattern};
+use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, why};
-
-/// If this many files of one directory were missed, the directory or a pattern is advised.
-const MANY: usize = 4;
-
-/// What a preset would bring.
-#[derive(Clone, Debug)]
-pub(crate) struct PresetContents {
-    pub preset: String,
-    /// As if the preset were a whole site.
-    pub desired: Desired,
-    /// The programs that the preset's own lines name, by their real paths on the host.
-    pub programs: BTreeSet<HostPath>,
-}
+use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern};
+pub(crate) use merge::PresetContents;
+use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
 
 /// What the advice depends on besides the misses.
 #[derive(Clone, Debug)]
@@ -68,6 +61,7 @@ pub(crate) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Adv
     merge_presets(&mut lines, context.presets);
     merge_files(&mut lines);
     merge_below(&mut lines);
+    advice.refused.extend(within_mounts(&mut lines));
 
     advice.lines = lines
         .into_iter()
@@ -95,6 +89,13 @@ fn sort_out(
             advice.refused.push((found.miss, why.to_owned()));
         } else if why(context.desired, &found.miss.path).mount.is_some() {
             advice.not_mounted.push(found.miss);
+        } else if let Some(scratch) = &found.scratch {
+            let mut own = context.desired.directories.iter();
+            if own.any(|own| own.path == scratch.path) {
+                advice.not_mounted.push(found.miss);
+            } else {
+                wanted.push(found);
+            }
         } else if let Some(why) = found.refusal {
             advice.refused.push((found.miss, why));
         } else if is_a_daemons(&found, context) {
@@ -107,10 +108,21 @@ fn sort_out(
         }
     }
 
-    // A directory on the way to something comes with it.
+    // A directory on the way to something comes with it, and what was looked for in a directory of
+    // the site's own is the site's to make.
+    let own: Vec<_> = wanted
+        .iter()
+        .filter_map(|found| found.scratch.clone())
+        .collect();
     advice.refused.retain(|(miss, _)| {
         let mut paths = wanted.iter().map(|found| &found.miss.path);
+        let mut own = own.iter().map(|scratch| &scratch.path);
         !paths.any(|path| path.starts_with(&miss.path))
+            && !own.any(|own| own.starts_with(&miss.path) || miss.path.starts_with(own))
+    });
+    wanted.retain(|found| {
+        let mut own = own.iter().map(|scratch| &scratch.path);
+        found.scratch.is_some() || !own.any(|own| own.starts_with(&found.miss.path))
     });
     without_aliases(wanted)
 }
@@ -191,10 +203,6 @@ fn is_a_daemons(found: &MissOnHost, context: &AdviceContext<'_>) -> bool {
     is_kept_by_daemons && !presets.any(|preset| fits(preset, found, &BTreeSet::new()))
 }
 
-fn is_on_run(path: &JailPath) -> bool {
-    path.as_path().starts_with("/run") || path.as_path().starts_with("/var/run")
-}
-
 /// The lines for one path. There are several to give several users a name, and for what belongs to
 /// an interpreter.
 fn additions(
@@ -205,6 +213,9 @@ fn additions(
     if let Some(lines) = lines_of_noexec(found, context) {
         return lines;
     }
+    if let Some(scratch) = &found.scratch {
+        return vec![own_directory(scratch, context.users)];
+    }
     let path = found.miss.path.as_path();
     if path == Path::new("/etc/passwd") || path == Path::new("/etc/group") {
         return user_additions(&found.miss, context.users);
@@ -214,6 +225,9 @@ fn additions(
         .presets
         .iter()
         .filter(|preset| fits(preset, found, presets_by_programs))
+        .filter(|preset| {
+            found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs)
+        })
         .min_by_key(|preset| preset.desired.mounts.len());
     match smallest {
         Some(preset) => vec![addition("presets", preset.preset.clone())],
@@ -221,11 +235,18 @@ fn additions(
         None => {
             let mut lines = vec![];
             for (directory, has_objects) in &found.part_of {
-                lines.extend(lines_of_part(directory, *has_objects));
+                if !is_brought(context, directory) {
+                    lines.extend(lines_of_part(directory, *has_objects));
+                }
             }
             lines
         }
     }
+}
+
+/// Whether the manifest asks for the host's directory already.
+fn is_brought(context: &AdviceContext<'_>, directory: &HostPath) -> bool {
+    JailPath::new(directory.as_path()).is_ok_and(|path| why(context.desired, &path).mount.is_some())
 }
 
 /// The lines that give the users who looked up their own name an account inside.
@@ -268,59 +289,22 @@ fn fits(
     }
 }
 
+/// Whether the site has the programs that the preset is for, or looked for them. Another preset is
+/// more than the directories that are missed.
+fn is_of_site(
+    preset: &PresetContents,
+    context: &AdviceContext<'_>,
+    presets_by_programs: &BTreeSet<String>,
+) -> bool {
+    let mut programs = preset.programs.iter();
+    preset.programs.is_empty()
+        || presets_by_programs.contains(&preset.preset)
+        || programs.any(|program| is_brought(context, program))
+}
+
 /// Whether a line names it; otherwise, only something else needs it.
 fn is_named(mount: &Mount) -> bool {
     mount.reasons.iter().any(|reason| reason.chain.is_empty())
-}
-
-fn addition(key: &'static str, name: String) -> Addition {
-    Addition {
-        key,
-        name,
-        optional: false,
-        executable: false,
-    }
-}
-
-/// The line that brings only this path.
-fn own_line(found: &MissOnHost) -> Addition {
-    let path = &found.miss.path;
-    let below = |base| {
-        let name = path.as_path().strip_prefix(base).ok()?;
-        Some(name.display().to_string())
-    };
-    match found.kind {
-        MissKind::Program => addition("programs", pattern(path.as_path())),
-        MissKind::Library => addition("libraries", pattern(path.as_path())),
-        // Its directory: a bound socket is dead once its daemon restarts.
-        MissKind::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
-        MissKind::Device => match below("/dev") {
-            Some(name) => addition("devices", name),
-            None => addition("mounts", pattern(path.as_path())),
-        },
-        MissKind::Directory | MissKind::Data => match below("/etc") {
-            Some(name) if !name.contains(['*', '?']) => addition("etc", name),
-            _ => mount_of(path),
-        },
-    }
-}
-
-/// The lines that bring a whole directory of a package or an interpreter; for objects in it, also
-/// the libraries that they need.
-fn lines_of_part(directory: &HostPath, has_objects: bool) -> Vec<Addition> {
-    let whole = pattern(directory.as_path());
-    match directory.as_path().strip_prefix("/etc") {
-        Ok(name) if !has_objects => vec![addition("etc", name.display().to_string())],
-        _ if !has_objects => vec![addition("mounts", whole)],
-        _ => {
-            let objects = format!("{whole}/**/*.so");
-            let mount = Addition {
-                executable: true,
-                ..addition("mounts", whole)
-            };
-            vec![mount, addition("libraries", objects)]
-        }
-    }
 }
 
 /// The lines for a file that may not be executed, because its mount is `noexec`; `None`: another
@@ -330,112 +314,6 @@ fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Ve
     let is_shown = found.miss.is_refused && mount.attributes.noexec;
     let is_directory = mount.kind == FileKind::Directory;
     (is_shown && is_directory).then(|| lines_of_part(&mount.source, true))
-}
-
-/// Optional on `/run`: what is there exists only once its daemon has started, which may be after
-/// the site came up.
-fn mount_of(path: &JailPath) -> Addition {
-    Addition {
-        key: "mounts",
-        name: pattern(path.as_path()),
-        optional: is_on_run(path),
-        executable: false,
-    }
-}
-
-/// The path, escaped for a key that takes patterns.
-fn pattern(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_glob = HostPath::new(path).is_ok_and(|path| Pattern::new(path).is_glob());
-    if is_glob {
-        glob::Pattern::escape(&text)
-    } else {
-        text
-    }
-}
-
-/// A preset is not needed if a larger advised preset brings all its paths as well.
-fn merge_presets(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>, presets: &[PresetContents]) {
-    let mut advised: Vec<_> = presets
-        .iter()
-        .filter(|preset| lines.contains_key(&addition("presets", preset.preset.clone())))
-        .collect();
-    advised.sort_by_key(|preset| preset.desired.mounts.len());
-
-    for (nth, small) in advised.iter().enumerate() {
-        let small = addition("presets", small.preset.clone());
-        let Some(found) = lines.get(&small) else {
-            continue;
-        };
-        let brings = |preset: &PresetContents, found: &MissOnHost| {
-            why(&preset.desired, &found.miss.path).mount.is_some()
-        };
-        let mut larger = advised[nth + 1..].iter();
-        let large = larger.find(|preset| found.iter().all(|found| brings(preset, found)));
-        if let Some(large) = large {
-            let large = addition("presets", large.preset.clone());
-            let found = lines.remove(&small).unwrap_or_default();
-            lines.entry(large).or_default().extend(found);
-        }
-    }
-}
-
-/// Many files of one directory become that directory; many of its libraries become a pattern.
-fn merge_files(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
-    let mut by_directory: BTreeMap<Addition, Vec<Addition>> = BTreeMap::new();
-    for (line, found) in lines.iter() {
-        if let [only] = found.as_slice()
-            && let Some(merged) = line_of_directory(line, only)
-        {
-            by_directory.entry(merged).or_default().push(line.clone());
-        }
-    }
-
-    for (merged, files) in by_directory {
-        if files.len() >= MANY {
-            let found: Vec<_> = files.iter().filter_map(|file| lines.remove(file)).collect();
-            let found = found.into_iter().flatten();
-            lines.entry(merged).or_default().extend(found);
-        }
-    }
-}
-
-/// The line that brings the whole directory of a file.
-fn line_of_directory(line: &Addition, found: &MissOnHost) -> Option<Addition> {
-    let path = &found.miss.path;
-    let directory = path.parent().filter(|_| found.whole_directory)?;
-    let directory = pattern(directory.as_path());
-    let is_object = path.as_path().extension().is_some_and(|end| end == "so");
-    match line.key {
-        "mounts" if found.kind == MissKind::Data => Some(addition("mounts", directory)),
-        "libraries" if is_object => Some(addition("libraries", format!("{directory}/*.so"))),
-        _ => None,
-    }
-}
-
-/// What is below an advised directory comes with it.
-fn merge_below(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
-    let mut by_path = BTreeMap::new();
-    for line in lines.keys() {
-        let path = match line.key {
-            "mounts" => JailPath::new(&line.name),
-            "etc" => JailPath::new(format!("/etc/{}", line.name)),
-            _ => continue,
-        };
-        if let Ok(path) = path {
-            by_path.insert(path, line.clone());
-        }
-    }
-
-    for (path, line) in &by_path {
-        let mut ancestors = path.directories_above().into_iter();
-        let above = ancestors.find_map(|above| by_path.get(&above));
-        if let Some(above) = above
-            && let Some(found) = lines.remove(line)
-        {
-            lines.entry(above.clone()).or_default().extend(found);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(crate) struct Miss {
     pub call: &'static str,
     /// Whether each call that looked it up was to write.
     pub writes: bool,
+    /// Whether any of them was.
+    pub is_written: bool,
     /// Whether it is there and could not be executed, as on a mount with `noexec`.
     pub is_refused: bool,
     /// How often it was looked up.
@@ -34,6 +36,7 @@ impl Miss {
             path,
             call: "open",
             writes: false,
+            is_written: false,
             is_refused: false,
             lookups: 0,
             programs: BTreeSet::new(),
@@ -87,6 +90,7 @@ impl Misses {
         });
         miss.lookups += 1;
         miss.writes &= writes;
+        miss.is_written |= writes;
         miss.is_refused |= is_refused;
         if miss.threads.insert(thread) {
             let (program, user) = program();

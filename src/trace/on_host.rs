@@ -9,8 +9,8 @@ use std::path::Path;
 
 use super::miss::Miss;
 use super::packages;
-use crate::base::HostPath;
 use crate::base::quote::shell_word;
+use crate::base::{HostPath, JailPath};
 use crate::resolve::ldso::Code;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
@@ -30,9 +30,27 @@ pub(crate) struct MissOnHost {
     /// The directories of the package or the interpreter that it is a part of, each with whether
     /// there are objects in it.
     pub part_of: Vec<(HostPath, bool)>,
+    /// The directory that it is, or that it is to be made in, if it is one in which programs keep
+    /// what they make for themselves: the site can have one of its own.
+    pub scratch: Option<Scratch>,
     /// Why the jail should not get it just because a program looked for it.
     pub refusal: Option<String>,
 }
+
+/// A directory of the host that programs make files in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scratch {
+    pub path: JailPath,
+    /// The id of its user; `None`: everybody may write to it.
+    pub user: Option<u32>,
+    pub mode: u32,
+}
+
+/// Where programs keep what they can make again.
+const SCRATCH: [&str; 4] = ["/tmp", "/var/tmp", "/var/cache", "/var/log"];
+
+/// What such directories are called in other places.
+const SCRATCH_NAMES: [&str; 4] = ["cache", "sessions", "temp", "tmp"];
 
 /// What a missed path is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +85,7 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
     let whole_directory = path
         .parent()
         .is_some_and(|parent| may_be_given(host, &parent) && is_only_roots(host, &parent));
+    let scratch = scratch(host, &miss.path, miss);
     let is_part = matches!(
         kind,
         MissKind::Data | MissKind::Library | MissKind::Directory
@@ -86,13 +105,14 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
         kind,
         whole_directory,
         part_of: part_of.into_iter().map(with_objects).collect(),
+        scratch,
         refusal,
     })
 }
 
 /// A file that was to be made in a directory which the host has and the jail has not.
 fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
-    let directory = miss.path.parent().filter(|_| miss.writes)?;
+    let directory = miss.path.parent().filter(|_| miss.is_written)?;
     let is_inside = root.inside(&directory).as_path().exists();
     let walk = host.walk(&directory.on_host()).ok()?;
     if is_inside || walk.stat.kind != FileKind::Directory {
@@ -106,10 +126,35 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
         kind: MissKind::Directory,
         whole_directory: false,
         part_of: vec![],
+        scratch: scratch(host, &directory, miss),
         refusal: Some(format!(
             "it was to be made, and its directory {directory} is not inside: \
              `install -d -o {user} {at}` makes one of the site's own"
         )),
+    })
+}
+
+/// The host's directory at `path`, if it is one for what programs make, and the user who looked for
+/// it may write to it.
+fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<Scratch> {
+    let stat = host.walk(&path.on_host()).ok()?.stat;
+    let is_named = SCRATCH_NAMES
+        .iter()
+        .any(|name| path.as_path().ends_with(name));
+    let is_scratch = SCRATCH
+        .iter()
+        .any(|above| path.as_path().starts_with(above))
+        || (is_named && path.as_path().starts_with("/var"));
+    if !is_scratch || stat.kind != FileKind::Directory {
+        return None;
+    }
+
+    let is_everybodys = stat.mode & 0o1002 == 0o1002;
+    let is_users = miss.users.contains(&stat.uid) && stat.uid != 0 && stat.mode & 0o200 != 0;
+    (is_everybodys || is_users).then(|| Scratch {
+        path: path.clone(),
+        user: (!is_everybodys).then_some(stat.uid),
+        mode: stat.mode & 0o7777,
     })
 }
 

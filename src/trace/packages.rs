@@ -1,10 +1,10 @@
 //! The directories that belong together: those where an interpreter looks for what it loads, and
 //! those of one package.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::base::HostPath;
@@ -37,16 +37,25 @@ const SEARCHED: [&[&str]; 5] = [
 ];
 
 /// Where packages have directories of their own.
-const ABOVE_PACKAGES: [&str; 4] = ["/etc", "/usr/lib", "/usr/share", "/var/lib"];
+const ABOVE_PACKAGES: [&str; 4] = ["/etc", "/usr/lib", "/usr/share", STATE];
+
+/// Of these, the one for what programs write.
+const STATE: &str = "/var/lib";
 
 /// What dpkg(1) knows of its packages' files.
 const DPKG: &str = "/var/lib/dpkg/info";
 
+/// Where rpm(8) has its database, in a format of its own.
+const RPM: [&str; 2] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm"];
+
+/// How rpm(8) prints each file with its package.
+const RPM_QUERY: [&str; 3] = ["-qa", "--queryformat", "[%{=NAME}\\t%{FILENAMES}\\n]"];
+
 /// How many files of a directory are looked at for objects.
 const MOST_FILES: usize = 20_000;
 
-/// The whole directories that `path` is a part of, one or all those of its interpreter; none: it
-/// stands alone.
+/// The whole directories that `path` is a part of: those of its interpreter, or those of its
+/// package; none: it stands alone.
 pub(super) fn directories_of(path: &HostPath) -> Vec<HostPath> {
     for group in SEARCHED {
         let Some(own) = group.iter().find_map(|known| below(path, known)) else {
@@ -59,7 +68,7 @@ pub(super) fn directories_of(path: &HostPath) -> Vec<HostPath> {
         }
         return found;
     }
-    of_package(path).into_iter().collect()
+    of_package(path)
 }
 
 /// The beginning of `path` that `pattern` matches.
@@ -81,40 +90,123 @@ fn below(path: &HostPath, pattern: &str) -> Option<HostPath> {
     HostPath::new(begin).ok()
 }
 
-/// The directory of the package that has `path`, if the directory is that package's alone.
-fn of_package(path: &HostPath) -> Option<HostPath> {
-    let above = ABOVE_PACKAGES
-        .iter()
-        .find(|above| path.as_path().starts_with(above))?;
-    let name = path.as_path().strip_prefix(above).ok()?.iter().next()?;
-    let directory = Path::new(above).join(name);
-    let is_of_one = directory != path.as_path() && owners().get(&directory) == Some(&1);
-    is_of_one.then(|| HostPath::new(directory).ok()).flatten()
+/// The directories of the package that has `path`, if the one that `path` is in is that package's
+/// alone.
+fn of_package(path: &HostPath) -> Vec<HostPath> {
+    let owned = owned();
+    let Some(own) = top(path.as_path()).filter(|own| owned.is_of_one(own)) else {
+        return vec![];
+    };
+    let parts = owned.parts(&own, |state, others| leads_to(state, others));
+    let parts = parts.into_iter().filter(|part| part.is_dir());
+    parts.filter_map(|part| HostPath::new(part).ok()).collect()
 }
 
-/// How many packages have each directory right below [`ABOVE_PACKAGES`].
-fn owners() -> &'static HashMap<PathBuf, usize> {
-    static OWNERS: OnceLock<HashMap<PathBuf, usize>> = OnceLock::new();
-    OWNERS.get_or_init(|| {
-        let mut owners = HashMap::new();
-        for entry in fs::read_dir(DPKG).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|end| end == "list") {
-                count(&entry.path(), &mut owners);
+/// The directory of a package that `path` is below.
+fn top(path: &Path) -> Option<PathBuf> {
+    let above = ABOVE_PACKAGES
+        .iter()
+        .find(|above| path.starts_with(above))?;
+    let mut names = path.strip_prefix(above).ok()?.iter();
+    let name = names.next()?;
+    names.next()?;
+    Some(Path::new(above).join(name))
+}
+
+/// Whether a link in `directory` leads to one of `others`: then the directory is one view of the
+/// program, not only what it writes.
+fn leads_to(directory: &Path, others: &[PathBuf]) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut ends = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    ends.any(|end| others.iter().any(|other| end.starts_with(other)))
+}
+
+/// Which packages have files in the directories right below [`ABOVE_PACKAGES`].
+#[derive(Debug, Default)]
+struct Owned(BTreeMap<PathBuf, BTreeSet<String>>);
+
+impl Owned {
+    fn add(&mut self, package: &str, path: &str) {
+        if let Some(directory) = top(Path::new(path)) {
+            let owners = self.0.entry(directory).or_default();
+            if !owners.contains(package) {
+                owners.insert(package.to_owned());
             }
         }
-        owners
+    }
+
+    /// Whether one package has the directory, or several that are named after it, such as
+    /// `mediawiki` and `mediawiki-classes`.
+    fn is_of_one(&self, directory: &Path) -> bool {
+        let name = directory.file_name().and_then(|name| name.to_str());
+        let (Some(owners), Some(name)) = (self.0.get(directory), name) else {
+            return false;
+        };
+        let is_named = |owner: &String| {
+            let rest = owner.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        owners.len() == 1 || owners.iter().all(is_named)
+    }
+
+    /// `own` and the other directories of the same packages alone. `is_view`: whether one in
+    /// [`STATE`] leads to others, and so belongs to them.
+    fn parts(&self, own: &Path, is_view: impl Fn(&Path, &[PathBuf]) -> bool) -> Vec<PathBuf> {
+        let Some(packages) = self.0.get(own) else {
+            return vec![];
+        };
+        let (mut parts, mut states) = (vec![own.to_owned()], vec![]);
+        for (directory, owners) in &self.0 {
+            if directory == own || !owners.is_subset(packages) || !self.is_of_one(directory) {
+                continue;
+            }
+            if directory.starts_with(STATE) {
+                states.push(directory.clone());
+            } else {
+                parts.push(directory.clone());
+            }
+        }
+        states.retain(|state| is_view(state, &parts));
+        parts.extend(states);
+        parts
+    }
+}
+
+fn owned() -> &'static Owned {
+    static OWNED: OnceLock<Owned> = OnceLock::new();
+    OWNED.get_or_init(|| {
+        let mut owned = Owned::default();
+        read_dpkg(&mut owned);
+        read_rpm(&mut owned);
+        owned
     })
 }
 
-fn count(list: &Path, owners: &mut HashMap<PathBuf, usize>) {
-    let Ok(file) = fs::File::open(list) else {
+/// The lists of dpkg(1): `NAME.list` or `NAME:ARCHITECTURE.list`.
+fn read_dpkg(owned: &mut Owned) {
+    for entry in fs::read_dir(DPKG).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let package = name.strip_suffix(".list");
+        let package = package.map(|name| name.split(':').next().unwrap_or(name));
+        if let (Some(package), Ok(list)) = (package, fs::read_to_string(entry.path())) {
+            list.lines().for_each(|path| owned.add(package, path));
+        }
+    }
+}
+
+/// What rpm(8) says, on a host that has its database. Without an answer, nothing is known.
+fn read_rpm(owned: &mut Owned) {
+    if !RPM.iter().any(|database| Path::new(database).is_dir()) {
         return;
-    };
-    for line in BufReader::new(file).lines().map_while(Result::ok) {
-        let path = Path::new(&line);
-        let above = path.parent().and_then(Path::to_str);
-        if above.is_some_and(|above| ABOVE_PACKAGES.contains(&above)) {
-            *owners.entry(path.to_owned()).or_default() += 1;
+    }
+    let answer = Command::new("rpm")
+        .args(RPM_QUERY)
+        .stdin(Stdio::null())
+        .output();
+    let Ok(answer) = answer else { return };
+    for line in String::from_utf8_lossy(&answer.stdout).lines() {
+        if let Some((package, path)) = line.split_once('\t') {
+            owned.add(package, path);
         }
     }
 }
@@ -177,6 +269,52 @@ mod tests {
         }
         for path in ["/usr/share", "/usr/share/phpmyadmin/x", "/usr/lib/php/x.so"] {
             assert_eq!(of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_package_has_directories_of_its_own() {
+        let mut owned = Owned::default();
+        for (package, path) in [
+            ("mail", "/usr/share/mail/index.php"),
+            ("mail", "/etc/mail/config.php"),
+            ("mail", "/var/lib/mail/temp"),
+            ("mail", "/usr/share/doc/mail"),
+            ("mail-data", "/usr/share/mail/data"),
+            ("mail", "/etc/cron.d/mail"),
+            ("other", "/etc/cron.d/other"),
+            ("other", "/usr/share/doc/other"),
+            ("mailer", "/etc/mail/mailer.conf"),
+            ("wiki", "/usr/share/wiki/a/b"),
+            ("wiki", "/var/lib/wiki/a"),
+            ("wiki", "/usr/share"),
+            ("wiki", "/etc/wiki.conf"),
+        ] {
+            owned.add(package, path);
+        }
+        let parts = |own: &str, is_view: bool| -> Vec<String> {
+            let own = Path::new(own);
+            let parts = if owned.is_of_one(own) {
+                owned.parts(own, |_, _| is_view)
+            } else {
+                vec![]
+            };
+            parts
+                .iter()
+                .map(|part| part.display().to_string())
+                .collect()
+        };
+        assert_eq!(
+            parts("/usr/share/mail", true),
+            ["/usr/share/mail", "/var/lib/mail"]
+        );
+        assert_eq!(parts("/usr/share/mail", false), ["/usr/share/mail"]);
+        assert_eq!(
+            parts("/var/lib/wiki", false),
+            ["/var/lib/wiki", "/usr/share/wiki"]
+        );
+        for others in ["/etc/mail", "/etc/cron.d", "/usr/share/doc", "/etc/none"] {
+            assert_eq!(parts(others, true), Vec::<String>::new(), "{others}");
         }
     }
 }

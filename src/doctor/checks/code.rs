@@ -88,7 +88,8 @@ pub(super) fn remedies(exam: &Exam<'_>, path: &HostPath) -> Vec<Remedy> {
         let copy = shell_word(&format!("{}{path}", exam.site.desired.root)).into_owned();
         return vec![
             Remedy::act(format!(
-                "rm {copy}: it is a copy, and this line brings the host's own"
+                "mv {copy} {copy}.old: the host has the file, too, and this line brings the \
+                 host's own"
             )),
             own_line(path),
         ];

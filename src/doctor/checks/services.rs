@@ -208,32 +208,50 @@ fn is_sshd(unit: &str) -> bool {
 
 /// sshd(8) enters no root that somebody else than root could change, nor one in such a directory.
 fn refused_by_sshd(exam: &Exam<'_>) -> Vec<Problem> {
+    let root = &exam.site.desired.root;
     let mut problems = vec![];
-    let mut at = Some(exam.site.desired.root.clone());
+    let mut at = Some(root.clone());
     while let Some(directory) = at {
-        let shown = shell_word(&directory.to_string()).into_owned();
         if let Ok(found) = fs::metadata(&directory) {
-            let mode = found.mode() & 0o7777;
-            if found.uid() != 0 {
-                let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
-                let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
-                problems.push(Problem::new(
-                    format!("{directory} is {owner}'s: sshd refuses such a ChrootDirectory"),
-                    Remedy::act(format!("chown root {shown}")),
-                ));
-            }
-            if mode & 0o022 != 0 {
-                let text = format!(
-                    "{directory} is of mode {mode:04o}: sshd refuses a ChrootDirectory that others \
-                     can write to"
-                );
-                problems.push(Problem::new(
-                    text,
-                    Remedy::act(format!("chmod go-w {shown}")),
-                ));
-            }
+            // What is above the root is not the site's, and others may rely on it.
+            let remedy = |command: &str| {
+                Remedy::act(if directory == *root {
+                    format!("{command} {}", shell_word(&directory.to_string()))
+                } else {
+                    format!(
+                        "move the site to where only root can change the way, such as \
+                         `root: /srv/{}`",
+                        exam.site.desired.site
+                    )
+                })
+            };
+            problems.extend(refused_directory(&directory, &found, remedy));
         }
         at = HostPath::parent(&directory);
+    }
+    problems
+}
+
+/// Why sshd(8) does not take `directory`. `remedy`: with a command, for the root itself.
+fn refused_directory(
+    directory: &HostPath,
+    found: &fs::Metadata,
+    remedy: impl Fn(&str) -> Remedy,
+) -> Vec<Problem> {
+    let mut problems = vec![];
+    if found.uid() != 0 {
+        let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
+        let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
+        let text = format!("{directory} is {owner}'s: sshd refuses such a ChrootDirectory");
+        problems.push(Problem::new(text, remedy("chown root")));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        let text = format!(
+            "{directory} is of mode {mode:04o}: sshd refuses a ChrootDirectory that others can \
+             write to"
+        );
+        problems.push(Problem::new(text, remedy("chmod go-w")));
     }
     problems
 }

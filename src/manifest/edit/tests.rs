@@ -8,6 +8,7 @@ fn addition(key: &'static str, name: &str) -> Addition {
         name: name.to_owned(),
         optional: false,
         executable: false,
+        owner: None,
     }
 }
 
@@ -17,7 +18,33 @@ fn socket() -> Addition {
         name: "/run/app".to_owned(),
         optional: true,
         executable: false,
+        owner: None,
     }
+}
+
+#[test]
+fn a_directory_has_an_owner_and_a_mode() {
+    let of = |name: &str, user: Option<&str>, mode| Addition {
+        owner: Some(DirectoryOwner {
+            user: user.map(ToOwned::to_owned),
+            mode,
+        }),
+        ..addition("directories", name)
+    };
+    check(
+        "root: /s\n",
+        &[
+            of("/tmp", None, 0o1777),
+            of("/var/cache/a", Some("www-data"), 0o750),
+        ],
+        "root: /s\ndirectories:\n  - { path: /tmp, mode: \"1777\" }\n  \
+         - { path: /var/cache/a, user: www-data, mode: \"0750\" }\n",
+    );
+    check(
+        "{\"root\": \"/s\"}",
+        &[of("/tmp", None, 0o1777)],
+        "{\"root\": \"/s\", \"directories\": [{ \"path\": \"/tmp\", \"mode\": \"1777\" }]}",
+    );
 }
 
 #[track_caller]
@@ -295,6 +322,7 @@ fn additions() -> impl Strategy<Value = Vec<Addition>> {
             name,
             optional: key == "mounts",
             executable: false,
+            owner: None,
         }
     });
     let usable = |addition: &Addition| meaning(addition, None).is_ok();

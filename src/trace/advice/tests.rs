@@ -21,6 +21,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         lookups: 1,
         programs: BTreeSet::from(["php".to_owned()]),
         users: BTreeSet::from([33]),
+        is_written: false,
         is_refused: false,
         threads: BTreeSet::new(),
     };
@@ -30,6 +31,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         kind,
         whole_directory: true,
         part_of: vec![],
+        scratch: None,
         refusal: None,
     }
 }
