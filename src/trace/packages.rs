@@ -149,7 +149,7 @@ impl Owned {
         owners.len() == 1 || owners.iter().all(is_named)
     }
 
-    /// `own` and the other directories of the same packages alone. `is_view`: whether one in
+    /// `own` and its namesakes of the same packages alone. `is_view`: whether one in
     /// [`STATE`] leads to others, and so belongs to them.
     fn parts(&self, own: &Path, is_view: impl Fn(&Path, &[PathBuf]) -> bool) -> Vec<PathBuf> {
         let Some(packages) = self.0.get(own) else {
@@ -157,7 +157,8 @@ impl Owned {
         };
         let (mut parts, mut states) = (vec![own.to_owned()], vec![]);
         for (directory, owners) in &self.0 {
-            if directory == own || !owners.is_subset(packages) || !self.is_of_one(directory) {
+            let is_namesake = directory != own && directory.file_name() == own.file_name();
+            if !is_namesake || !owners.is_subset(packages) || !self.is_of_one(directory) {
                 continue;
             }
             if directory.starts_with(STATE) {
@@ -279,6 +280,7 @@ mod tests {
             ("mail", "/usr/share/mail/index.php"),
             ("mail", "/etc/mail/config.php"),
             ("mail", "/var/lib/mail/temp"),
+            ("mail", "/usr/share/icons/mail.png"),
             ("mail", "/usr/share/doc/mail"),
             ("mail-data", "/usr/share/mail/data"),
             ("mail", "/etc/cron.d/mail"),

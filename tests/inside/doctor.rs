@@ -502,7 +502,7 @@ fn missing_library() {
         Ran::of(patch.args(["-i", &script]).arg(&copy)).exits(0);
     });
     let ran = site.doctor(&[]).exits(3);
-    ran.prints("it is a copy, and this line brings the host's own")
+    ran.prints(".old: the host has the file, too, and this line brings the host's own")
         .prints("programs: [/usr/bin/msmtp]");
     site.while_down(|| fs::remove_file(&copy).unwrap());
     site.is_well(&[]);
@@ -578,7 +578,9 @@ fn no_sendmail() {
     );
     assert_eq!(mail(&site)["detail"], "/usr/sbin/sendmail would send");
     fs::set_permissions("/etc/msmtprc", fs::Permissions::from_mode(0o600)).unwrap();
-    let detail = site.fails("mail", "setfacl -m u:www-data:r /etc/msmtprc");
+    let remedy = "leave /etc/msmtprc private, and mount another file or directory there that \
+                  www-data may read: `mounts: [{ source: PATH, target: /etc/msmtprc }]`";
+    let detail = site.fails("mail", remedy);
     assert!(
         detail.ends_with("; /etc/msmtprc is of mode 0600, root:root"),
         "{detail}"

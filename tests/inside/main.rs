@@ -10,6 +10,7 @@ mod doctor;
 mod exec;
 mod php_fpm;
 mod trace;
+mod units;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             ("exec", exec::all()),
             ("php_fpm", php_fpm::all()),
             ("trace", trace::all()),
+            ("units", units::all()),
         ],
     )
 }

@@ -153,10 +153,11 @@ fn in_root_directory(exam: &Exam<'_>, unit: &UnitFile) -> Vec<Problem> {
                 path.display()
             );
             let there = format!("{}{}", exam.site.desired.root, path.display());
-            problems.push(Problem::new(
-                text,
-                Remedy::act(format!("install -d {}", shell_word(&there))),
-            ));
+            let remedy = match exam.denied(path) {
+                Some(at) => exam.opened(&at),
+                None => Remedy::act(format!("install -d {}", shell_word(&there))),
+            };
+            problems.push(Problem::new(text, remedy));
         }
     }
     problems

@@ -4,6 +4,7 @@ use super::*;
 use crate::base::{MountAttributes, SiteName};
 use crate::manifest::{Origin, SourceFile};
 use crate::resolve::{Cause, Reason};
+use crate::trace::on_host::Scratch;
 
 fn jail(path: &str) -> JailPath {
     JailPath::new(path).unwrap()
@@ -432,4 +433,50 @@ fn the_most_useful_is_first() {
         ]
     );
     assert_eq!(pattern(Path::new("/a")), "/a");
+}
+
+#[test]
+fn a_site_has_its_own_directories_for_what_programs_make() {
+    let scratch = |path: &str, user| {
+        let mut found = found(path, MissKind::Directory);
+        found.refusal = Some("users other than root can change it".to_owned());
+        found.scratch = Some(Scratch {
+            path: jail(path),
+            user,
+            mode: 0o750,
+        });
+        found
+    };
+    let mut file = found("/var/cache/wiki/a.cdb", MissKind::Data);
+    file.refusal = Some("users other than root can change it".to_owned());
+    let above = found("/var/cache", MissKind::Directory);
+    let mut data = found("/var/lib/mail/index.php", MissKind::Data);
+    data.part_of = vec![(host("/var/lib/mail"), false)];
+    let advice = advice(vec![
+        scratch("/var/cache/wiki", Some(33)),
+        file,
+        above,
+        scratch("/var/lib/mail/temp", None),
+        data,
+    ]);
+    let mut lines: Vec<_> = advice
+        .lines
+        .iter()
+        .map(|line| line.addition.to_string())
+        .collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "directories: [{ path: /var/cache/wiki, user: www-data, mode: \"0750\" }]",
+            "mounts: [/var/lib/mail]",
+        ]
+    );
+    let refused: Vec<_> = advice
+        .refused
+        .iter()
+        .map(|(miss, why)| (&miss.path, &**why))
+        .collect();
+    let why = "it would be in /var/lib/mail, which is mounted read-only";
+    assert_eq!(refused, [(&jail("/var/lib/mail/temp"), why)]);
 }

@@ -5,11 +5,14 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use serde_json::Value;
+
 use super::{has, refused, site};
-use crate::support::Sandbox;
+use crate::support::{Ran, Sandbox};
 
 /// Runs the command, adds what `trace` advises, and again; then it must work.
 #[track_caller]
@@ -73,6 +76,97 @@ pub fn noexec() {
     let line = "mounts: [{ source: /usr/lib/python3.11, executable: true }]";
     has(&report, line);
     works_after_two_rounds(&sandbox, &command, "mapped");
+
+    // The same for a program that is to be executed.
+    let tools = Sandbox::new();
+    let tool = tools.directory("tools").join("tool");
+    tools.program(&tool, "#!/bin/busybox sh\necho executed\n");
+    let directory = tools.path("tools").display().to_string();
+    let (sandbox, _) = site(&format!(
+        "programs: [/bin/busybox]\nmounts: [{directory}]\n"
+    ));
+    let traced = ["trace", "s", "--json", "--", tool.to_str().unwrap()];
+    let report = sandbox.run(&traced).exits(126).json();
+    has(
+        &report,
+        &format!("mounts: [{{ source: {directory}, executable: true }}]"),
+    );
+}
+
+/// The loader learns from `/proc/self/exe` where a program is.
+pub fn without_proc() {
+    let vendor = Sandbox::new();
+    let bin = vendor.directory("vendor/bin");
+    let lib = vendor.directory("vendor/lib");
+    let source = vendor.file("l.c", "int answer(void) { return 42; }\n");
+    let main = "int answer(void);\nint main(void) { return answer() - 42; }\n";
+    let main = vendor.file("m.c", main);
+    let library = lib.join("libanswer.so");
+    let program = bin.join("program");
+    let gcc = |arguments: &[&str]| Ran::of(Command::new("gcc").args(arguments)).exits(0);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    gcc(&[
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libanswer.so",
+        "-o",
+        &text(&library),
+        &text(&source),
+    ]);
+    let rpath = "-Wl,-rpath,$ORIGIN/../lib";
+    gcc(&["-o", &text(&program), &text(&main), &text(&library), rpath]);
+
+    let (sandbox, root) = site(&format!("programs: [{}]\n", program.display()));
+    let command = ["s", "--", program.to_str().unwrap()];
+    let trace = |options: &[&str]| sandbox.run(&[&["trace"], options, &command].concat());
+    let traced = trace(&["--json"]).exits(127);
+    assert_eq!(traced.json()["without_proc"], serde_json::json!([program]));
+    trace(&[])
+        .prints("# to add by hand: `proc: true`:\n")
+        .prints(" finds its libraries by $ORIGIN, which the loader learns from /proc/self/exe");
+    let doctor = || {
+        sandbox
+            .run(&["doctor", "--json", "--timeout", "60", "s"])
+            .json()
+    };
+    let libraries = |report: &Value| {
+        let checks = report["sites"][0]["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["check"] == "libraries");
+        check.unwrap().clone()
+    };
+    let check = libraries(&doctor());
+    assert_eq!(check["verdict"], "failed");
+    assert_eq!(check["remedy"], serde_json::json!(["proc: true"]));
+
+    let text = format!(
+        "root: {}\nprograms: [{}]\nproc: true\n",
+        root.display(),
+        program.display()
+    );
+    sandbox.manifest("s", text);
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(
+        trace(&["--json"]).exits(0).json()["without_proc"],
+        serde_json::json!([])
+    );
+    assert_eq!(libraries(&doctor())["verdict"], "ok");
+}
+
+/// A directory that everybody may write to is not bound, but made.
+pub fn scratch() {
+    let (sandbox, root) = site("programs: [/bin/busybox]\nusers: [www-data]\n");
+    let script = "echo 1 >/tmp/a && busybox mkdir /var/tmp/b && busybox ls /var/tmp";
+    let command = ["busybox", "sh", "-c", script];
+    let traced = ["trace", "s", "--json", "--user", "www-data", "--"];
+    let report = sandbox.run(&[&traced[..], &command].concat()).json();
+    has(&report, "directories: [{ path: /tmp, mode: \"1777\" }]");
+    works_after_two_rounds(&sandbox, &command, "b\n");
+    let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode();
+    assert_eq!(
+        (mode("tmp") & 0o7777, mode("var/tmp") & 0o7777),
+        (0o1777, 0o1777)
+    );
+    assert!(!Path::new("/var/tmp/b").exists(), "it is the site's own");
 }
 
 /// A state directory that the host has; and a file made after it was looked up.

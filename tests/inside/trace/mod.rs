@@ -75,12 +75,21 @@ pub fn all() -> Vec<Trial> {
         ("links that lead out are followed", hunt::links_out),
         ("a failing program is never well", hunt::fails_by_itself),
         (
+            "programs that need /proc are named with its line",
+            hunt::without_proc,
+        ),
+        (
+            "directories for what programs make become the site's own",
+            hunt::scratch,
+        ),
+        (
             "mode, owner and comments of the manifest stay",
             writes::kept,
         ),
     ]);
     // Each with a `/run` of its own.
-    let with_daemons: [(&str, fn()); 5] = [
+    let with_daemons: [(&str, fn()); 6] = [
+        ("without systemd no unit is started", follows::no_systemd),
         ("the socket of the log is brought by its preset", hunt::log),
         (
             "a PHP script misses files, and works with the lines written",
