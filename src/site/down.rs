@@ -9,7 +9,7 @@ use super::fstab::FstabLines;
 use super::pipeline::{self, lock};
 use super::templates;
 use super::users::SiteUsers;
-use super::{Context, Site, SiteError, configuration, load};
+use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
@@ -236,7 +236,7 @@ impl TakeDown {
     ) -> Result<Option<HostPath>, SiteError> {
         let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
         if records.root().is_some() {
-            return Ok(records.home(|| real(&configuration::root_of(site)?)));
+            return Ok(records.home(|| real(&manifest_file::root_of(site)?)));
         }
         if let Some(desired) = desired {
             return Ok(Some(desired.root.clone()));
@@ -253,7 +253,7 @@ impl TakeDown {
         let root = records
             .root()
             .cloned()
-            .or_else(|| configuration::root_of(site))
+            .or_else(|| manifest_file::root_of(site))
             .unwrap_or_else(HostPath::slash);
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::SiteError;
 use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
-use super::{Site, configuration};
+use super::{Site, configuration, manifest_file};
 use crate::Result;
 use crate::base::JailPath;
 use crate::manifest::{Manifest, Scope};
@@ -143,7 +143,7 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     for warning in &records.warnings {
         context.out.site(&site.name).warn(warning);
     }
-    Ok(match records.home(|| configuration::root_of(site)) {
+    Ok(match records.home(|| manifest_file::root_of(site)) {
         Some(home) => records.moved_to(&home),
         None => records,
     })
