@@ -83,12 +83,10 @@ impl StartGate {
                 && is_there
                 && !is_locked(&drop_in)
             {
-                let unit = unit.to_owned();
-                let _lock = None;
                 left.push(Self {
-                    unit,
-                    drop_in,
-                    _lock,
+                    unit: unit.to_owned(),
+                    drop_in: drop_in.clone(),
+                    _lock: None,
                 });
             }
         }

@@ -97,7 +97,7 @@ fn of_package(path: &HostPath) -> Vec<HostPath> {
     let Some(own) = top(path.as_path()).filter(|own| owned.is_of_one(own)) else {
         return vec![];
     };
-    let parts = owned.parts(&own, |state, others| leads_to(state, others));
+    let parts = owned.parts(&own, leads_to);
     let parts = parts.into_iter().filter(|part| part.is_dir());
     parts.filter_map(|part| HostPath::new(part).ok()).collect()
 }

@@ -91,7 +91,9 @@ impl FollowedStart {
             let opened = open_gate(&gate).map_err(|error| {
                 Error::failed(format!("cannot let {} start", self.unit)).because(&error)
             })?;
-            opened.into_iter().for_each(|opened| follower.hold(opened));
+            if let Some(opened) = opened {
+                follower.hold(opened);
+            }
         } else if self.end.is_some() {
             self.started(out, desired, follower);
         }
