@@ -29,6 +29,10 @@ pub fn all() -> Vec<Trial> {
             "every link of the book leads somewhere",
             links::lead_somewhere,
         ),
+        (
+            "what a page shows is compared strictly",
+            session::patterns_are_strict,
+        ),
         ("the book has all its pages", all_pages_are_in_the_summary),
         ("README is short", readme_is_short),
         ("few blocks of the book are not run", few_are_not_run),

@@ -124,3 +124,25 @@ fn pattern(shown: &str) -> Regex {
     pattern.push_str(r"\n*$");
     Regex::new(&pattern).unwrap()
 }
+
+/// Fails unless patterns take what may vary, and nothing else.
+pub fn patterns_are_strict() {
+    let matches = |shown: &str, printed: &str| pattern(shown).is_match(printed);
+    let shown = "site1: up, 23 mounts\n  …\n  stale  /etc/hosts (… another file)\n";
+    let first = "site1: up, 8 mounts\n";
+    let last = "  stale      /etc/hosts (it is another file)\n";
+    assert!(matches(shown, &format!("{first}{last}")));
+    assert!(matches(shown, &format!("{first}  ok\n  ok\n{last}")));
+    assert!(matches("in sync", "in sync\n"));
+    for printed in [
+        first.to_owned(),
+        last.to_owned(),
+        format!("{first}{last}more\n"),
+        format!("more\n{first}{last}"),
+        format!("site1: down, 8 mounts\n{last}"),
+        format!("{first}  stale  /etc/services (it is another file)\n"),
+    ] {
+        assert!(!matches(shown, &printed), "{printed}");
+    }
+    assert!(!matches("", "an error\n") && !matches("in sync", ""));
+}
