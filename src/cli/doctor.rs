@@ -26,7 +26,9 @@ use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
-use crate::site::{Site, SiteError, configuration, cost, parallel, select, wrappers};
+use crate::site::{
+    Site, SiteError, configuration, cost, manifest_file, parallel, select, wrappers,
+};
 use crate::{Error, Result};
 
 /// Test whether a site works inside; exit code 3 if a check failed
@@ -245,7 +247,7 @@ impl DoctorArgs {
         let sites = configuration::list(&context.config)
             .unwrap_or_default()
             .sites;
-        let roots: Vec<_> = sites.iter().filter_map(configuration::root_of).collect();
+        let roots: Vec<_> = sites.iter().filter_map(manifest_file::root_of).collect();
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {

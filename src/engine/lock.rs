@@ -24,6 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    waited: bool,
 }
 
 impl Lock {
@@ -34,24 +35,33 @@ impl Lock {
     /// name.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
-        if !try_lock(&file, path)? {
+        let waited = !try_lock(&file, path)?;
+        if waited {
             on_wait();
             file.lock().map_err(|error| cannot(path).because(&error))?;
         }
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            waited,
+        })
     }
 
     /// As [`Lock::take`], but waits no longer than `limit`.
     pub fn take_within(path: &Path, limit: Duration) -> Result<Self> {
         let file = open(path)?;
         let start = Instant::now();
+        let mut waited = false;
         while !try_lock(&file, path)? {
             if start.elapsed() >= limit {
                 return Err(cannot(path).because_of("another process holds the lock"));
             }
+            waited = true;
             thread::sleep(PAUSE);
         }
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            waited,
+        })
     }
 
     /// As [`Lock::take`], but waits only for a holder that is at work: for one that sleeps, no
@@ -65,13 +75,17 @@ impl Lock {
         on_wait: impl FnOnce(&str),
     ) -> Result<Self> {
         let file = open(path)?;
-        if !try_lock(&file, path)? {
+        let waited = !try_lock(&file, path)?;
+        if waited {
             let mut holder = Holder::of(path, &file);
             on_wait(&holder.to_string());
             in_a_queue(|| wait(path, &file, limit, stop, &mut holder))?;
         }
         sign(&file);
-        Ok(Self { _file: file })
+        Ok(Self {
+            _file: file,
+            waited,
+        })
     }
 
     /// Takes the lock at `path`, or returns `None` if it is held.
@@ -81,7 +95,15 @@ impl Lock {
             return Ok(None);
         }
         sign(&file);
-        Ok(Some(Self { _file: file }))
+        Ok(Some(Self {
+            _file: file,
+            waited: false,
+        }))
+    }
+
+    /// Whether another holder had it first: what was looked at before may have changed.
+    pub(crate) fn is_from_another(&self) -> bool {
+        self.waited
     }
 }
 

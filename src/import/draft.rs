@@ -255,43 +255,13 @@ impl Draft {
             text.push_str("scope: services\n");
         }
         let mut list = |key, items: Vec<String>| text.push_str(&list_of(key, &items));
-        list(
-            "presets",
-            self.presets.iter().map(|name| yaml_scalar(name)).collect(),
-        );
-        list(
-            "devices",
-            self.devices
-                .iter()
-                .map(|item| item.to_yaml("name"))
-                .collect(),
-        );
-        list(
-            "etc",
-            self.etc.iter().map(|item| item.to_yaml("name")).collect(),
-        );
-        list(
-            "programs",
-            self.programs
-                .iter()
-                .map(|item| item.to_yaml("path"))
-                .collect(),
-        );
-        list(
-            "libraries",
-            self.libraries
-                .iter()
-                .map(|item| item.to_yaml("path"))
-                .collect(),
-        );
-        list(
-            "users",
-            self.users.iter().map(|item| item.to_yaml("name")).collect(),
-        );
-        list(
-            "nss",
-            self.nss.iter().map(|name| yaml_scalar(name)).collect(),
-        );
+        list("presets", scalars(&self.presets));
+        list("devices", items("name", &self.devices));
+        list("etc", items("name", &self.etc));
+        list("programs", items("path", &self.programs));
+        list("libraries", items("path", &self.libraries));
+        list("users", items("name", &self.users));
+        list("nss", scalars(&self.nss));
         list(
             "mounts",
             self.mounts.iter().map(DraftMount::to_yaml).collect(),
@@ -303,13 +273,17 @@ impl Draft {
         if self.proc {
             text.push_str("proc: true\n");
         }
-        let mut list = |key, items: Vec<String>| text.push_str(&list_of(key, &items));
-        list(
-            "services",
-            self.services.iter().map(|name| yaml_scalar(name)).collect(),
-        );
+        text.push_str(&list_of("services", &scalars(&self.services)));
         text
     }
+}
+
+fn scalars<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    names.into_iter().map(|name| yaml_scalar(name)).collect()
+}
+
+fn items(key: &str, items: &[DraftItem]) -> Vec<String> {
+    items.iter().map(|item| item.to_yaml(key)).collect()
 }
 
 fn add_new<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {

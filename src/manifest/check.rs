@@ -5,7 +5,7 @@
 use super::diagnostic::{Fault, FaultText, quoted};
 use super::locate::PairPart;
 use super::node::Node;
-use crate::base::text::nearest;
+use crate::base::text::{listed, nearest};
 
 /// The way from the top of the tree to a node.
 #[derive(Clone, Copy, Debug)]
@@ -256,13 +256,4 @@ fn scalar_text(node: &Node) -> Option<String> {
 
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
     nearest(word, known.iter().copied()).map(|name| format!("did you mean `{name}`?"))
-}
-
-/// `` `a`, `b`, `c` ``
-pub(super) fn listed(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
 }

@@ -1,22 +1,26 @@
 //! The defaults of all sites: one file with the keys of a manifest, merged under every site.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::diagnostic::Diagnostics;
 use super::entries::{Entry, Scope, SourceFile};
 use super::grammar::Grammar;
 use super::node::YamlError;
 use super::parsed::ParsedFile;
-use super::presets::{PresetExpansion, PresetSection, Presets};
 
-/// The file. It is parsed once, when it is first needed.
+/// The file.
 #[derive(Debug)]
 pub(super) struct DefaultsFile {
-    file: SourceFile,
-    text: String,
+    pub file: SourceFile,
+    pub text: String,
     /// Why it cannot be read.
     unreadable: Option<String>,
-    read: OnceLock<Result<Defaults, Diagnostics>>,
+}
+
+/// What one preset itself asks for, without its includes.
+#[derive(Clone, Debug)]
+pub(super) struct PresetSection {
+    pub preset: String,
+    pub entries: Vec<Arc<Entry>>,
 }
 
 /// What the file asks for, with all that it includes.
@@ -38,7 +42,6 @@ impl DefaultsFile {
             file,
             text,
             unreadable: None,
-            read: OnceLock::new(),
         }
     }
 
@@ -49,13 +52,9 @@ impl DefaultsFile {
         }
     }
 
-    /// What it asks for. Errors: every mistake in it and in the presets that it includes.
-    pub(super) fn read(&self, presets: &Presets) -> &Result<Defaults, Diagnostics> {
-        self.read.get_or_init(|| self.expanded(presets))
-    }
-
-    fn expanded(&self, presets: &Presets) -> Result<Defaults, Diagnostics> {
-        let parsed = match &self.unreadable {
+    /// What is in it, or why that is not known.
+    pub(super) fn parsed(&self) -> ParsedFile {
+        match &self.unreadable {
             None => ParsedFile::new(&self.text, Grammar::Defaults),
             Some(why) => ParsedFile::not_yaml(YamlError {
                 at: None,
@@ -63,20 +62,6 @@ impl DefaultsFile {
                 label: why.clone(),
                 help: None,
             }),
-        };
-        let mut expansion = PresetExpansion::of_defaults(presets);
-        let mut faults = parsed.faults.clone();
-        expansion.include(&mut vec![], &parsed.contents.presets, &mut faults);
-        let in_file = parsed.diagnostics(&self.file, &self.text, faults);
-        if let Some(wrong) = Diagnostics::merged([in_file, expansion.wrong]) {
-            return Err(wrong);
         }
-        Ok(Defaults {
-            entries: parsed.entries(&self.file, &[], true),
-            sections: expansion.sections,
-            services: parsed.contents.services,
-            file: Some(self.file.clone()),
-            scope: parsed.contents.scope.map(|line| line.scope),
-        })
     }
 }

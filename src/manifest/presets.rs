@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::check::did_you_mean;
-use super::defaults::{Defaults, DefaultsFile};
+use super::defaults::{Defaults, DefaultsFile, PresetSection};
 use super::diagnostic::{Diagnostics, Fault, FaultText, quoted};
 use super::entries::{Entry, SourceFile};
 use super::grammar::{Grammar, Include};
@@ -48,6 +48,7 @@ const BUILT_IN: &[(&str, &str, &str)] = embedded![
 pub struct Presets {
     by_name: BTreeMap<String, Preset>,
     defaults: Option<DefaultsFile>,
+    expanded_defaults: OnceLock<Result<Defaults, Diagnostics>>,
 }
 
 #[derive(Debug)]
@@ -56,13 +57,6 @@ struct Preset {
     text: Cow<'static, str>,
     parsed: OnceLock<ParsedFile>,
     expanded: OnceLock<Result<Vec<PresetSection>, Diagnostics>>,
-}
-
-/// What one preset itself asks for, without its includes.
-#[derive(Clone, Debug)]
-pub(super) struct PresetSection {
-    preset: String,
-    entries: Vec<Arc<Entry>>,
 }
 
 impl Preset {
@@ -91,6 +85,7 @@ impl Presets {
         Self {
             by_name: BUILT_IN.iter().map(preset).collect(),
             defaults: None,
+            expanded_defaults: OnceLock::new(),
         }
     }
 
@@ -112,7 +107,31 @@ impl Presets {
 
     /// The defaults of all sites; `None`: there is no such file.
     pub(super) fn defaults(&self) -> Option<&Result<Defaults, Diagnostics>> {
-        self.defaults.as_ref().map(|defaults| defaults.read(self))
+        let file = self.defaults.as_ref()?;
+        Some(
+            self.expanded_defaults
+                .get_or_init(|| self.expand_defaults(file)),
+        )
+    }
+
+    /// What the defaults of all sites ask for. Errors: every mistake in `file` and in the presets
+    /// that it includes.
+    fn expand_defaults(&self, file: &DefaultsFile) -> Result<Defaults, Diagnostics> {
+        let parsed = file.parsed();
+        let mut expansion = PresetExpansion::of_defaults(self);
+        let mut faults = parsed.faults.clone();
+        expansion.include(&mut vec![], &parsed.contents.presets, &mut faults);
+        let in_file = parsed.diagnostics(&file.file, &file.text, faults);
+        if let Some(wrong) = Diagnostics::merged([in_file, expansion.wrong]) {
+            return Err(wrong);
+        }
+        Ok(Defaults {
+            entries: parsed.entries(&file.file, &[], true),
+            sections: expansion.sections,
+            services: parsed.contents.services,
+            file: Some(file.file.clone()),
+            scope: parsed.contents.scope.map(|line| line.scope),
+        })
     }
 
     /// Adds the preset `name`, or replaces the one of that name. It is checked when it is used.
@@ -273,13 +292,13 @@ impl Presets {
 }
 
 /// One preset, or the defaults, with all that it includes, depth first.
-pub(super) struct PresetExpansion<'p> {
+struct PresetExpansion<'p> {
     presets: &'p Presets,
     /// The includes begin in the defaults of all sites.
     defaults: bool,
     seen: HashSet<String>,
-    pub sections: Vec<PresetSection>,
-    pub wrong: Option<Diagnostics>,
+    sections: Vec<PresetSection>,
+    wrong: Option<Diagnostics>,
 }
 
 impl<'p> PresetExpansion<'p> {
@@ -293,7 +312,7 @@ impl<'p> PresetExpansion<'p> {
         }
     }
 
-    pub(super) fn of_defaults(presets: &'p Presets) -> Self {
+    fn of_defaults(presets: &'p Presets) -> Self {
         Self {
             defaults: true,
             ..Self::of_preset(presets)
@@ -319,12 +338,7 @@ impl<'p> PresetExpansion<'p> {
 
     /// Adds the presets that the file at the end of `chain` includes. Mistakes of the includes
     /// themselves are added to `faults`.
-    pub(super) fn include(
-        &mut self,
-        chain: &mut Vec<String>,
-        includes: &[Include],
-        faults: &mut Vec<Fault>,
-    ) {
+    fn include(&mut self, chain: &mut Vec<String>, includes: &[Include], faults: &mut Vec<Fault>) {
         for include in includes {
             if let Some(cycle) = cycle(chain, &include.name) {
                 let help = "take one of the includes out".to_owned();

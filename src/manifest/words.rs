@@ -2,8 +2,7 @@
 //!
 //! Each check takes the text and returns it normalised, or a [`BadWord`] that tells what is wrong.
 
-use super::check::listed;
-use crate::base::text::nearest;
+use crate::base::text::{listed, nearest};
 use crate::base::{BadPath, HostPath, SiteName};
 
 /// Why a word is not usable.

@@ -1,17 +1,10 @@
 //! Grafts whose record is lost. They are recognised by what they show: a directory of a template.
 
 use super::observed::{Observed, ObservedMount};
-use super::record::{BootId, BootRecord, KnownGraft, RecordedMount, Unknown};
-use super::state::{SiteRecords, StateDir};
+use super::record::{BootRecord, KnownGraft, RecordedMount, Unknown};
+use super::state::{SiteRecords, TemplateRecords};
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
 use crate::sys::FileId;
-
-/// Where the templates of this boot are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateRecords {
-    pub(super) state: StateDir,
-    pub(super) boot: BootId,
-}
 
 /// The records with the grafts in the root `root` that `observed` has and that are not recorded.
 /// `None`: there are none.

@@ -19,6 +19,7 @@ mod outdated;
 mod outside;
 mod processes;
 mod record;
+mod record_file;
 mod recorded;
 mod run_namespaces;
 mod shared_storage;

@@ -35,6 +35,9 @@ pub struct Observed {
     /// Recorded mounts that are elsewhere now, because a directory above them was moved. Only known
     /// where mounts have unique IDs (Linux 6.8).
     pub strays: Vec<Stray>,
+    /// The unique IDs of recorded mounts that something which is mounted over the root hides, and
+    /// not another mount in the root.
+    pub under_root: BTreeSet<u64>,
     /// The generated files whose contents on the host are already as desired.
     pub current_files: BTreeSet<HostPath>,
     /// Targets of recorded mounts whose source does not exist, though the manifest names it.

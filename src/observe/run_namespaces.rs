@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::processes::Process;
 use super::record::BootId;
-use super::state::{StateDir, read_regular};
+use super::record_file::read_regular;
+use super::state::StateDir;
 use crate::base::SiteName;
 use crate::sys::{self, proc};
 

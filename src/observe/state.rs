@@ -1,9 +1,9 @@
 //! The directories of records and locks, and reading the records.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
-use super::lost_grafts::TemplateRecords;
 use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, Unreadable};
+use super::record_file::record_bytes;
 use super::template_records::{KnownTemplate, TemplateCache};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::{Error, Result};
@@ -156,7 +156,7 @@ impl StateDir {
 
     /// The record of a template, if there is one of this boot.
     pub(crate) fn template(&self, name: &SiteName, boot: &BootId) -> Option<BootRecord> {
-        let record = BootRecord::parse(&file(&self.record(name)).ok()??).ok()?;
+        let record = BootRecord::parse(&record_bytes(&self.record(name)).ok()??).ok()?;
         (record.boot == *boot).then_some(record)
     }
 
@@ -172,7 +172,7 @@ impl StateDir {
     /// be overwritten.
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
         let (run, lib) = (self.record(site), self.kept(site));
-        let (record, kept) = (file(&run)?, file(&lib)?);
+        let (record, kept) = (record_bytes(&run)?, record_bytes(&lib)?);
         let record = record.map(|bytes| BootRecord::parse(&bytes));
         let kept = kept.map(|bytes| PersistentRecord::parse(&bytes));
         let versions = [
@@ -233,6 +233,13 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
         .collect()
 }
 
+/// Where the templates of this boot are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateRecords {
+    pub(super) state: StateDir,
+    pub(super) boot: BootId,
+}
+
 /// The records of one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteRecords {
@@ -265,48 +272,6 @@ impl SiteRecords {
             .and_then(|record| record.manifest.as_deref());
         of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
     }
-}
-
-/// A size larger than any record. A record of 100,000 mounts has about 40 MB.
-const MAX_RECORD_BYTES: u64 = 256 << 20;
-
-/// The bytes of the record at `path`. `None` if there is no record.
-pub(super) fn file(path: &Path) -> Result<Option<Vec<u8>>> {
-    let cannot = |error: &io::Error| {
-        Error::failed(format!("cannot read the record {}", path.display()))
-            .because(error)
-            .hint(
-                "if that lasts, remove it: mounts are found by looking, \
-                   placeholders that it told of stay",
-            )
-    };
-    match read_regular(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(cannot(&error)),
-    }
-}
-
-/// Reads a regular file that is not larger than a record can be. It never waits for a FIFO.
-pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::Error::from_raw_os_error(libc::EISDIR));
-    }
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    if metadata.len() > MAX_RECORD_BYTES {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
-    }
-
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Whether the directory has one directory in it, by its number of links: tmpfs counts them.

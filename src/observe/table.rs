@@ -47,6 +47,17 @@ impl Table {
         })
     }
 
+    /// Whether the mounts below `path` are still as they were when the table was read: no mount was
+    /// made since, and none of those is gone. `false` if mounts have no unique IDs (before Linux
+    /// 6.8), so that this cannot be told.
+    pub(crate) fn is_current_below(&self, path: &Path) -> bool {
+        let newest = self.mounts.iter().filter_map(|mount| mount.unique_id).max();
+        let Some(newest) = newest else { return false };
+        let still_exists = |mount: &MountInfo| mount.unique_id.is_some_and(sys::mount_exists);
+        sys::list_newer_mounts(newest).is_ok_and(|newer| newer.is_empty())
+            && self.below(path).iter().all(still_exists)
+    }
+
     /// The mounts in the one with the unique ID `unique_id` (Linux 6.8).
     pub(super) fn inside(unique_id: u64) -> io::Result<Self> {
         ask_for(&sys::list_mounts_in(unique_id)?).map(Self::new)

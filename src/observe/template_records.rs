@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use nix::fcntl::AT_FDCWD;
 
 use super::record::{BootId, BootRecord, Contents, RecordedMount};
-use super::state::file;
+use super::record_file::record_bytes;
 use crate::base::SiteName;
 use crate::base::sync::lock;
 use crate::sys::{self, FileId, Stat};
@@ -58,7 +58,7 @@ impl TemplateCache {
 }
 
 fn read(path: &Path) -> Option<KnownTemplate> {
-    let record = BootRecord::parse(&file(path).ok()??).ok()?;
+    let record = BootRecord::parse(&record_bytes(path).ok()??).ok()?;
     let mut members = record.mounts;
     members.sort_by(|a, b| a.target.cmp(&b.target));
     Some(KnownTemplate {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{StateDir, read_regular};
+use super::record_file::read_regular;
+use super::state::StateDir;
 use crate::base::SiteName;
 use crate::sys::proc::{self, start_time};
 

@@ -31,7 +31,7 @@ impl fmt::Display for SiteState {
 
 impl Plan {
     /// The state of the site, by a plan that [`up`](super::up) made. Foreign mounts at other paths
-    /// do not count, since they are not ours.
+    /// do not count, since they are not ours, nor do mounts on a root that is hidden.
     pub fn site_state(&self) -> SiteState {
         let are_all = |state: State| self.counted().all(|mount| mount.state == state);
 
@@ -104,8 +104,10 @@ impl Plan {
 
     /// The mounts that decide the state of the site.
     fn counted(&self) -> impl Iterator<Item = &MountState> {
-        self.states
-            .iter()
-            .filter(|state| state.state != State::Foreign || state.mount.is_some())
+        self.states.iter().filter(|state| match state.state {
+            State::Foreign => state.mount.is_some(),
+            State::Hidden => false,
+            _ => true,
+        })
     }
 }

@@ -329,6 +329,9 @@ pub enum State {
     Absent,
     /// Our mount, but no longer in the manifest.
     Orphan,
+    /// Our mount, which something that is mounted over the root hides. It is recorded until it can
+    /// be seen again, and is in the way of nothing.
+    Hidden,
     /// A mount below the root that is not ours. It is reported, and never touched.
     Foreign,
 }
@@ -344,6 +347,7 @@ impl fmt::Display for State {
             Self::Shadowed => "shadowed",
             Self::Absent => "absent",
             Self::Orphan => "orphan",
+            Self::Hidden => "hidden",
             Self::Foreign => "foreign",
         })
     }
@@ -353,72 +357,55 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WriteFile(file) => write!(f, "write {}", file.path),
-            Self::Detach {
-                target,
-                source: Some(source),
-                ..
-            } => write!(f, "detach {target} (was {source})"),
-            Self::Detach {
-                target,
-                source: None,
-                ..
-            } => write!(f, "detach {target}"),
+            Self::Detach { target, source, .. } => match source {
+                Some(source) => write!(f, "detach {target} (was {source})"),
+                None => write!(f, "detach {target}"),
+            },
             Self::DetachStray(stray) => {
-                write!(
-                    f,
-                    "detach {} (moved away from {})",
-                    stray.place(),
-                    stray.target
-                )
+                let place = stray.place();
+                write!(f, "detach {place} (moved away from {})", stray.target)
             }
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
             Self::RemoveLink { path, destination } => {
                 write!(f, "remove link {path} -> {}", destination.display())
             }
             Self::RemoveFile(path) => write!(f, "delete {path}"),
-            Self::CreatePlaceholder {
-                path,
-                kind: FileKind::Directory,
-            } => {
-                write!(f, "create directory {path}")
-            }
-            Self::CreatePlaceholder { path, .. } => write!(f, "create file {path}"),
-            Self::CreateDirectory { path, owner } => {
-                write!(f, "create directory {path} ({owner})")
-            }
+            Self::CreatePlaceholder { path, kind } => match kind {
+                FileKind::Directory => write!(f, "create directory {path}"),
+                _ => write!(f, "create file {path}"),
+            },
+            Self::CreateDirectory { path, owner } => write!(f, "create directory {path} ({owner})"),
             Self::CreateLink { path, destination } => {
                 write!(f, "create link {path} -> {}", destination.display())
             }
             Self::Refresh { graft, change } => {
                 write!(f, "change the template of {}: {change}", graft.mount.target)
             }
-            Self::Attach {
-                mount,
-                graft: Some(change),
-            } => write!(f, "graft {}: {change}", mount.target),
-            Self::Attach { mount, graft: None } => write!(
-                f,
-                "attach {} on {} ({})",
-                mount.what(),
-                mount.target,
-                mount.options(),
-            ),
+            Self::Attach { mount, graft } => match graft {
+                Some(change) => write!(f, "graft {}: {change}", mount.target),
+                None => attach_in_words(mount, f),
+            },
             Self::Swap {
                 mount,
                 graft: Some(change),
                 ..
             } => write!(f, "swap the graft {}: {change}", mount.target),
             Self::Swap { mount, because, .. } => {
-                write!(
-                    f,
-                    "swap {} on {} ({}; {because})",
-                    mount.what(),
-                    mount.target,
-                    mount.attributes
-                )
+                let (
+                    what,
+                    Mount {
+                        target, attributes, ..
+                    },
+                ) = (mount.what(), &**mount);
+                write!(f, "swap {what} on {target} ({attributes}; {because})")
             }
         }
     }
+}
+
+fn attach_in_words(mount: &Mount, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (what, target, options) = (mount.what(), &mount.target, mount.options());
+    write!(f, "attach {what} on {target} ({options})")
 }
 
 impl Step {

@@ -25,7 +25,7 @@ impl SiteMetrics<'_> {
     }
 }
 
-const STATES: [State; 9] = [
+const STATES: [State; 10] = [
     State::Ok,
     State::Missing,
     State::Stale,
@@ -34,6 +34,7 @@ const STATES: [State; 9] = [
     State::Shadowed,
     State::Absent,
     State::Orphan,
+    State::Hidden,
     State::Foreign,
 ];
 

@@ -3,7 +3,7 @@
 
 use super::context::Purpose;
 use super::pipeline::{MountLookup, Pipeline, lock};
-use super::{Context, Site, SiteError, configuration, load};
+use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt::{self, AsideRecord, Standing, Survey};
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
@@ -173,7 +173,7 @@ pub(crate) fn moved_aside(
         let records = context.state.read(&site.name, &boot).ok()?;
         records.root().cloned()
     };
-    let Some(root) = configuration::root_of(site).or_else(recorded) else {
+    let Some(root) = manifest_file::root_of(site).or_else(recorded) else {
         return Err(match load::manifest(context, site) {
             Err(error) => error.into(),
             Ok(_) => Error::failed(format!("{}: its root is not known", site.name)).into(),

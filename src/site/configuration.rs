@@ -2,35 +2,22 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::ManifestError;
 use super::instances::{self, Found};
+use super::manifest_file::{Site, root_of, text};
 use super::out::{Out, worst};
 use super::trust::Trust;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
 use crate::observe::{self, StateDir};
 use crate::resolve::Roots;
-use crate::{Error, Result, patience, sys};
+use crate::{Error, Result, patience};
 
 /// The directory of the configuration, unless another one is named.
 pub(crate) const DEFAULT: &str = "/etc/mountjail";
-
-/// A site that a command is for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Site {
-    pub name: SiteName,
-    pub file: PathBuf,
-}
-
-impl Site {
-    /// The name of the instance, if the file is a template of sites.
-    pub(crate) fn instance(&self) -> Option<&str> {
-        manifest::instance_of(&self.name, &self.file)
-    }
-}
 
 /// `path` from `/` on. If it has `..`, its directory is looked up now, so that it names the same
 /// file from then on.
@@ -351,28 +338,4 @@ fn named_roots(trust: &Trust, sites: &[Site]) -> Vec<Option<HostPath>> {
     };
     let found = patience::each_within(sites.to_vec(), Some(patience::SHORT), look);
     found.into_iter().map(Option::flatten).collect()
-}
-
-/// The text of a manifest or preset. FIFOs and devices are refused, and no more is read than a
-/// manifest may have.
-pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
-    let cannot = |error: io::Error| match error.raw_os_error() {
-        Some(libc::EISDIR | libc::EINVAL) => {
-            Error::usage(format!("{} is not a regular file", file.display()))
-        }
-        _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
-    };
-    let mut bytes = vec![];
-    sys::open_regular(file)
-        .and_then(|open| {
-            open.take(manifest::MAX_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)
-        })
-        .map_err(cannot)?;
-    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(ManifestError::Mistakes)
-}
-
-/// The root that a manifest names, whatever else is wrong with it.
-pub(crate) fn root_of(site: &Site) -> Option<HostPath> {
-    manifest::root_of(&site.name, &site.file, &text(&site.file).ok()?)
 }

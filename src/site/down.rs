@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::context::Purpose;
 use super::fstab::FstabLines;
 use super::pipeline::{self, lock};
 use super::templates;
 use super::users::SiteUsers;
-use super::{Context, Site, SiteError, configuration, load};
+use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
+use crate::base::sync::lock as locked;
 use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
@@ -40,9 +41,10 @@ pub(crate) struct TakeDown {
     engine: Engine,
     resolver: Arc<Resolver>,
     boot: BootId,
-    /// Read when the first site needs it.
-    table: OnceLock<Table>,
-    users: SiteUsers,
+    /// Read when the first site needs it, and again when it is not current any more.
+    table: Mutex<Option<Arc<Table>>>,
+    /// What uses the sites, as of the time when it was last looked for.
+    users: Mutex<Arc<SiteUsers>>,
     fstab_lines: FstabLines,
 }
 
@@ -102,8 +104,8 @@ impl TakeDown {
             engine: context.engine(boot.clone(), sites, Purpose::Mount)?,
             resolver: Arc::new(context.resolver()?),
             boot,
-            table: OnceLock::new(),
-            users: SiteUsers::default(),
+            table: Mutex::default(),
+            users: Mutex::default(),
             fstab_lines: FstabLines::default(),
         })
     }
@@ -113,7 +115,10 @@ impl TakeDown {
     /// Errors: it is in use, or some of it could not be taken away.
     pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<TakenDown, DownError> {
         // Lock: another mountjail finishes its work on the site first.
-        let _lock = lock(self.context, &self.engine, &site.name, stop)?;
+        let lock = lock(self.context, &self.engine, &site.name, stop)?;
+        if lock.is_from_another() {
+            *locked(&self.users) = Arc::default();
+        }
 
         let taken_down = self.take_down(site)?;
         let (state, boot) = (&self.context.state, &self.boot);
@@ -231,7 +236,7 @@ impl TakeDown {
     ) -> Result<Option<HostPath>, SiteError> {
         let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
         if records.root().is_some() {
-            return Ok(records.home(|| real(&configuration::root_of(site)?)));
+            return Ok(records.home(|| real(&manifest_file::root_of(site)?)));
         }
         if let Some(desired) = desired {
             return Ok(Some(desired.root.clone()));
@@ -248,7 +253,7 @@ impl TakeDown {
         let root = records
             .root()
             .cloned()
-            .or_else(|| configuration::root_of(site))
+            .or_else(|| manifest_file::root_of(site))
             .unwrap_or_else(HostPath::slash);
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
@@ -285,7 +290,7 @@ impl TakeDown {
         depth: Depth,
     ) -> Result<(), DownError> {
         let found = self
-            .users
+            .users()
             .of(root, observed, depth)
             .map_err(|error| error.context(&site.name))?;
         if found.by.is_empty() {
@@ -308,12 +313,22 @@ impl TakeDown {
         Err(DownError::InUse(error, found.by))
     }
 
-    fn table(&self) -> Result<&Table> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
+    fn users(&self) -> Arc<SiteUsers> {
+        Arc::clone(&locked(&self.users))
+    }
+
+    /// The mount table, in which what is below `root` is current: another mountjail may have had
+    /// the site's lock since the table was read.
+    fn table(&self, root: &HostPath) -> Result<Arc<Table>> {
+        let mut known = locked(&self.table);
+        if let Some(table) = known.as_ref()
+            && table.is_current_below(root.as_path())
+        {
+            return Ok(Arc::clone(table));
         }
-        let table = Table::read()?;
-        Ok(self.table.get_or_init(|| table))
+        let table = Arc::new(Table::read()?);
+        *known = Some(Arc::clone(&table));
+        Ok(table)
     }
 }
 
@@ -364,8 +379,8 @@ impl<'r> Down<'r> {
         if self.run.options.lazy {
             return Ok(None);
         }
-        let Some(observed) = observe::as_recorded(&self.records, || self.run.users.outline())
-        else {
+        let users = self.run.users();
+        let Some(observed) = observe::as_recorded(&self.records, || users.outline()) else {
             return Ok(None);
         };
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
@@ -390,8 +405,8 @@ impl<'r> Down<'r> {
         let desired = desired
             .filter(|desired| desired.root == *root)
             .unwrap_or_else(|| Desired::nothing(name.clone(), root.clone()));
-        let table = self.run.table()?;
-        let observed = observe::standing(&desired, self.records.clone(), table);
+        let table = self.run.table(root)?;
+        let observed = observe::standing(&desired, self.records.clone(), &table);
         let plan = plan::down(name.clone(), root.clone(), Some(&desired), &observed);
         Ok((observed, plan))
     }

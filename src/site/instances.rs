@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Site;
-use super::configuration::text;
 use super::error::ManifestError;
+use super::manifest_file::text;
 use crate::base::quote::{brief, shell_word};
 use crate::base::text::{few, nearest};
 use crate::base::{ErrorKind, HostPath, SiteName};

@@ -3,10 +3,10 @@
 use std::fs;
 
 use super::Site;
-use super::configuration;
 use super::context::Context;
 use super::error::ManifestError;
 use super::instances;
+use super::{configuration, manifest_file};
 use crate::Error;
 use crate::base::text::nearest;
 use crate::manifest::{self, Manifest, SourceFile};
@@ -17,7 +17,7 @@ pub(crate) fn manifest(context: &Context, site: &Site) -> Result<Manifest, Manif
     if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
         context.out.site(&site.name).warn(warning);
     }
-    let text = configuration::text(&site.file).map_err(|error| match error {
+    let text = manifest_file::text(&site.file).map_err(|error| match error {
         ManifestError::Error(error) if error.errno() == Some(libc::ENOENT) => {
             no_such_site(context, site, error).into()
         }

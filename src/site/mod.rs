@@ -15,6 +15,7 @@ pub(crate) mod error;
 pub(crate) mod fstab;
 pub(crate) mod instances;
 pub(crate) mod load;
+pub(crate) mod manifest_file;
 pub(crate) mod out;
 pub(crate) mod parallel;
 pub(crate) mod pipeline;
@@ -29,8 +30,8 @@ pub(crate) mod up;
 pub(crate) mod users;
 pub(crate) mod wrappers;
 
-pub(crate) use configuration::Site;
 pub(crate) use context::Context;
 pub(crate) use error::{ManifestError, SiteError};
+pub(crate) use manifest_file::Site;
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

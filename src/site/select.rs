@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use super::configuration::{self, SiteList, absolute, list, root_of, site_named, site_of};
+use super::configuration::{self, SiteList, absolute, list, site_named, site_of};
 use super::context::Context;
+use super::manifest_file::root_of;
 use crate::base::SiteName;
 use crate::manifest;
 use crate::observe::BootId;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::SiteError;
 use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
-use super::{Site, configuration};
+use super::{Site, configuration, manifest_file};
 use crate::Result;
 use crate::base::JailPath;
 use crate::manifest::{Manifest, Scope};
@@ -71,40 +71,47 @@ impl SiteStatus {
             let root = records.root()?.clone();
             Some(Desired::nothing(site.name.clone(), root))
         });
-        let Some(mut desired) = desired else {
-            return Self {
-                site,
-                plan: None,
-                failed,
-                units,
-            };
-        };
-
-        let has_no_manifest = !configuration::has_manifest(&site);
-        let host = &pipeline.context.host;
-        let (resolved, absent) = if failed.is_empty() || has_no_manifest {
-            let absent = named_and_absent(&desired, &records, host, &lookups);
-            (Resolved::Wholly, absent)
-        } else {
-            let absent = keep_what_is_recorded(&mut desired, &records, host);
-            (Resolved::InPart, absent)
-        };
-        let mut plan = match plan_status(pipeline, &desired, records, absent, resolved) {
-            Ok(plan) => Some(plan),
-            Err(error) => {
-                failed.push(SiteError::from(error.context(&site.name)));
-                None
-            }
-        };
-        if let Some(plan) = &mut plan {
-            let errors = failed.iter().map(|failed| failed.as_error(&site));
-            plan.conflicts.extend(errors);
-        }
+        let plan = desired.and_then(|desired| {
+            Self::plan(pipeline, &site, desired, records, &lookups, &mut failed)
+        });
         Self {
             site,
             plan,
             failed,
             units,
+        }
+    }
+
+    /// The plan of a site, with what has `failed` up to here as conflicts. Where not all is known
+    /// that the manifest asks for, recorded mounts count as desired.
+    fn plan(
+        pipeline: &Pipeline,
+        site: &Site,
+        mut desired: Desired,
+        records: SiteRecords,
+        lookups: &[Arc<Dependencies>],
+        failed: &mut Vec<SiteError>,
+    ) -> Option<Plan> {
+        let has_no_manifest = !configuration::has_manifest(site);
+        let host = &pipeline.context.host;
+        let (resolved, absent) = if failed.is_empty() || has_no_manifest {
+            let absent = named_and_absent(&desired, &records, host, lookups);
+            (Resolved::Wholly, absent)
+        } else {
+            let absent = keep_what_is_recorded(&mut desired, &records, host);
+            (Resolved::InPart, absent)
+        };
+
+        match plan_status(pipeline, &desired, records, absent, resolved) {
+            Ok(mut plan) => {
+                let errors = failed.iter().map(|failed| failed.as_error(site));
+                plan.conflicts.extend(errors);
+                Some(plan)
+            }
+            Err(error) => {
+                failed.push(SiteError::from(error.context(&site.name)));
+                None
+            }
         }
     }
 
@@ -136,7 +143,7 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     for warning in &records.warnings {
         context.out.site(&site.name).warn(warning);
     }
-    Ok(match records.home(|| configuration::root_of(site)) {
+    Ok(match records.home(|| manifest_file::root_of(site)) {
         Some(home) => records.moved_to(&home),
         None => records,
     })

@@ -53,8 +53,8 @@ pub use stat::{
     Stat, entry_at, file_known_at, mount_id_in_table, stat_at, stat_fd, stat_fd_unsynced,
 };
 pub use statmount::{
-    MountOutline, StatMount, list_mounts, list_mounts_in, list_newer_mounts_in, mount_exists,
-    mount_outline, mount_point, stat_mount,
+    MountOutline, StatMount, list_mounts, list_mounts_in, list_newer_mounts, list_newer_mounts_in,
+    mount_exists, mount_outline, mount_point, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

@@ -252,6 +252,11 @@ pub fn list_mounts() -> io::Result<Vec<u64>> {
     list_mounts_in(LSMT_ROOT)
 }
 
+/// As [`list_mounts`], but only those with higher ids than `newest`, which are younger.
+pub fn list_newer_mounts(newest: u64) -> io::Result<Vec<u64>> {
+    list_newer_mounts_in(LSMT_ROOT, newest)
+}
+
 /// Lists the unique mount IDs of all mounts in the mount with the unique ID `unique_id`, at
 /// any depth: `listmount(2)` (Linux 6.8). The kernel examines every mount of the namespace for
 /// this.

@@ -9,9 +9,12 @@ use std::process::Command;
 
 use crate::support::{
     Fuse, Mount, Ran, Running, Sandbox, Tree, Watcher, for_each_engine, for_each_engine_alone,
-    for_each_engine_on_shared_root, line, mounts, mounts_below, soon_reads, tree,
+    for_each_engine_on_shared_root, line, mounts, mounts_below, replace, soon_reads, tree,
+    wait_until,
 };
 use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
@@ -73,6 +76,10 @@ pub fn all() -> Vec<Trial> {
             .into_iter()
             .flat_map(|(name, body)| for_each_engine(name, body)),
     );
+    trials.extend(for_each_engine(
+        "what another run swapped while down waited for it goes",
+        after_another_run,
+    ));
     trials.extend(for_each_engine_alone(
         "a source whose server is dead, fails or hangs does not stop down",
         dead_source,
@@ -426,6 +433,46 @@ fn mounted_over(engine: &'static str) {
         site.sandbox.ok(&["down", "s"]);
         site.is_bare();
     }
+}
+
+fn after_another_run(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.file("host/one", "one");
+    for name in ["a", "b"] {
+        let root = sandbox.site(name, &format!("mounts:\n{}", line(&source, "/x/one")));
+        sandbox.file(root.join("x/own"), "so the file is mounted by itself");
+    }
+    let (first, root) = (sandbox.root("a"), sandbox.root("b"));
+    let bare = tree(&root);
+    sandbox.ok(&["up", "--all"]);
+    replace(&source, "another one");
+
+    // It stops when it has recorded what it is about to swap; `down` looks at what is mounted.
+    let mut up = sandbox.command_with_fault("rename:signal=STOP:when=1", &[]);
+    let mut up = Watcher::spawn(up.args(["up", "b"]));
+    wait_until("the swap is recorded", || {
+        let record = fs::read_to_string(sandbox.state().join("run/b.json")).unwrap();
+        record.matches("\"/x/one\"").count() == 2
+    });
+    let mut down = Watcher::spawn(sandbox.command().args(["down", "--lazy", "a", "b"]));
+    down.says("b: waiting for another mountjail");
+    wait_until("the first site is down", || mounts_below(&first).is_empty());
+
+    // The swap takes place.
+    let said = down.said();
+    let worker = said
+        .split("(pid ")
+        .nth(1)
+        .and_then(|rest| rest.split(')').next());
+    let worker: i32 = worker.unwrap().parse().unwrap();
+    kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+    assert!(up.ended().success(), "{}", up.said());
+
+    assert!(down.ended().success(), "{}", down.said());
+    down.says("b: down, 1 mount detached");
+    assert!(!down.said().contains("not by mountjail"), "{}", down.said());
+    assert!(mounts_below(&root).is_empty());
+    assert_eq!(tree(&root), bare);
 }
 
 fn owners_file_system(engine: &'static str) {

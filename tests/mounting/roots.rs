@@ -12,6 +12,10 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
+    all.extend(for_each_engine(
+        "what was mounted over the root is in the way of nothing in it",
+        mounted_over,
+    ));
     all.extend(trials([
         (
             "what a killed run left in a root that was moved goes, and nothing else",
@@ -51,6 +55,35 @@ fn also_at(directory: &Path, at: &Path) {
 fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
     fs::create_dir_all(root).unwrap();
     sandbox.manifest(name, format!("root: {}\n{lines}", root.display()));
+}
+
+fn mounted_over(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let lines = ["one", "two"].map(|name| {
+        let source = sandbox.file(format!("host/{name}"), name);
+        line(&source, &format!("/x/{name}"))
+    });
+    let root = sandbox.site("s", &format!("mounts:\n{}", lines.concat()));
+    // Below the old root, each file in /x is mounted by itself; below the new one, /x is a graft.
+    sandbox.file(root.join("x/own"), "of the root");
+    sandbox.ok(&["up", "s"]);
+    let mut over = Command::new("mount");
+    Ran::of(over.args(["-t", "tmpfs", "theirs"]).arg(&root)).exits(0);
+
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(root.join("x/one")).unwrap(), "one");
+    let before = mounts_below(&root);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert_eq!(mounts_below(&root), before);
+    sandbox
+        .ok(&["status", "--verbose", "s"])
+        .prints("s: up, 2 of 2 mounts ok")
+        .prints("hidden");
+
+    sandbox.ok(&["down", "s"]);
+    Ran::of(Command::new("umount").arg(&root)).exits(0);
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
 }
 
 fn two_paths(engine: &'static str) {

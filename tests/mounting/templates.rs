@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::{
     Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
-    mounts_below, replace, tree,
+    mounts_below, replace, tree, where_templates_are,
 };
 use libtest_mimic::Trial;
 
@@ -67,7 +67,7 @@ pub fn all() -> Vec<Trial> {
         "nothing of a graft can be changed from inside",
         sealed,
     ));
-    all
+    where_templates_are(all)
 }
 
 /// Sites with the files `one` and `two` of the host in `/x`, and what `more` adds.

@@ -205,13 +205,26 @@ impl<'w> Oracle<'w> {
                 )
                 .unwrap();
             let own = format!("secret of {}'s", owner.name);
-            for line in found.lines().filter(|line| !line.ends_with(&own)) {
+            let foreign = found.lines().filter(|line| !line.ends_with(&own));
+            for line in foreign.filter(|line| !self.was_given(line)) {
                 self.journal.finds(
                     "d: a secret can be read",
                     &format!("by {}: {line}", owner.name),
                 );
             }
         }
+    }
+
+    /// Whether the secret, which `line` says where it was found, is a file that its owner has moved
+    /// there: it lies on the file system of the homes, and no mount shows it.
+    fn was_given(&self, line: &str) -> bool {
+        let path = Path::new(line.split('\t').next().unwrap_or_default());
+        let base = self.world.sandbox.path("");
+        let is_shown = |mount: &Mount| path.starts_with(&mount.point) && mount.point != base;
+        let below = mounts_below(&base);
+        let uid = fs::symlink_metadata(path).map(|found| found.uid()).ok();
+        let of_an_owner = self.world.owners.iter().any(|owner| Some(owner.uid) == uid);
+        of_an_owner && !below.iter().any(is_shown)
     }
 
     /// Whether the `nth` quiet site is up, and all of it is as it should be.

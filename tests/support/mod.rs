@@ -52,6 +52,9 @@ const SHARED: &str = "shared";
 /// Set where a test that cannot run has to fail, as on a build server.
 const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
 
+/// `K/N` where only each Nth trial shall run, as on an emulated machine.
+const SAMPLE: &str = "MOUNTJAIL_SAMPLE";
+
 /// The directory of this process's sandboxes, a tmpfs in its own namespace.
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
@@ -123,12 +126,37 @@ fn of_files<const N: usize>(files: [(&str, Vec<Trial>); N]) -> Vec<Trial> {
         // A trial that runs alone is found by its name.
         assert!(names.insert(trial.name()), "two trials: {}", trial.name());
     }
-    trials
+    match std::env::var(SAMPLE) {
+        Ok(which) if std::env::var_os(ALONE).is_none() => sample(trials, &which),
+        _ => trials,
+    }
+}
+
+/// Each `n`th trial, from the `k`th on, where `which` is `k/n`.
+fn sample(trials: Vec<Trial>, which: &str) -> Vec<Trial> {
+    let numbers = which.split_once('/');
+    let numbers = numbers.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    let (first, step): (usize, usize) =
+        numbers.unwrap_or_else(|| panic!("{SAMPLE} is not K/N: {which}"));
+    trials.into_iter().skip(first).step_by(step).collect()
 }
 
 /// Trials of the same names that only report the reason; they fail if [`REQUIRE_ROOT`] is set.
 fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
     let required = std::env::var_os(REQUIRE_ROOT).is_some_and(|value| value == "1");
+    ignored(trials, reason, required)
+}
+
+/// These trials where the kernel offers what templates are made with, else trials of the same names
+/// that only report that.
+pub fn where_templates_are(trials: Vec<Trial>) -> Vec<Trial> {
+    if mountjail::sys::probe::statmount() {
+        return trials;
+    }
+    ignored(trials, "the kernel has no statmount", false)
+}
+
+fn ignored(trials: Vec<Trial>, reason: &str, required: bool) -> Vec<Trial> {
     let skip = |trial: Trial| {
         let name = trial.name().to_owned();
         let kind = trial.kind().to_owned();

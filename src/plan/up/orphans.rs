@@ -92,7 +92,14 @@ impl Planner<'_> {
     /// inside the root is a conflict. If the root itself is hidden, nothing is in the way in the
     /// root that is visible now; the mount stays recorded until it can be seen again.
     fn plan_hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
-        let detail = match self.held_by(target) {
+        let id = known.and_then(|known| known.unique_id);
+        let under_root = id.is_some_and(|id| self.observed.under_root.contains(&id));
+        let held = if under_root {
+            Held::Root
+        } else {
+            self.held_by(target)
+        };
+        let (state, detail) = match held {
             Held::Theirs(above) | Held::Volume(above) => {
                 let (site, at) = (&self.desired.site, self.desired.root.inside(target));
                 let above = above.display();
@@ -100,16 +107,16 @@ impl Planner<'_> {
                     .because_of(format!("{above} is mounted above it, and not by mountjail"))
                     .hint(format!("unmount it: `umount {above}`"));
                 self.plan.conflicts.push(error);
-                format!("{above} is mounted above it")
+                (State::Orphan, format!("{above} is mounted above it"))
             }
             Held::Ours(above) => {
                 let detail = format!("hidden by what is mounted on {above}");
                 self.uncovered.insert(above);
-                detail
+                (State::Orphan, detail)
             }
-            Held::Root => "hidden by what is mounted over the root".to_owned(),
+            Held::Root => (State::Hidden, "by what is mounted over the root".to_owned()),
         };
-        self.add_undesired(target, known, State::Orphan, detail);
+        self.add_undesired(target, known, state, detail);
         self.hidden.insert(target.clone());
         self.buried.extend(known.cloned());
     }

@@ -1,0 +1,47 @@
+//! A site and the file of its manifest.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::ManifestError;
+use crate::base::{HostPath, SiteName};
+use crate::manifest::{self, SourceFile};
+use crate::{Error, sys};
+
+/// A site that a command is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Site {
+    pub name: SiteName,
+    pub file: PathBuf,
+}
+
+impl Site {
+    /// The name of the instance, if the file is a template of sites.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        manifest::instance_of(&self.name, &self.file)
+    }
+}
+
+/// The text of a manifest or preset. FIFOs and devices are refused, and no more is read than a
+/// manifest may have.
+pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
+    let cannot = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EISDIR | libc::EINVAL) => {
+            Error::usage(format!("{} is not a regular file", file.display()))
+        }
+        _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
+    };
+    let mut bytes = vec![];
+    sys::open_regular(file)
+        .and_then(|open| {
+            open.take(manifest::MAX_BYTES as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
+        .map_err(cannot)?;
+    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(ManifestError::Mistakes)
+}
+
+/// The root that a manifest names, whatever else is wrong with it.
+pub(crate) fn root_of(site: &Site) -> Option<HostPath> {
+    manifest::root_of(&site.name, &site.file, &text(&site.file).ok()?)
+}
