@@ -66,8 +66,8 @@ impl GatedStart {
             gate: PathBuf::new(),
             text: String::new(),
         };
-        match start.next()? {
-            Some(Message::Closed(gate)) => start.gate = gate,
+        match start.next() {
+            Ok(Some(Message::Closed(gate))) => start.gate = gate,
             // The keeper has reported why.
             _ => return Err(Error::failed(format!("{unit} was not started"))),
         }
@@ -84,13 +84,18 @@ impl GatedStart {
         }
     }
 
-    /// The keeper's next message; `None`: there is none now, or never again.
+    /// The keeper's next message; `None`: there is none now.
+    ///
+    /// Errors: the keeper has ended.
     fn next(&mut self) -> Result<Option<Message>> {
         match self.keeper.read_line(&mut self.text) {
             Ok(_) if self.text.ends_with('\n') => {
                 let text = std::mem::take(&mut self.text);
                 Ok(serde_json::from_str(&text).ok())
             }
+            Ok(0) => Err(Error::failed(
+                "cannot wait for the unit's start: the process that starts it has ended",
+            )),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(Error::failed("cannot wait for the unit's start").because(&error)),
@@ -106,6 +111,9 @@ impl GatedStart {
         }
         let _ = line.shutdown(Shutdown::Write);
         let _ = self.keeper.read_to_end(&mut vec![]); // until the keeper has ended
+        if self.gate.exists() {
+            let _ = remove_left_over(); // it was killed; `doctor` names what is left
+        }
     }
 }
 
