@@ -31,13 +31,19 @@ pub fn all() -> Vec<Trial> {
     trials.into_iter().map(apart).collect()
 }
 
-/// A directory of units of a host where systemd runs: sd_booted(3).
+/// A directory of units of a host where systemd runs: `sd_booted(3)`.
 const UNITS: &str = "/run/systemd/system";
 
 /// A site with one service, on a host whose systemctl(1) answers what a trial says.
 struct Host {
     sandbox: Sandbox,
     root: PathBuf,
+}
+
+/// Has systemctl(1) answer `state` about the unit.
+fn set_state(unit: &str, state: &str) {
+    let state = state.replace(' ', "\n");
+    fs::write(format!("/run/state-{unit}"), state).unwrap();
 }
 
 impl Host {
@@ -55,12 +61,7 @@ impl Host {
     fn unit(&self, unit: &str, lines: &str, state: &str) {
         let text = format!("[Service]\n{lines}");
         fs::write(format!("{UNITS}/{unit}"), text).unwrap();
-        self.state(unit, state);
-    }
-
-    fn state(&self, unit: &str, state: &str) {
-        let state = state.replace(' ', "\n");
-        fs::write(format!("/run/state-{unit}"), state).unwrap();
+        set_state(unit, state);
     }
 
     fn doctor(&self) -> Value {
@@ -112,26 +113,26 @@ fn states() {
         ),
         ("7", "app.service has failed (exit-code, status 7)"),
     ] {
-        host.state("app.service", &format!("{failed} ExecMainStatus={status}"));
+        set_state("app.service", &format!("{failed} ExecMainStatus={status}"));
         host.is("failed", text, &[journal]);
     }
     let again = "LoadState=loaded ActiveState=activating SubState=auto-restart Result=signal \
                  ExecMainStatus=11";
-    host.state("app.service", again);
+    set_state("app.service", again);
     let text = "app.service has failed (signal, status 11)";
     host.is("failed", text, &[journal]);
 
-    host.state("app.service", "LoadState=loaded ActiveState=inactive");
+    set_state("app.service", "LoadState=loaded ActiveState=inactive");
     host.is(
         "could-not-check",
         "app.service is inactive, not running",
         &[],
     );
-    host.state("app.service", "LoadState=not-found ActiveState=inactive");
+    set_state("app.service", "LoadState=not-found ActiveState=inactive");
     let remedy = "correct its name under `services`: `systemctl list-unit-files` has it";
     host.is("failed", "there is no unit app.service", &[remedy]);
     // systemctl(1) knows nothing, as in a container without its bus.
-    host.state("app.service", "");
+    set_state("app.service", "");
     host.is("ok", "app.service is there", &[]);
     fs::remove_file(format!("{UNITS}/app.service")).unwrap();
     host.is(
@@ -160,7 +161,7 @@ fn root_directory() {
     fs::create_dir_all(host.root.join("srv/app")).unwrap();
     let text = "app.service has failed (203/EXEC: its program cannot be run in the root)";
     host.is("failed", text, &["journalctl -b -n 20 -u app.service"]);
-    host.state("app.service", "LoadState=loaded ActiveState=active");
+    set_state("app.service", "LoadState=loaded ActiveState=active");
     host.is("ok", "app.service runs", &[]);
     // Another root is not this site's affair.
     let other = "RootDirectory=/srv/other\nExecStart=/usr/bin/none\n";
