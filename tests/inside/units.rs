@@ -46,6 +46,13 @@ fn set_state(unit: &str, state: &str) {
     fs::write(format!("/run/state-{unit}"), state).unwrap();
 }
 
+/// Writes the service `unit` with these lines, and what systemctl(1) says about it.
+fn write_unit(unit: &str, lines: &str, state: &str) {
+    let text = format!("[Service]\n{lines}");
+    fs::write(format!("{UNITS}/{unit}"), text).unwrap();
+    set_state(unit, state);
+}
+
 impl Host {
     fn new(manifest: &str) -> Self {
         let sandbox = Sandbox::new();
@@ -55,13 +62,6 @@ impl Host {
         let root = sandbox.site("s", manifest);
         sandbox.ok(&["up", "s"]);
         Self { sandbox, root }
-    }
-
-    /// Writes the service `unit` with these lines, and what systemctl(1) says about it.
-    fn unit(&self, unit: &str, lines: &str, state: &str) {
-        let text = format!("[Service]\n{lines}");
-        fs::write(format!("{UNITS}/{unit}"), text).unwrap();
-        set_state(unit, state);
     }
 
     fn doctor(&self) -> Value {
@@ -96,7 +96,7 @@ impl Host {
 fn states() {
     let host = Host::new("services: [app.service]\nusers: [www-data]\n");
     let start = "ExecStart=/usr/bin/app\nUser=www-data\n";
-    host.unit("app.service", start, "LoadState=loaded ActiveState=active");
+    write_unit("app.service", start, "LoadState=loaded ActiveState=active");
     host.is("ok", "app.service runs", &[]);
     assert_eq!(host.doctor()["user"], "www-data");
 
@@ -148,7 +148,7 @@ fn root_directory() {
     let failed = "LoadState=loaded ActiveState=failed Result=exit-code ExecMainStatus=203";
     let unit = |more: &str| {
         let lines = format!("RootDirectory={root}\nWorkingDirectory=/srv/app\n{more}");
-        host.unit("app.service", &lines, failed);
+        write_unit("app.service", &lines, failed);
     };
     unit("Environment=TOOL=perl\nExecStart=-/usr/bin/${TOOL} -v\n");
     let text = "app.service has failed (203/EXEC: its program cannot be run in the root); \
@@ -165,7 +165,7 @@ fn root_directory() {
     host.is("ok", "app.service runs", &[]);
     // Another root is not this site's affair.
     let other = "RootDirectory=/srv/other\nExecStart=/usr/bin/none\n";
-    host.unit("app.service", other, "LoadState=loaded ActiveState=active");
+    write_unit("app.service", other, "LoadState=loaded ActiveState=active");
     host.is("ok", "app.service runs", &[]);
 }
 
@@ -173,20 +173,20 @@ fn made_at_start() {
     fs::create_dir("/run/app").unwrap();
     let host = Host::new("services: [app.service]\nmounts: [/run/app]\n");
     let runs = "LoadState=loaded ActiveState=active";
-    host.unit("app.service", "RuntimeDirectory=x app\n", runs);
+    write_unit("app.service", "RuntimeDirectory=x app\n", runs);
     let text = "app.service makes /run/app anew at each start, which `mountjail watch` follows; \
                 app.service runs";
     host.is("ok", text, &[]);
     for kept in ["yes", "restart"] {
         let lines = format!("RuntimeDirectory=app\nRuntimeDirectoryPreserve={kept}\n");
-        host.unit("app.service", &lines, runs);
+        write_unit("app.service", &lines, runs);
         host.is("ok", "app.service runs", &[]);
     }
 }
 
 fn sshd() {
     let host = Host::new("services: [ssh.service]\n");
-    host.unit(
+    write_unit(
         "ssh.service",
         "ExecStart=/usr/sbin/sshd -D\n",
         "ActiveState=active",
@@ -251,7 +251,7 @@ fn private() {
     let root = host.root.display();
     for program in ["/opt/keys/tool", "/opt/home/tool"] {
         let lines = format!("User=www-data\nRootDirectory={root}\nExecStart={program}\n");
-        host.unit("app.service", &lines, "LoadState=loaded ActiveState=active");
+        write_unit("app.service", &lines, "LoadState=loaded ActiveState=active");
         let (verdict, detail, remedies) = host.services();
         assert_eq!(verdict, "failed", "{detail}");
         let [remedy] = &remedies[..] else {
@@ -271,7 +271,7 @@ fn private() {
     fs::create_dir(&own).unwrap();
     fs::set_permissions(&own, Permissions::from_mode(0o700)).unwrap();
     let lines = format!("User=www-data\nRootDirectory={root}\nExecStart=/own/tool\n");
-    host.unit("app.service", &lines, "LoadState=loaded ActiveState=active");
+    write_unit("app.service", &lines, "LoadState=loaded ActiveState=active");
     let (_, _, remedies) = host.services();
     assert_eq!(remedies, [format!("chmod o+x {root}/own")]);
     for check in host.doctor()["checks"].as_array().unwrap() {

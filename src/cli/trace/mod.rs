@@ -44,17 +44,18 @@ use crate::{Error, Result};
 /// the host has them, grouped by the line of the manifest that would bring them, the most useful
 /// line first. Some paths are shown but not advised, because a program inside can look up whatever
 /// it likes: files that not everybody on the host may read, or that users other than root can
-/// change; sockets, and all else on /run, unless a preset brings them. For a directory that programs
-/// only keep their own files in, such as /tmp, one of the site's own is advised.
+/// change; sockets, and all else on /run, unless a preset brings them. For a directory that
+/// programs only keep their own files in, such as /tmp, one of the site's own is advised.
 ///
 /// --start restarts a unit that runs. Until the unit is followed, its processes wait for their
-/// standard input, which a drop-in in /run/systemd/system makes a FIFO. The drop-in is taken away as
-/// soon as the unit has started or failed, also if this command is killed; the unit then runs on.
+/// standard input, which a drop-in in /run/systemd/system makes a FIFO. The drop-in is taken away
+/// as soon as the unit has started or failed, also if this command is killed; the unit then runs
+/// on.
 ///
 /// Only the report goes to standard output; what the command prints goes to standard error. The
 /// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
-/// after a running process was followed, 1 if the unit did not start. Ctrl-C or SIGTERM ends the trace, and the programs run on;
-/// the exit code of a command is then 128 plus the signal's number.
+/// after a running process was followed, 1 if the unit did not start. Ctrl-C or SIGTERM ends the
+/// trace, and the programs run on; the exit code of a command is then 128 plus the signal's number.
 ///
 /// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
 /// much CPU time, one that reads 1500 files 5 times, and find(1), which does little but system
@@ -70,7 +71,9 @@ use crate::{Error, Result};
                   mountjail trace site1 --start named --write --up\n  \
                   timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
 )]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service", "start"]))]
+#[command(group = clap::ArgGroup::new("what")
+    .required(true)
+    .args(["command", "pid", "service", "start"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct TraceArgs {
     /// Follow this running process, which must be inside
