@@ -11,6 +11,7 @@ use crate::Result;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::Machine;
+use crate::render::json::document;
 
 /// The machine, and how much of it is configured.
 pub(super) struct MachineReport<'c> {
@@ -96,7 +97,7 @@ impl MachineReport<'_> {
             "sites": self.sites.as_ref().ok(),
             "pools_without_site": self.unserved,
         });
-        format!("{object:#}\n")
+        document(object)
     }
 }
 
