@@ -4,6 +4,7 @@
 mod support;
 
 mod adopt;
+mod book;
 mod completions;
 mod defaults;
 mod import;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::main([
         ("adopt", adopt::all()),
+        ("book", book::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
         ("import", import::all()),

@@ -49,31 +49,45 @@ fn every_example_and_preset_is_valid() {
 }
 
 #[test]
-fn the_manifests_of_the_readme_are_valid() {
-    let readme =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let examples: Vec<_> = readme
-        .split("```yaml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(examples.len() >= 2);
-    let schema_of = |example: &str| {
-        if example.contains("instances:") {
-            template_schema()
-        } else if example.contains("root:") {
-            site_schema()
-        } else {
-            defaults_schema()
+fn the_manifests_of_the_book_are_valid() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = glob::glob(top.join("docs/**/*.md").to_str().unwrap()).unwrap();
+    let pages = pages.map(Result::unwrap).chain([top.join("README.md")]);
+    let (mut examples, mut wrong) = (0, Vec::new());
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let name = page.strip_prefix(top).unwrap().display().to_string();
+        if name == "docs/reference/presets.md" {
+            continue; // has the built-in presets without their descriptions
         }
-    };
-    for example in examples {
-        let validator = validator(&schema_of(example));
-        assert_eq!(
-            mistakes(&validator, example),
-            Vec::<String>::new(),
-            "{example}"
-        );
+        for rest in text.split("```yaml\n").skip(1) {
+            let example = rest.split("```").next().unwrap();
+            examples += 1;
+            let schema = schema_of(example);
+            for mistake in mistakes(&validator(&schema), example) {
+                wrong.push(format!("{name}: {mistake}"));
+            }
+        }
+    }
+    assert!(examples >= 15, "{examples}");
+    // One page shows what a mistake looks like.
+    assert_eq!(wrong.len(), 1, "{wrong:#?}");
+    assert!(
+        wrong[0].starts_with("docs/guide/manifest.md: "),
+        "{wrong:?}"
+    );
+}
+
+/// The schema of an example of the book.
+fn schema_of(example: &str) -> Value {
+    if example.contains("description:") {
+        preset_schema()
+    } else if example.contains("instances:") {
+        template_schema()
+    } else if example.contains("root:") {
+        site_schema()
+    } else {
+        defaults_schema()
     }
 }
 

@@ -11,6 +11,7 @@ mod network;
 mod php;
 mod text;
 mod tls;
+mod tls_library;
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -7,15 +7,13 @@ use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::{InsideError, Probe};
+use super::{InsideError, Probe, tls_library};
 use crate::base::{HostPath, lexical};
 use crate::resolve::{Host, LookupError};
 
@@ -153,13 +151,10 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, String> {
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| format!("it is damaged: {error}"))?;
-        match RootCertStore::empty().add(certificate.clone()) {
-            Err(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => {
-                return Err("a certificate in it is damaged".to_owned());
-            }
-            // OpenSSL may take it for an authority even where this library does not.
-            Ok(()) | Err(_) => found.push(certificate.to_vec()),
+        if tls_library::is_damaged(&certificate) {
+            return Err("a certificate in it is damaged".to_owned());
         }
+        found.push(certificate.to_vec());
     }
     Ok(found)
 }
@@ -187,12 +182,17 @@ impl Probe for Handshake {
     type Answer = HandshakeResult;
 
     fn run(&self) -> HandshakeResult {
-        match self.connect() {
-            Ok(mut stream) => match self.shake(&mut stream) {
-                Ok(version) => HandshakeResult::Verified(version),
-                Err(why) => HandshakeResult::Refused(why),
-            },
-            Err(error) => HandshakeResult::Unreachable(super::reason(error)),
+        if !tls_library::HAS_HANDSHAKES {
+            return HandshakeResult::Unreachable("mountjail was built without TLS".to_owned());
+        }
+        let mut stream = match self.connect() {
+            Ok(stream) => stream,
+            Err(error) => return HandshakeResult::Unreachable(super::reason(error)),
+        };
+        let trusted = TrustStore::read(&self.anchors).certificates;
+        match tls_library::shake(&self.host, trusted, &mut stream) {
+            Ok(version) => HandshakeResult::Verified(version),
+            Err(why) => HandshakeResult::Refused(why),
         }
     }
 }
@@ -211,31 +211,6 @@ impl Handshake {
             }
         }
         Err(last)
-    }
-
-    fn shake(&self, stream: &mut TcpStream) -> Result<String, String> {
-        let trusted = TrustStore::read(&self.anchors).certificates;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(trusted.into_iter().map(CertificateDer::from));
-
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| error.to_string())?;
-        let mut connection =
-            ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-        while connection.is_handshaking() {
-            connection
-                .complete_io(stream)
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(match connection.protocol_version() {
-            Some(version) => format!("{version:?}"),
-            None => String::new(),
-        })
     }
 }
 
