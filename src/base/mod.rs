@@ -9,6 +9,7 @@ mod file_system;
 pub(crate) mod hints;
 mod path;
 pub mod quote;
+pub(crate) mod style;
 pub(crate) mod sync;
 pub(crate) mod text;
 

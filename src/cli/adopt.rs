@@ -179,7 +179,7 @@ impl AdoptArgs {
         let out = context.out.site(&site.name);
         out.info(format_args!("{count} moved aside to {root}{DIRECTORY}"));
 
-        let code = UpArgs::default().run_for(context, std::slice::from_ref(site))?;
+        let code = UpArgs::to_adopt().run_for(context, std::slice::from_ref(site))?;
         let (mover, place) = (adopter.clone(), root.clone());
         let end = move |site: &Site, stop: &Stop| {
             // A signal that stopped `up` does not stop this.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use anstyle::Style;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -16,14 +17,14 @@ use machine::{MachineReport, UnservedPool};
 use super::report::Report;
 use super::{DIFFERENT, complete, jail_command, run_as};
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
+use crate::base::{HostPath, SiteName, style};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
 use crate::jail;
 use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
-use crate::render::text::line;
+use crate::render::text::{line, row};
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
 use crate::site::{
@@ -115,7 +116,7 @@ impl DoctorArgs {
         let mut report = Report::new(context, self.json);
         match parallel::one(context, &site, &stop, examine) {
             Ok(result) => {
-                report.text(result.text);
+                report.styled(result.text);
                 report.site(result.code, result.object);
             }
             Err(failed) => report.failed(&site, &failed, json!({})),
@@ -286,6 +287,15 @@ fn as_json(finding: &Finding) -> Value {
     })
 }
 
+fn style_of(verdict: CheckVerdict) -> Style {
+    match verdict {
+        CheckVerdict::Ok => style::RIGHT,
+        CheckVerdict::Failed => style::WRONG,
+        CheckVerdict::CouldNotCheck => style::WARNING,
+        CheckVerdict::NotNeeded => Style::new(),
+    }
+}
+
 fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
     let count = |verdict| {
         findings
@@ -320,10 +330,9 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
         remedies,
     } in findings
     {
-        line(
-            &mut text,
-            format_args!("  {verdict:<15} {check:<11} {detail}"),
-        );
+        let (word, style) = (verdict.to_string(), style_of(*verdict));
+        let rest = format_args!("{check:<11} {detail}");
+        row(&mut text, (&word, style), 15, rest);
         for remedy in remedies {
             let what = match remedy {
                 doctor::Remedy::Manifest { .. } | doctor::Remedy::ManifestLine(_) => "manifest:",

@@ -1,10 +1,12 @@
 //! `mountjail exec`: a command inside a root, run as a daemon that enters its chroot runs it.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Args;
 
 use super::jail_command::{self, JailCommand};
+use super::missing_program::remedy;
 use super::{complete, up};
 use crate::Error;
 use crate::patience::worker;
@@ -29,10 +31,10 @@ use crate::site::select;
 /// as root, because root can leave a chroot.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  mountjail exec site1 -- ping -c1 example.org\n  \
-                  mountjail exec --user www-data site1 -- \
+    after_help = "Examples:\n  mountjail exec site1 ping -c1 example.org\n  \
+                  mountjail exec --user www-data site1 \
                   php -r 'echo gethostbyname(\"example.org\");'\n  \
-                  mountjail exec --up site1 -- busybox sh"
+                  mountjail exec --up site1 busybox sh"
 )]
 pub(super) struct ExecArgs {
     /// Run as this user of the host, by name or id, with its groups [default: the pool's user]
@@ -45,7 +47,7 @@ pub(super) struct ExecArgs {
     #[arg(value_name = "SITE", add = complete::site())]
     site: String,
     /// The command and its arguments
-    #[arg(value_name = "CMD", required = true, last = true)]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
@@ -78,6 +80,8 @@ impl ExecArgs {
         }
         let command = JailCommand::new(&jail, self.user.as_deref(), &self.command)
             .map_err(|error| error.context(&site.name))?;
+        let remedy = |program: &Path| remedy(context, &jail.desired, program);
+        let command = command.with_remedy(remedy, &self.command);
         worker::hand_over(&serde_json::to_vec(&command)?);
         Ok(0)
     }

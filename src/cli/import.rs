@@ -14,7 +14,7 @@ use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::{Site, configuration, load};
-use crate::{Error, Result};
+use crate::{Error, Result, render};
 
 /// Write manifests from PHP-FPM's pools, bind mounts in fstab, jailkit's sections, daemons' roots
 ///
@@ -120,7 +120,7 @@ impl ImportArgs {
             }
         }
         if self.json {
-            text = format!("{:#}\n", as_json(results));
+            text = render::json::document(as_json(results));
         } else if self.write {
             text.clear();
         }

@@ -42,6 +42,8 @@ pub(super) struct JailCommand {
     mounted: Vec<PathBuf>,
     /// The directories on the ways to what is mounted.
     ways: Vec<JailPath>,
+    /// What to do if the command is not inside.
+    remedy: Option<String>,
 }
 
 /// The site and its state; a warning is given if it is drifted.
@@ -113,7 +115,21 @@ impl JailCommand {
             who: command_user(asked, &desired.root, &jail.manifest)?,
             mounted,
             ways: desired.ways().into_iter().collect(),
+            remedy: None,
         })
+    }
+
+    /// With what is to be done if the command is not inside, if nothing of the site seems to be
+    /// the command.
+    pub(super) fn with_remedy(self, remedy: impl FnOnce(&Path) -> String, of: &[OsString]) -> Self {
+        let program = program(of);
+        let is_in_root = |place: PathBuf| {
+            let path = JailPath::new(place).map(|path| self.root.inside(&path));
+            path.is_ok_and(|path| path.as_path().symlink_metadata().is_ok())
+        };
+        let is_seen = !self.mounted.is_empty() || places(program).any(is_in_root);
+        let remedy = (!is_seen).then(|| remedy(program));
+        Self { remedy, ..self }
     }
 
     /// Becomes the command. Returns only if that fails: the exit code, after the error was
@@ -179,6 +195,9 @@ impl JailCommand {
         if let Some(there) = places(program).find(|place| place.exists()) {
             return self.without_interpreter(&there);
         }
+        if let Some(remedy) = &self.remedy {
+            return remedy.clone();
+        }
         let name = if is_bare(program) {
             Path::new("/usr/bin").join(program)
         } else {
@@ -227,7 +246,7 @@ fn is_bare(program: &Path) -> bool {
 }
 
 /// The paths at which the program may be.
-fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
     let directories: &[&str] = if is_bare(program) {
         &SEARCH_PATH
     } else {

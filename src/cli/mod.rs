@@ -10,6 +10,7 @@ mod exec;
 mod fstab;
 mod import;
 mod jail_command;
+mod missing_program;
 mod place;
 mod plan;
 mod presets;

@@ -51,7 +51,7 @@ impl PresetsArgs {
             let list = groups
                 .iter()
                 .flat_map(|(group, names)| names.iter().map(move |name| one(group, name)));
-            format!("{:#}\n", json!({ "presets": list.collect::<Vec<_>>() }))
+            render::json::document(json!({ "presets": list.collect::<Vec<_>>() }))
         } else {
             let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
             let line = |name: &&str| format!("  {name:width$}  {}\n", described(name));
@@ -89,7 +89,7 @@ impl PresetsArgs {
                     value["name"] = json!(name);
                     value["description"] = json!(description);
                     value["file"] = json!(file);
-                    format!("{value:#}\n")
+                    render::json::document(value)
                 } else {
                     format!(
                         "# {name}: {description}\n{}",

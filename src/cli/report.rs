@@ -4,10 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use super::DIFFERENT;
-use crate::Error;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
 use crate::site::{Context, Site, SiteError};
+use crate::{Error, render};
 
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
@@ -85,6 +85,12 @@ impl Report {
         self.more.insert(key.to_owned(), value);
     }
 
+    /// Adds text for people, which may have colours.
+    pub(super) fn styled(&mut self, text: String) {
+        let text = self.out.for_people(text);
+        self.text(text);
+    }
+
     /// Adds text to be printed.
     pub(super) fn text(&mut self, text: impl AsRef<[u8]>) {
         self.text.extend_from_slice(text.as_ref());
@@ -94,7 +100,7 @@ impl Report {
     pub(super) fn finish(mut self) -> u8 {
         if self.json {
             self.more.insert("sites".to_owned(), json!(self.sites));
-            self.text = format!("{:#}\n", Value::Object(self.more)).into_bytes();
+            self.text = render::json::document(Value::Object(self.more)).into_bytes();
         }
         self.out.print_and(self.text, self.code)
     }

@@ -27,8 +27,8 @@ use crate::site::{Selection, Site, SiteError, configuration, parallel, select, w
 /// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
 /// shadowed (something else is on top), absent (the source is gone, but the manifest names it),
 /// orphan (mountjail's, but no longer in the manifest), foreign (not mountjail's: never touched).
-/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites
-/// only mounts that are not ok are shown; with -v all mounts, with -q nothing of sites that are up.
+/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites a
+/// line each is shown; with -v all mounts, with -q only what is not right.
 /// A site with `scope: services` has a line per service that runs; it is down if none does, which
 /// is as it should be.
 /// A note names processes inside that still use a file which was replaced, such as a library after
@@ -137,7 +137,7 @@ impl StatusArgs {
                 add(&mut report, context, status, inside);
             }
             if format == StatusFormat::Text {
-                report.text(match served {
+                report.styled(match served {
                     Some(served) => text_of_served(context, status, served, detail),
                     None => text(status, inside, detail),
                 });
@@ -350,6 +350,7 @@ fn text_of_served(
 ) -> String {
     let name = &status.site.name;
     let mut text = String::new();
+    let reasons = served.reasons(context, name);
     if served.state() == SiteState::Down && detail != StatusDetail::Wrong {
         line(
             &mut text,
@@ -358,6 +359,10 @@ fn text_of_served(
     }
     for (place, status) in &served.places {
         match &status.plan {
+            Some(plan) if detail == StatusDetail::Sites => {
+                let inside = Inside::default();
+                text += &render::overview::site(plan, Some(&place.unit), &inside, &reasons);
+            }
             Some(plan) => text += &render::text::status(plan, Some(&place.unit), detail),
             None => line(
                 &mut text,
@@ -365,10 +370,16 @@ fn text_of_served(
             ),
         }
     }
+    let is_overview = detail == StatusDetail::Sites;
     if served.places.is_empty() && served.state() == SiteState::Drifted {
-        line(&mut text, format_args!("{name}: {}", SiteState::Drifted));
+        let drifted = format!("{name}: {}", SiteState::Drifted);
+        match reasons.first().filter(|_| is_overview) {
+            Some(reason) => line(&mut text, format_args!("{drifted}; {reason}")),
+            None => line(&mut text, format_args!("{drifted}")),
+        }
     }
-    for reason in served.reasons(context, name) {
+    let reasons = reasons.iter().filter(|_| !is_overview);
+    for reason in reasons {
         line(&mut text, format_args!("  because: {reason}"));
     }
     text
@@ -376,6 +387,9 @@ fn text_of_served(
 
 fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {
     match &status.plan {
+        Some(plan) if detail == StatusDetail::Sites => {
+            render::overview::site(plan, None, inside, &[])
+        }
         Some(plan) => render::text::status(plan, None, detail) + &render::text::outdated(inside),
         None if status.is_silent() => format!("{}: not answering\n", status.site.name),
         None => String::new(),

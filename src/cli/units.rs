@@ -15,6 +15,7 @@ use super::{DIFFERENT, Which};
 use crate::base::SiteName;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
 use crate::manifest::{Manifest, Scope};
+use crate::render::json::document;
 use crate::render::systemd::{
     ALL, DROP_IN, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins,
     unit_of,
@@ -297,7 +298,7 @@ impl UnitsArgs {
         }
         self.reload(context, rewritten || !removed.is_empty());
         let text = if self.json {
-            format!("{:#}\n", json!({ "removed": removed }))
+            document(json!({ "removed": removed }))
         } else {
             String::new()
         };

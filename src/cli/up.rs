@@ -1,6 +1,7 @@
 //! `mountjail up`: mount what sites need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,9 +12,9 @@ use super::report::Report;
 use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
-use crate::base::text::plural;
+use crate::base::text::{and_more, plural};
 use crate::engine::Outcome;
-use crate::observe;
+use crate::observe::{self, Process};
 use crate::patience::{self, Stop};
 use crate::resolve::Mount;
 use crate::site::context::{Context, stop_flag};
@@ -23,6 +24,7 @@ use crate::site::pipeline::{BringUp, Brought, MountLookup};
 use crate::site::services::{self, Namespaces, Place, ServedSite};
 use crate::site::up::Done;
 use crate::site::{Site, SiteError, cost, parallel, systemctl};
+use crate::sys;
 
 /// How many users are named.
 const SHOWN: usize = 20;
@@ -68,6 +70,9 @@ pub(super) struct UpArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// The caller names what runs inside.
+    #[arg(skip)]
+    adopts: bool,
 }
 
 impl UpArgs {
@@ -86,6 +91,15 @@ impl UpArgs {
             except: vec![],
             scope: None,
             json: false,
+            adopts: false,
+        }
+    }
+
+    /// `mountjail up`, as a part of `mountjail adopt --write`.
+    pub(super) fn to_adopt() -> Self {
+        Self {
+            adopts: true,
+            ..Self::default()
         }
     }
 
@@ -189,6 +203,9 @@ impl UpArgs {
         }
 
         let blind = report_blind_processes(context, &changed);
+        if !self.restart && !self.adopts {
+            report_running(context, &changed, &blind);
+        }
         if self.restart {
             report.code(restart(context, &changed, &blind));
         }
@@ -332,6 +349,42 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
         units.extend(process.unit);
     }
     units
+}
+
+/// Names what ran inside before there were all the mounts: PHP, the C library and others remember
+/// what they looked up in vain. Units that are `blind` to the mounts were named already.
+fn report_running(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) {
+    let is_new = |(_, done): &&(&Site, Done)| done.changes.outcome.attached > 0;
+    let up: Vec<_> = up.iter().filter(is_new).collect();
+    if up.is_empty() || context.out.is_quiet() {
+        return;
+    }
+    let root = |(_, done): &&(&Site, Done)| done.desired.root.as_path().to_owned();
+    let roots: Vec<_> = up.iter().map(root).collect();
+    let look = |roots: &Vec<PathBuf>| {
+        let known = |root: &PathBuf| sys::file_known_at(root);
+        let roots: Vec<_> = roots.iter().map(known).collect::<Result<_, _>>().ok()?;
+        Some(observe::inside_each(&roots))
+    };
+    let mut answers = patience::each_within(vec![roots], context.limit, look);
+    let mut groups: BTreeMap<(usize, Option<String>), Vec<Process>> = BTreeMap::new();
+    for (nth, process) in answers.pop().flatten().flatten().unwrap_or_default() {
+        let unit = process.unit.clone();
+        if unit.as_ref().is_none_or(|unit| !blind.contains(unit)) {
+            groups.entry((nth, unit)).or_default().push(process);
+        }
+    }
+    for ((nth, _), processes) in groups {
+        let (site, _) = up[nth];
+        let Some(first) = processes.first() else {
+            continue;
+        };
+        let more = and_more(processes.len() - 1);
+        context.out.site(&site.name).info(format_args!(
+            "note: {first}{more} ran inside before, and may remember what was missing; {}",
+            first.reload()
+        ));
+    }
 }
 
 /// Reloads the running services of the sites that are `up`. Services that cannot reload, and those

@@ -46,13 +46,28 @@ impl WhyArgs {
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         let answer = resolve::why(&desired, &path);
-        if answer.mount.is_none() && answer.link.is_none() && answer.directory.is_none() {
+        let is_brought = answer.mount.is_some() || answer.directory.is_some();
+        let below = if is_brought {
+            vec![]
+        } else {
+            resolve::below(&desired, &answer.leads_to)
+        };
+        if !is_brought && answer.link.is_none() && below.is_empty() {
             return Err(nothing_brings(context, &site, &desired, path).into());
         }
-        let text = if self.json {
-            format!("{:#}\n", render::json::why(&path, &answer))
+        let (text, object) = if below.is_empty() {
+            let object = render::json::why(&path, &answer);
+            (render::text::why(&path, &answer), object)
         } else {
-            render::text::why(&path, &answer)
+            let link = answer.link.map(|_| render::text::why(&path, &answer));
+            let text = render::text::below(&answer.leads_to, &below);
+            let object = render::json::below(&path, &answer.leads_to, &below);
+            (link.unwrap_or_default() + &text, object)
+        };
+        let text = if self.json {
+            render::json::document(object)
+        } else {
+            text
         };
         Ok(context.out.print_and(&text, 0))
     }

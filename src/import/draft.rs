@@ -30,6 +30,7 @@ pub(crate) struct Draft {
     pub users: Vec<DraftItem>,
     pub nss: Vec<String>,
     pub mounts: Vec<DraftMount>,
+    pub directories: Vec<DraftDirectory>,
     pub tmpfs: Vec<DraftTmpfs>,
     pub proc: bool,
     pub services: BTreeSet<String>,
@@ -75,6 +76,22 @@ pub(crate) struct DraftMount {
     pub setuid: bool,
     /// No character of the source stands for others.
     pub literal: bool,
+}
+
+/// An item of `directories`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DraftDirectory {
+    /// The path inside.
+    pub path: String,
+    /// The mode, in octal digits.
+    pub mode: String,
+}
+
+impl DraftDirectory {
+    fn to_yaml(&self) -> String {
+        let path = yaml_scalar(&self.path);
+        format!("{{ path: {path}, mode: \"{}\" }}", self.mode)
+    }
 }
 
 /// An item of `tmpfs`.
@@ -204,6 +221,7 @@ impl Draft {
             users: vec![],
             nss: vec![],
             mounts: vec![],
+            directories: vec![],
             tmpfs: vec![],
             proc: false,
             services: BTreeSet::new(),
@@ -231,6 +249,7 @@ impl Draft {
         add_new(&mut self.users, &other.users);
         add_new(&mut self.nss, &other.nss);
         add_new(&mut self.mounts, &other.mounts);
+        add_new(&mut self.directories, &other.directories);
         add_new(&mut self.tmpfs, &other.tmpfs);
         self.proc |= other.proc;
         add_new(&mut self.found, &other.found);
@@ -265,6 +284,13 @@ impl Draft {
         list(
             "mounts",
             self.mounts.iter().map(DraftMount::to_yaml).collect(),
+        );
+        list(
+            "directories",
+            self.directories
+                .iter()
+                .map(DraftDirectory::to_yaml)
+                .collect(),
         );
         list(
             "tmpfs",

@@ -2,6 +2,7 @@
 
 mod drafts;
 mod masters;
+mod needs;
 mod pool_user;
 mod reader;
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
+pub(crate) use needs::written_by;
 pub(crate) use pool_user::{PoolUser, pool_users};
 
 use super::php_ini::PhpValue;

@@ -46,8 +46,8 @@ pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use outside::users_outside;
 pub use processes::{
-    Process, apart_from_first, holds_manager, inside, is_managers, of_unit, owners_are_hidden,
-    php_fpm_masters, root_of, without_mounts,
+    Process, apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit,
+    owners_are_hidden, php_fpm_masters, root_of, without_mounts,
 };
 pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,

@@ -49,6 +49,15 @@ impl Process {
         }
     }
 
+    /// How to make it look at its files anew. A service that cannot reload is restarted.
+    pub fn reload(&self) -> String {
+        let restart = self.restart();
+        match restart.strip_prefix("systemctl restart ") {
+            Some(unit) => format!("systemctl try-reload-or-restart {unit}"),
+            None => restart,
+        }
+    }
+
     /// The process `pid`, if it exists.
     pub fn of(pid: u32) -> Option<Self> {
         Self::read(pid, &proc::of(pid))
@@ -169,6 +178,18 @@ pub fn inside(root: FileId) -> Vec<Process> {
         .filter(|(pid, _)| root_of(*pid) == Some(root))
         .filter_map(|(pid, proc)| Process::read(pid, &proc))
         .collect()
+}
+
+/// The processes whose root directory is one of `roots`, each with the index of its root.
+pub fn inside_each(roots: &[FileId]) -> Vec<(usize, Process)> {
+    let mut found = vec![];
+    for (pid, proc) in proc::processes() {
+        let nth = root_of(pid).and_then(|root| roots.iter().position(|known| *known == root));
+        if let Some(nth) = nth {
+            found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
+        }
+    }
+    found
 }
 
 /// The root directory of the process `pid`.

@@ -10,8 +10,17 @@ use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{GraftChange, MountState, Plan, Step};
 use crate::resolve::{
-    Desired, Explanation, FileKind, Link, Mount, Note, Ownership, Reason, ResolvedPreset,
+    Below, Desired, Explanation, FileKind, Link, Mount, Note, Ownership, Reason, ResolvedPreset,
 };
+
+/// What the keys of the output mean; it grows when one changes its meaning or goes.
+const VERSION: u32 = 1;
+
+/// The text that a command prints: the object, with its version.
+pub(crate) fn document(mut object: Value) -> String {
+    object["version"] = json!(VERSION);
+    format!("{object:#}\n")
+}
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub(crate) fn plan(plan: &Plan) -> Value {
@@ -228,6 +237,14 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
         "mount": answer.mount.map(mount_of),
         "directory": answer.directory.map(|own| own.owner.to_string()), "reasons": reasons,
     })
+}
+
+/// `{path, leads_to, below: [{line, paths}]}`
+pub(crate) fn below(path: &JailPath, leads_to: &JailPath, lines: &[Below<'_>]) -> Value {
+    let below =
+        |below: &Below<'_>| json!({ "line": below.origin.to_string(), "paths": below.paths });
+    let lines: Vec<_> = lines.iter().map(below).collect();
+    json!({ "path": path, "leads_to": leads_to, "below": lines })
 }
 
 fn reason(reason: &Reason) -> Value {

@@ -3,6 +3,7 @@
 pub(crate) mod adoption;
 pub(crate) mod fstab;
 pub(crate) mod json;
+pub(crate) mod overview;
 pub(crate) mod prometheus;
 pub(crate) mod systemd;
 pub(crate) mod text;

@@ -1,13 +1,21 @@
 //! Text for people.
 
-use std::fmt;
+use std::collections::BTreeSet;
+use std::fmt::{self, Write};
 
+use anstyle::Style;
+
+use super::overview;
 use crate::base::quote::{brief, printable};
-use crate::base::text::plural;
+use crate::base::style;
+use crate::base::text::{few, plural};
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
 use crate::plan::{GraftChange, MountState, Plan, SiteState, State};
-use crate::resolve::{Desired, Explanation, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Below, Desired, Explanation, Mount, Reason, ResolvedPreset};
+
+/// How many paths of one line are named.
+const SHOWN: usize = 5;
 
 /// The longest reason, whatever paths and targets of links are in it.
 const LONGEST: usize = 1000;
@@ -16,6 +24,27 @@ const LONGEST: usize = 1000;
 pub(crate) fn line(text: &mut String, line: fmt::Arguments<'_>) {
     text.push_str(&printable(&line.to_string()));
     text.push('\n');
+}
+
+/// Adds a row: a word in a column of that width, and the rest.
+pub(crate) fn row(
+    text: &mut String,
+    (word, style): (&str, Style),
+    width: usize,
+    rest: fmt::Arguments<'_>,
+) {
+    let padding = width.saturating_sub(word.len()) + 1;
+    let _ = write!(text, "  {style}{word}{style:#}{:padding$}", "");
+    line(text, rest);
+}
+
+/// How a mount's state looks.
+fn style_of(state: State) -> Style {
+    match state {
+        State::Ok => style::RIGHT,
+        State::Foreign | State::Orphan | State::Absent => style::WARNING,
+        _ => style::WRONG,
+    }
 }
 
 /// The steps, one per line. `place`: the service in whose mount namespace they are taken.
@@ -66,9 +95,9 @@ pub(crate) fn checked(desired: &Desired) -> String {
 pub(crate) enum StatusDetail {
     /// Every mount.
     Mounts,
-    /// Mounts that are not ok, of a site that is not down.
+    /// A line.
     Sites,
-    /// As `Sites`, without the sites that are up.
+    /// Nothing of a site that is up; of one that is drifted, the mounts that are not ok.
     Wrong,
 }
 
@@ -81,30 +110,17 @@ impl StatusDetail {
 /// A line for the site, a line per mount that is to be shown, and other reasons why it is not up.
 /// `place`: the service in whose mount namespace it is.
 pub(crate) fn status(plan: &Plan, place: Option<&str>, detail: StatusDetail) -> String {
-    let ok = plan
-        .states
-        .iter()
-        .filter(|state| state.state == State::Ok)
-        .count();
-    let total = plan
-        .states
-        .iter()
-        .filter(|state| state.mount.is_some())
-        .count();
+    let (ok, total) = overview::counts(plan);
     let state = plan.site_state();
-    let mut text = String::new();
     if detail == StatusDetail::Wrong && state == SiteState::Up {
-        return text;
+        return String::new();
     }
-    let place = place.map(|place| format!(", for {place}"));
+    let mut text = overview::head(plan);
+    let (root, place) = (&plan.root, place.map(|place| format!(", for {place}")));
+    let place = place.unwrap_or_default();
     line(
         &mut text,
-        format_args!(
-            "{}: {state}, {ok} of {total} mounts ok in {}{}",
-            plan.site,
-            plan.root,
-            place.unwrap_or_default()
-        ),
+        format_args!(", {ok} of {total} mounts ok in {root}{place}"),
     );
     let shown: Vec<_> = plan
         .states
@@ -119,10 +135,9 @@ pub(crate) fn status(plan: &Plan, place: Option<&str>, detail: StatusDetail) -> 
         .min(60);
     for state in shown {
         let target = state.target.to_string();
-        line(
-            &mut text,
-            format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)),
-        );
+        let (word, style) = (state.state.to_string(), style_of(state.state));
+        let rest = format_args!("{target:<width$}  {}", about(state));
+        row(&mut text, (&word, style), 13, rest);
     }
     for reason in plan.reasons() {
         line(
@@ -305,6 +320,25 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
             ),
         );
         reasons(&mut text, &own.reasons);
+    }
+    text
+}
+
+/// A line for the directory, and a line per line of a manifest that puts something in it.
+pub(crate) fn below(path: &JailPath, lines: &[Below<'_>]) -> String {
+    let mut text = String::new();
+    let all: BTreeSet<_> = lines.iter().flat_map(|below| &below.paths).collect();
+    line(
+        &mut text,
+        format_args!(
+            "{path} is a directory made for what is in it, {} of {}:",
+            plural(all.len(), "path"),
+            plural(lines.len(), "line")
+        ),
+    );
+    for below in lines {
+        let (shown, origin) = (few(&below.paths, SHOWN), below.origin);
+        line(&mut text, format_args!("  {origin}: {shown}"));
     }
     text
 }

@@ -3,7 +3,7 @@
 //! Only links that root made count: they must belong to root, in directories that only root can
 //! write to. Otherwise a site's owner could obtain any file of the host by a link.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::desired::{Cause, FileKind};
@@ -12,7 +12,7 @@ use super::host::Host;
 use super::item::Item;
 use super::ldso::is_library_name;
 use super::lookup_error::{LookupError, found};
-use crate::base::text::plural;
+use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath, MountAttributes, lexical};
 
 /// With this many links into one directory or more, the directory itself is brought.
@@ -82,6 +82,9 @@ struct Outward {
     real: HostPath,
 }
 
+/// How many links of a directory are named.
+const NAMED: usize = 3;
+
 /// A search through the links below one directory, and below what they lead to.
 struct LinkSearch<'h> {
     host: &'h Host,
@@ -89,8 +92,8 @@ struct LinkSearch<'h> {
     /// Links to follow, each batch with the index of the directory that it is in.
     queue: Vec<(usize, Vec<LinkAndDestination>)>,
     seen: HashSet<PathBuf>,
-    /// By source of the directory, how many links lead to files that are not brought along.
-    refused: BTreeMap<PathBuf, usize>,
+    /// By source of the directory, the links to files that are not brought along.
+    refused: BTreeMap<PathBuf, BTreeSet<String>>,
     brought: Brought,
 }
 
@@ -159,7 +162,8 @@ impl LinkSearch<'_> {
                 by_parent.entry(key).or_default().push(outward);
             } else {
                 let source = from.source.as_path().to_owned();
-                *self.refused.entry(source).or_default() += 1;
+                let link = format!("{} -> {}", outward.link.display(), outward.real);
+                self.refused.entry(source).or_default().insert(link);
             }
         }
 
@@ -281,13 +285,14 @@ impl LinkSearch<'_> {
 
     fn finish(mut self) -> Brought {
         for (directory, refused) in self.refused {
-            let links = plural(refused, "link");
-            let lead = if refused == 1 { "leads" } else { "lead" };
+            let links = plural(refused.len(), "link");
+            let lead = if refused.len() == 1 { "leads" } else { "lead" };
             self.brought.notes.push(format!(
-                "{links} in {} {lead} to files that are not brought along by a link alone: \
-                 private ones, or below {}",
+                "{links} in {} {lead} to files that are not brought along by a link alone, \
+                 because they are private or below {}: {}",
                 directory.display(),
-                NEVER_BELOW.join(", ")
+                NEVER_BELOW.join(", "),
+                few(&refused, NAMED)
             ));
         }
         self.brought

@@ -329,7 +329,7 @@ impl Overlap {
                 Error::usage(self.to_string()).hint("make one manifest of the two")
             }
             _ => Error::usage(self.to_string())
-                .hint("a jail inside another jail could be reached, and changed, from there"),
+                .hint("give one of the two a root outside of the other's, or remove its manifest"),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Why a path is in a jail.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::desired::{Desired, Link, Mount, OwnDirectory};
 use crate::base::{JailPath, MAX_LINKS, lexical};
+use crate::manifest::Origin;
 
 /// What brings a path into a jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,36 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
         mount,
         directory,
     }
+}
+
+/// A line of a manifest or preset, and what it puts below a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Below<'d> {
+    pub origin: &'d Origin,
+    /// The mount points, links and directories of the site's own.
+    pub paths: BTreeSet<&'d JailPath>,
+}
+
+/// The lines that put something below the directory `path`, on the way to which is no link. Empty:
+/// it is no directory, or is not made for anything.
+pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>> {
+    let mounts = desired.mounts.iter();
+    let mounts = mounts.map(|mount| (&mount.target, &mount.reasons));
+    let links = desired.links.iter().map(|link| (&link.path, &link.reasons));
+    let own = desired.directories.iter();
+    let own = own.map(|directory| (&directory.path, &directory.reasons));
+    let all = mounts.chain(links).chain(own);
+
+    let mut by_line: BTreeMap<&Origin, BTreeSet<&JailPath>> = BTreeMap::new();
+    for (below, reasons) in all.filter(|(below, _)| *below != path && below.starts_with(path)) {
+        for reason in reasons {
+            by_line.entry(&reason.origin).or_default().insert(below);
+        }
+    }
+    by_line
+        .into_iter()
+        .map(|(origin, paths)| Below { origin, paths })
+        .collect()
 }
 
 /// The mount that shows `path`, on the way to which is no link.

@@ -10,11 +10,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
 use crate::base::SiteName;
 use crate::base::quote::brief;
+use crate::base::style;
 use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
 use crate::resolve::Desired;
@@ -43,7 +48,10 @@ pub(crate) enum Verbosity {
 /// The two streams.
 pub(crate) struct Out {
     verbosity: Verbosity,
+    /// Of messages, on the standard error.
     colour: bool,
+    /// Of what is printed on the standard output for people.
+    colour_of_data: bool,
     /// The standard error goes to the journal: each line begins with its priority, such as `<6>`:
     /// sd-daemon(3).
     journal: bool,
@@ -56,11 +64,10 @@ pub(crate) struct Out {
 
 impl Out {
     pub(crate) fn new(verbosity: Verbosity) -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
             verbosity,
-            colour: wanted && !dumb && io::stderr().is_terminal(),
+            colour: has_colour(&io::stderr()),
+            colour_of_data: has_colour(&io::stdout()),
             journal: is_journal(),
             bar: OnceLock::new(),
             shown: Mutex::default(),
@@ -139,25 +146,22 @@ impl Out {
     /// Something that the administrator should know, although nothing failed.
     pub(crate) fn warn(&self, text: impl fmt::Display) {
         if !self.is_quiet() {
-            let (on, off) = self.style("33");
-            self.write(WARNING, &format!("{on}warning:{off} {}", one_line(text)));
+            let warning = self.styled(style::WARNING, "warning:");
+            self.write(WARNING, &format!("{warning} {}", one_line(text)));
         }
     }
 
     /// An error, and what to do next.
     pub(crate) fn error(&self, error: &Error) {
-        let (on, off) = self.style("1;31");
-        let hint = error
-            .hint_text()
-            .map(|hint| format!("\n  {on}try:{off} {}", brief(hint, LONGEST_HINT)));
-        self.write(
-            ERROR,
-            &format!(
-                "{on}error:{off} {}{}",
-                one_line(error),
-                hint.unwrap_or_default()
-            ),
+        let hint = error.hint_text().map(|hint| {
+            let word = self.styled(style::HINT, "try:");
+            format!("\n  {word} {}", brief(hint, LONGEST_HINT))
+        });
+        let (word, hint) = (
+            self.styled(style::WRONG, "error:"),
+            hint.unwrap_or_default(),
         );
+        self.write(ERROR, &format!("{word} {}{hint}", one_line(error)));
     }
 
     /// Errors one after the other. Those with the same remedy name it once, after the last of them.
@@ -212,11 +216,20 @@ impl Out {
         lock(&self.shown).clear();
     }
 
-    fn style(&self, code: &str) -> (String, &'static str) {
+    fn styled(&self, style: Style, word: &str) -> String {
         if self.colour {
-            (format!("\x1b[{code}m"), "\x1b[0m")
+            format!("{style}{word}{style:#}")
         } else {
-            (String::new(), "")
+            word.to_owned()
+        }
+    }
+
+    /// Text for people, without its colours if they are not wanted.
+    pub(crate) fn for_people(&self, text: String) -> String {
+        if self.colour_of_data {
+            text
+        } else {
+            strip_str(&text).to_string()
         }
     }
 
@@ -284,6 +297,12 @@ impl SiteOut<'_> {
     pub(crate) fn warn(&self, text: impl fmt::Display) {
         self.out.warn(format_args!("{}: {text}", self.site));
     }
+}
+
+/// Whether colours are wanted there: it is a terminal that has them, and `NO_COLOR` is not set, or
+/// `CLICOLOR_FORCE` is.
+fn has_colour(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Whether systemd connected the standard error to the journal: `JOURNAL_STREAM` names its device

@@ -407,9 +407,26 @@ pub(crate) fn resolve(
     resolver: &Resolver,
     manifest: &Manifest,
 ) -> Result<Desired, SiteError> {
-    resolver
-        .resolve(manifest, context.roots())
-        .map_err(SiteError::Errors)
+    let failed = match resolver.resolve(manifest, context.roots()) {
+        Ok(desired) => return Ok(desired),
+        Err(errors) => errors,
+    };
+    let moved = moved_root(context, manifest).map(|error| vec![error]);
+    Err(SiteError::Errors(moved.unwrap_or(failed)))
+}
+
+/// The error for a root that was moved while the site was up.
+fn moved_root(context: &Context, manifest: &Manifest) -> Option<Error> {
+    let Manifest { site, root, .. } = manifest;
+    if root.as_path().symlink_metadata().is_ok() {
+        return None;
+    }
+    let records = records::read(context, site, &observe::boot_id().ok()?).ok()?;
+    let home = records.home(|| None).filter(|home| home != root)?;
+    let moved = Error::failed(format!("{site}: the root {root} was moved to {home}"));
+    Some(moved.hint(format!(
+        "write `root: {home}` in the manifest, or move it back"
+    )))
 }
 
 /// Takes the site's lock. If another mountjail has it, that is reported before the wait.

@@ -102,8 +102,9 @@ fn pools_become_sites() {
     );
     let file = sandbox.config().join("sites/one.yaml");
     let first = format!(
-        "# {}\n# The pool one of {}/pool.d/one.conf.\nroot: {}\npresets: [php-fpm]\n\
-         users: [www-data]\n",
+        "# {}\n# The pool one of {}/pool.d/one.conf.\n\
+         # PHP's mail() starts /usr/sbin/sendmail: hence the preset mail.\nroot: {}\n\
+         presets: [php-fpm, mail]\nusers: [www-data]\ndirectories:\n",
         file.display(),
         fpm.display(),
         sandbox.root("one").display()
@@ -722,7 +723,7 @@ fn merged() {
         panic!("{imported:#}")
     };
     assert!(
-        one.contains("presets: [php-fpm]\nusers: [www-data]\nmounts:\n"),
+        one.contains("presets: [php-fpm, mail]\nusers: [www-data]\nmounts:\n"),
         "{one}"
     );
     assert!(

@@ -28,7 +28,11 @@ pub fn all() -> Vec<Trial> {
         ("an odd pool does not hide the others", one_odd_pool),
         ("pools that cannot work are reported at once", reported),
     ]);
-    // Run alone, because it mounts on /etc.
+    // Run alone, because they mount on /run and /etc.
+    trials.push(on_shared_root(
+        "what PHP in a pool needs comes with the pool",
+        needs_of_php,
+    ));
     trials.push(on_shared_root(
         "masters are found by what runs and by units",
         found_masters,
@@ -574,6 +578,97 @@ fn reported() {
     sandbox.file("php.ini", "opcache.validate_root = On\n");
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     assert!(!ran.stderr.contains("validate_root"), "{ran}");
+}
+
+/// Sockets of databases, files of extensions, mail, directories to write to.
+fn needs_of_php() {
+    let run = ["-t", "tmpfs", "-o", "mode=755", "run", "/run"];
+    crate::support::Ran::of(Command::new("mount").args(run)).exits(0);
+    for directory in ["/run/mysqld", "/run/php"] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let sandbox = Sandbox::new();
+    sandbox.file(
+        "fpm/php.ini",
+        "extension=pdo_mysql.so\nextension=imagick\nextension=redis.so\nextension=ldap.so\n",
+    );
+    let pool = |name: &str, lines: &str| {
+        let root = sandbox.directory(format!("srv/{name}"));
+        let text = format!(
+            "[{name}]\nuser = games\nlisten = 127.0.0.1:9000\npm = static\n\
+             pm.max_children = 1\nchroot = {}\n{lines}",
+            root.display()
+        );
+        sandbox.file(format!("fpm/pool.d/{name}.conf"), text);
+        root
+    };
+    sandbox.file("fpm/php-fpm.conf", {
+        let pools = sandbox.path("fpm/pool.d/*.conf");
+        format!(
+            "[global]\nerror_log = /dev/null\ninclude={}\n",
+            pools.display()
+        )
+    });
+    pool("plain", "");
+    let own = pool(
+        "own",
+        "php_admin_value[sendmail_path] = \"/usr/bin/tee -a '/etc/hosts'\"\n\
+         php_value[session.save_path] = \"2;0600;/data/sessions\"\nenv[TMPDIR] = /data/tmp\n\
+         php_admin_value[error_log] = syslog\n",
+    );
+    std::fs::create_dir_all(own.join("data/tmp")).unwrap();
+    pool(
+        "none",
+        "php_value[disable_functions] = exec, mail\nphp_value[session.save_handler] = redis\n",
+    );
+
+    sandbox.ok(&["import", "--write", sandbox.path("fpm").to_str().unwrap()]);
+    let manifest = |name: &str| {
+        let file = sandbox.config().join(format!("sites/{name}.yaml"));
+        std::fs::read_to_string(file).unwrap()
+    };
+    let has = |name: &str, lines: &[&str]| {
+        let manifest = manifest(name);
+        for line in lines {
+            assert!(
+                manifest.lines().any(|known| known == *line),
+                "{line}\n{manifest}"
+            );
+        }
+    };
+    // Redis is not on this host, and of LDAP there may be no configuration.
+    has(
+        "plain",
+        &[
+            "# PHP loads pdo_mysql: hence the preset mysql.",
+            "presets: [php-fpm, mysql, imagemagick, mail]",
+            r#"  - { path: /tmp, mode: "1777" }"#,
+            r#"  - { path: /var/lib/php/sessions, mode: "1733" }"#,
+        ],
+    );
+    has(
+        "own",
+        &[
+            "presets: [php-fpm, mysql, imagemagick, syslog]",
+            "programs: [/bin/sh, /usr/bin/tee]",
+            r#"  - { path: /data/sessions, mode: "1733" }"#,
+        ],
+    );
+    assert!(manifest("own").contains("hosts"), "{}", manifest("own"));
+    // It is there already.
+    assert!(
+        !manifest("own").contains("/data/tmp"),
+        "{}",
+        manifest("own")
+    );
+    has("none", &["presets: [php-fpm, mysql, imagemagick]"]);
+    assert!(
+        !manifest("none").contains("sessions"),
+        "{}",
+        manifest("none")
+    );
+    sandbox.ok(&["up", "--all"]);
+    assert!(own.join("data/sessions").is_dir());
 }
 
 /// A master that runs, an instance of a template, a unit with a prefix, and places without either.

@@ -10,6 +10,7 @@ mod defaults;
 mod import;
 mod import_fpm;
 mod instances;
+mod json;
 mod presets;
 mod snapshots;
 mod status;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),
+        ("json", json::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),

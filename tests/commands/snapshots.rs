@@ -192,6 +192,7 @@ fn explanations() {
             &["why", "shop", "/etc/hosts"],
             &["why", "shop", "/etc/passwd"],
             &["why", "shop", "/srv/data/file"],
+            &["why", "shop", "/etc"],
             &["why", "shop", "/etc/shadow"],
         ],
     );

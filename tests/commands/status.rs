@@ -46,7 +46,15 @@ pub fn all() -> Vec<Trial> {
             "a mount that somebody made shared or covered is shown as such",
             shared_or_covered,
         ),
-        ("of several sites only the problems are shown", in_short),
+        ("of several sites a line each is shown", in_short),
+        (
+            "what ran inside before the mounts came is named",
+            ran_before,
+        ),
+        (
+            "words that matter have colours on a terminal alone",
+            colours,
+        ),
         (
             "a process chooses neither commands nor the length of a line",
             names_of_processes,
@@ -727,16 +735,17 @@ fn in_short() {
     let missing = "  missing       /etc/hosts  ro,nosuid,nodev,noexec\n";
     let [a, b, c] = [
         line("a", "up, 2"),
-        line("b", "drifted, 1") + missing,
+        line("b", "drifted, 1"),
         line("c", "down, 0"),
     ];
+    let in_line = b.replace(" ok in", " ok, 1 missing in");
     assert_eq!(
         sandbox.run(&["status"]).exits(3).stdout,
-        [&*a, &*b, &*c].concat()
+        [&*a, &*in_line, &*c].concat()
     );
     assert_eq!(
         sandbox.run(&["-q", "status"]).exits(3).stdout,
-        [&*b, &*c].concat()
+        [&*b, missing, &*c].concat()
     );
     assert_eq!(sandbox.run(&["-q", "status", "a"]).exits(0).stdout, "");
     assert_eq!(
@@ -757,6 +766,52 @@ fn in_short() {
             .count(),
         9
     );
+}
+
+fn ran_before() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let program = "#include <stdio.h>\n#include <unistd.h>\n\
+                   int main(void) { puts(\"ready\"); fflush(stdout); pause(); }\n";
+    sandbox.compile("srv/s/waits", program);
+    let inside = Inside::chrooted(&root, Path::new("/waits"));
+    let note = format!("s: note: waits (pid {}", inside.pid());
+    let up = sandbox.ok(&["up", "s"]).says(&note);
+    up.says(") ran inside before, and may remember what was missing; ");
+    // Nothing came, or nothing ran.
+    assert!(!sandbox.ok(&["up", "s"]).stderr.contains("note:"));
+    sandbox.manifest(
+        "s",
+        format!("root: {}\netc: [hosts, services]\n", root.display()),
+    );
+    assert!(!sandbox.ok(&["--quiet", "up", "s"]).stderr.contains("note:"));
+    drop(inside);
+    sandbox.ok(&["down", "s"]);
+    assert!(!sandbox.ok(&["up", "s"]).stderr.contains("note:"));
+}
+
+fn colours() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts]\n");
+    let red = |ran: &Ran| ran.stdout.contains("\u{1b}[1m\u{1b}[31m");
+    let run = |environment: &str, line: &str| {
+        let line = format!("env --unset=NO_COLOR {environment} $MOUNTJAIL {line}");
+        sandbox.on_a_terminal(&line)
+    };
+    for (environment, expected) in [
+        ("TERM=xterm", true),
+        ("TERM=dumb", false),
+        ("TERM=xterm NO_COLOR=1", false),
+    ] {
+        for line in ["status s", "status nobody", "up nobody"] {
+            let ran = run(environment, line);
+            assert_eq!(red(&ran), expected, "{environment}\n{ran}");
+        }
+        let plain = run(environment, "status s | cat");
+        assert!(!plain.stdout.contains('\u{1b}'), "{plain}");
+        let json = run(environment, "status s --json");
+        assert!(!json.stdout.contains('\u{1b}'), "{json}");
+    }
 }
 
 /// Maps so many files with long names, removes them, and calls itself as a command.

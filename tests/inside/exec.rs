@@ -427,14 +427,23 @@ fn missing() {
             ))
             .says(hint)
     };
-    tries(
-        "/usr/bin/perl",
-        "try: `programs: [/usr/bin/perl]` in the manifest brings it",
-    );
-    tries(
-        "perl",
-        "try: `programs: [/usr/bin/perl]` in the manifest brings it",
-    );
+    for (command, line) in [
+        ("/usr/bin/perl", "presets: [perl]"),
+        ("perl", "presets: [perl]"),
+        ("php", "presets: [php-cli]"),
+        ("/usr/bin/openssl", "programs: [/usr/bin/openssl]"),
+        ("openssl", "programs: [/usr/bin/openssl]"),
+    ] {
+        let hint = format!("try: `{line}` in the manifest brings it");
+        tries(command, &hint);
+    }
+    tries("no-such", "try: install no-such on the host first");
+    // A name without a slash is looked up in PATH, and `--` is not needed.
+    let ran = sandbox.ok(&["exec", "s", "id", "-un"]);
+    assert_eq!(ran.stdout, "www-data\n");
+    sandbox.site("php", "programs: [\"/usr/bin/php[0-9]*\"]\n");
+    let ran = sandbox.run(&["exec", "--up", "php", "php"]).exits(127);
+    ran.says("try: run /usr/bin/php");
     let script = sandbox.root("s").join("script");
     sandbox.program(&script, "#!/usr/bin/perl\n");
     tries(

@@ -360,6 +360,9 @@ fn moved(engine: &'static str) {
                     assert_eq!(up.stderr.contains("in sync"), !rebooted, "{up}");
                     site.sandbox.ok(&["status", "s"]);
                     site.sandbox.ok(&["up", "s"]).says("in sync");
+                } else if !replaced {
+                    let moved = format!("write `root: {}` in the manifest", site.root.display());
+                    site.sandbox.run(&["up", "s"]).exits(1).says(&moved);
                 }
                 site.sandbox.ok(&["down", "s"]);
                 site.is_bare();

@@ -11,6 +11,7 @@ use crate::Result;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::Machine;
+use crate::render::json::document;
 
 /// The machine, and how much of it is configured.
 pub(super) struct MachineReport<'c> {
@@ -108,7 +109,7 @@ impl MachineReport<'_> {
             "pools_without_site": self.unserved,
             "waiting_units": self.waiting.iter().map(|(unit, _)| unit).collect::<Vec<_>>(),
         });
-        format!("{object:#}\n")
+        document(object)
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
-use crate::render::text;
+use crate::render::{self, text};
 use crate::resolve::{Desired, WITHOUT_PROC};
 use crate::site::Site;
 use crate::site::context::Context;
@@ -108,7 +108,7 @@ impl TraceReport {
             out.info(format_args!("--write adds {lines} to the manifest"));
         }
         let text = if as_json {
-            format!("{:#}\n", self.json(all_misses))
+            render::json::document(self.json(all_misses))
         } else {
             self.text(all_misses)
         };

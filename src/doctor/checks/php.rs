@@ -11,11 +11,7 @@ use crate::base::quote::shell_word;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::import::fpm::PoolUser;
-use crate::import::php::PhpSettings;
-
-/// Where Debian's PHP keeps sessions when nothing is set.
-const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
+use crate::import::fpm::{PoolUser, written_by};
 
 /// Configurations of web servers.
 const WEB_SERVERS: [&str; 5] = [
@@ -39,7 +35,7 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         if pool_user.user.is_root() {
             continue;
         }
-        let needed = written_by(pool_user);
+        let needed = written_by(&pool_user.pool, &pool_user.settings);
         let paths: Vec<_> = needed.iter().map(|(path, _)| path.clone()).collect();
         let errors = exam.ask_as(&pool_user.user, Directories(paths))?;
         for ((path, use_), error) in needed.iter().zip(errors) {
@@ -95,37 +91,6 @@ fn owner_on_the_way(root: &Path, path: &Path) -> Option<(u32, u32)> {
         }
     }
     owner
-}
-
-/// The directories that PHP writes to, each once, and what for.
-fn written_by(pool_user: &PoolUser) -> Vec<(PathBuf, &'static str)> {
-    let settings = &pool_user.settings;
-    let temporary = pool_user.temporary_directory();
-
-    let mut needed = vec![(temporary, "temporary files")];
-    if settings.flag("file_uploads") != Some(false) {
-        let uploads = settings.get("upload_tmp_dir").unwrap_or(temporary);
-        needed.push((uploads, "uploads"));
-    }
-    if matches!(settings.get("session.save_handler"), None | Some("files")) {
-        needed.push((session_directory(settings).unwrap_or(temporary), "sessions"));
-    }
-
-    let mut known = BTreeSet::new();
-    needed.retain(|(path, _)| known.insert(*path));
-    needed
-        .into_iter()
-        .map(|(path, use_)| (PathBuf::from(path), use_))
-        .collect()
-}
-
-fn session_directory(settings: &PhpSettings) -> Option<&str> {
-    if let Some(set) = settings.get("session.save_path") {
-        return set.rsplit(';').next(); // "N;MODE;/path"
-    }
-    Path::new(DEBIANS_SESSIONS)
-        .is_dir()
-        .then_some(DEBIANS_SESSIONS)
 }
 
 /// `OPcache` knows scripts by their paths, which sites in different roots share.

@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 
 use nix::unistd::{Group, User};
 
-use super::Pool;
+use super::{Pool, needs};
 use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftItem, DraftKind};
 use crate::import::php::PhpSettings;
@@ -117,6 +117,7 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         }
     }
     draft.remarks.extend(account_remarks(pool));
+    needs::add(draft, root, pool);
     if let Some(listen) = pool.get("listen")
         && Path::new(listen).starts_with(root)
     {

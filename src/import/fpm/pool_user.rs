@@ -78,13 +78,3 @@ fn of_pool(pool: &Pool, error: Error) -> Error {
         pool.file.display()
     ))
 }
-
-impl PoolUser {
-    /// Where PHP puts temporary files, if nothing more special is set.
-    pub(crate) fn temporary_directory(&self) -> &str {
-        self.settings
-            .get("sys_temp_dir")
-            .or(self.pool.get("env[TMPDIR]"))
-            .unwrap_or("/tmp")
-    }
-}

@@ -1,0 +1,64 @@
+//! Which line of a manifest brings a program that is not in a jail.
+
+use std::path::Path;
+
+use super::jail_command::places;
+use crate::base::{HostPath, JailPath};
+use crate::resolve::Desired;
+use crate::site::context::Context;
+
+/// What to do about `program`, which is not in the jail.
+pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> String {
+    if let Some(version) = of_a_version(desired, program) {
+        return format!("run {version}, which is inside");
+    }
+    let mut paths = places(program).filter_map(|place| HostPath::new(place).ok());
+    let found = paths.find_map(|path| Some((context.host.walk(&path).ok()?.real, path)));
+    let Some((real, path)) = found else {
+        return format!("install {} on the host first", program.display());
+    };
+    match preset_for(context, &path, &real) {
+        Some(name) => format!("`presets: [{name}]` in the manifest brings it"),
+        None => format!("`programs: [{path}]` in the manifest brings it"),
+    }
+}
+
+/// The program of a version, such as `/usr/bin/php8.2` if `program` is `php`.
+fn of_a_version<'d>(desired: &'d Desired, program: &Path) -> Option<&'d JailPath> {
+    let name = program.file_name()?.to_str()?;
+    let is_version = |target: &JailPath| {
+        let other = target
+            .as_path()
+            .file_name()
+            .and_then(|other| other.to_str());
+        other.is_some_and(|other| other != name && without_version(other) == name)
+    };
+    let mut mounts = desired.mounts.iter();
+    let mount = mounts.find(|mount| !mount.attributes.noexec && is_version(&mount.target))?;
+    Some(&mount.target)
+}
+
+fn without_version(name: &str) -> &str {
+    name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.')
+}
+
+/// The preset that is named for the program at `path`, which leads to `real`, and that brings it.
+fn preset_for(context: &Context, path: &HostPath, real: &HostPath) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let base = without_version(name);
+    let resolver = context.resolver().ok()?;
+    let named = [
+        name.to_owned(),
+        base.to_owned(),
+        format!("{base}-cli"),
+        format!("{base}-client"),
+    ];
+    named.into_iter().find(|preset| {
+        let entries = context.presets.entries(preset).and_then(Result::ok);
+        let brought = entries.and_then(|entries| resolver.resolve_preset(&entries).ok());
+        brought.is_some_and(|brought| {
+            let mut mounts = brought.mounts.iter();
+            mounts.any(|mount| mount.source == *real && !mount.attributes.noexec)
+        })
+    })
+}

@@ -1,0 +1,167 @@
+//! What PHP in a pool needs besides PHP-FPM itself: sockets of databases, files of extensions, a
+//! program that sends mail, directories to write to.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::Pool;
+use crate::base::HostPath;
+use crate::import::draft::{Draft, DraftDirectory, DraftItem};
+use crate::import::php::PhpSettings;
+
+/// Presets by the extensions that they are for, and directories of the host of which they bring
+/// what is there.
+const OF_EXTENSIONS: [(&[&str], &str, &[&str]); 5] = [
+    (
+        &["mysqli", "pdo_mysql"],
+        "mysql",
+        &["/run/mysqld", "/run/mariadb", "/run/mysql"],
+    ),
+    (&["pgsql", "pdo_pgsql"], "postgresql", &["/run/postgresql"]),
+    (
+        &["redis"],
+        "redis",
+        &["/run/redis", "/run/valkey", "/run/redis-server"],
+    ),
+    (&["memcached", "memcache"], "memcached", &["/run/memcached"]),
+    (
+        &["imagick"],
+        "imagemagick",
+        &["/etc/ImageMagick-6", "/etc/ImageMagick-7"],
+    ),
+];
+
+/// The programs that the preset `mail` brings.
+const MAILERS: [&str; 3] = ["/usr/sbin/sendmail", "/usr/lib/sendmail", "/usr/bin/msmtp"];
+
+/// The configuration of the LDAP library.
+const LDAP_CONF: [&str; 2] = ["ldap/ldap.conf", "openldap/ldap.conf"];
+
+/// Where Debian's PHP keeps sessions when nothing is set.
+const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
+
+/// Adds to the draft of the site with this root what the pool's PHP needs.
+pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
+    let settings = PhpSettings::new(pool);
+    add_extensions(draft, &settings);
+    if !settings.disables("mail") {
+        add_mail(draft, &settings);
+    }
+    if settings.get("error_log") == Some("syslog") {
+        add_preset(draft, "syslog");
+    }
+    for (path, _) in written_by(pool, &settings) {
+        add_directory(draft, root, &path);
+    }
+}
+
+fn add_extensions(draft: &mut Draft, settings: &PhpSettings) {
+    for (extensions, preset, directories) in OF_EXTENSIONS {
+        let loaded = extensions.iter().find(|name| settings.loads(name));
+        if let Some(extension) = loaded
+            && directories.iter().any(|path| Path::new(path).is_dir())
+            && add_preset(draft, preset)
+        {
+            let found = format!("PHP loads {extension}: hence the preset {preset}.");
+            draft.found.push(found);
+        }
+    }
+    if settings.loads("ldap")
+        && let Some(name) = LDAP_CONF.iter().find(|name| is_in_etc(name))
+    {
+        add_item(&mut draft.etc, name);
+    }
+}
+
+/// Adds the program that PHP's `mail()` starts, if the host has it.
+fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
+    let command = settings.get("sendmail_path").unwrap_or(MAILERS[0]);
+    let mut words = command.split_whitespace().map(unquoted);
+    let Some(program) = words.next().filter(|program| Path::new(program).is_file()) else {
+        return;
+    };
+    if !MAILERS.contains(&program) {
+        add_item(&mut draft.programs, "/bin/sh"); // PHP starts the program by it
+        add_item(&mut draft.programs, program);
+    } else if add_preset(draft, "mail") {
+        let found = format!("PHP's mail() starts {program}: hence the preset mail.");
+        draft.found.push(found);
+    }
+    // Such as the configuration that `-C` names.
+    let names = words.filter_map(|word| Some(&word[word.find("/etc/")? + "/etc/".len()..]));
+    for name in names.filter(|name| is_in_etc(name)) {
+        add_item(&mut draft.etc, name);
+    }
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
+}
+
+fn is_in_etc(name: &str) -> bool {
+    Path::new("/etc").join(name).is_file()
+}
+
+/// Adds a directory that is not in the root yet. `/tmp` is everybody's; files of sessions are not
+/// for other users to list.
+fn add_directory(draft: &mut Draft, root: &HostPath, path: &Path) {
+    let known = |directory: &DraftDirectory| Path::new(&directory.path) == path;
+    let Some(path) = path.to_str().filter(|path| path.starts_with('/')) else {
+        return;
+    };
+    let inside = root.as_path().join(path.trim_start_matches('/'));
+    if inside.symlink_metadata().is_ok() || draft.directories.iter().any(known) {
+        return;
+    }
+    let is_everybodys = path.ends_with("tmp");
+    draft.directories.push(DraftDirectory {
+        path: path.to_owned(),
+        mode: if is_everybodys { "1777" } else { "1733" }.to_owned(),
+    });
+}
+
+/// The directories that PHP writes to, each once, and what for.
+pub(crate) fn written_by(pool: &Pool, settings: &PhpSettings) -> Vec<(PathBuf, &'static str)> {
+    let temporary = settings.get("sys_temp_dir").or(pool.get("env[TMPDIR]"));
+    let temporary = temporary.unwrap_or("/tmp");
+
+    let mut needed = vec![(temporary, "temporary files")];
+    if settings.flag("file_uploads") != Some(false) {
+        let uploads = settings.get("upload_tmp_dir").unwrap_or(temporary);
+        needed.push((uploads, "uploads"));
+    }
+    if matches!(settings.get("session.save_handler"), None | Some("files")) {
+        needed.push((session_directory(settings).unwrap_or(temporary), "sessions"));
+    }
+
+    let mut known = BTreeSet::new();
+    needed.retain(|(path, _)| known.insert(*path));
+    let paths = needed.into_iter();
+    paths
+        .map(|(path, use_)| (PathBuf::from(path), use_))
+        .collect()
+}
+
+fn session_directory(settings: &PhpSettings) -> Option<&str> {
+    if let Some(set) = settings.get("session.save_path") {
+        return set.rsplit(';').next(); // "N;MODE;/path"
+    }
+    let is_debians = Path::new(DEBIANS_SESSIONS).is_dir();
+    is_debians.then_some(DEBIANS_SESSIONS)
+}
+
+/// Whether it is new.
+fn add_preset(draft: &mut Draft, preset: &str) -> bool {
+    let is_new = draft.presets.iter().all(|known| known != preset);
+    if is_new {
+        draft.presets.push(preset.to_owned());
+    }
+    is_new
+}
+
+fn add_item(items: &mut Vec<DraftItem>, name: &str) {
+    let item = DraftItem::new(name);
+    if !items.contains(&item) {
+        items.push(item);
+    }
+}

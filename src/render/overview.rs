@@ -1,0 +1,91 @@
+//! Sites in short: a line per site.
+
+use std::fmt::Write;
+
+use super::text::line;
+use crate::base::quote::brief;
+use crate::base::style;
+use crate::base::text::plural;
+use crate::observe::Inside;
+use crate::plan::{Plan, SiteState, State};
+
+/// The longest reason, whatever paths and targets of links are in it.
+const LONGEST: usize = 300;
+
+/// The site's state and, if it is not up, why. `place`: the service in whose mount namespace it is.
+/// `more`: other reasons.
+pub(crate) fn site(plan: &Plan, place: Option<&str>, inside: &Inside, more: &[String]) -> String {
+    let state = plan.site_state();
+    let (ok, total) = counts(plan);
+    let mut text = head(plan);
+    let mut words = format!(", {ok} of {total} mounts ok");
+    if state != SiteState::Down {
+        words += &others(plan);
+    }
+    let _ = write!(words, " in {}", plan.root);
+    if let Some(place) = place {
+        let _ = write!(words, ", for {place}");
+    }
+    if let Some(reason) = reason(plan, more) {
+        let _ = write!(words, "; {}", brief(&reason, LONGEST));
+    }
+    let processes: usize = inside.outdated.iter().map(|old| old.processes.len()).sum();
+    if processes > 0 {
+        let _ = write!(
+            words,
+            "; old files are used by {}",
+            plural(processes, "process")
+        );
+    }
+    line(&mut text, format_args!("{words}"));
+    text
+}
+
+/// The beginning of a site's line: its name and state.
+pub(super) fn head(plan: &Plan) -> String {
+    let state = plan.site_state();
+    let style = match state {
+        SiteState::Up => style::RIGHT,
+        SiteState::Down => style::WARNING,
+        SiteState::Drifted => style::WRONG,
+    };
+    format!("{}: {style}{state}{style:#}", plan.site)
+}
+
+/// How many of the mounts that it should have are ok, and how many that are.
+pub(super) fn counts(plan: &Plan) -> (usize, usize) {
+    let is_ok = |state: &&_| matches!(state, State::Ok);
+    let states = plan.states.iter().map(|state| &state.state);
+    let total = plan.states.iter().filter(|state| state.mount.is_some());
+    (states.filter(is_ok).count(), total.count())
+}
+
+/// How many mounts are in each other state, such as `, 1 stale, 2 missing`.
+fn others(plan: &Plan) -> String {
+    let mut found: Vec<(State, usize)> = vec![];
+    for state in plan.states.iter().map(|state| state.state) {
+        match found.iter_mut().find(|(known, _)| *known == state) {
+            _ if state == State::Ok => {}
+            Some((_, count)) => *count += 1,
+            None => found.push((state, 1)),
+        }
+    }
+    let counted = found
+        .iter()
+        .map(|(state, count)| format!(", {count} {state}"));
+    counted.collect()
+}
+
+/// What the states of the mounts do not show: what is in the way, or else one of the other reasons.
+fn reason(plan: &Plan, more: &[String]) -> Option<String> {
+    let site = format!("{}: ", plan.site);
+    let conflict = plan.conflicts.first().map(|conflict| {
+        let text = conflict.to_string();
+        text.strip_prefix(&site)
+            .map(ToOwned::to_owned)
+            .unwrap_or(text)
+    });
+    let is_shown = plan.states.iter().any(|state| state.state != State::Ok);
+    let first = || plan.reasons().into_iter().next().filter(|_| !is_shown);
+    conflict.or_else(|| more.first().cloned()).or_else(first)
+}
