@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,10 +107,20 @@ pub(crate) fn lexical(directory: &Path, destination: &Path) -> PathBuf {
 /// The order of normal paths by their components: `/` sorts before every other byte.
 fn by_component(a: &[u8], b: &[u8]) -> Ordering {
     let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
-    match a.iter().zip(b).find(|(a, b)| a != b) {
-        Some((a, b)) => rank(*a).cmp(&rank(*b)),
-        None => a.len().cmp(&b.len()),
+    let same = length_of_same(a, b);
+    match (a.get(same), b.get(same)) {
+        (Some(a), Some(b)) => rank(*a).cmp(&rank(*b)),
+        _ => a.len().cmp(&b.len()),
     }
+}
+
+/// How many bytes at the beginning are the same. Paths often have a long part in common.
+fn length_of_same(a: &[u8], b: &[u8]) -> usize {
+    const WORD: usize = size_of::<u64>();
+    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD));
+    let words = words.take_while(|(a, b)| a == b).count() * WORD;
+    let rest = a[words..].iter().zip(&b[words..]);
+    words + rest.take_while(|(a, b)| a == b).count()
 }
 
 macro_rules! absolute_path {
@@ -117,7 +128,7 @@ macro_rules! absolute_path {
         $(#[$doc])*
         #[derive(Clone, Debug, Serialize, Deserialize)]
         #[serde(try_from = "PathText", into = "PathText")]
-        pub struct $name(PathBuf);
+        pub struct $name(Arc<Path>);
 
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
@@ -149,7 +160,7 @@ macro_rules! absolute_path {
             /// Validates and normalises `path`: absolute, no `..`, no NUL, within the kernel's
             /// lengths.
             pub fn new(path: impl AsRef<Path>) -> Result<Self, BadPath> {
-                normal(path.as_ref()).map(Self)
+                normal(path.as_ref()).map(Self::from_buffer)
             }
 
             /// The path itself.
@@ -159,17 +170,35 @@ macro_rules! absolute_path {
 
             /// `/`.
             pub fn slash() -> Self {
-                Self(PathBuf::from("/"))
+                Self::of_bytes(b"/")
+            }
+
+            fn from_buffer(path: PathBuf) -> Self {
+                Self(path.into())
+            }
+
+            fn of_bytes(bytes: &[u8]) -> Self {
+                Self(Path::new(OsStr::from_bytes(bytes)).into())
+            }
+
+            /// The length of the directory that holds it, as a path; `None` for `/`.
+            fn length_of_parent(&self) -> Option<usize> {
+                let bytes = self.bytes();
+                let slash = bytes.iter().rposition(|byte| *byte == b'/')?;
+                (bytes.len() > 1).then_some(slash.max(1))
             }
 
             /// The directory that holds it; `None` for `/`.
             pub fn parent(&self) -> Option<Self> {
-                self.0.parent().map(|parent| Self(parent.to_owned()))
+                self.length_of_parent()
+                    .map(|length| Self::of_bytes(&self.bytes()[..length]))
             }
 
             /// The last component; `None` for `/`.
             pub fn file_name(&self) -> Option<&OsStr> {
-                self.0.file_name()
+                let slash = self.length_of_parent()?;
+                let name = &self.bytes()[slash..];
+                Some(OsStr::from_bytes(name.strip_prefix(b"/").unwrap_or(name)))
             }
 
             /// Whether `self` is `base` or below it, by whole components.
@@ -180,7 +209,7 @@ macro_rules! absolute_path {
             /// What follows `base`, with no leading slash; `None` if `self` is not below `base`.
             pub fn below(&self, base: &Self) -> Option<&Path> {
                 let rest = match self.bytes().strip_prefix(base.bytes())? {
-                    rest if base.0 == *"/" => rest,
+                    rest if base.bytes() == b"/" => rest,
                     [] => &[],
                     [b'/', rest @ ..] => rest,
                     _ => return None,
@@ -244,7 +273,7 @@ absolute_path! {
 impl HostPath {
     /// The path itself and all directories above it, innermost first; the last is `/`.
     pub fn ancestors(&self) -> impl Iterator<Item = HostPath> {
-        self.0.ancestors().map(|path| Self(path.to_owned()))
+        std::iter::successors(Some(self.clone()), Self::parent)
     }
 
     /// Where `path` of the jail with the root `self` is on the host.
@@ -254,7 +283,11 @@ impl HostPath {
     /// elsewhere.
     #[must_use]
     pub fn inside(&self, path: &JailPath) -> HostPath {
-        HostPath(self.0.join(path.relative()))
+        match (self.bytes(), path.bytes()) {
+            (_, b"/") => self.clone(),
+            (b"/", path) => HostPath::of_bytes(path),
+            (root, path) => HostPath::of_bytes(&[root, path].concat()),
+        }
     }
 
     /// Where the host's `path`, as the kernel gave it, is inside the jail with the root `self`: the
@@ -270,13 +303,13 @@ impl JailPath {
     /// paths that the kernel accepts.
     pub(crate) fn normal(path: PathBuf) -> Self {
         debug_assert!(is_normal(path.as_os_str().as_bytes()));
-        Self(path)
+        Self::from_buffer(path)
     }
 
     /// The path without its leading slash, as `openat2` wants it; `.` for `/`.
     pub fn relative(&self) -> &Path {
-        match self.0.strip_prefix("/") {
-            Ok(rest) if !rest.as_os_str().is_empty() => rest,
+        match self.bytes() {
+            [b'/', rest @ ..] if !rest.is_empty() => Path::new(OsStr::from_bytes(rest)),
             _ => Path::new("."),
         }
     }
@@ -285,8 +318,7 @@ impl JailPath {
     pub fn directories_above(&self) -> Vec<JailPath> {
         let bytes = self.bytes();
         let ends = (1..bytes.len()).filter(|end| bytes[*end] == b'/');
-        ends.map(|end| Self(PathBuf::from(OsStr::from_bytes(&bytes[..end]))))
-            .collect()
+        ends.map(|end| Self::of_bytes(&bytes[..end])).collect()
     }
 
     /// The same path on the host, which is what `source:` alone means.

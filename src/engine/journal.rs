@@ -184,9 +184,14 @@ fn write_beside(
     mode: u32,
     durability: Durability,
 ) -> io::Result<PathBuf> {
-    let new = beside(path);
-    make_parents(path)?;
-    write_new(&new, contents, FileAccess::of_mode(mode), durability)?;
+    let (new, access) = (beside(path), FileAccess::of_mode(mode));
+    match write_new(&new, contents, access, durability) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_parents(path)?;
+            write_new(&new, contents, access, durability)?;
+        }
+        result => result?,
+    }
     Ok(new)
 }
 

@@ -186,12 +186,11 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Writes into the lock's file who holds it. On a full disk it stays unknown.
+/// Writes into the lock's file who holds it: always as many bytes, over those of the holder before.
+/// On a full disk it stays unknown.
 fn sign(file: &File) {
-    let text = format!("{} {}\n", getpid(), gettid());
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.write_all_at(text.as_bytes(), 0));
+    let text = format!("{:010} {:010}\n", getpid().as_raw(), gettid().as_raw());
+    let _ = file.write_all_at(text.as_bytes(), 0);
 }
 
 /// The process and the thread in the lock's file.

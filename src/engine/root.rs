@@ -55,14 +55,19 @@ impl Root {
     /// As [`Self::open`], to carry `plan` out: things are made and mounted in it only on the
     /// expected mounts.
     pub(super) fn of_plan(plan: &Plan, observed: &Observed) -> Result<Self> {
-        let root = Self::open(&plan.root)?;
-        let stat = sys::stat_fd(&root.fd).map_err(|error| {
-            Error::failed(format!("cannot look at the root {}", plan.root)).because(&error)
+        let open = || {
+            let fd = sys::open_host(plan.root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+            let stat = sys::stat_fd(&fd)?;
+            Ok((fd, stat))
+        };
+        let (fd, stat) = open().map_err(|error: io::Error| {
+            Error::failed(format!("cannot open the root {}", plan.root)).because(&error)
         })?;
-        let ours = Ours::of(stat.mount_id, plan, observed);
         Ok(Self {
-            ours: Some(RefCell::new(ours)),
-            ..root
+            fd,
+            path: plan.root.clone(),
+            device: stat.file.dev,
+            ours: Some(RefCell::new(Ours::of(stat.mount_id, plan, observed))),
         })
     }
 
@@ -398,7 +403,16 @@ impl Spot {
     /// the mount clears the mark that an earlier question may have left.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
         self.mount()?;
-        sys::umount_expire_probe(&self.dir, Path::new(&self.name))
+        self.is_any_busy([self.name()])
+    }
+
+    /// Whether the topmost mount at any of `names` in the same directory is in use. Each was
+    /// accessed just before, as [`Self::mount`] does. Nothing is unmounted.
+    pub(super) fn is_any_busy<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n OsStr>,
+    ) -> io::Result<bool> {
+        sys::umount_expire_probe(&self.dir, names)
     }
 
     fn name(&self) -> &OsStr {

@@ -17,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use nix::fcntl::AT_FDCWD;
 use sys_mount::{Mount, MountFlags};
 
 use super::backend::{make_private, mount, set_propagation};
@@ -26,7 +27,7 @@ use super::lock::Lock;
 use crate::base::sync::lock;
 use crate::base::{Error, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
-use crate::sys;
+use crate::sys::{self, Stat};
 
 /// The flags of all tmpfs mounts here.
 const FLAGS: MountFlags = MountFlags::NOSUID
@@ -59,6 +60,16 @@ impl TemplateStore {
     /// is none.
     pub(crate) fn hold(&self, contents: &str, site: &SiteName) -> Result<SiteName> {
         let _lock = Lock::take(&self.lock, || ())?;
+        if self.is_still_open()
+            && let Some(template) = self.find(contents)
+        {
+            let hold = fs::create_dir_all(self.state.sites_of(&template).join(site.as_str()));
+            return match hold {
+                Ok(()) => Ok(template),
+                Err(error) => Err(self.cannot("use", &template, &error)),
+            };
+        }
+
         self.make()?;
         let template = match self.find(contents) {
             Some(template) => template,
@@ -72,6 +83,15 @@ impl TemplateStore {
         };
         register().map_err(|error| self.cannot("use", &template, &error))?;
         Ok(template)
+    }
+
+    /// Whether the namespace that is open is the one that is pinned. Then the place is whole, since
+    /// it is made and removed with the pin.
+    fn is_still_open(&self) -> bool {
+        let file = |stat: io::Result<Stat>| stat.ok().map(|stat| stat.file);
+        let open = lock(&self.namespace).clone();
+        let open = open.and_then(|namespace| file(sys::stat_fd(&namespace)));
+        open.is_some() && file(sys::stat_at(AT_FDCWD, &self.pin())) == open
     }
 
     /// The template with these contents.

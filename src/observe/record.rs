@@ -58,9 +58,19 @@ struct Versioned {
     version: u32,
 }
 
+/// Whether a record begins as those that this mountjail writes.
+fn is_of_this_version(bytes: &[u8]) -> bool {
+    let after_key = bytes.strip_prefix(br#"{"version":"#);
+    let rest = after_key.and_then(|rest| rest.strip_prefix(VERSION.to_string().as_bytes()));
+    rest.is_some_and(|rest| rest.starts_with(b","))
+}
+
 /// Reads a record of any version up to [`VERSION`].
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
+    if is_of_this_version(bytes) {
+        return serde_json::from_slice(bytes).map_err(damaged);
+    }
     match serde_json::from_slice::<Versioned>(bytes)
         .map_err(damaged)?
         .version

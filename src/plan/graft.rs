@@ -5,6 +5,7 @@
 //! with a graft in place of all that a directory shows which the root does not have. What is the
 //! site's own in such a directory is mounted into the graft.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -221,8 +222,11 @@ struct Soil<'a> {
     /// The targets of the recorded grafts that are there.
     grafts: BTreeSet<&'a JailPath>,
     generated: HashSet<&'a HostPath>,
-    /// What was made in the root, if it may be covered: lines of fstab(5) mount on nothing of it.
+    /// The directories that were made in the root, if they may be covered: lines of fstab(5) mount
+    /// on nothing of them.
     made: Vec<&'a CreatedPath>,
+    /// What is known of directories: most paths share theirs with others.
+    free: RefCell<BTreeMap<JailPath, bool>>,
 }
 
 impl<'a> Soil<'a> {
@@ -238,7 +242,11 @@ impl<'a> Soil<'a> {
             targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
             grafts: grafts.map(|mount| &mount.target).filter(is_there).collect(),
             generated: desired.files.iter().map(|file| &file.path).collect(),
-            made: kept.flat_map(|kept| &kept.made).collect(),
+            made: kept
+                .flat_map(|kept| &kept.made)
+                .filter(|made| made.kind == CreatedKind::Directory)
+                .collect(),
+            free: RefCell::default(),
         }
     }
 
@@ -281,11 +289,20 @@ impl<'a> Soil<'a> {
             if self.targets.contains(&above) {
                 return None; // it is in a mount
             }
-            if self.grafts.contains(&above) || self.is_free(&above) {
+            if self.grafts.contains(&above) || self.is_known_to_be_free(&above) {
                 return Some(above);
             }
         }
         None
+    }
+
+    fn is_known_to_be_free(&self, directory: &JailPath) -> bool {
+        if let Some(known) = self.free.borrow().get(directory) {
+            return *known;
+        }
+        let is_free = self.is_free(directory);
+        self.free.borrow_mut().insert(directory.clone(), is_free);
+        is_free
     }
 
     /// Whether the root has nothing at this path, or a directory that mountjail made and in which
@@ -301,7 +318,7 @@ impl<'a> Soil<'a> {
         let mut ours = false;
         for made in &self.made {
             let is_it = made.path == *directory;
-            if made.kind == CreatedKind::Directory && made.path.starts_with(directory) {
+            if made.path.starts_with(directory) {
                 if !self.is_as_made(made) {
                     return false;
                 }

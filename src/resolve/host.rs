@@ -10,6 +10,7 @@
 //! a path leads to.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,6 +22,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::dependencies::{Aspect, Dependencies};
 use super::lookup_error::{LookupError, found};
+use super::others::Others;
 use crate::base::sync::lock;
 use crate::base::{HostPath, MountAttributes};
 use crate::sys::{self, Stat};
@@ -35,9 +37,13 @@ pub struct Host {
 /// What is known of the host, shared by all scopes.
 struct HostCache {
     base: PathBuf,
-    nodes: Mutex<HashMap<PathBuf, Result<HostEntry, i32>>>,
+    /// By the text of their paths, which have one form.
+    nodes: Mutex<HashMap<OsString, Result<HostEntry, i32>>>,
     /// What mounts forbid, by their IDs.
     mounts: Mutex<HashMap<u64, MountAttributes>>,
+    /// Directories on the way to which is no link, and who besides root controls their names, if
+    /// that was asked for.
+    directories: Mutex<HashMap<OsString, Option<Vec<Others>>>>,
 }
 
 /// What one name is, no link followed.
@@ -66,6 +72,7 @@ impl Host {
             base: base.into(),
             nodes: Mutex::default(),
             mounts: Mutex::default(),
+            directories: Mutex::default(),
         };
         Self {
             cache: Arc::new(cache),
@@ -113,6 +120,34 @@ impl Host {
         }
     }
 
+    /// Whether it is known that `directory` is one, with no link on the way. Of a tracked host
+    /// nothing is, so that each lookup is recorded.
+    pub(super) fn is_plain(&self, directory: &HostPath) -> bool {
+        let directories = || lock(&self.cache.directories);
+        self.dependencies.is_none() && directories().contains_key(directory.as_path().as_os_str())
+    }
+
+    /// Remembers that there is no link on the way to `directory`.
+    pub(super) fn remember_plain(&self, directory: &HostPath) {
+        let name = directory.as_path().as_os_str();
+        lock(&self.cache.directories)
+            .entry(name.into())
+            .or_default();
+    }
+
+    /// Who besides root controls the name of `directory`, if that is known.
+    pub(super) fn known_others(&self, directory: &HostPath) -> Option<Vec<Others>> {
+        let name = directory.as_path().as_os_str();
+        let known = || lock(&self.cache.directories).get(name).cloned();
+        self.dependencies.is_none().then(known)??
+    }
+
+    /// Remembers who besides root controls the name of `directory`, on the way to which is no link.
+    pub(super) fn remember_others(&self, directory: &HostPath, others: &[Others]) {
+        let name = directory.as_path().as_os_str();
+        lock(&self.cache.directories).insert(name.into(), Some(others.to_vec()));
+    }
+
     /// Whether this is the host that the program runs on, not a made tree.
     pub(super) fn is_real(&self) -> bool {
         self.cache.base == Path::new("/")
@@ -126,13 +161,13 @@ impl Host {
     /// What `real` is, on the way to which is no link; a link itself is not followed.
     pub(super) fn node(&self, real: &Path) -> Result<HostEntry, i32> {
         self.note(real, Aspect::NAME);
-        if let Some(known) = lock(&self.cache.nodes).get(real) {
+        if let Some(known) = lock(&self.cache.nodes).get(real.as_os_str()) {
             return known.clone();
         }
         let node = look(&self.on_disk(real)).map_err(|error| errno_of(&error));
 
         let mut nodes = lock(&self.cache.nodes);
-        nodes.entry(real.to_owned()).or_insert(node).clone()
+        nodes.entry(real.into()).or_insert(node).clone()
     }
 
     /// What is at `path` at this moment, whatever was found before; a last link is not followed.

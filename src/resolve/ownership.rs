@@ -18,13 +18,22 @@ impl Host {
 
     /// As [`Host::others_on_name`], for each directory separately, innermost first.
     pub(super) fn others_on_each_name(&self, real: &HostPath) -> Result<Vec<Others>, LookupError> {
-        let mut others = vec![];
-        let mut name = real.clone();
-        while let Some(directory) = name.parent() {
-            let (above, entry) = (self.known(&directory)?, self.known(&name)?);
-            others.extend(on_entry(&directory, &above, &name, &entry));
-            name = directory;
+        let Some(directory) = real.parent() else {
+            return Ok(vec![]);
+        };
+        let (above, entry) = (self.known(&directory)?, self.known(real)?);
+        let mut others = Vec::from_iter(on_entry(&directory, &above, real, &entry));
+        others.extend(self.others_on_directory(&directory)?);
+        Ok(others)
+    }
+
+    /// As [`Host::others_on_each_name`], for a directory, in which there may be many names.
+    fn others_on_directory(&self, directory: &HostPath) -> Result<Vec<Others>, LookupError> {
+        if let Some(known) = self.known_others(directory) {
+            return Ok(known);
         }
+        let others = self.others_on_each_name(directory)?;
+        self.remember_others(directory, &others);
         Ok(others)
     }
 

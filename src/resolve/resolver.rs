@@ -1,6 +1,7 @@
 //! Resolves sites on one host. What several sites ask for is looked up once.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::dependencies::Dependencies;
@@ -29,7 +30,31 @@ pub struct Resolver {
     expanded: Mutex<HashMap<Request, Expanded>>,
     /// What presets bring together. Each has a cell of its own, so that only those wait for it that
     /// need it.
-    gathered: Mutex<HashMap<Vec<Arc<Entry>>, GatheringCell>>,
+    gathered: Mutex<HashMap<Same, GatheringCell>>,
+}
+
+/// Entries that are known by where they are: presets and defaults are read once, so that all sites
+/// have the same ones.
+struct Same(Vec<Arc<Entry>>);
+
+impl Same {
+    fn places(&self) -> impl Iterator<Item = *const Entry> {
+        self.0.iter().map(Arc::as_ptr)
+    }
+}
+
+impl PartialEq for Same {
+    fn eq(&self, other: &Self) -> bool {
+        self.places().eq(other.places())
+    }
+}
+
+impl Eq for Same {}
+
+impl Hash for Same {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.places().for_each(|place| place.hash(state));
+    }
 }
 
 /// What one request brings, and what that depends on.
@@ -194,7 +219,7 @@ impl Resolver {
             return self.gather_anew(entries);
         }
         let cell = lock(&self.gathered)
-            .entry(entries.to_vec())
+            .entry(Same(entries.to_vec()))
             .or_default()
             .clone();
         cell.get_or_init(|| self.gather_anew(entries)).clone()

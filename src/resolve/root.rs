@@ -1,6 +1,6 @@
 //! The site's root: where it really is, and whether a jail may be there.
 
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 
 use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
@@ -118,11 +118,15 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
 
 /// Refuses a root that holds the system.
 pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
-    let at = root.as_path();
-    let all = SYSTEM.iter().chain(&SYSTEM_BELOW);
-    let refusal = if all.into_iter().any(|system| at == Path::new(system)) {
+    let at = root.as_path().as_os_str();
+    let mut all = SYSTEM.iter().chain(&SYSTEM_BELOW);
+    let holds = |system: &&&str| {
+        let below = at.as_bytes().strip_prefix(system.as_bytes());
+        below.is_some_and(|below| below.first() == Some(&b'/'))
+    };
+    let refusal = if all.any(|system| at == *system) {
         format!("the root {root} is a directory of the system; a jail must not be there")
-    } else if let Some(system) = SYSTEM_BELOW.iter().find(|system| at.starts_with(system)) {
+    } else if let Some(system) = SYSTEM_BELOW.iter().find(holds) {
         format!("the root {root} is inside {system}, which holds the system")
     } else {
         return Ok(());

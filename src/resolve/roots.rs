@@ -64,6 +64,8 @@ struct RootIndex {
     mounts: Arc<MountCache>,
     /// The paths without links, where they are known.
     paths: HashMap<usize, HostPath>,
+    /// The directories at these paths.
+    places: HashMap<HostPath, Place>,
     by_path: BTreeMap<HostPath, Vec<usize>>,
     by_id: HashMap<FileId, Vec<usize>>,
     by_level: BTreeMap<Level, Vec<usize>>,
@@ -163,7 +165,8 @@ impl Roots {
             return overlaps;
         }
         let index = self.index();
-        let place = index.mounts.place(root.as_path()).ok();
+        let looked = || index.mounts.place(root.as_path()).ok();
+        let place = index.places.get(root).cloned().or_else(looked);
         for (nth, relation) in index.overlapping(root, place.as_ref()) {
             let (other, _) = &self.all[nth];
             let is_known = overlaps.iter().any(|known| known.site == *other);
@@ -227,10 +230,12 @@ fn look(host: &Host, mounts: &MountCache, root: &HostPath) -> RootPlace {
 impl RootIndex {
     fn add(&mut self, nth: usize, path: HostPath, place: Option<Place>) {
         self.paths.insert(nth, path.clone());
-        self.by_path.entry(path).or_default().push(nth);
-        let Some(Place { id, levels, above }) = place else {
+        self.by_path.entry(path.clone()).or_default().push(nth);
+        let Some(place) = place else {
             return;
         };
+        self.places.insert(path, place.clone());
+        let Place { id, levels, above } = place;
         self.by_id.entry(id).or_default().push(nth);
         let mut levels = levels.into_iter();
         if let Some(level) = levels.next() {

@@ -34,7 +34,14 @@ pub struct LinkOnTheWay {
 impl Host {
     /// Follows `path` component by component.
     pub fn walk(&self, path: &HostPath) -> Result<Walk, LookupError> {
-        Walker::new(self, path).run()
+        let walk = Walker::new(self, path).run()?;
+        if walk.links.is_empty()
+            && let Some(directory) = path.parent()
+            && !self.is_plain(&directory)
+        {
+            self.remember_plain(&directory);
+        }
+        Ok(walk)
     }
 
     /// What `path` is, all links followed.
@@ -69,13 +76,18 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn new(host: &'a Host, path: &HostPath) -> Self {
+        let plain = path.parent().filter(|directory| host.is_plain(directory));
+        let (at, rest) = match (&plain, path.file_name()) {
+            (Some(directory), Some(name)) => (directory, Path::new(name)),
+            _ => (&HostPath::slash(), path.as_path()),
+        };
         let mut walker = Self {
             host,
-            at: PathBuf::from("/"),
+            at: at.as_path().to_owned(),
             rest: VecDeque::new(),
             links: Vec::new(),
         };
-        walker.push(path.as_path(), None);
+        walker.push(rest, None);
         walker
     }
 

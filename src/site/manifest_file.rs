@@ -22,6 +22,9 @@ impl Site {
     }
 }
 
+/// Room for most manifests.
+const USUAL_BYTES: usize = 4096;
+
 /// The text of a manifest or preset. FIFOs and devices are refused, and no more is read than a
 /// manifest may have.
 pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
@@ -31,7 +34,7 @@ pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
         }
         _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
     };
-    let mut bytes = vec![];
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
     sys::open_regular(file)
         .and_then(|open| {
             open.take(manifest::MAX_BYTES as u64 + 1)

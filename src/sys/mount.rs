@@ -1,7 +1,7 @@
 //! The mount calls of Linux 5.2 and later, by file descriptor; `umount2(2)`.
 
 use std::cell::OnceCell;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -166,15 +166,32 @@ pub fn umount_at(at: impl AsFd) -> io::Result<()> {
     checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }
 
-/// Asks whether the mount at `name` in `dir` is in use, without unmounting it: `umount2(2)` with
-/// `MNT_EXPIRE`. The first call only marks the mount, until something accesses it. `Ok(true)`: it
-/// is in use, or something is mounted on it.
-pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
-    match umount_in(dir.as_fd(), name, libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE) {
+/// Asks whether any of the mounts at `names` in `dir` is in use, without unmounting it:
+/// `umount2(2)` with `MNT_EXPIRE`. The first call only marks the mount, until something accesses
+/// it. `Ok(true)`: one is in use, or something is mounted on it.
+pub fn umount_expire_probe<'n>(
+    dir: impl AsFd,
+    names: impl IntoIterator<Item = &'n OsStr>,
+) -> io::Result<bool> {
+    in_directory(dir.as_fd(), || {
+        for name in names {
+            if name.with_nix_path(is_busy)?? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
+/// Asks whether the mount at `name` in the working directory is in use.
+fn is_busy(name: &CStr) -> io::Result<bool> {
+    let flags = libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE;
+    // SAFETY: `name` is NUL-terminated and lives across the call.
+    match checked(unsafe { libc::umount2(name.as_ptr(), flags) }.into()) {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
         Err(error) => Err(error),
-        Ok(()) => Err(io::Error::other(
+        Ok(_) => Err(io::Error::other(
             "the mount was already marked and is now unmounted",
         )),
     }

@@ -19,14 +19,7 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
     let root = root.as_fd();
     let flags = flags | libc::O_CLOEXEC;
     match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, BENEATH)) {
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENOSYS | libc::ENAMETOOLONG)
-            ) =>
-        {
-            walk_beneath(root.as_raw_fd(), path, flags)
-        }
+        Err(error) if is_not_offered(&error) => walk_beneath(root.as_raw_fd(), path, flags),
         result => result,
     }
 }
@@ -34,6 +27,16 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
 /// Opens an absolute path of the host in which no component is a link. Otherwise as
 /// [`open_beneath`].
 pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let without_links = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    let open = |path: &CStr| openat2(libc::AT_FDCWD, path, flags | libc::O_CLOEXEC, without_links);
+    match with_c_path(path, open) {
+        Err(error) if is_not_offered(&error) => walk_from_slash(path, flags),
+        result => result,
+    }
+}
+
+/// As [`open_host`], component by component.
+fn walk_from_slash(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let slash = open_at(
         libc::AT_FDCWD,
         c"/",
@@ -43,7 +46,13 @@ pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
         empty if empty.as_os_str().is_empty() => Path::new("."),
         relative => relative,
     };
-    open_beneath(slash, relative, flags)
+    walk_beneath(slash.as_raw_fd(), relative, flags | libc::O_CLOEXEC)
+}
+
+/// Whether `openat2(2)` does not exist, or does not take a path of this length.
+fn is_not_offered(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(errno, Some(libc::ENOSYS | libc::ENAMETOOLONG))
 }
 
 /// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is not a link and

@@ -95,28 +95,8 @@ impl Answer {
     ///
     /// Errors: EOVERFLOW if that is too little.
     fn of(unique_id: u64, mask: u64, room: usize) -> io::Result<Self> {
-        let request = MntIdReq {
-            size: 24,
-            spare: 0,
-            mnt_id: unique_id,
-            param: mask,
-        };
         let mut buffer = vec![0u64; (size_of::<RawStatMount>() + room).div_ceil(size_of::<u64>())];
-        let size = size_of_val(buffer.as_slice());
-        // SAFETY: the request has the size that it claims (MNT_ID_REQ_SIZE_VER0). The kernel writes
-        // at most the size of the buffer into it.
-        let result = unsafe {
-            libc::syscall(
-                SYS_STATMOUNT,
-                &raw const request,
-                buffer.as_mut_ptr(),
-                size,
-                0,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        ask(unique_id, mask, &mut buffer)?;
         Ok(Self(buffer))
     }
 
@@ -140,6 +120,39 @@ impl Answer {
             .unwrap_or(bytes.len());
         PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
     }
+}
+
+/// Calls `statmount(2)`, whose answer is written to `buffer`.
+fn ask(unique_id: u64, mask: u64, buffer: &mut [u64]) -> io::Result<()> {
+    let request = MntIdReq {
+        size: 24,
+        spare: 0,
+        mnt_id: unique_id,
+        param: mask,
+    };
+    // SAFETY: the request has the size that it claims (MNT_ID_REQ_SIZE_VER0). The kernel writes at
+    // most the size of the buffer into it.
+    let result = unsafe {
+        libc::syscall(
+            SYS_STATMOUNT,
+            &raw const request,
+            buffer.as_mut_ptr(),
+            size_of_val(buffer),
+            0,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The part of the answer of `statmount(2)` without strings.
+fn ask_for_numbers(unique_id: u64, mask: u64) -> io::Result<RawStatMount> {
+    let mut buffer = [0u64; size_of::<RawStatMount>() / size_of::<u64>()];
+    ask(unique_id, mask, &mut buffer)?;
+    // SAFETY: the buffer is as long as the structure, whose fields are plain integers.
+    Ok(unsafe { std::mem::transmute::<[u64; 64], RawStatMount>(buffer) })
 }
 
 fn is_overflow<T>(result: &io::Result<T>) -> bool {
@@ -206,8 +219,7 @@ pub struct MountOutline {
 ///
 /// Errors: as [`stat_mount`].
 pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
-    let answer = Answer::of(unique_id, STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC, 0)?;
-    let raw = answer.fixed();
+    let raw = ask_for_numbers(unique_id, STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC)?;
     Ok(MountOutline {
         device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
         magic: raw.sb_magic,
@@ -237,7 +249,7 @@ pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
 /// could not be asked about may exist. If the kernel or a seccomp filter does not permit
 /// `statmount(2)` at all, ids say nothing, and the answer is no.
 pub fn mount_exists(unique_id: u64) -> bool {
-    match Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0) {
+    match ask_for_numbers(unique_id, STATMOUNT_MNT_BASIC) {
         Ok(_) => true,
         Err(error) => !matches!(
             error.raw_os_error(),

@@ -2,6 +2,7 @@
 //! processes.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 
 use super::{DownRun, is_at};
@@ -92,17 +93,24 @@ impl<'a> DownRun<'a> {
     /// in use, unless others hold it.
     fn are_quiet(&self, members: &[JailPath], above: &HashSet<&Path>) -> bool {
         let mut spots = Spots::new(&self.root);
-        members.iter().all(|member| {
+        let mut is_it = |member: &JailPath| {
             let [expected] = self.observed.stack(member) else {
-                return false;
+                return Ok(false);
             };
-            let holds = above.contains(member.as_path());
-            let is_quiet = |spot: &Spot| {
-                let found = spot.mount()?;
-                let is_it = found.id == Some(expected.id) && found.is_root != Some(false);
-                Ok(is_it && (holds || !spot.is_busy()?))
-            };
-            spots.get(member).and_then(is_quiet).unwrap_or(false)
+            let found = spots.get(member)?.mount()?;
+            Ok::<_, io::Error>(found.id == Some(expected.id) && found.is_root != Some(false))
+        };
+        if !members.iter().all(|member| is_it(member).unwrap_or(false)) {
+            return false;
+        }
+
+        let mut in_one_directory = members.chunk_by(|one, other| one.parent() == other.parent());
+        in_one_directory.all(|members| {
+            let held = |member: &&JailPath| above.contains(member.as_path());
+            let free = members.iter().filter(|member| !held(member));
+            let names = free.filter_map(JailPath::file_name);
+            let spot = spots.get(&members[0]);
+            spot.is_ok_and(|spot| matches!(spot.is_any_busy(names), Ok(false)))
         })
     }
 

@@ -7,7 +7,7 @@ mod paths;
 pub(crate) use self::elsewhere::look_into_grafts;
 pub(super) use self::mounts::listed;
 
-use std::cell::RefCell;
+use std::cell::{LazyCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
@@ -73,7 +73,7 @@ fn look(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Resul
         |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
     let stat = sys::stat_fd(&root).map_err(failed)?;
     observed.directory = RootDirectory::of(&stat);
-    let mut site = ObservedRoot::new(root, &stat, desired, &observed, table);
+    let mut site = ObservedRoot::new(root, stat, desired, &observed, table);
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -88,8 +88,8 @@ struct ObservedRoot<'a> {
     /// The device that the root is on.
     root_device: u64,
     /// The mountinfo id of the root's mount, if that mount is not shared. Mounts on it do not
-    /// become shared by themselves.
-    private: Option<u64>,
+    /// become shared by themselves. It is asked for when it is needed.
+    private: LazyCell<Option<u64>, Box<dyn FnOnce() -> Option<u64> + 'a>>,
     /// The mounts below the root, sorted by mount point. `None`: the kernel is asked for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
@@ -111,7 +111,7 @@ struct ObservedRoot<'a> {
 impl<'a> ObservedRoot<'a> {
     fn new(
         root: OwnedFd,
-        stat: &Stat,
+        stat: Stat,
         desired: &'a Desired,
         observed: &Observed,
         table: Option<&'a Table>,
@@ -138,7 +138,7 @@ impl<'a> ObservedRoot<'a> {
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
-            private: private_mount(stat, table),
+            private: LazyCell::new(Box::new(move || private_mount(&stat, table))),
             table: below,
             kept,
             is_down: observed.record.is_none(),

@@ -30,8 +30,8 @@ impl ObservedRoot<'_> {
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat, self.private))
-        {
+        let by_table = |mounts| mounts_by_table(mounts, stat, || *self.private);
+        if let Some(seen) = in_table.and_then(by_table) {
             return Ok(seen);
         }
 
@@ -88,7 +88,7 @@ impl ObservedRoot<'_> {
         Ok(observed_stack(
             &stack.iter().collect::<Vec<_>>(),
             stat,
-            self.private,
+            *self.private,
         ))
     }
 
@@ -161,11 +161,11 @@ impl ObservedRoot<'_> {
 fn mounts_by_table(
     mounts: &[MountInfo],
     stat: Option<&Stat>,
-    private: Option<u64>,
+    private: impl FnOnce() -> Option<u64>,
 ) -> Option<Vec<ObservedMount>> {
     let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
     let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
-    let mut seen = observed_stack(&stack, stat, private);
+    let mut seen = observed_stack(&stack, stat, private());
     if let Some(top) = seen.last_mut() {
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }

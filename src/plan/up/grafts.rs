@@ -1,6 +1,6 @@
 //! Grafts: the directories that a site has from a template, and the mounts that come along.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::Planner;
@@ -101,12 +101,14 @@ impl Planner<'_> {
     /// for. They go with the graft.
     pub(super) fn plan_orphan_members(&mut self) {
         let states = self.plan.states.iter();
-        let known: BTreeSet<_> = states.map(|state| state.target.clone()).collect();
-        for mount in self.observed.members() {
+        let known: HashSet<_> = states.map(|state| &state.target).collect();
+        let unknown = self.observed.members();
+        let unknown: Vec<_> = unknown
+            .filter(|mount| !known.contains(&mount.target))
+            .collect();
+        for mount in unknown {
             let mut stack = self.observed.stack(&mount.target).iter();
-            let is_there =
-                stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount));
-            if is_there && !known.contains(&mount.target) {
+            if stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount)) {
                 self.add_undesired(&mount.target, Some(mount), State::Orphan, NOT_IN_MANIFEST);
             }
         }
