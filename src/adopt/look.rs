@@ -14,7 +14,7 @@ use super::compare::{are_equal, is_dead_socket, open};
 use super::judge::{
     self, is_of_packages, is_other_version, is_roots_alone, lost_names, names_only_hosts_users,
 };
-use super::survey::{Class, Own, Standing, Survey};
+use super::survey::{Class, OwnThing, Standing, Survey};
 use super::tree::{self, DEEPEST, MOST};
 use crate::base::text::few;
 use crate::base::{Error, JailPath, Result, in_words, lexical};
@@ -255,7 +255,7 @@ impl Standing {
     fn add_own(&mut self, path: &JailPath, why: String, movable: bool) {
         self.class = Class::Own;
         let path = path.clone();
-        self.own.push(Own { path, why, movable });
+        self.own.push(OwnThing { path, why, movable });
     }
 }
 

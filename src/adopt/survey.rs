@@ -28,7 +28,7 @@ pub(crate) struct Standing {
     /// How many files it is: of a directory all those in it.
     pub files: usize,
     /// What of it is the site's own, or cannot be moved.
-    pub own: Vec<Own>,
+    pub own: Vec<OwnThing>,
     /// What else the administrator should know.
     pub note: Option<String>,
     /// The files that were looked at.
@@ -62,7 +62,7 @@ impl fmt::Display for Class {
 
 /// Something of the site's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Own {
+pub(crate) struct OwnThing {
     pub path: JailPath,
     /// A clause: `it differs from the host's`.
     pub why: String,
@@ -73,7 +73,7 @@ pub(crate) struct Own {
 impl Survey {
     /// Whatever is the site's own and not in `also`, at or below a path there, and whatever cannot
     /// be moved.
-    pub(crate) fn refused(&self, also: &[JailPath]) -> Vec<&Own> {
+    pub(crate) fn refused(&self, also: &[JailPath]) -> Vec<&OwnThing> {
         let own = self.standing.iter().flat_map(|standing| &standing.own);
         own.filter(|own| !own.movable || !is_named(own, also))
             .collect()
@@ -89,6 +89,6 @@ impl Standing {
     }
 }
 
-fn is_named(own: &Own, also: &[JailPath]) -> bool {
+fn is_named(own: &OwnThing, also: &[JailPath]) -> bool {
     also.iter().any(|named| own.path.starts_with(named))
 }

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 /// Where a site is that is not on the host.
 #[derive(Serialize, Deserialize)]
-enum Found {
+enum Whereabouts {
     In(RunNamespace),
     /// The command has one of its own, because it restarts a service.
     Apart,
@@ -65,12 +65,12 @@ pub(super) fn go(
     };
     let here = std::env::current_dir();
     let namespace = match found {
-        Found::In(namespace) => {
+        Whereabouts::In(namespace) => {
             enter(&namespace).map_err(|error| out.failure(&error.into()))?;
             namespace.record.id.to_string()
         }
-        Found::Apart => run::for_this_process(global, site, out)?,
-        Found::Nowhere(units) => {
+        Whereabouts::Apart => run::for_this_process(global, site, out)?,
+        Whereabouts::Nowhere(units) => {
             let text = comes_with(&units);
             out.info(format_args!(
                 "{site}: {text}; it is mounted for this command alone"
@@ -97,9 +97,9 @@ fn find(context: &Context, site: &str, starts_service: bool) -> anyhow::Result<u
     let namespaces = Namespaces::find(context)?;
     let of_site = namespaces.of(context, &site.name, &manifest.services);
     let found = match of_site.first() {
-        _ if starts_service => Found::Apart,
-        Some(namespace) => Found::In((*namespace).clone()),
-        None => Found::Nowhere(manifest.services),
+        _ if starts_service => Whereabouts::Apart,
+        Some(namespace) => Whereabouts::In((*namespace).clone()),
+        None => Whereabouts::Nowhere(manifest.services),
     };
     worker::hand_over(&serde_json::to_vec(&found)?);
     Ok(0)

@@ -8,7 +8,7 @@ use super::{DIFFERENT, Which};
 use crate::manifest::Scope;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
-use crate::site::services::{self, Namespaces, Place, ServedSite};
+use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::{Site, parallel};
 use crate::{plan, render};
 
@@ -92,7 +92,7 @@ fn add_served(report: &mut Report, context: &Context, served: &[ServedSite]) -> 
 }
 
 /// Adds a plan on the host, or for the service at `place`.
-fn add(report: &mut Report, context: &Context, plan: &plan::Plan, place: Option<&Place>) {
+fn add(report: &mut Report, context: &Context, plan: &plan::Plan, place: Option<&ServicePlace>) {
     context.out.errors(&plan.conflicts);
     let unit = place.map(|place| place.unit.as_str());
     report.text(render::text::plan(plan, unit));

@@ -18,21 +18,24 @@ use crate::render::prometheus::{self, SiteMetrics};
 use crate::render::text::{StatusDetail, line};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
-use crate::site::services::{self, Namespaces, Place, ServedSite};
+use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::status::SiteStatus;
 use crate::site::{Selection, Site, SiteError, configuration, parallel, select, wrappers};
 
-/// Show every mount and its state; exit code 3 if any is not ok
+/// Show the state of each site and of its mounts; exit code 3 if any is not ok
+///
+/// Of one site every mount is shown; of several sites a line each, with -v all mounts, with -q only
+/// what is not right.
 ///
 /// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
 /// shadowed (something else is on top), absent (the source is gone, but the manifest names it),
-/// orphan (mountjail's, but no longer in the manifest), foreign (not mountjail's: never touched).
-/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites a
-/// line each is shown; with -v all mounts, with -q only what is not right.
+/// orphan (mountjail's, but no longer in the manifest), hidden (mountjail's, below what is mounted
+/// over the root), foreign (not mountjail's: never touched). Other reasons why a site is drifted
+/// are in lines that begin with `because`.
+///
 /// A site with `scope: services` has a line per service that runs; it is down if none does, which
-/// is as it should be.
-/// A note names processes inside that still use a file which was replaced, such as a library after
-/// an upgrade.
+/// is as it should be. A note names processes inside that still use a file which was replaced, such
+/// as a library after an upgrade.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail status site1\n  \
                   mountjail status --json | jq '.sites[].state'\n  \
@@ -63,7 +66,7 @@ enum StatusFormat {
 #[derive(Default)]
 struct Served {
     units: Vec<String>,
-    places: Vec<(Place, SiteStatus)>,
+    places: Vec<(ServicePlace, SiteStatus)>,
     /// Processes of services that run without the site's mounts.
     without: Vec<Process>,
     /// It is still on the host, where it was before its scope was changed.
@@ -232,7 +235,7 @@ fn served(context: &Context, sites: &[SiteStatus]) -> Result<BTreeMap<SiteName, 
     let mut found = BTreeMap::new();
     for (site, units) in served {
         let of_site = places.remove(&site.name).unwrap_or_default().into_iter();
-        let status = |(place, result): (Place, Result<SiteStatus, SiteError>)| {
+        let status = |(place, result): (ServicePlace, Result<SiteStatus, SiteError>)| {
             let lost = |failed| SiteStatus::lost(site.clone(), failed);
             (place, result.unwrap_or_else(lost))
         };
@@ -311,7 +314,7 @@ fn add_served(report: &mut Report, context: &Context, status: &SiteStatus, serve
         errors.extend(texts);
     }
     let name = &status.site.name;
-    let place = |(place, status): &(Place, SiteStatus)| {
+    let place = |(place, status): &(ServicePlace, SiteStatus)| {
         let mut object = match &status.plan {
             Some(plan) => render::json::status(plan, &Inside::default()),
             None => json!({ "site": name }),

@@ -21,7 +21,7 @@ use crate::site::context::{Context, stop_flag};
 use crate::site::down::{DownError, DownOptions, TakeDown};
 use crate::site::out::worst;
 use crate::site::pipeline::{BringUp, Brought, MountLookup};
-use crate::site::services::{self, Namespaces, Place, ServedSite};
+use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::up::Done;
 use crate::site::{Site, SiteError, cost, parallel, systemctl};
 use crate::sys;
@@ -231,7 +231,7 @@ fn add_in_services(
     report: &mut Report,
     context: &Context,
     site: &Site,
-    places: &[(Place, Result<Brought, SiteError>)],
+    places: &[(ServicePlace, Result<Brought, SiteError>)],
 ) -> u8 {
     let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
     for (place, result) in places {

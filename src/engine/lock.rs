@@ -77,7 +77,7 @@ impl Lock {
         let file = open(path)?;
         let waited = !try_lock(&file, path)?;
         if waited {
-            let mut holder = Holder::of(path, &file);
+            let mut holder = LockHolder::of(path, &file);
             on_wait(&holder.to_string());
             in_a_queue(|| wait(path, &file, limit, stop, &mut holder))?;
         }
@@ -112,7 +112,7 @@ fn wait(
     file: &File,
     limit: Option<Duration>,
     stop: &Stop,
-    holder: &mut Holder,
+    holder: &mut LockHolder,
 ) -> Result<()> {
     let mut pause = PAUSE;
     while !try_lock(file, path)? {
@@ -122,7 +122,7 @@ fn wait(
             )));
         }
 
-        let now = Holder::of(path, file);
+        let now = LockHolder::of(path, file);
         if !now.is(holder) {
             *holder = now;
         }
@@ -146,7 +146,7 @@ fn wait(
 }
 
 /// The thread that holds a lock.
-struct Holder {
+struct LockHolder {
     /// Its process, by `/proc/locks`.
     process: Option<Pid>,
     /// The thread, by the file. It may be unknown: the holder could not write, or is no mountjail.
@@ -154,7 +154,7 @@ struct Holder {
     sleep: Sleep,
 }
 
-impl Holder {
+impl LockHolder {
     fn of(path: &Path, file: &File) -> Self {
         let process = process(path);
         let signed = signed(file).filter(|(signed, _)| Some(*signed) == process);
@@ -177,7 +177,7 @@ impl Holder {
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.process {
             Some(pid) => write!(f, "another mountjail (pid {pid})"),

@@ -24,14 +24,14 @@ pub(super) struct Sources<B: Backend> {
     prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
     /// Grafts, by their templates and the files that these show: a copy that is mounted nowhere
     /// does not follow.
-    grafts: Mutex<HashMap<Shown, GraftCell<B>>>,
+    grafts: Mutex<HashMap<ShownTemplate, GraftCell<B>>>,
 }
 
 /// The place of a prepared graft, with the directory that it shows.
 type GraftCell<B> = Cell<(<B as Backend>::Ready, FileId)>;
 
 /// A template, and the files of its mounts.
-type Shown = (SiteName, Vec<Option<FileId>>);
+type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 /// The place of a prepared mount. The first thread that needs it prepares it, and others wait.
 type Cell<T> = Arc<OnceLock<Result<T>>>;

@@ -47,7 +47,7 @@ pub use outdated::{Inside, Outdated, outdated};
 pub use outside::users_outside;
 pub use processes::{
     Process, apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit,
-    owners_are_hidden, php_fpm_masters, root_of, without_mounts,
+    owners_are_hidden, php_fpm_masters, root_of, sees_same, without_mounts,
 };
 pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,

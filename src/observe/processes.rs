@@ -143,14 +143,24 @@ fn program_name(pid: u32) -> String {
 }
 
 /// The master processes of PHP-FPM that run as root, each with its configuration file, which its
-/// title names.
+/// title names. Those that have another file at that path, as in a container, are left out.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
     let masters = proc::processes().filter_map(|(pid, proc)| {
         let title = fs::read(proc.join("cmdline")).ok()?;
         let file = configuration(&title)?;
-        is_roots(&proc).then(|| Some((Process::read(pid, &proc)?, file)))?
+        let is_known = is_roots(&proc) && sees_same(pid, &file);
+        is_known.then(|| Some((Process::read(pid, &proc)?, file)))?
     });
     masters.collect()
+}
+
+/// Whether the process has the same file at `path` as this one.
+pub fn sees_same(pid: u32, path: &Path) -> bool {
+    let theirs = proc::of(pid)
+        .join("root")
+        .join(path.strip_prefix("/").unwrap_or(path));
+    let file = |path: &Path| sys::file_known_at(path).ok();
+    file(path).is_some_and(|ours| file(&theirs) == Some(ours))
 }
 
 /// The file in `php-fpm: master process (/etc/php/8.2/fpm/php-fpm.conf)`.

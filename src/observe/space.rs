@@ -24,7 +24,7 @@ const MAX_FILES_OF_USER: usize = 1 << 16;
 
 /// A process that may use a site.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct PossibleUser {
     pub(super) pid: u32,
     /// Its directory in `/proc`.
     proc: PathBuf,
@@ -45,7 +45,7 @@ pub(super) fn spaces() -> (Space, Vec<Space>) {
             fs::read_link(proc.join("root")),
         ) {
             let is_plain = namespace == own_namespace && root == Path::new("/");
-            let found = Found {
+            let found = PossibleUser {
                 pid,
                 proc,
                 root,
@@ -65,7 +65,7 @@ pub(super) fn spaces() -> (Space, Vec<Space>) {
 #[derive(Debug)]
 pub(super) struct Space {
     is_own: bool,
-    pub(super) processes: Vec<Found>,
+    pub(super) processes: Vec<PossibleUser>,
     /// The mount table. `None` if all processes have ended.
     table: OnceLock<Result<Option<Namespace>>>,
     /// The files that the processes use.
@@ -77,7 +77,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    fn of(mut processes: Vec<Found>, is_own: bool) -> Self {
+    fn of(mut processes: Vec<PossibleUser>, is_own: bool) -> Self {
         // A process shows only the mounts below its own root directory, so the one with the
         // shortest root path is asked first.
         processes.sort_by_key(|found| found.root.as_os_str().len());
@@ -92,7 +92,7 @@ impl Space {
     }
 
     pub(super) fn table(&self) -> Result<Option<&Namespace>> {
-        let read = |found: &Found| {
+        let read = |found: &PossibleUser| {
             let text = fs::read(found.proc.join("mountinfo")).ok()?;
             Some(Namespace::of(&text, &found.root))
         };

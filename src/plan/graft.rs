@@ -58,7 +58,7 @@ pub struct GraftChange {
 }
 
 /// A site with grafts.
-pub(super) struct Layout {
+pub(super) struct GraftedSite {
     /// What the site needs, with grafts in place of what comes along with them.
     pub desired: Desired,
     pub grafts: Vec<Graft>,
@@ -70,8 +70,8 @@ pub(super) fn layout(
     desired: &Desired,
     observed: &Observed,
     templates: Option<&HostPath>,
-) -> Layout {
-    let mut layout = Layout {
+) -> GraftedSite {
+    let mut layout = GraftedSite {
         desired: desired.clone(),
         grafts: vec![],
     };

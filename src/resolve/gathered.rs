@@ -11,14 +11,14 @@ use super::host::Host;
 use super::lookup_error::LookupError;
 use super::made::Made;
 use super::own::{self, Own};
-use super::template::{self, Template};
+use super::parts::{self, SharedParts};
 use super::top_links::TopLink;
 use crate::base::sync::lock;
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Origin;
 use crate::{Error, Result};
 
-/// The expansions of some entries, and the templates made of them.
+/// The expansions of some entries, and the mounts and links made of them.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     expansions: Vec<(Arc<Origin>, Arc<Expansion>)>,
@@ -34,13 +34,13 @@ pub(super) struct Gathered {
     pub need_proc: Vec<(HostPath, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form. Each has a cell of its own, so that only those
-    /// wait for a template that need it.
-    templates: Mutex<HashMap<Vec<Own>, Arc<TemplateCell>>>,
+    /// wait for them that need them.
+    parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
 }
 
-type TemplateCell = OnceLock<(TemplateResult, Dependencies)>;
+type PartsCell = OnceLock<(PartsResult, Dependencies)>;
 
-type TemplateResult = Result<Arc<Template>, Vec<Error>>;
+type PartsResult = Result<Arc<SharedParts>, Vec<Error>>;
 
 impl Gathered {
     pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: Arc<Expansion>) {
@@ -100,11 +100,11 @@ impl Gathered {
     }
 
     /// What the root at `root` needs.
-    pub(super) fn template(&self, host: &Host, root: &HostPath) -> TemplateResult {
+    pub(super) fn shared_parts(&self, host: &Host, root: &HostPath) -> PartsResult {
         let own = self
             .own(host, root)
             .map_err(|error| vec![error.error(format!("cannot look into the root {root}"))])?;
-        self.template_for(host, &own)
+        self.shared_parts_for(host, &own)
     }
 
     /// What the root at `root` has of its own in the places of the host's links.
@@ -126,17 +126,14 @@ impl Gathered {
     }
 
     /// What a root that has `own` needs.
-    pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> TemplateResult {
-        let cell = lock(&self.templates)
-            .entry(own.to_vec())
-            .or_default()
-            .clone();
-        let (template, dependencies) = cell.get_or_init(|| {
+    pub(super) fn shared_parts_for(&self, host: &Host, own: &[Own]) -> PartsResult {
+        let cell = lock(&self.parts).entry(own.to_vec()).or_default().clone();
+        let (parts, dependencies) = cell.get_or_init(|| {
             let scope = host.scope();
-            let template = template::build(&scope, own, &self.expansions, &self.top_links);
-            (template.map(Arc::new), scope.into_dependencies())
+            let parts = parts::build(&scope, own, &self.expansions, &self.top_links);
+            (parts.map(Arc::new), scope.into_dependencies())
         });
         host.note_all(dependencies);
-        template.clone()
+        parts.clone()
     }
 }

@@ -50,7 +50,7 @@ const NEVER_BELOW: [&str; 6] = ["/proc", "/sys", "/dev", "/home", "/root", "/tmp
 
 /// What the links below one directory need.
 #[derive(Default)]
-pub(super) struct Brought {
+pub(super) struct BroughtByLinks {
     pub items: Vec<Item>,
     pub notes: Vec<String>,
 }
@@ -94,20 +94,20 @@ struct LinkSearch<'h> {
     seen: HashSet<PathBuf>,
     /// By source of the directory, the links to files that are not brought along.
     refused: BTreeMap<PathBuf, BTreeSet<String>>,
-    brought: Brought,
+    brought: BroughtByLinks,
 }
 
 /// Everything that links inside `top` lead to, and what links inside that lead to.
 ///
 /// Errors: it is unknown where a link leads.
-pub(super) fn bring(host: &Host, top: &Item) -> Result<Brought, LookupError> {
+pub(super) fn bring(host: &Host, top: &Item) -> Result<BroughtByLinks, LookupError> {
     let mut search = LinkSearch {
         host,
         directories: vec![],
         queue: vec![],
         seen: HashSet::new(),
         refused: BTreeMap::new(),
-        brought: Brought::default(),
+        brought: BroughtByLinks::default(),
     };
     search.add(top.clone())?;
     while let Some((directory, links)) = search.queue.pop() {
@@ -283,7 +283,7 @@ impl LinkSearch<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Brought {
+    fn finish(mut self) -> BroughtByLinks {
         for (directory, refused) in self.refused {
             let links = plural(refused.len(), "link");
             let lead = if refused.len() == 1 { "leads" } else { "lead" };

@@ -11,11 +11,11 @@ use super::gathered::Gathered;
 use super::generated;
 use super::host::Host;
 use super::made;
+use super::parts::SharedParts;
 use super::proc;
 use super::root::{self, CheckedRoot};
 use super::roots::Roots;
 use super::shared::Shared;
-use super::template::Template;
 use crate::base::HostPath;
 use crate::base::sync::lock;
 use crate::manifest::{Entry, Manifest, Request, SourceFile};
@@ -163,8 +163,8 @@ impl Resolver {
         root: CheckedRoot,
         gathered: &Gathered,
     ) -> (Option<Desired>, Vec<Error>) {
-        let template = match gathered.template(host, &root.path) {
-            Ok(template) => template,
+        let parts = match gathered.shared_parts(host, &root.path) {
+            Ok(parts) => parts,
             Err(errors) => return (None, errors),
         };
         let mut desired = Desired {
@@ -176,10 +176,10 @@ impl Resolver {
             },
             placeholders: vec![],
             directories: vec![],
-            mounts: template.mounts.clone(),
-            links: template.links.clone(),
+            mounts: parts.mounts.clone(),
+            links: parts.links.clone(),
             files: vec![],
-            notes: notes(gathered, &template),
+            notes: notes(gathered, &parts),
             warnings: root.warnings,
             without_proc: vec![],
         };
@@ -201,13 +201,13 @@ impl Resolver {
         if !errors.is_empty() {
             return Err(errors.to_vec());
         }
-        let template = gathered.template_for(&self.host, &[])?;
-        let (mounts, directories) = made::alone(&template.mounts, &gathered.made);
+        let parts = gathered.shared_parts_for(&self.host, &[])?;
+        let (mounts, directories) = made::alone(&parts.mounts, &gathered.made);
         Ok(ResolvedPreset {
             mounts,
-            links: template.links.clone(),
+            links: parts.links.clone(),
             directories,
-            notes: notes(&gathered, &template),
+            notes: notes(&gathered, &parts),
         })
     }
 
@@ -257,6 +257,6 @@ impl Resolver {
     }
 }
 
-fn notes(gathered: &Gathered, template: &Template) -> Vec<Note> {
-    [gathered.notes.as_slice(), &template.notes].concat()
+fn notes(gathered: &Gathered, parts: &SharedParts) -> Vec<Note> {
+    [gathered.notes.as_slice(), &parts.notes].concat()
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::ManifestError;
-use super::instances::{self, Found};
+use super::instances::{self, FoundInstances};
 use super::manifest_file::{Site, root_of, text};
 use super::out::{Out, worst};
 use super::trust::Trust;
@@ -91,7 +91,7 @@ impl SiteList {
     }
 
     /// Adds what templates give. A site that has a manifest of its own is there already.
-    fn add(&mut self, found: Found) {
+    fn add(&mut self, found: FoundInstances) {
         let known: HashSet<_> = self.sites.iter().map(|site| site.name.clone()).collect();
         let new = found.sites.into_iter();
         self.sites

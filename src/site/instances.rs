@@ -39,7 +39,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 /// What templates give.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct FoundInstances {
     pub sites: Vec<Site>,
     /// Why some sites are not known.
     pub errors: Vec<ManifestError>,
@@ -68,7 +68,7 @@ struct Entries {
 }
 
 /// What an entry of a pattern's directory is.
-enum Entry {
+enum FoundName {
     /// The directory of an instance.
     Instance,
     Link,
@@ -78,8 +78,8 @@ enum Entry {
 }
 
 /// The sites of these templates.
-pub(super) fn of_templates(files: &[PathBuf]) -> Found {
-    let mut found = Found::default();
+pub(super) fn of_templates(files: &[PathBuf]) -> FoundInstances {
+    let mut found = FoundInstances::default();
     for file in files {
         match text(file) {
             Ok(text) => {
@@ -93,7 +93,7 @@ pub(super) fn of_templates(files: &[PathBuf]) -> Found {
     found
 }
 
-impl Found {
+impl FoundInstances {
     fn add_template(&mut self, file: &Path, instances: Instances, mistakes: Option<Diagnostics>) {
         let mut names = BTreeSet::new();
         for name in &instances.names {
@@ -215,33 +215,34 @@ impl<'t> PatternOf<'t> {
     }
 
     /// The entries, and what they are if what is below them counts.
-    fn looked_into(&self, listed: Vec<(OsString, Entry)>) -> Vec<(OsString, Entry)> {
+    fn looked_into(&self, listed: Vec<(OsString, FoundName)>) -> Vec<(OsString, FoundName)> {
         if self.pattern.is_of_entries() {
             return listed;
         }
         let pattern = self.pattern.clone();
-        let find = move |(name, entry): &(OsString, Entry)| match (pattern.instance(name), entry) {
-            (Some(instance), Entry::Instance) => below(&pattern, instance),
-            (_, Entry::Link) => Entry::Link,
-            _ => Entry::Other,
-        };
+        let find =
+            move |(name, entry): &(OsString, FoundName)| match (pattern.instance(name), entry) {
+                (Some(instance), FoundName::Instance) => below(&pattern, instance),
+                (_, FoundName::Link) => FoundName::Link,
+                _ => FoundName::Other,
+            };
         let names: Vec<_> = listed.iter().map(|(name, _)| name.clone()).collect();
         let answers = patience::each_within(listed, LIMIT, find);
-        let answers = answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(|| Entry::Unknown("it does not answer".into())));
+        let answers = answers.into_iter().map(|answer| {
+            answer.unwrap_or_else(|| FoundName::Unknown("it does not answer".into()))
+        });
         names.into_iter().zip(answers).collect()
     }
 
-    fn add(&mut self, name: &OsStr, entry: Entry) {
+    fn add(&mut self, name: &OsStr, entry: FoundName) {
         let entries = &mut self.entries;
         let text = brief(&shell_word(&name.to_string_lossy()), LONGEST).into_owned();
         let instance = self.pattern.instance(name);
         match entry {
-            Entry::Other => {}
-            Entry::Link => entries.links.push(text),
-            Entry::Unknown(why) => entries.unknown.push(format!("{text} ({why})")),
-            Entry::Instance => match instance.and_then(|name| site_name(self.file, name)) {
+            FoundName::Other => {}
+            FoundName::Link => entries.links.push(text),
+            FoundName::Unknown(why) => entries.unknown.push(format!("{text} ({why})")),
+            FoundName::Instance => match instance.and_then(|name| site_name(self.file, name)) {
                 Some(name) => entries.names.push(name),
                 None => entries.odd.push(text),
             },
@@ -250,7 +251,7 @@ impl<'t> PatternOf<'t> {
 }
 
 /// What of the directory matches the pattern, without what is below it, sorted.
-fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, Entry)>> {
+fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, FoundName)>> {
     let mut found = vec![];
     for entry in fs::read_dir(pattern.directory())? {
         let entry = entry?;
@@ -260,9 +261,9 @@ fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, Entry)>> {
         }
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            found.push((name, Entry::Instance));
+            found.push((name, FoundName::Instance));
         } else if kind.is_symlink() {
-            found.push((name, Entry::Link));
+            found.push((name, FoundName::Link));
         }
         if found.len() > MOST {
             break;
@@ -273,12 +274,12 @@ fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, Entry)>> {
 }
 
 /// What an entry is whose directory is below it.
-fn below(pattern: &InstancePattern, instance: &OsStr) -> Entry {
+fn below(pattern: &InstancePattern, instance: &OsStr) -> FoundName {
     match open(pattern).and_then(|directory| find(&directory, pattern, instance)) {
-        Ok(true) => Entry::Instance,
-        Ok(false) => Entry::Other,
-        Err(error) if is_link(&error) => Entry::Link,
-        Err(error) => Entry::Unknown(error.to_string()),
+        Ok(true) => FoundName::Instance,
+        Ok(false) => FoundName::Other,
+        Err(error) if is_link(&error) => FoundName::Link,
+        Err(error) => FoundName::Unknown(error.to_string()),
     }
 }
 
@@ -401,7 +402,7 @@ pub(crate) fn watched(file: &Path) -> Vec<HostPath> {
             continue;
         };
         for (name, entry) in entries {
-            if let (Entry::Instance, Some(instance)) = (entry, pattern.instance(&name)) {
+            if let (FoundName::Instance, Some(instance)) = (entry, pattern.instance(&name)) {
                 directories.extend(pattern.on_the_way(instance));
             }
         }

@@ -90,14 +90,14 @@ fn has_host_scope(site: &Site) -> Error {
 
 /// A mount namespace of a service, as it is named to people and programs.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Place {
+pub(crate) struct ServicePlace {
     /// `php8.2-fpm.service`
     pub unit: String,
     pub pid: u32,
 }
 
 /// What became of sites in each of the namespaces that they are in.
-pub(crate) type InPlaces<T, E> = BTreeMap<SiteName, Vec<(Place, Result<T, E>)>>;
+pub(crate) type InPlaces<T, E> = BTreeMap<SiteName, Vec<(ServicePlace, Result<T, E>)>>;
 
 /// A site with scope `services`, and its services.
 pub(crate) type ServedSite = (Site, Vec<String>);
@@ -157,7 +157,7 @@ impl Namespaces {
                 }
                 Err(error) => Err(error),
             };
-            let place = Place {
+            let place = ServicePlace {
                 unit: namespace.to_string(),
                 pid: namespace.process.pid,
             };

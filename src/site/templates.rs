@@ -23,11 +23,11 @@ pub(crate) struct Templates {
     state: StateDir,
     directory: HostPath,
     /// The templates that this run found or made to be as the host is, with their files.
-    ready: Mutex<HashSet<Shown>>,
+    ready: Mutex<HashSet<ShownTemplate>>,
 }
 
 /// A template, and the files of its mounts.
-type Shown = (SiteName, Vec<Option<FileId>>);
+type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 impl Templates {
     /// For the sites of `engine`. `directory`: that of the templates.
@@ -62,11 +62,11 @@ impl Templates {
             };
             let template = &graft.template;
             let name = match (need, known(observed, graft)) {
-                (Need::Member, Some(known)) => known.template.clone(),
+                (TemplateNeed::Member, Some(known)) => known.template.clone(),
                 _ => store.hold(&template.contents, &plan.site)?,
             };
             let shown = (name.clone(), files(template));
-            if need == Need::Mounted && lock(&self.ready).contains(&shown) {
+            if need == TemplateNeed::Mounted && lock(&self.ready).contains(&shown) {
                 continue;
             }
 
@@ -194,7 +194,7 @@ impl Templates {
 
 /// What the template of a graft is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
+enum TemplateNeed {
     /// The graft stays, and one of its mounts is put back.
     Member,
     /// It is mounted.
@@ -202,7 +202,7 @@ enum Need {
 }
 
 /// What `plan` needs the template of the graft for.
-fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
+fn need(plan: &Plan, graft: &Graft) -> Option<TemplateNeed> {
     let at = &graft.mount.target;
     plan.steps.iter().find_map(|step| match step {
         Step::Attach {
@@ -214,8 +214,8 @@ fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
             graft: of_graft,
             ..
         } => match of_graft {
-            Some(_) if mount.target == *at => Some(Need::Mounted),
-            None if graft.has(&mount.target) => Some(Need::Member),
+            Some(_) if mount.target == *at => Some(TemplateNeed::Mounted),
+            None if graft.has(&mount.target) => Some(TemplateNeed::Member),
             _ => None,
         },
         _ => None,

@@ -113,12 +113,13 @@ impl SiteUsers {
     }
 }
 
-/// The pools with a root. Of a configuration that cannot be read none is known.
+/// The pools with a root that the master sees as well. Of a configuration that cannot be read none is
+/// known.
 fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
     let pool = |pool: &fpm::Pool| {
         let root = HostPath::new(pool.chroot()?).ok()?;
         let root = host.walk(&root).map_or(root, |walk| walk.real);
-        Some(RunningPool {
+        observe::sees_same(master.pid, root.as_path()).then(|| RunningPool {
             root,
             name: pool.name.clone(),
             master: master.clone(),

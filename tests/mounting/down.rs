@@ -321,6 +321,11 @@ fn master(engine: &'static str) {
     };
     // Anybody can have such a title.
     let _owners = Running::start_until(sleep().uid(OWNER).gid(OWNER), titled);
+    // Another directory is at that path for this one, as in a container.
+    let script = "mount -t tmpfs other \"$0\"; exec -a \"$1\" sleep 1000";
+    let mut apart = Command::new("unshare");
+    apart.args(["--mount", "--propagation", "private", "bash", "-ec", script]);
+    let _apart = Running::start_until(apart.arg(&site.root).arg(&title), titled);
     site.sandbox.ok(&["down", "s"]);
     site.sandbox.ok(&["up", "s"]);
     site.is_used_by(

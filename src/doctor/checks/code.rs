@@ -10,7 +10,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::Libraries;
+use crate::doctor::inside::CheckLibraries;
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
 use crate::resolve::{FileKind, WITHOUT_PROC};
@@ -19,7 +19,7 @@ use crate::resolve::{FileKind, WITHOUT_PROC};
 const MANY: usize = 5;
 
 pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
-    let checked = exam.ask(Libraries(places(exam)))?;
+    let checked = exam.ask(CheckLibraries(places(exam)))?;
 
     let mut problems: Vec<Problem> = vec![];
     for (path, text) in &checked.broken {

@@ -25,7 +25,7 @@ const MAX_FILES: usize = 10_000;
 
 /// Whether these files, and the programs in these directories, find all that they need.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Libraries(pub Vec<PathBuf>);
+pub(in crate::doctor) struct CheckLibraries(pub Vec<PathBuf>);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct CheckedCode {
@@ -37,7 +37,7 @@ pub(in crate::doctor) struct CheckedCode {
     pub without_proc: Vec<HostPath>,
 }
 
-impl Probe for Libraries {
+impl Probe for CheckLibraries {
     type Answer = CheckedCode;
 
     fn run(&self) -> CheckedCode {

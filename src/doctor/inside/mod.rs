@@ -29,7 +29,7 @@ use crate::base::HostPath;
 use crate::jail::{self, JailUser};
 use crate::{Error, Result};
 
-pub(super) use code::{Libraries, Mailer, MailerState};
+pub(super) use code::{CheckLibraries, Mailer, MailerState};
 pub(super) use files::{
     Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot,
 };
@@ -82,7 +82,7 @@ questions!(
     Enter,
     Exist,
     Handshake,
-    Libraries,
+    CheckLibraries,
     Locale,
     Mailer,
     NameServices,

@@ -72,14 +72,14 @@ struct DownRun<'a> {
 
 /// The paths that a run has dealt with.
 #[derive(Default)]
-struct Done {
+struct DoneSteps {
     /// The targets of the mounts that are gone.
     detached: HashSet<JailPath>,
     /// Placeholders and links that are gone or not ours any more.
     removed: HashSet<JailPath>,
 }
 
-impl Done {
+impl DoneSteps {
     fn add(&mut self, step: &Step, path: Option<&JailPath>) {
         let done = if matches!(step, Step::Detach { .. }) {
             &mut self.detached
@@ -167,10 +167,10 @@ impl<'a> DownRun<'a> {
     }
 
     /// Carries out every step that can be carried out.
-    fn run_steps(&mut self) -> Done {
+    fn run_steps(&mut self) -> DoneSteps {
         let root = Rc::clone(&self.root);
         let mut spots = Spots::new(&root);
-        let mut done = Done::default();
+        let mut done = DoneSteps::default();
         self.failed = self.shadowed().collect();
         let mut stuck: Vec<_> = self.states(State::Shadowed).collect();
 
@@ -197,7 +197,7 @@ impl<'a> DownRun<'a> {
     }
 
     /// The record of the mounts that remain.
-    fn remaining(&self, done: &Done) -> BootRecord {
+    fn remaining(&self, done: &DoneSteps) -> BootRecord {
         let record = self.observed.record.clone();
         let mut record = record.unwrap_or_else(|| {
             BootRecord::nothing(self.engine.boot.clone(), self.plan.root.clone())
@@ -217,7 +217,7 @@ impl<'a> DownRun<'a> {
     }
 
     /// The record of the placeholders, links and generated files that remain.
-    fn kept(&self, done: &Done) -> PersistentRecord {
+    fn kept(&self, done: &DoneSteps) -> PersistentRecord {
         let kept = self.observed.kept.clone();
         let mut kept = kept.unwrap_or_else(|| PersistentRecord::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !done.removed.contains(&made.path));

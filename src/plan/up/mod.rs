@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
-use super::graft::{GraftChange, Layout, layout};
+use super::graft::{GraftChange, GraftedSite, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
@@ -23,7 +23,7 @@ use crate::resolve::{Desired, Mount};
 /// unless this one is [unfinished](Plan::unfinished). `templates`: the directory of the templates;
 /// `None`: there are none, and everything is mounted one by one.
 pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Plan {
-    let Layout { desired, grafts } = layout(desired, observed, templates);
+    let GraftedSite { desired, grafts } = layout(desired, observed, templates);
     let mut planner = Planner {
         desired: &desired,
         observed,

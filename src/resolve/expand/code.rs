@@ -89,11 +89,11 @@ impl Expander<'_> {
     }
 
     /// What the loader or the kernel opens for a program.
-    fn needed(&mut self, path: &HostPath, opened: Opened, chain: Vec<Cause>) -> Result<()> {
+    fn needed(&mut self, path: &HostPath, opened: OpenedAs, chain: Vec<Cause>) -> Result<()> {
         let item = match opened {
-            Opened::Program => self.program_item(path, chain),
-            Opened::Object => Item::at(self.host, path, MountAttributes::CODE, chain),
-            Opened::Data => Item::at(self.host, path, MountAttributes::DATA, chain),
+            OpenedAs::Program => self.program_item(path, chain),
+            OpenedAs::Object => Item::at(self.host, path, MountAttributes::CODE, chain),
+            OpenedAs::Data => Item::at(self.host, path, MountAttributes::DATA, chain),
         };
         let item = item.map_err(|error| self.missing(path, &error))?;
         if item.kind == FileKind::Directory {
@@ -106,7 +106,7 @@ impl Expander<'_> {
 
 /// How a file is opened that a program needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opened {
+enum OpenedAs {
     /// As a program of its own: the interpreter of a script.
     Program,
     /// By its name: a library, or the loader.
@@ -132,30 +132,30 @@ fn leads_away(link: &LinkOnTheWay) -> bool {
 }
 
 /// What a closure names, with the reason.
-fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, Opened)> {
+fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, OpenedAs)> {
     let owned = |path: &HostPath| path.as_path().to_owned();
     let mut needed = vec![];
     for interpreter in &closure.interpreters {
         let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause, Opened::Object));
+        needed.push((interpreter.path.clone(), cause, OpenedAs::Object));
     }
     for interpreter in &closure.script_interpreters {
         let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause, Opened::Program));
+        needed.push((interpreter.path.clone(), cause, OpenedAs::Program));
     }
     for library in &closure.libraries {
         let cause = Cause::LibraryOf {
             name: library.name.clone(),
             object: owned(&library.needed_by),
         };
-        needed.push((library.path.clone(), cause, Opened::Object));
+        needed.push((library.path.clone(), cause, OpenedAs::Object));
     }
     for path in &closure.loader_configuration {
-        needed.push((path.clone(), Cause::LoaderConfiguration, Opened::Data));
+        needed.push((path.clone(), Cause::LoaderConfiguration, OpenedAs::Data));
     }
     for origin in &closure.origins {
         let cause = Cause::LinkedFrom(owned(&origin.program));
-        needed.push((origin.real.clone(), cause, Opened::Object));
+        needed.push((origin.real.clone(), cause, OpenedAs::Object));
     }
     needed
 }

@@ -15,7 +15,7 @@ use crate::manifest::Origin;
 
 /// The same for every root that has the same of its own in the place of the host's links.
 #[derive(Debug, Default)]
-pub(super) struct Template {
+pub(super) struct SharedParts {
     pub mounts: Vec<Arc<Mount>>,
     pub links: Vec<Link>,
     /// What the host forbids, and what it cannot do while the site is up.
@@ -31,7 +31,7 @@ pub(super) fn build(
     own: &[Own],
     expansions: &[(Arc<Origin>, Arc<Expansion>)],
     top_links: &BTreeMap<PathBuf, Link>,
-) -> Result<Template, Vec<Error>> {
+) -> Result<SharedParts, Vec<Error>> {
     let mut layout = Layout::new(host, own);
     let mut items = vec![];
     for (origin, expansion) in expansions {
@@ -65,7 +65,7 @@ pub(super) fn build(
     let mut notes = restrictions::notes(&layout, restrictions);
     notes.extend(nested::notes(&layout));
     let (mounts, links) = layout.finish()?;
-    Ok(Template {
+    Ok(SharedParts {
         mounts,
         links,
         notes,
