@@ -113,8 +113,8 @@ impl SiteUsers {
     }
 }
 
-/// The pools with a root that the master sees as well. Of a configuration that cannot be read none is
-/// known.
+/// The pools with a root that the master sees as well. Of a configuration that cannot be read none
+/// is known.
 fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
     let pool = |pool: &fpm::Pool| {
         let root = HostPath::new(pool.chroot()?).ok()?;
