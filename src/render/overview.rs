@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::line;
-use crate::base::quote::brief;
+use crate::base::quote::{brief, printable};
 use crate::base::style;
 use crate::base::text::plural;
 use crate::observe::Inside;
@@ -17,7 +16,6 @@ const LONGEST: usize = 300;
 pub(crate) fn site(plan: &Plan, place: Option<&str>, inside: &Inside, more: &[String]) -> String {
     let state = plan.site_state();
     let (ok, total) = counts(plan);
-    let mut text = head(plan);
     let mut words = format!(", {ok} of {total} mounts ok");
     if state != SiteState::Down {
         words += &others(plan);
@@ -37,8 +35,7 @@ pub(crate) fn site(plan: &Plan, place: Option<&str>, inside: &Inside, more: &[St
             plural(processes, "process")
         );
     }
-    line(&mut text, format_args!("{words}"));
-    text
+    format!("{}{}\n", head(plan), printable(&words))
 }
 
 /// The beginning of a site's line: its name and state.

@@ -19,7 +19,7 @@ use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, Host, Resolver};
+use crate::resolve::{Desired, FileKind, Host, Resolver};
 use crate::{Error, Result};
 
 /// How many targets are named.
@@ -227,14 +227,17 @@ impl TakeDown {
         answer.flatten()
     }
 
-    /// Where the site is; `None`: its root does not exist, so nothing can be in it.
+    /// Where the site is; `None`: there is no such directory, so nothing can be in it.
     fn root(
         &self,
         site: &Site,
         records: &SiteRecords,
         desired: Option<&Desired>,
     ) -> Result<Option<HostPath>, SiteError> {
-        let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
+        let real = |root: &HostPath| {
+            let walk = Host::new().walk(root).ok()?;
+            (walk.stat.kind == FileKind::Directory).then_some(walk.real)
+        };
         if records.root().is_some() {
             return Ok(records.home(|| real(&manifest_file::root_of(site)?)));
         }

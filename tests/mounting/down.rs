@@ -400,6 +400,14 @@ fn gone(engine: &'static str) {
     }
     fs::remove_dir_all(&site.root).unwrap();
     site.sandbox.ok(&["down", "s"]).says("does not exist");
+    // A file in its place is no root either, for a site that was up and for one that never was.
+    let root = site.root.display();
+    site.sandbox
+        .manifest("never", format!("root: {root}\netc: [hosts]\n"));
+    fs::write(&site.root, "theirs").unwrap();
+    site.sandbox.ok(&["down", "s", "never"]).says("never: down");
+    assert_eq!(fs::read_to_string(&site.root).unwrap(), "theirs");
+    fs::remove_file(site.sandbox.config().join("sites/never.yaml")).unwrap();
     site.root = site.sandbox.directory("srv/other");
     site.bare = tree(&site.root);
     site.names(&site.root);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
-use super::mail::SENDMAIL;
 use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
@@ -14,6 +13,9 @@ use crate::doctor::inside::CheckLibraries;
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
 use crate::resolve::{FileKind, WITHOUT_PROC};
+
+/// The programs that PHP is most often built for, to send mail.
+pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 /// If this many files of one directory are missing, the directory is advised.
 const MANY: usize = 5;

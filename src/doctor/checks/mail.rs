@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Exam, code};
+use super::Exam;
+use super::code::{self, SENDMAIL};
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Mailer, MailerState};
-
-/// The programs that PHP is most often built for.
-pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 const SHELL: &str = "/bin/sh";
 
