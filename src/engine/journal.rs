@@ -55,7 +55,8 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     [path, &beside(path)].into_iter().try_for_each(remove_file)
 }
 
-fn remove_file(path: &Path) -> Result<()> {
+/// Removes the file at `path`. An absent file is not an error.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::failed(format!("cannot remove {}", path.display())).because(&error))

@@ -56,7 +56,7 @@ pub(crate) use namespaces::{
 pub(crate) use replace::create_file;
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
-pub(crate) use templates::{TemplateStore, without_grafts};
+pub(crate) use templates::{ShownTemplate, TemplateStore, without_grafts};
 
 use backend::Backend;
 use classic::Classic;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::backend::{Backend, Prepared};
-use super::templates::TemplateStore;
+use super::templates::{ShownTemplate, TemplateStore};
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, FileSystem, JailPath, MountAttributes, Result, SiteName};
@@ -29,9 +29,6 @@ pub(super) struct Sources<B: Backend> {
 
 /// The place of a prepared graft, with the directory that it shows.
 type GraftCell<B> = Cell<(<B as Backend>::Ready, FileId)>;
-
-/// A template, and the files of its mounts.
-type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 /// The place of a prepared mount. The first thread that needs it prepares it, and others wait.
 type Cell<T> = Arc<OnceLock<Result<T>>>;

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::drop_in::{remove_drop_in, write_drop_in};
+use super::journal::remove_file;
 use super::replace::make_parents;
 use crate::base::hints::is_absent;
 use crate::base::{Error, Result};
@@ -53,7 +54,7 @@ impl StartGate {
         }
 
         make_parents(&fifo).map_err(cannot)?;
-        remove_if_there(&fifo).map_err(cannot)?;
+        remove_file(&fifo)?;
         mkfifo(&fifo, Mode::from_bits_truncate(0o600)).map_err(|error| cannot(error.into()))?;
         // The names of units have neither specifiers nor quotes: systemd.unit(5).
         let text = format!(
@@ -101,24 +102,18 @@ impl StartGate {
             Error::failed(format!("cannot let {} start", self.unit)).because(&error)
         };
         let way = fifo.with_extension("open");
-        remove_if_there(&way).map_err(cannot)?;
+        remove_file(&way)?;
         symlink("/dev/null", &way).map_err(cannot)?;
         let opened = open_gate(&self.drop_in).map_err(cannot)?;
         fs::rename(&way, &fifo).map_err(cannot)?;
         // Those that waited have been woken up.
         drop(opened);
-        match fs::remove_file(&self.drop_in) {
-            Err(error) if !is_absent(&error) => Err(cannot(error)),
-            _ => Ok(()),
-        }
+        remove_file(&self.drop_in)
     }
 
     /// Removes the rest, once systemd has read its units again.
     pub fn remove(self) -> Result<()> {
-        remove_if_there(&fifo_of(&self.drop_in)).map_err(|error| {
-            let fifo = fifo_of(&self.drop_in);
-            Error::failed(format!("cannot remove {}", fifo.display())).because(&error)
-        })?;
+        remove_file(&fifo_of(&self.drop_in))?;
         remove_drop_in(&self.drop_in, HEADER)?;
         if let Some(directory) = self.drop_in.parent() {
             let _ = fs::remove_dir(directory); // it may hold other drop-ins
@@ -159,13 +154,6 @@ fn unit_of(drop_in: &Path) -> Option<&str> {
 /// Whether a process holds the lock on the drop-in.
 fn is_locked(drop_in: &Path) -> bool {
     File::open(drop_in).is_ok_and(|file| file.try_lock().is_err())
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

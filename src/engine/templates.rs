@@ -27,12 +27,16 @@ use super::lock::Lock;
 use crate::base::sync::lock;
 use crate::base::{Error, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
+use crate::resolve::FileId;
 use crate::sys::{self, Stat};
 
 /// The flags of all tmpfs mounts here.
 const FLAGS: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
+
+/// A template, and the files of its mounts.
+pub(crate) type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 /// Where templates are.
 pub(crate) struct TemplateStore {

@@ -41,20 +41,21 @@ impl fmt::Display for Process {
 impl Process {
     /// How to restart it. The process name is not used, because the process chooses it.
     pub fn restart(&self) -> String {
-        let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
-        // A user's own manager may run anything.
-        match service.filter(|unit| !unit.starts_with("user@")) {
-            Some(unit) => format!("systemctl restart {}", shell_word(unit)),
-            None => format!("restart the process {}", self.pid),
-        }
+        self.by_service("restart")
     }
 
     /// How to make it look at its files anew. A service that cannot reload is restarted.
     pub fn reload(&self) -> String {
-        let restart = self.restart();
-        match restart.strip_prefix("systemctl restart ") {
-            Some(unit) => format!("systemctl try-reload-or-restart {unit}"),
-            None => restart,
+        self.by_service("try-reload-or-restart")
+    }
+
+    /// What systemctl(1) does with its service by `verb`; without a service, a restart.
+    fn by_service(&self, verb: &str) -> String {
+        let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
+        // A user's own manager may run anything.
+        match service.filter(|unit| !unit.starts_with("user@")) {
+            Some(unit) => format!("systemctl {verb} {}", shell_word(unit)),
+            None => format!("restart the process {}", self.pid),
         }
     }
 
@@ -184,10 +185,8 @@ pub(super) fn uid(proc: &Path) -> Option<u32> {
 
 /// All processes whose root directory is `root`.
 pub fn inside(root: FileId) -> Vec<Process> {
-    proc::processes()
-        .filter(|(pid, _)| root_of(*pid) == Some(root))
-        .filter_map(|(pid, proc)| Process::read(pid, &proc))
-        .collect()
+    let found = inside_each(&[root]).into_iter();
+    found.map(|(_, process)| process).collect()
 }
 
 /// The processes whose root directory is one of `roots`, each with the index of its root.

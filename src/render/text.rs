@@ -42,7 +42,7 @@ pub(crate) fn row(
 fn style_of(state: State) -> Style {
     match state {
         State::Ok => style::RIGHT,
-        State::Foreign | State::Orphan | State::Absent => style::WARNING,
+        State::Foreign | State::Orphan | State::Hidden | State::Absent => style::WARNING,
         _ => style::WRONG,
     }
 }

@@ -95,7 +95,8 @@ impl GatedStart {
             }
             Ok(0) => Err(Error::failed(
                 "cannot wait for the unit's start: the process that starts it has ended",
-            )),
+            )
+            .hint("the unit starts all the same; `mountjail doctor` names what is left")),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(Error::failed("cannot wait for the unit's start").because(&error)),

@@ -8,7 +8,7 @@ use super::SiteError;
 use super::up::Changes;
 use crate::base::sync::lock;
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Log, TemplateStore, Then};
+use crate::engine::{Engine, Log, ShownTemplate, TemplateStore, Then};
 use crate::observe::{self, BootId, BootRecord, KnownGraft, Observed, StateDir, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, Step, Template};
@@ -25,9 +25,6 @@ pub(crate) struct Templates {
     /// The templates that this run found or made to be as the host is, with their files.
     ready: Mutex<HashSet<ShownTemplate>>,
 }
-
-/// A template, and the files of its mounts.
-type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 impl Templates {
     /// For the sites of `engine`. `directory`: that of the templates.

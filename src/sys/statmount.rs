@@ -47,6 +47,18 @@ struct MntIdReq {
     param: u64,
 }
 
+impl MntIdReq {
+    /// A request of the first size, `MNT_ID_REQ_SIZE_VER0`.
+    fn new(mnt_id: u64, param: u64) -> Self {
+        Self {
+            size: 24,
+            spare: 0,
+            mnt_id,
+            param,
+        }
+    }
+}
+
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546; // linux/magic.h
 const STATMOUNT_SB_BASIC: u64 = 0x1;
 const STATMOUNT_MNT_BASIC: u64 = 0x2;
@@ -124,13 +136,8 @@ impl Answer {
 
 /// Calls `statmount(2)`, whose answer is written to `buffer`.
 fn ask(unique_id: u64, mask: u64, buffer: &mut [u64]) -> io::Result<()> {
-    let request = MntIdReq {
-        size: 24,
-        spare: 0,
-        mnt_id: unique_id,
-        param: mask,
-    };
-    // SAFETY: the request has the size that it claims (MNT_ID_REQ_SIZE_VER0). The kernel writes at
+    let request = MntIdReq::new(unique_id, mask);
+    // SAFETY: the request has the size that it claims. The kernel writes at
     // most the size of the buffer into it.
     let result = unsafe {
         libc::syscall(
@@ -283,12 +290,7 @@ pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>>
     let mut chunk = vec![0u64; if newest == 0 { 4096 } else { 16 }];
     loop {
         let last = ids.last().copied().unwrap_or(newest);
-        let request = MntIdReq {
-            size: 24,
-            spare: 0,
-            mnt_id: unique_id,
-            param: last,
-        };
+        let request = MntIdReq::new(unique_id, last);
         // SAFETY: the request has the size that it claims. The kernel writes at most `chunk.len()`
         // ids.
         let count = unsafe {

@@ -70,7 +70,7 @@ pub(super) fn unit(
         refuse_unknown(&name)?;
         let none = Error::failed(format!("no process of {name} is running"));
         return Err(none.hint(format!(
-            "mountjail trace {} --start {name}: follows it from its start",
+            "follow it from its start: `mountjail trace {} --start {name}`",
             desired.site
         )));
     }

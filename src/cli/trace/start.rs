@@ -36,7 +36,7 @@ pub(super) fn check(unit: &str, site: &str) -> Result<()> {
             "{site}: cannot start {unit}: systemd does not run here"
         ));
         return Err(cannot.hint(format!(
-            "mountjail trace {site} -- CMD: runs the daemon inside"
+            "run the daemon inside: `mountjail trace {site} -- CMD`"
         )));
     }
     refuse_unknown(&full_name(unit))

@@ -76,10 +76,8 @@ pub(super) fn lines_of_part(directory: &HostPath, has_objects: bool) -> Vec<Addi
 /// the site came up.
 pub(super) fn mount_of(path: &JailPath) -> Addition {
     Addition {
-        key: "mounts",
-        name: pattern(path.as_path()),
         optional: is_on_run(path),
-        ..addition("mounts", String::new())
+        ..addition("mounts", pattern(path.as_path()))
     }
 }
 

@@ -189,7 +189,7 @@ pub fn no_systemd() {
     start()
         .exits(1)
         .says("error: s: cannot start app: systemd does not run here")
-        .says("try: mountjail trace s -- CMD: runs the daemon inside");
+        .says("try: run the daemon inside: `mountjail trace s -- CMD`");
     assert!(!Path::new("/run/systemd").exists());
     fs::create_dir_all("/run/systemd/system").unwrap();
     start().exits(2).says("there is no unit app.service");
