@@ -4,6 +4,7 @@ use super::*;
 use crate::base::{MountAttributes, SiteName};
 use crate::manifest::{Origin, SourceFile};
 use crate::resolve::{Cause, Reason};
+use crate::trace::miss::LookupFailure;
 use crate::trace::on_host::TemporaryDirectory;
 
 fn jail(path: &str) -> JailPath {
@@ -23,7 +24,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         programs: BTreeSet::from(["php".to_owned()]),
         users: BTreeSet::from([33]),
         is_written: false,
-        is_refused: false,
+        failure: LookupFailure::Absent,
         threads: BTreeSet::new(),
     };
     MissOnHost {

@@ -68,6 +68,7 @@ pub fn all() -> Vec<Trial> {
         ("a Flask application works after two rounds", hunt::flask),
         ("a CGI in Perl works after two rounds", hunt::perl_cgi),
         ("objects on a mount with noexec are reported", hunt::noexec),
+        ("writes to read-only mounts are reported", hunt::read_only),
         (
             "what is made in a missing directory is reported",
             hunt::made,
