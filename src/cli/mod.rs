@@ -95,7 +95,7 @@ struct Global {
     /// Report errors only
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// When words have colours; auto: on a terminal, unless NO_COLOR is set
+    /// When words have colours; auto: on a terminal
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
     /// The id of the mount namespace that this process is in, if it is that of a service.

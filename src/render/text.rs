@@ -362,8 +362,8 @@ pub(crate) fn below(path: &JailPath, lines: &[Below<'_>]) -> String {
     text
 }
 
-/// The lines of manifests and presets, and below each the ways from it to the path. A library can be
-/// needed by hundreds of files of one line.
+/// The lines of manifests and presets, and below each the ways from it to the path. A library can
+/// be needed by hundreds of files of one line.
 fn reasons(text: &mut String, reasons: &[Reason]) {
     for (origin, chains) in by_origin(reasons) {
         line(text, format_args!("  {origin}"));

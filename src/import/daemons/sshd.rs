@@ -298,13 +298,13 @@ fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
         if !tells || names.iter().any(|name| name.contains(['*', '?'])) {
             continue;
         }
-        let named: Vec<_> = names.into_iter().flat_map(of_name).collect();
+        let users: Vec<_> = names.into_iter().flat_map(of_name).collect();
         found = Some(match found {
             Some(before) => before
                 .into_iter()
-                .filter(|user| named.contains(user))
+                .filter(|user| users.contains(user))
                 .collect(),
-            None => named,
+            None => users,
         });
     }
     let mut found = found.unwrap_or_default();
