@@ -268,10 +268,10 @@ fn criteria(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut criteria: Vec<String> = vec![];
     for word in words {
         match word.split_once('=') {
-            Some((keyword, value)) if criteria.len() % 2 == 0 => {
+            Some((keyword, value)) if criteria.len().is_multiple_of(2) => {
                 criteria.extend([keyword.to_owned(), value.to_owned()]);
             }
-            _ if word.eq_ignore_ascii_case("all") && criteria.len() % 2 == 0 => {}
+            _ if word.eq_ignore_ascii_case("all") && criteria.len().is_multiple_of(2) => {}
             _ => criteria.push(word),
         }
     }
