@@ -1,5 +1,7 @@
 //! `mountjail import`: manifests from existing configuration.
 
+mod compare;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,12 +11,13 @@ use serde_json::{Value, json};
 use crate::base::{HostPath, SiteName};
 use crate::engine::create_file;
 use crate::import::{Draft, DraftKind, Importer};
-use crate::manifest::{self, Presets, Request, SourceFile};
+use crate::manifest::{self, Presets, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{Site, configuration, load};
+use crate::site::{Site, configuration};
 use crate::{Error, Result, render};
+use compare::compare;
 
 /// Write manifests from PHP-FPM's pools, bind mounts in fstab, jailkit's sections, daemons' roots
 ///
@@ -145,7 +148,7 @@ impl ImportArgs {
             context.out.warn(format_args!("{}: {overlap}", draft.place));
         }
         if let Some(there) = existing(context, draft, file) {
-            match compare(context, draft, &there) {
+            match compare(context, draft, &yaml, &there, presets) {
                 Err(error) if !self.write => context.out.warn(&error),
                 compared => compared?,
             }
@@ -190,56 +193,6 @@ fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
     let both = name.as_ref().zip(draft.root());
     both.map(|(name, root)| context.roots().overlaps(name, root))
         .unwrap_or_default()
-}
-
-/// Whether the manifest of `site` has what the draft needs: its root, its users, its services.
-fn compare(context: &Context, draft: &Draft, site: &Site) -> Result<()> {
-    let Some(root) = draft.root() else {
-        return Ok(());
-    };
-    let file = &site.file;
-    let failed =
-        |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
-    let there = load::manifest(context, site).map_err(|error| {
-        failed("it is there already, and is not a manifest".into()).because_of(error)
-    })?;
-    if there.root != *root {
-        let other = format!(
-            "it is there already, with another root: {}, not {root}",
-            there.root
-        );
-        return Err(failed(other).hint(format!(
-            "rename one of the two: import overwrites nothing; `cat {}`",
-            file.display()
-        )));
-    }
-    let has_user = |name: &String| {
-        there.entries.iter().any(
-            |entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)),
-        )
-    };
-    let users = draft
-        .users
-        .iter()
-        .flat_map(|user| &user.any_of)
-        .filter(|name| !has_user(name));
-    let services = draft
-        .services
-        .iter()
-        .filter(|service| !there.services.contains(service));
-    let (users, services): (Vec<_>, Vec<_>) =
-        (users.cloned().collect(), services.cloned().collect());
-    let lacking: Vec<_> = [("users", users), ("services", services)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(key, names)| format!("`{key}: [{}]`", names.join(", ")))
-        .collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let lacking = lacking.join(" and ");
-    Err(failed(format!("it is there already, and lacks {lacking}"))
-        .hint(format!("add {lacking} to {}", file.display())))
 }
 
 /// Has the mounts of the sites exist for their services alone, if these are known.

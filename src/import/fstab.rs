@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::mount_options::{Meaning, meaning_of};
 use crate::base::HostPath;
 use crate::base::text::unescape_octal;
 use crate::render::fstab::{FstabBlock, outside_lines};
@@ -51,9 +52,12 @@ pub(crate) struct Bind {
     pub nosuid: bool,
     pub nodev: bool,
     pub noexec: bool,
-    /// Options for systemd or mount(8) itself, such as `x-systemd.requires=a.service`. A manifest
-    /// does not have them.
-    pub userspace: Vec<String>,
+    /// Options that say when systemd mounts it, such as `x-systemd.requires=a.service`.
+    pub order: Vec<String>,
+    /// Options that a manifest lacks, without which the site sees no more.
+    pub lost: Vec<String>,
+    /// Options that a manifest lacks, and without which the site might see more.
+    pub foreign: Vec<String>,
 }
 
 /// The kinds of sources that the first field can have, by their beginnings.
@@ -139,23 +143,6 @@ impl FstabOptions<'_> {
         let words = self.0.iter().map(|option| String::from_utf8_lossy(option));
         words.map(Cow::into_owned).collect()
     }
-
-    /// Those for systemd or mount(8) itself. `x-gvfs-*` and others are for desktops.
-    fn userspace(&self) -> Vec<String> {
-        let mut userspace = vec![];
-        for option in &self.0 {
-            if is_userspace(option) {
-                userspace.push(String::from_utf8_lossy(option).into_owned());
-            }
-        }
-        userspace
-    }
-}
-
-fn is_userspace(option: &[u8]) -> bool {
-    let prefixes: [&[u8]; 4] = [b"x-systemd.", b"X-mount.", b"x-mount.", b"x-initrd."];
-    let makes_directory = option == b"X-mount.mkdir" || option == b"x-mount.mkdir";
-    !makes_directory && prefixes.iter().any(|prefix| option.starts_with(prefix))
 }
 
 impl FstabFile {
@@ -202,9 +189,11 @@ impl FstabFile {
             nosuid: false,
             nodev: false,
             noexec: false,
-            userspace: options.userspace(),
+            order: vec![],
+            lost: vec![],
+            foreign: vec![],
         };
-        bind.apply(&options);
+        bind.apply(&options)?;
         self.binds.push(bind);
         Ok(())
     }
@@ -214,9 +203,8 @@ impl FstabFile {
         let earlier = self.binds.iter_mut().rfind(|bind| bind.target == *target);
         match earlier {
             Some(bind) => bind.apply(options),
-            None => return Err("no line before it mounts what it remounts".to_owned()),
+            None => Err("no line before it mounts what it remounts".to_owned()),
         }
-        Ok(())
     }
 }
 
@@ -237,27 +225,41 @@ fn check_numbers(fields: &[&[u8]]) -> Result<(), String> {
 }
 
 impl Bind {
-    /// Of contradictory options the last one counts, as for mount(8).
-    fn apply(&mut self, options: &FstabOptions<'_>) {
-        for option in &options.0 {
-            // mount(8) 2.38 and later can also set flags on the mounts below.
-            match option.strip_suffix(b"=recursive").unwrap_or(option) {
-                b"ro" => self.read_only = true,
-                b"rw" => self.read_only = false,
-                b"nosuid" => self.nosuid = true,
-                b"suid" => self.nosuid = false,
-                b"nodev" => self.nodev = true,
-                b"dev" => self.nodev = false,
-                b"noexec" => self.noexec = true,
-                b"exec" => self.noexec = false,
-                b"user" | b"users" => (self.nosuid, self.nodev, self.noexec) = (true, true, true),
-                b"owner" | b"group" => (self.nosuid, self.nodev) = (true, true),
-                b"defaults" => {
-                    (self.read_only, self.nosuid, self.nodev, self.noexec) =
-                        (false, false, false, false);
+    /// Errors: a subdirectory of the source is no path.
+    fn apply(&mut self, options: &FstabOptions<'_>) -> Result<(), String> {
+        for option in options.in_words() {
+            match meaning_of(&option) {
+                Meaning::Plain => self.set(option.strip_suffix("=recursive").unwrap_or(&option)),
+                Meaning::Order => self.order.push(option),
+                Meaning::Lost => self.lost.push(option),
+                Meaning::Foreign => self.foreign.push(option),
+                Meaning::Subdirectory(name) => {
+                    let path = self.source.as_path().join(name.trim_start_matches('/'));
+                    self.source = host_path(&path)?;
                 }
-                _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Of contradictory options the last one counts, as for mount(8).
+    fn set(&mut self, flag: &str) {
+        match flag {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "nosuid" => self.nosuid = true,
+            "suid" => self.nosuid = false,
+            "nodev" => self.nodev = true,
+            "dev" => self.nodev = false,
+            "noexec" => self.noexec = true,
+            "exec" => self.noexec = false,
+            "user" | "users" => (self.nosuid, self.nodev, self.noexec) = (true, true, true),
+            "owner" | "group" => (self.nosuid, self.nodev) = (true, true),
+            "defaults" => {
+                (self.read_only, self.nosuid, self.nodev, self.noexec) =
+                    (false, false, false, false);
+            }
+            _ => {}
         }
     }
 }
@@ -335,9 +337,29 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            fstab.binds[0].userspace,
+            fstab.binds[0].order,
             ["x-systemd.automount", "x-systemd.after=b.mount"]
         );
+    }
+
+    #[test]
+    fn no_option_is_dropped_in_silence() {
+        let fstab = read_text(
+            "/a /r/a none bind,ro,X-mount.subdir=b/c,X-mount.mkdir=0755,slave,noatime\n\
+             /a /r/b none bind,nosymfollow,X-mount.idmap=b:0:1000:1\n\
+             /a /r/c none bind,X-mount.subdir=../etc\n\
+             /a /r/d none bind\nnone /r/d none remount,bind,nosymfollow\n",
+        )
+        .unwrap();
+        let [subdirectory, foreign, remounted] = fstab.binds.as_slice() else {
+            panic!("{fstab:?}")
+        };
+        assert_eq!(subdirectory.source.to_string(), "/a/b/c");
+        assert_eq!(subdirectory.lost, ["slave", "noatime"]);
+        assert!(subdirectory.order.is_empty() && subdirectory.foreign.is_empty());
+        assert_eq!(foreign.foreign, ["nosymfollow", "X-mount.idmap=b:0:1000:1"]);
+        assert_eq!(remounted.foreign, ["nosymfollow"]);
+        assert!(fstab.odd[0].contains("contains `..`"), "{fstab:?}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: 
     draft.found.push(summary(&lines));
     draft
         .remarks
-        .extend(lines.iter().filter_map(userspace_remark));
+        .extend(lines.iter().flat_map(remarks_on_options));
 
     for name in &draft.presets {
         remove_covered(&mut lines, presets, name);
@@ -78,19 +78,26 @@ fn summary(lines: &[BindLine<'_>]) -> String {
     }
 }
 
-/// The remark about options for systemd or mount(8) itself.
-fn userspace_remark(line: &BindLine<'_>) -> Option<String> {
+/// The remarks about options that a manifest does not have.
+fn remarks_on_options(line: &BindLine<'_>) -> Vec<String> {
     let Bind {
-        place, userspace, ..
+        place, order, lost, ..
     } = line.bind;
-    if userspace.is_empty() {
-        return None;
+    let mut remarks = vec![];
+    if !order.is_empty() {
+        remarks.push(format!(
+            "{place}: {}: a manifest has no such options; name units under `services`, or order \
+             mountjail.service after them.",
+            order.join(", ")
+        ));
     }
-    Some(format!(
-        "{place}: {}: a manifest has no such options; name units under `services`, or order \
-         mountjail.service after them.",
-        userspace.join(", ")
-    ))
+    if !lost.is_empty() {
+        let lost = lost.join(", ");
+        remarks.push(format!(
+            "{place}: {lost}: left out; a manifest has no such options."
+        ));
+    }
+    remarks
 }
 
 /// Removes the lines that the preset brings.

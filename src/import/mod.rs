@@ -12,13 +12,16 @@ mod file_format;
 pub mod fpm;
 mod fstab;
 mod glob3;
+mod hidden;
 mod ini;
 mod jailkit;
 mod lines;
 mod logins;
+mod mount_options;
 mod own_lines;
 pub(crate) mod php;
 mod php_ini;
+mod real;
 mod roots;
 mod source_properties;
 pub(crate) mod unit_file;
@@ -32,7 +35,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
 use crate::observe::Units;
-use crate::resolve::refuse_system;
+use crate::resolve::{Host, refuse_system};
 use crate::{Error, Result, sys};
 use daemons::{DaemonSites, keys, postfix, sshd};
 use file_format::FileFormat;
@@ -104,7 +107,11 @@ impl Importer {
         let utf8 = String::from_utf8_lossy(&text);
         match format {
             FileFormat::Fpm => return self.read_fpm(path),
-            FileFormat::Fstab => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
+            FileFormat::Fstab => {
+                let mut fstab = fstab::read(path, &text)?;
+                real::follow_targets(&mut fstab, &Host::new());
+                add_new(&mut self.fstabs, [fstab]);
+            }
             FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &text)?),
             FileFormat::Sshd => {
                 let host = sshd::SshdHost {
@@ -212,8 +219,13 @@ impl Importer {
         let (mut drafts, errors) = fpm::drafts(&self.pools);
         imported.errors.extend(errors);
 
+        let host = Host::new();
         for site in &self.sites {
             let mut site = site.clone();
+            if let Err(error) = follow_root(&host, &mut site) {
+                imported.errors.push(error);
+                continue;
+            }
             site.presets
                 .retain(|name| presets.names().any(|known| known == name));
             if let Some(Err(why)) = site.root().map(refuse_system) {
@@ -265,6 +277,8 @@ impl Importer {
                 drafts.len() - 1
             });
             lines::add(&mut drafts[at], root, binds, presets);
+            let hidden = hidden::remark(&drafts[at].name, root, binds);
+            drafts[at].remarks.extend(hidden);
         }
         for (bind, why) in &assigned.left {
             let Bind {
@@ -276,6 +290,21 @@ impl Importer {
             warnings.push(format!("{place}: {source} on {target}: {why}"));
         }
     }
+}
+
+/// Has the draft name the directory that its root leads to.
+fn follow_root(host: &Host, site: &mut Draft) -> Result<()> {
+    let Some(root) = site.root().cloned() else {
+        return Ok(());
+    };
+    let failed = || format!("{}: the root {root}", site.place);
+    let real = real::real_as_far(host, &root).map_err(|error| error.error(failed()))?;
+    if real != root {
+        let remark = format!("The root {root} leads to {real}.");
+        site.found.push(remark);
+        site.kind = DraftKind::Site(real);
+    }
+    Ok(())
 }
 
 /// The root that the line mounts something in.

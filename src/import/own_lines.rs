@@ -2,7 +2,23 @@
 
 use super::draft::{Draft, DraftTmpfs};
 use super::fstab::OtherMount;
+use super::mount_options::{Meaning, meaning_of};
 use crate::base::{HostPath, bytes};
+
+/// Options of tmpfs(5).
+const TMPFS: [&str; 11] = [
+    "gid",
+    "huge",
+    "inode32",
+    "inode64",
+    "mode",
+    "mpol",
+    "noswap",
+    "nr_blocks",
+    "nr_inodes",
+    "size",
+    "uid",
+];
 
 /// Adds the line to the draft of the jail at `root`, if a manifest can ask for what it mounts.
 /// Returns whether it can.
@@ -12,12 +28,22 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
     };
     let OtherMount { place, fstype, .. } = mount;
     let target = format!("/{}", below.display());
+    if !mount
+        .options
+        .iter()
+        .all(|option| is_expressed(fstype, option))
+        || is_for_later(mount)
+    {
+        return false;
+    }
     match fstype.as_str() {
         "proc" if target == "/proc" => {
             draft.proc = true;
             let read_only = "read-only, hidepid=invisible, nosuid, nodev, noexec";
             draft.remarks.push(format!(
-                "{place}: proc on {target} is `proc: true`: {read_only}."
+                "{place}: proc on {target} is `proc: true`: {read_only}. Before the site comes up, \
+                 remove the line from fstab, and if it is mounted, `umount {}`.",
+                mount.target.as_ref().unwrap_or(root)
             ));
         }
         // What lies on a mount of /dev has to come after it.
@@ -50,6 +76,25 @@ fn tmpfs(draft: &mut Draft, target: String, mount: &OtherMount) -> DraftTmpfs {
     }
     draft.remarks.push(format!("{remark}."));
     DraftTmpfs { target, size, mode }
+}
+
+/// Whether a manifest mounts the file system without this option, and shows no more for that.
+fn is_expressed(fstype: &str, option: &str) -> bool {
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    match (fstype, name) {
+        ("proc", "hidepid") => ["0", "1", "2", "off", "noaccess", "invisible"].contains(&value),
+        ("proc", "gid") => true,
+        ("tmpfs", _) if TMPFS.contains(&name) => true,
+        _ => !matches!(
+            meaning_of(option),
+            Meaning::Foreign | Meaning::Subdirectory(_)
+        ),
+    }
+}
+
+/// Whether it is not mounted at boot.
+fn is_for_later(mount: &OtherMount) -> bool {
+    has(mount, "noauto") && !has(mount, "x-systemd.automount")
 }
 
 fn is_mode(value: &str) -> bool {

@@ -114,11 +114,22 @@ fn names(path: &Path) -> impl Iterator<Item = &str> {
 
 /// The root that the line mounts something in; or why the line cannot be imported.
 fn root_of(bind: &Bind, roots: &BTreeSet<HostPath>) -> Result<HostPath, String> {
-    let Bind { source, target, .. } = bind;
+    let Bind {
+        source,
+        target,
+        foreign,
+        ..
+    } = bind;
     let Some(root) = root_above(target, roots) else {
         return Err("no other line and no pool shows a jail there; not imported".to_owned());
     };
 
+    if !foreign.is_empty() {
+        return Err(format!(
+            "{}: a manifest cannot express it; not imported: the line has to stay in fstab",
+            foreign.join(", ")
+        ));
+    }
     if *target == root {
         return Err(format!(
             "it mounts the root {root} itself, which a manifest cannot express: it stays in fstab"

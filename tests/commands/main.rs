@@ -9,6 +9,7 @@ mod completions;
 mod defaults;
 mod import;
 mod import_fpm;
+mod import_lines;
 mod instances;
 mod json;
 mod presets;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("defaults", defaults::all()),
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
+        ("import_lines", import_lines::all()),
         ("instances", instances::all()),
         ("json", json::all()),
         ("presets", presets::all()),

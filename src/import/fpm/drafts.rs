@@ -1,7 +1,7 @@
 //! Pools → sites, one per chroot, with what an administrator should know at once.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use nix::unistd::{Group, User};
 
@@ -9,6 +9,7 @@ use super::{Pool, needs};
 use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftItem, DraftKind};
 use crate::import::php::PhpSettings;
+use crate::import::real::real;
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 
@@ -51,22 +52,6 @@ fn root_of(host: &Host, chroot: &str) -> Result<HostPath> {
     };
     refuse_system(&root).map_err(|why| failed().because_of(why))?;
     Ok(root)
-}
-
-/// Where `path` leads, as `path_resolution(7)` describes it, with `..`.
-fn real(host: &Host, path: &Path) -> Result<HostPath, LookupError> {
-    let mut at = HostPath::slash();
-    for component in path.components() {
-        at = match component {
-            Component::Normal(name) => match at.join(name) {
-                Ok(next) => host.walk_strictly(&next)?.real,
-                Err(_) => return Err(LookupError::Missing { at }),
-            },
-            Component::ParentDir => at.parent().unwrap_or(at),
-            _ => at,
-        };
-    }
-    Ok(at)
 }
 
 /// What the administrator should know about the root.

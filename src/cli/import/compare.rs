@@ -1,0 +1,160 @@
+//! What an existing manifest lacks of what is imported for its site.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::base::SiteName;
+use crate::import::Draft;
+use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
+use crate::site::context::Context;
+use crate::site::{Site, load};
+use crate::{Error, Result};
+
+/// Whether the manifest of `site` has what the draft, whose text is `yaml`, asks for. What else
+/// than users and services it lacks may have been left out on purpose, so it is a warning.
+pub(super) fn compare(
+    context: &Context,
+    draft: &Draft,
+    yaml: &str,
+    site: &Site,
+    presets: &Presets,
+) -> Result<()> {
+    let Some(root) = draft.root() else {
+        return Ok(());
+    };
+    let file = &site.file;
+    let failed =
+        |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
+    let there = load::manifest(context, site).map_err(|error| {
+        failed("it is there already, and is not a manifest".into()).because_of(error)
+    })?;
+    if there.root != *root {
+        let other = format!(
+            "it is there already, with another root: {}, not {root}",
+            there.root
+        );
+        return Err(failed(other).hint(format!(
+            "rename one of the two: import overwrites nothing; `cat {}`",
+            file.display()
+        )));
+    }
+
+    let source = SourceFile::File("import".into());
+    let name = SiteName::new(&draft.name);
+    let wanted = name.map(|name| manifest::parse(name, source, yaml, presets));
+    if let Ok(Ok(wanted)) = wanted {
+        let items: Vec<_> = lacking_items(&wanted, &there).into_iter().collect();
+        if !items.is_empty() {
+            let items = items.join(", ");
+            let lacks = failed(format!("it is there already, and lacks {items}"));
+            context.out.warn(lacks);
+        }
+    }
+    let lacking = lacking_names(draft, &there);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let lacking = lacking.join(" and ");
+    Err(failed(format!("it is there already, and lacks {lacking}"))
+        .hint(format!("add {lacking} to {}", file.display())))
+}
+
+/// The users and services that the manifest `there` lacks, as it would have them.
+fn lacking_names(draft: &Draft, there: &Manifest) -> Vec<String> {
+    let has_user = |name: &String| {
+        there.entries.iter().any(
+            |entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)),
+        )
+    };
+    let users = draft.users.iter().flat_map(|user| &user.any_of);
+    let users: Vec<_> = users.filter(|name| !has_user(name)).cloned().collect();
+    let services = draft.services.iter();
+    let services: Vec<_> = services
+        .filter(|service| !there.services.contains(service))
+        .cloned()
+        .collect();
+    [("users", users), ("services", services)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(key, names)| format!("`{key}: [{}]`", names.join(", ")))
+        .collect()
+}
+
+/// The other lines of `wanted` that bring something that `there` does not bring: its own lines,
+/// and the presets with such a line.
+fn lacking_items(wanted: &Manifest, there: &Manifest) -> BTreeSet<String> {
+    let brought: Vec<_> = there.entries.iter().map(|entry| &entry.request).collect();
+    let mut lacking = BTreeSet::new();
+    for Entry { request, origin } in wanted.entries.iter().map(AsRef::as_ref) {
+        let is_named = matches!(request, Request::User(_) | Request::NameService(_));
+        if is_named || origin.defaults || brings(&brought, request) {
+            continue;
+        }
+        let key = origin.key.split('[').next().unwrap_or_default();
+        match origin.presets.first() {
+            None => lacking.insert(format!("`{key}`: {}{}", origin.text, on_target(request))),
+            Some(preset) if !is_optional(request) => {
+                lacking.insert(format!("`presets: [{preset}]`"))
+            }
+            Some(_) => false,
+        };
+    }
+    lacking
+}
+
+/// Whether one of the requests brings what `wanted` brings, at the same place inside.
+fn brings(requests: &[&Request], wanted: &Request) -> bool {
+    let wanted = places(wanted);
+    requests.iter().any(|request| {
+        let is_tree = matches!(request, Request::Mount(_));
+        places(request).iter().any(|place| {
+            wanted.contains(place)
+                || is_tree
+                    && wanted
+                        .iter()
+                        .any(|below| Path::new(below).starts_with(place))
+        })
+    })
+}
+
+/// Where the request brings something, inside, or the name of the program or library.
+fn places(request: &Request) -> Vec<String> {
+    match request {
+        Request::Device(wanted) => texts("/dev/", &wanted.any_of),
+        Request::Etc(wanted) => texts("/etc/", &wanted.any_of),
+        Request::Program(wanted) | Request::Library(wanted) => texts("", &wanted.any_of),
+        Request::Mount(mount) => match &mount.target {
+            Some(target) => vec![target.to_string()],
+            None => texts("", &mount.sources.any_of),
+        },
+        Request::Directory(directory) => vec![directory.path.to_string()],
+        Request::FileSystem(target, _) => vec![target.to_string()],
+        Request::User(wanted) => wanted.any_of.clone(),
+        Request::NameService(name) => vec![name.clone()],
+    }
+}
+
+fn texts(before: &str, names: &[impl ToString]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| format!("{before}{}", name.to_string()))
+        .collect()
+}
+
+fn on_target(request: &Request) -> String {
+    match request {
+        Request::Mount(mount) => mount.target.as_ref(),
+        _ => None,
+    }
+    .map(|target| format!(" on {target}"))
+    .unwrap_or_default()
+}
+
+fn is_optional(request: &Request) -> bool {
+    match request {
+        Request::Device(wanted) | Request::Etc(wanted) | Request::User(wanted) => wanted.optional,
+        Request::Program(wanted) | Request::Library(wanted) => wanted.optional,
+        Request::Mount(mount) => mount.sources.optional,
+        Request::NameService(_) | Request::Directory(_) | Request::FileSystem(..) => false,
+    }
+}

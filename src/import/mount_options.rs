@@ -1,0 +1,124 @@
+//! What the options of mount(8) mean for a manifest: pure.
+
+/// What becomes of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning<'o> {
+    /// A manifest expresses it, or it has no effect on what a process inside sees and may do.
+    Plain,
+    /// It says when systemd mounts it.
+    Order,
+    /// It is left out, and the site sees no more for that.
+    Lost,
+    /// The subdirectory of the source that is mounted.
+    Subdirectory(&'o str),
+    /// A manifest has nothing for it, or it is not known.
+    Foreign,
+}
+
+/// Attributes of the mount, and options that change nothing that a process inside could see.
+const PLAIN: [&str; 47] = [
+    "_netdev",
+    "async",
+    "atime",
+    "auto",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "failok",
+    "group",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noauto",
+    "nodev",
+    "noexec",
+    "nofail",
+    "nogroup",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "noowner",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nouser",
+    "nousers",
+    "owner",
+    "private",
+    "rbind",
+    "relatime",
+    "remount",
+    "ro",
+    "rprivate",
+    "rw",
+    "silent",
+    "suid",
+    "symfollow",
+    "sync",
+    "user",
+    "users",
+    "x-mount.mkdir",
+    "X-mount.mkdir",
+    "X-mount.noloop",
+];
+
+/// When access times change, and whether later mounts propagate. mountjail has its own answer.
+const LOST: [&str; 9] = [
+    "noatime",
+    "nodiratime",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "shared",
+    "slave",
+    "strictatime",
+    "unbindable",
+];
+
+pub(super) fn meaning_of(option: &str) -> Meaning<'_> {
+    // mount(8) 2.38 and later can also set flags on the mounts below.
+    let flag = option.strip_suffix("=recursive").unwrap_or(option);
+    if option.is_empty() || PLAIN.contains(&flag) {
+        return Meaning::Plain;
+    }
+    if LOST.contains(&flag) {
+        return Meaning::Lost;
+    }
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    match name {
+        "X-mount.subdir" => Meaning::Subdirectory(value),
+        // The mount points of a site are made where they are missing.
+        "X-mount.mkdir" | "x-mount.mkdir" | "comment" | "user" => Meaning::Plain,
+        _ if name.starts_with("X-mount.") || name.starts_with("x-mount.") => Meaning::Foreign,
+        _ if name.starts_with("x-systemd.") || name.starts_with("x-initrd.") => Meaning::Order,
+        _ if name.starts_with("x-") || name.starts_with("X-") => Meaning::Plain,
+        _ => Meaning::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_not_known_are_foreign() {
+        for (option, meaning) in [
+            ("ro=recursive", Meaning::Plain),
+            ("X-mount.mkdir=0755", Meaning::Plain),
+            ("x-gvfs-hide", Meaning::Plain),
+            ("x-systemd.requires=a.service", Meaning::Order),
+            ("rslave", Meaning::Lost),
+            ("X-mount.subdir=a/b", Meaning::Subdirectory("a/b")),
+            ("X-mount.idmap=b:0:1000:1", Meaning::Foreign),
+            ("nosymfollow=recursive", Meaning::Foreign),
+            ("context=x", Meaning::Foreign),
+            ("uid=33", Meaning::Foreign),
+        ] {
+            assert_eq!(meaning_of(option), meaning, "{option}");
+        }
+    }
+}
