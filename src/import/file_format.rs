@@ -1,5 +1,6 @@
 //! The format of a configuration file, detected from its contents: pure.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::daemons::keys::DaemonKind;
@@ -85,6 +86,25 @@ const NSD: [&str; 6] = [
     "zonesdir:",
 ];
 
+/// How lines begin that only the option files of MySQL and MariaDB have.
+const MYSQL: [&str; 6] = [
+    "!include", "[client", "[galera", "[mariadb", "[mysql", "[server]",
+];
+
+/// Keys that only smb.conf has.
+const SAMBA: [&str; 10] = [
+    "browseable",
+    "browsable",
+    "create mask",
+    "guest ok",
+    "map to guest",
+    "netbios name",
+    "printable",
+    "valid users",
+    "workgroup",
+    "writable",
+];
+
 /// The lines of a file that are not comments.
 struct Lines(Vec<String>);
 
@@ -112,6 +132,11 @@ impl Lines {
         })
     }
 
+    /// Whether a line begins with one of these texts.
+    fn begin_with_any(&self, texts: &[&str]) -> bool {
+        self.any(|line| texts.iter().any(|text| line.starts_with(text)))
+    }
+
     /// Whether a line sets one of these keys: `key = value`.
     fn set(&self, keys: &[&str]) -> bool {
         self.any(|line| {
@@ -126,7 +151,10 @@ impl FileFormat {
     pub fn detect(path: &Path, text: &[u8]) -> Option<Self> {
         let lines = Lines::new(text);
         if lines.any(|line| line.starts_with('[')) {
-            return with_sections(&lines);
+            return with_sections(path, &lines);
+        }
+        if lines.0.is_empty() && path.file_name() == Some(OsStr::new("fstab")) {
+            return Some(Self::Fstab);
         }
         if lines.any(postfix::looks_like) {
             return Some(Self::Postfix);
@@ -144,15 +172,18 @@ impl FileFormat {
     }
 }
 
-fn with_sections(lines: &Lines) -> Option<FileFormat> {
+fn with_sections(path: &Path, lines: &Lines) -> Option<FileFormat> {
     let has_key = |wanted: &str| {
         lines.any(|line| {
             let pair = line.split_once(['=', ':']);
             pair.is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(wanted))
         })
     };
-    if lines.any(|line| ["[Unit]", "[Service]", "[Install]"].contains(&line)) {
+    if lines.any(|line| ["[Unit]", "[Service]", "[Mount]", "[Install]"].contains(&line)) {
         return Some(FileFormat::Unit);
+    }
+    if is_of_another_program(path, lines) {
+        return None;
     }
     if lines.any(|line| line == "[uwsgi]") {
         return Some(FileFormat::Daemon(DaemonKind::Uwsgi));
@@ -164,6 +195,18 @@ fn with_sections(lines: &Lines) -> Option<FileFormat> {
         return Some(FileFormat::Jailkit);
     }
     lines.any(is_fpm).then_some(FileFormat::Fpm)
+}
+
+/// Whether it has the keys of a known format for another purpose: the configuration of MySQL, of
+/// Samba, or of jailkit's other programs, whose sections are named after roots.
+fn is_of_another_program(path: &Path, lines: &Lines) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_fpm = lines.any(|line| line.eq_ignore_ascii_case("[global]"))
+        || lines.set(&["pm", "listen"])
+        || lines.any(|line| FPM_PREFIXES.iter().any(|prefix| line.starts_with(prefix)));
+    let is_samba = name == "smb.conf" || lines.set(&SAMBA);
+    let is_jailkits = lines.begin_with_any(&["[/"]) || name == "jk_lsh.ini";
+    is_samba || is_jailkits || (!is_fpm && lines.begin_with_any(&MYSQL))
 }
 
 fn daemon(path: &Path, lines: &Lines) -> Option<DaemonKind> {
@@ -213,6 +256,17 @@ mod tests {
             ("nothing that is known", None),
             ("[www\n", None),
             ("[client]\nport = 3306\n", None),
+            ("[mysqld]\nchroot=/srv/d\nuser=mysql\n", None),
+            ("[global]\nworkgroup = x\n[x]\npath = /srv/x\n", None),
+            (
+                "[/home/testjail]\nskips = /usr/bin/x\ndirectories = /usr\n",
+                None,
+            ),
+            (
+                "[Mount]\nWhat=/a\nWhere=/srv/x/a\nOptions=bind\n",
+                Some(FileFormat::Unit),
+            ),
+            ("[mysql]\nuser = x\npm = static\n", Some(FileFormat::Fpm)),
             ("options {\n  directory \"/var/cache/bind\";\n};\n", None),
             ("server {\n  listen 80;\n  root /srv/www;\n}\n", None),
             ("; a\n[www]\nuser = x\n", Some(FileFormat::Fpm)),
@@ -277,6 +331,9 @@ mod tests {
             let detected = FileFormat::detect(Path::new("f"), text.as_bytes());
             assert_eq!(detected, expected, "{text:?}");
         }
+        let named = |name: &str, text: &[u8]| FileFormat::detect(Path::new(name), text);
+        assert_eq!(named("/etc/fstab", b"# only\n"), Some(FileFormat::Fstab));
+        assert_eq!(named("smb.conf", b"[x]\npath = /srv/x\n"), None);
         let text = b"OPTIONS=\"-u bind\"\n";
         let named = FileFormat::detect(Path::new("/etc/default/named"), text);
         assert_eq!(named, Some(FileFormat::Daemon(DaemonKind::Named)));

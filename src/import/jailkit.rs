@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, DraftItem, DraftKind, DraftMount};
+use super::draft::{Draft, DraftDirectory, DraftItem, DraftKind, DraftMount};
 use super::ini;
 use super::source_properties::{SourceKind, SourceProperties, is_object_name, objects_below};
-use crate::base::{SEARCH_PATH, SiteName};
+use crate::base::{JailPath, SEARCH_PATH, SiteName};
 use crate::manifest::Presets;
 use crate::{Error, Result};
 
@@ -95,10 +95,39 @@ pub(crate) fn drafts(
 ) -> Result<Vec<Draft>, Vec<Error>> {
     check_names(sections)?;
     let names = preset_names(sections, presets);
+    let circular = circular(sections);
     Ok(sections
         .iter()
-        .map(|section| section.draft(&names))
+        .map(|section| section.draft(&names, &circular))
         .collect())
+}
+
+/// A section, and one that it includes.
+type Inclusion<'s> = (&'s str, &'s str);
+
+/// The inclusions that would close a circle, those of earlier sections coming first.
+fn circular(sections: &[JailkitSection]) -> BTreeSet<Inclusion<'_>> {
+    let mut kept: BTreeSet<Inclusion<'_>> = BTreeSet::new();
+    let mut circular = BTreeSet::new();
+    for section in sections {
+        for included in section.list("includesections") {
+            let inclusion = (section.name(), included);
+            if leads_to(&kept, included, section.name()) {
+                circular.insert(inclusion);
+            } else {
+                kept.insert(inclusion);
+            }
+        }
+    }
+    circular
+}
+
+/// Whether `from` is `to` or includes it. No circle is in `kept`.
+fn leads_to(kept: &BTreeSet<Inclusion<'_>>, from: &str, to: &str) -> bool {
+    from == to
+        || kept
+            .iter()
+            .any(|(section, included)| *section == from && leads_to(kept, included, to))
 }
 
 fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
@@ -179,7 +208,7 @@ impl JailkitSection {
         }
     }
 
-    fn draft(&self, names: &BTreeMap<String, String>) -> Draft {
+    fn draft(&self, names: &BTreeMap<String, String>, circular: &BTreeSet<Inclusion<'_>>) -> Draft {
         let mut draft = Draft::new(
             names[self.name()].clone(),
             DraftKind::Preset(self.description()),
@@ -193,7 +222,7 @@ impl JailkitSection {
         draft.renamed = self.renamed(&draft.name);
         draft.remarks.extend(draft.renamed.clone());
 
-        self.includes(&mut draft, names);
+        self.includes(&mut draft, names, circular);
         for key in PATHS {
             for path in self.list(key) {
                 add_path(&mut draft, path);
@@ -240,8 +269,18 @@ impl JailkitSection {
         draft.remarks.push(format!("{place}: `{key}`: {text}"));
     }
 
-    fn includes(&self, draft: &mut Draft, names: &BTreeMap<String, String>) {
+    fn includes(
+        &self,
+        draft: &mut Draft,
+        names: &BTreeMap<String, String>,
+        circular: &BTreeSet<Inclusion<'_>>,
+    ) {
         for name in self.list("includesections") {
+            if circular.contains(&(self.name(), name)) {
+                let text = format!("[{name}] includes this section, in a circle; left out");
+                self.remark(draft, "includesections", &text);
+                continue;
+            }
             match names.get(name) {
                 Some(own) if !draft.presets.contains(own) => draft.presets.push(own.clone()),
                 Some(_) => {}
@@ -340,13 +379,16 @@ impl JailkitSection {
 
     /// Remarks on what a manifest cannot express.
     fn remark_the_rest(&self, draft: &mut Draft) {
-        let empty = self.list("emptydirs");
-        if !empty.is_empty() {
-            let text = format!(
-                "{}: a manifest cannot make directories; make them in the site's root",
-                empty.join(", ")
-            );
-            self.remark(draft, "emptydirs", &text);
+        for path in self.list("emptydirs") {
+            if JailPath::new(path).is_ok_and(|path| path != JailPath::slash()) {
+                draft.directories.push(DraftDirectory {
+                    path: path.to_owned(),
+                    mode: "0755".to_owned(), // as jk_init makes them
+                });
+            } else {
+                let text = format!("{path} is no path of a directory inside; left out");
+                self.remark(draft, "emptydirs", &text);
+            }
         }
         if self.is_set("need_proc") {
             draft.proc = true;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use nix::unistd::{Group, User};
+use nix::unistd::{Group, Uid, User};
 
 use super::daemons::sshd::Login;
 
@@ -15,6 +15,17 @@ pub(super) fn named(name: &str) -> Option<Login> {
         uid: user.uid.as_raw(),
         home: user.dir.display().to_string(),
     })
+}
+
+/// The name of the user `user`, which may be given by its id. `None`: the id has no name.
+pub(super) fn name_of(user: &str) -> Option<String> {
+    match user.parse() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid))
+            .ok()
+            .flatten()
+            .map(|user| user.name),
+        Err(_) => Some(user.to_owned()),
+    }
 }
 
 /// The members of a group, and the users of `/etc/passwd` whose primary group it is.

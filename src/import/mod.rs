@@ -96,6 +96,7 @@ impl Importer {
     /// The rest of the file is added anyway.
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         if path.is_dir() {
+            is_of_fpm(path).map_err(|error| vec![error])?;
             return self.read_fpm(path);
         }
         let text = text(path).map_err(|error| vec![error])?;
@@ -107,11 +108,7 @@ impl Importer {
         let utf8 = String::from_utf8_lossy(&text);
         match format {
             FileFormat::Fpm => return self.read_fpm(path),
-            FileFormat::Fstab => {
-                let mut fstab = fstab::read(path, &text)?;
-                real::follow_targets(&mut fstab, &Host::new());
-                add_new(&mut self.fstabs, [fstab]);
-            }
+            FileFormat::Fstab => return self.read_fstab(path, &text),
             FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &text)?),
             FileFormat::Sshd => {
                 let host = sshd::SshdHost {
@@ -131,6 +128,9 @@ impl Importer {
             }
             FileFormat::Unit => {
                 let unit = unit_file::of_file(path, &utf8);
+                if let Some(line) = unit.mount_line() {
+                    return self.read_fstab(path, line.as_bytes());
+                }
                 self.add_sites(daemons::units::read(path, &unit, &Units::read()));
             }
         }
@@ -140,6 +140,13 @@ impl Importer {
     fn add_sites(&mut self, read: DaemonSites) {
         add_new(&mut self.sites, read.sites);
         add_new(&mut self.warnings, read.warnings);
+    }
+
+    fn read_fstab(&mut self, path: &Path, text: &[u8]) -> Result<(), Vec<Error>> {
+        let mut fstab = fstab::read(path, text)?;
+        real::follow_targets(&mut fstab, &Host::new());
+        add_new(&mut self.fstabs, [fstab]);
+        Ok(())
     }
 
     fn read_fpm(&mut self, path: &Path) -> Result<(), Vec<Error>> {
@@ -352,6 +359,29 @@ fn included_by_sshd(pattern: &str) -> Result<Vec<sshd::IncludedFile>> {
         Ok((file, String::from_utf8_lossy(&text).into_owned()))
     };
     files.into_iter().map(read).collect()
+}
+
+/// Whether a directory has configuration of PHP-FPM.
+///
+/// Errors: it has none; it cannot be read.
+fn is_of_fpm(directory: &Path) -> Result<()> {
+    if directory.join("php-fpm.conf").exists() {
+        return Ok(());
+    }
+    let is_pool = |file: &PathBuf| {
+        text(file).is_ok_and(|text| FileFormat::detect(file, &text) == Some(FileFormat::Fpm))
+    };
+    if glob3::matching(&directory.join("*.conf"))?
+        .iter()
+        .any(is_pool)
+    {
+        return Ok(());
+    }
+    let failed = Error::failed(format!(
+        "{} has neither a php-fpm.conf nor a pool of PHP-FPM",
+        directory.display()
+    ));
+    Err(failed.hint("name the files in it that `mountjail import` should read"))
 }
 
 /// The text of a file. A FIFO or device is refused, and so is a file that is too long for a

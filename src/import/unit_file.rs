@@ -107,6 +107,21 @@ pub(crate) fn words(value: &str) -> Vec<String> {
 }
 
 impl UnitFile {
+    /// The mount of a `.mount` unit as a line of fstab(5), at the number of its line.
+    pub fn mount_line(&self) -> Option<String> {
+        let value = |key| self.get("Mount", key).map(|line| line.value.as_str());
+        let what = self.get("Mount", "What")?;
+        let escaped = |path: &str| path.replace('\\', "\\134").replace(' ', "\\040");
+        Some(format!(
+            "{}{} {} {} {}",
+            "\n".repeat(what.line.saturating_sub(1)),
+            escaped(&what.value),
+            escaped(value("Where")?),
+            value("Type").unwrap_or("auto"),
+            value("Options").unwrap_or("defaults"),
+        ))
+    }
+
     /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those
     /// before it.
     pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::{DaemonSites, FileLine, Needs};
+use crate::import::logins;
 use crate::observe::Units;
 
 /// One of these daemons.
@@ -28,8 +29,8 @@ struct KeyLine<'t> {
     value: &'t str,
 }
 
-/// A root that a file names, and the line.
-type RootLine = (usize, String);
+/// A root that a file names, with its line and key.
+type RootLine = (usize, &'static str, String);
 
 impl DaemonKind {
     /// The key of its root, and that of its user.
@@ -82,15 +83,14 @@ impl DaemonKind {
         }
     }
 
-    /// The name of its user; `None` if the file gives an id or nothing.
+    /// The name of its user; `None` if the file gives an id without a name, or nothing.
     fn user(self, lines: &[KeyLine<'_>]) -> Option<String> {
         let (_, key) = self.keys();
         let user = match self {
-            Self::Named => of_options(lines, key).pop()?.1,
+            Self::Named => of_options(lines, key).pop()?.2,
             _ => last(lines, key)?.value.to_owned(),
         };
-        let is_id = user.bytes().all(|byte| byte.is_ascii_digit());
-        (!is_id).then_some(user)
+        logins::name_of(&user)
     }
 }
 
@@ -115,7 +115,7 @@ pub(in crate::import) fn read(
     };
 
     let mut read = DaemonSites::default();
-    for (line, root) in daemon.roots(&lines) {
+    for (line, key, root) in daemon.roots(&lines) {
         if root.is_empty() || root == "/" {
             continue;
         }
@@ -126,7 +126,6 @@ pub(in crate::import) fn read(
             ));
             continue;
         }
-        let (key, _) = daemon.keys();
         if let Some(draft) = read.site(place, &format!("The {key} {root}"), &root) {
             needs.add_to(draft, units);
         }
@@ -193,15 +192,15 @@ fn is_yes(value: &str) -> bool {
     yes.iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
-fn of_key(lines: &[KeyLine<'_>], key: &str) -> Vec<RootLine> {
+fn of_key(lines: &[KeyLine<'_>], key: &'static str) -> Vec<RootLine> {
     match last(lines, key) {
-        Some(line) => vec![(line.line, line.value.to_owned())],
+        Some(line) => vec![(line.line, key, line.value.to_owned())],
         None => vec![],
     }
 }
 
 /// The value of an option in `OPTIONS="…"`, and for the root also RHEL's `ROOTDIR=`.
-fn of_options(lines: &[KeyLine<'_>], option: &str) -> Vec<RootLine> {
+fn of_options(lines: &[KeyLine<'_>], option: &'static str) -> Vec<RootLine> {
     let mut values = vec![];
     if option == "-t" {
         values.extend(of_key(lines, "rootdir"));
@@ -209,7 +208,7 @@ fn of_options(lines: &[KeyLine<'_>], option: &str) -> Vec<RootLine> {
     if let Some(line) = last(lines, "options")
         && let Some(value) = option_value(line.value, option)
     {
-        values.push((line.line, value.to_owned()));
+        values.push((line.line, option, value.to_owned()));
     }
     values
 }
@@ -240,7 +239,7 @@ fn of_modules(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
         {
             // What follows `/./` is inside.
             let root = path.value.split("/./").next().unwrap_or_default();
-            roots.push((path.line, root.to_owned()));
+            roots.push((path.line, "path", root.to_owned()));
         }
     }
     roots
@@ -329,6 +328,15 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_key_that_names_the_root_is_named_and_an_id_is_a_name() {
+        let text = "chroot_local_user=YES\nlocal_root=/srv/ftp\nnopriv_user=0\n";
+        let read = read(DaemonKind::Vsftpd, Path::new("f"), text, &Units::default());
+        let found = &read.sites[0].found;
+        assert_eq!(found[0], "The local_root /srv/ftp of f:2.");
+        assert_eq!(read.sites[0].users[0].any_of, ["root"]);
     }
 
     #[test]

@@ -86,11 +86,19 @@ pub(in crate::import) fn read(
         warnings: blocks.warnings,
         ..DaemonSites::default()
     };
+    // Of the blocks that apply to a user, the first one counts.
+    let mut settled: Vec<Login> = vec![];
     for block in &blocks.all {
-        if let Some(line) = &block.root
-            && !line.root.eq_ignore_ascii_case("none")
-        {
-            add_sites(&mut read, line, block, &users(&block.criteria, host), units);
+        let Some(line) = &block.root else { continue };
+        let named = users(&block.criteria, host);
+        let mut users = named.clone();
+        users.retain(|user| !settled.contains(user));
+        if always_applies(&block.criteria) {
+            settled.extend(users.iter().cloned());
+        }
+        let is_settled = users.is_empty() && !named.is_empty();
+        if !is_settled && !line.root.eq_ignore_ascii_case("none") {
+            add_sites(&mut read, line, block, &users, units);
         }
     }
     if read == DaemonSites::default() {
@@ -312,6 +320,14 @@ fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
     found
 }
 
+/// Whether a block applies to its users wherever they come from.
+fn always_applies(criteria: &[String]) -> bool {
+    criteria.chunks(2).all(|pair| {
+        let criterion = pair[0].to_ascii_lowercase();
+        criterion == "user" || criterion == "group"
+    })
+}
+
 /// `root` with its tokens replaced.
 fn expand(root: &str, login: &Login) -> String {
     let mut text = String::new();
@@ -464,6 +480,28 @@ mod tests {
                 "{criteria}"
             );
         }
+    }
+
+    #[test]
+    fn the_first_block_of_a_user_counts() {
+        let read = read_text(
+            "Match User a Address 10.0.0.0/8\nChrootDirectory /srv/inside\n\
+             Match User a\nChrootDirectory /srv/a\n\
+             Match User c\nChrootDirectory none\n\
+             Match Group sftp\nChrootDirectory /srv/b\n\
+             Match User a,b,c\nChrootDirectory /srv/c\n\
+             Match User d,a\nChrootDirectory /srv/d\n",
+        );
+        let names = |names: &[&'static str]| names.to_vec();
+        assert_eq!(
+            roots(&read),
+            [
+                ("/srv/inside".to_owned(), names(&["a"])),
+                ("/srv/a".to_owned(), names(&["a"])),
+                ("/srv/b".to_owned(), names(&["b"])),
+                ("/srv/d".to_owned(), names(&["d"])),
+            ]
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use super::{DaemonSites, FileLine, Needs};
-use crate::import::draft::{Draft, DraftItem, DraftMount};
+use crate::base::{JailPath, bytes};
+use crate::import::draft::{Draft, DraftItem, DraftMount, DraftTmpfs};
+use crate::import::logins;
 use crate::import::unit_file::{Assignment, UnitFile, words};
 use crate::observe::Units;
 
@@ -30,24 +32,19 @@ pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> Da
     };
 
     let user = unit.get("Service", "User").map(|line| line.value.as_str());
-    let user = user.filter(|user| !user.contains('%') && user.parse::<u32>().is_err());
+    let user = user.filter(|user| !user.contains('%'));
+    let user = user.and_then(logins::name_of);
+    let users: Vec<_> = user.iter().map(String::as_str).collect();
     let needs = Needs {
         presets: &["base"],
-        users: user.as_slice(),
+        users: &users,
         services: &[],
     };
     needs.add_to(draft, units);
     draft.services.insert(unit.name.clone());
     add_programs(draft, unit);
     add_binds(draft, file, unit);
-    for key in ["MountAPIVFS", "PrivateTmp", "TemporaryFileSystem"] {
-        if let Some(Assignment { line, value, .. }) = unit.get("Service", key) {
-            let place = FileLine { file, line: *line };
-            read.warnings.push(format!(
-                "{place}: {key}={value} stays in the unit: a manifest cannot mount a file system"
-            ));
-        }
-    }
+    add_file_systems(draft, file, unit);
     read
 }
 
@@ -96,6 +93,66 @@ fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
     }
 }
 
+/// Adds the file systems of its own that the service has inside.
+fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
+    let is_on = |value: &str| ["1", "yes", "true", "on"].contains(&value);
+    if let Some(Assignment { line, value, .. }) = unit.get("Service", "MountAPIVFS")
+        && is_on(&value.to_ascii_lowercase())
+    {
+        let place = FileLine { file, line: *line };
+        draft.proc = true;
+        draft.remarks.push(format!(
+            "{place}: MountAPIVFS= stays in the unit, for /sys, /dev and /run; /proc is `proc: \
+             true`, read-only, hidepid=invisible."
+        ));
+    }
+    for Assignment { line, value, .. } in unit.list("Service", "TemporaryFileSystem") {
+        let place = FileLine { file, line: *line };
+        for word in words(value) {
+            match temporary(&word) {
+                Some(tmpfs) => draft.tmpfs.push(tmpfs),
+                None => draft.remarks.push(format!(
+                    "{place}: TemporaryFileSystem={word} stays in the unit: a manifest has no such \
+                     tmpfs."
+                )),
+            }
+        }
+    }
+    if let Some(Assignment { line, value, .. }) = unit.get("Service", "PrivateTmp") {
+        let place = FileLine { file, line: *line };
+        let remark = format!("{place}: PrivateTmp={value} stays in the unit.");
+        draft.remarks.push(remark);
+    }
+}
+
+/// `TARGET:OPTIONS`, of which only the target is required. `None`: a manifest cannot express it.
+fn temporary(word: &str) -> Option<DraftTmpfs> {
+    let (target, options) = word.split_once(':').unwrap_or((word, ""));
+    let is_mounted_first = target.starts_with("/dev/"); // before the mount of /dev
+    if target.contains('%') || is_mounted_first || JailPath::new(target).is_err() {
+        return None;
+    }
+    // As systemd.exec(5) has it.
+    let (mut size, mut mode) = (None, "0755".to_owned());
+    for option in options.split(',') {
+        match option.split_once('=') {
+            Some(("size", value)) if bytes(value).is_some() => size = Some(value.to_owned()),
+            Some(("mode", value)) if is_mode(value) => mode = format!("{value:0>4}"),
+            None if ["", "rw", "nosuid", "nodev", "noexec", "strictatime"].contains(&option) => {}
+            _ => return None,
+        }
+    }
+    Some(DraftTmpfs {
+        target: target.to_owned(),
+        size,
+        mode: Some(mode),
+    })
+}
+
+fn is_mode(value: &str) -> bool {
+    (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
+}
+
 /// `-SOURCE:TARGET:norbind`, of which only the source is required.
 fn bind(word: &str, writable: bool) -> DraftMount {
     let optional = word.starts_with('-');
@@ -137,7 +194,8 @@ mod tests {
              ExecStart=-/bin/true \\\n  -a\n\
              BindReadOnlyPaths=/etc/hosts -/srv/a:/b:norbind\nBindPaths=/no/data\n\
              BindReadOnlyPaths=\n\
-             BindReadOnlyPaths=\"/srv/a b\"\nMountAPIVFS=yes\n",
+             BindReadOnlyPaths=\"/srv/a b\"\nMountAPIVFS=yes\n\
+             TemporaryFileSystem=/tmp:size=1M,mode=1777 /run:ro /var/x\n",
         );
         let [site] = read.sites.as_slice() else {
             panic!("{read:?}")
@@ -157,8 +215,26 @@ mod tests {
             .collect();
         assert_eq!(sources, [("/srv/a b", false), ("/no/data", true)]);
         assert!(
-            site.services.contains("x.service") && read.warnings.len() == 1,
+            site.services.contains("x.service") && read.warnings.is_empty() && site.proc,
             "{read:?}"
+        );
+        let tmpfs = |target: &str, size: Option<&str>, mode: &str| DraftTmpfs {
+            target: target.into(),
+            size: size.map(Into::into),
+            mode: Some(mode.into()),
+        };
+        assert_eq!(
+            site.tmpfs,
+            [
+                tmpfs("/tmp", Some("1M"), "1777"),
+                tmpfs("/var/x", None, "0755")
+            ]
+        );
+        assert!(
+            site.remarks
+                .iter()
+                .any(|text| text.contains("=/run:ro stays in the unit")),
+            "{site:?}"
         );
     }
 

@@ -10,6 +10,7 @@ use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftItem, DraftKind};
 use crate::import::php::PhpSettings;
 use crate::import::real::real;
+use crate::import::{as_site_name, logins};
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 
@@ -74,7 +75,14 @@ fn root_remark(pool: &Pool, chroot: &str, root: &HostPath) -> Option<String> {
 fn draft_at<'d>(drafts: &'d mut Vec<Draft>, pool: &Pool, root: &HostPath) -> &'d mut Draft {
     let at = drafts.iter().position(|draft| draft.root() == Some(root));
     let at = at.unwrap_or_else(|| {
-        let mut draft = Draft::new(pool.name.clone(), DraftKind::Site(root.clone()));
+        let (name, pool_name) = (as_site_name(&pool.name), &pool.name);
+        let mut draft = Draft::new(name.clone(), DraftKind::Site(root.clone()));
+        if name != *pool_name {
+            draft.remarks.push(format!(
+                "The pool {pool_name} becomes the site {name}, because a site's file cannot have \
+                 its name."
+            ));
+        }
         draft.place = pool.place();
         draft.presets.push("php-fpm".to_owned());
         drafts.push(draft);
@@ -90,15 +98,16 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     draft.services.extend(pool.unit.clone());
 
     if let Some(user) = pool.get("user") {
-        if user.bytes().all(|byte| byte.is_ascii_digit()) {
-            draft.remarks.push(format!(
-                "The pool {name} runs as the user with the id {user}: name that user under \
-                 `users`, \
-                 if it has a name."
-            ));
-        } else if draft.users.iter().all(|known| known.any_of != [user]) {
-            draft.users.push(DraftItem::new(user));
-            draft.users.sort_by(|a, b| a.any_of.cmp(&b.any_of));
+        match logins::name_of(user).map(DraftItem::new) {
+            Some(user) if !draft.users.contains(&user) => {
+                draft.users.push(user);
+                draft.users.sort_by(|a, b| a.any_of.cmp(&b.any_of));
+            }
+            Some(_) => {}
+            None => draft.remarks.push(format!(
+                "The pool {name} runs as the user with the id {user}, which has no name on this \
+                 host."
+            )),
         }
     }
     draft.remarks.extend(account_remarks(pool));

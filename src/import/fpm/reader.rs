@@ -255,10 +255,13 @@ impl Pool {
             };
             if let Some(unknown) = &value.unknown {
                 let failed = Error::failed(format!("{name}: {}", not_known(unknown)));
-                return Err(failed.hint(
-                    "start its master process, or set the variable for this command as it is set \
-                     for PHP-FPM",
-                ));
+                return Err(match variable_name(unknown) {
+                    Some(variable) => failed.hint(format!(
+                        "set it for this command as it is set for PHP-FPM: `{variable}=VALUE \
+                         mountjail import …`"
+                    )),
+                    None => failed,
+                });
             }
             if value.text.contains('\u{fffd}') {
                 let text = &value.text;
@@ -304,6 +307,11 @@ fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
         None => format!("{base}/{chroot}"),
     };
     Ok(full_path(&path, prefix))
+}
+
+/// `NAME` of `${NAME}`.
+fn variable_name(what: &str) -> Option<&str> {
+    what.strip_prefix("${")?.strip_suffix('}')
 }
 
 fn not_known(what: &str) -> String {
