@@ -378,7 +378,7 @@ fn is_of_fpm(directory: &Path) -> Result<()> {
         return Ok(());
     }
     let failed = Error::failed(format!(
-        "{} has neither a php-fpm.conf nor a pool of PHP-FPM",
+        "{} has no configuration of PHP-FPM, and import reads no other directory",
         directory.display()
     ));
     Err(failed.hint("name the files in it that `mountjail import` should read"))

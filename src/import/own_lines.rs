@@ -42,7 +42,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
             let read_only = "read-only, hidepid=invisible, nosuid, nodev, noexec";
             draft.remarks.push(format!(
                 "{place}: proc on {target} is `proc: true`: {read_only}. Before the site comes up, \
-                 remove the line from fstab, and if it is mounted, `umount {}`.",
+                 remove the line from fstab, and unmount what it mounted: `umount {}`.",
                 mount.target.as_ref().unwrap_or(root)
             ));
         }

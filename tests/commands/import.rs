@@ -418,7 +418,7 @@ fn other_kinds() {
     let ran = sandbox
         .run(&["import", nginx.to_str().unwrap()])
         .exits(1)
-        .says("nginx has neither a php-fpm.conf nor a pool of PHP-FPM");
+        .says("nginx has no configuration of PHP-FPM, and import reads no other directory");
     assert_eq!(ran.stderr.lines().count(), 2, "{ran}");
     let mount = sandbox.file(
         "a.mount",

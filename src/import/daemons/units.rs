@@ -108,11 +108,15 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
     }
     for Assignment { line, value, .. } in unit.list("Service", "TemporaryFileSystem") {
         let place = FileLine { file, line: *line };
+        draft.remarks.push(format!(
+            "{place}: TemporaryFileSystem= stays in the unit; what the manifest mounts as well can \
+             be removed there."
+        ));
         for word in words(value) {
             match temporary(&word) {
                 Some(tmpfs) => draft.tmpfs.push(tmpfs),
                 None => draft.remarks.push(format!(
-                    "{place}: TemporaryFileSystem={word} stays in the unit: a manifest has no such \
+                    "{place}: TemporaryFileSystem={word} has to stay in the unit: a manifest has no such \
                      tmpfs."
                 )),
             }
@@ -233,7 +237,7 @@ mod tests {
         assert!(
             site.remarks
                 .iter()
-                .any(|text| text.contains("=/run:ro stays in the unit")),
+                .any(|text| text.contains("=/run:ro has to stay in the unit")),
             "{site:?}"
         );
     }
