@@ -86,7 +86,7 @@ const NSD: [&str; 6] = [
     "zonesdir:",
 ];
 
-/// How lines begin that only the option files of MySQL and MariaDB have.
+/// How lines begin that only the option files of mysqld and its clients have.
 const MYSQL: [&str; 6] = [
     "!include", "[client", "[galera", "[mariadb", "[mysql", "[server]",
 ];
@@ -197,7 +197,7 @@ fn with_sections(path: &Path, lines: &Lines) -> Option<FileFormat> {
     lines.any(is_fpm).then_some(FileFormat::Fpm)
 }
 
-/// Whether it has the keys of a known format for another purpose: the configuration of MySQL, of
+/// Whether it has the keys of a known format for another purpose: the configuration of mysqld, of
 /// Samba, or of jailkit's other programs, whose sections are named after roots.
 fn is_of_another_program(path: &Path, lines: &Lines) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::circles::{Inclusion, circular};
 use super::draft::{Draft, DraftDirectory, DraftItem, DraftKind, DraftMount};
 use super::ini;
 use super::source_properties::{SourceKind, SourceProperties, is_object_name, objects_below};
@@ -95,39 +96,16 @@ pub(crate) fn drafts(
 ) -> Result<Vec<Draft>, Vec<Error>> {
     check_names(sections)?;
     let names = preset_names(sections, presets);
-    let circular = circular(sections);
+    let mut inclusions = vec![];
+    for section in sections {
+        let included = section.list("includesections").into_iter();
+        inclusions.extend(included.map(|included| (section.name(), included)));
+    }
+    let circular = circular(&inclusions);
     Ok(sections
         .iter()
         .map(|section| section.draft(&names, &circular))
         .collect())
-}
-
-/// A section, and one that it includes.
-type Inclusion<'s> = (&'s str, &'s str);
-
-/// The inclusions that would close a circle, those of earlier sections coming first.
-fn circular(sections: &[JailkitSection]) -> BTreeSet<Inclusion<'_>> {
-    let mut kept: BTreeSet<Inclusion<'_>> = BTreeSet::new();
-    let mut circular = BTreeSet::new();
-    for section in sections {
-        for included in section.list("includesections") {
-            let inclusion = (section.name(), included);
-            if leads_to(&kept, included, section.name()) {
-                circular.insert(inclusion);
-            } else {
-                kept.insert(inclusion);
-            }
-        }
-    }
-    circular
-}
-
-/// Whether `from` is `to` or includes it. No circle is in `kept`.
-fn leads_to(kept: &BTreeSet<Inclusion<'_>>, from: &str, to: &str) -> bool {
-    from == to
-        || kept
-            .iter()
-            .any(|(section, included)| *section == from && leads_to(kept, included, to))
 }
 
 fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {

@@ -6,9 +6,11 @@
 //! [`Draft`] for each site and preset, to be shown or written. The files are read, and their paths
 //! are looked up on this host; nothing is changed.
 
+mod circles;
 mod daemons;
 mod draft;
 mod file_format;
+mod files;
 pub mod fpm;
 mod fstab;
 mod glob3;
@@ -36,13 +38,11 @@ use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
 use crate::observe::Units;
 use crate::resolve::{Host, refuse_system};
-use crate::{Error, Result, sys};
+use crate::{Error, Result};
 use daemons::{DaemonSites, keys, postfix, sshd};
 use file_format::FileFormat;
+use files::{included_by_sshd, is_of_fpm, text};
 use fstab::{Bind, FstabFile, OtherMount};
-
-/// No configuration file is longer.
-const MAX_BYTES: u64 = 4 << 20;
 
 /// Names of directories that do not tell which site they are for.
 const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"];
@@ -99,17 +99,17 @@ impl Importer {
             is_of_fpm(path).map_err(|error| vec![error])?;
             return self.read_fpm(path);
         }
-        let text = text(path).map_err(|error| vec![error])?;
-        let Some(format) = FileFormat::detect(path, &text) else {
+        let contents = text(path).map_err(|error| vec![error])?;
+        let Some(format) = FileFormat::detect(path, &contents) else {
             let failed = format!("{} is not in a format that import knows", path.display());
             return Err(vec![Error::failed(failed).because_of(file_format::KNOWN)]);
         };
 
-        let utf8 = String::from_utf8_lossy(&text);
+        let utf8 = String::from_utf8_lossy(&contents);
         match format {
             FileFormat::Fpm => return self.read_fpm(path),
-            FileFormat::Fstab => return self.read_fstab(path, &text),
-            FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &text)?),
+            FileFormat::Fstab => return self.read_fstab(path, &contents),
+            FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &contents)?),
             FileFormat::Sshd => {
                 let host = sshd::SshdHost {
                     user: &logins::named,
@@ -119,7 +119,7 @@ impl Importer {
                 self.add_sites(sshd::read(path, &utf8, &host, &Units::read()));
             }
             FileFormat::Postfix => {
-                let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
+                let main = text(&path.with_file_name("main.cf")).unwrap_or_default();
                 let main = String::from_utf8_lossy(&main);
                 self.add_sites(postfix::read(path, &utf8, &main, &Units::read()));
             }
@@ -347,54 +347,6 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
             known.push(one);
         }
     }
-}
-
-/// The files that an `Include` of `sshd_config(5)` names. Relative paths begin in /etc/ssh.
-///
-/// Errors: one of them cannot be read.
-fn included_by_sshd(pattern: &str) -> Result<Vec<sshd::IncludedFile>> {
-    let files = glob3::matching(&Path::new("/etc/ssh").join(pattern))?;
-    let read = |file: PathBuf| {
-        let text = text(&file)?;
-        Ok((file, String::from_utf8_lossy(&text).into_owned()))
-    };
-    files.into_iter().map(read).collect()
-}
-
-/// Whether a directory has configuration of PHP-FPM.
-///
-/// Errors: it has none; it cannot be read.
-fn is_of_fpm(directory: &Path) -> Result<()> {
-    if directory.join("php-fpm.conf").exists() {
-        return Ok(());
-    }
-    let is_pool = |file: &PathBuf| {
-        text(file).is_ok_and(|text| FileFormat::detect(file, &text) == Some(FileFormat::Fpm))
-    };
-    if glob3::matching(&directory.join("*.conf"))?
-        .iter()
-        .any(is_pool)
-    {
-        return Ok(());
-    }
-    let failed = Error::failed(format!(
-        "{} has no configuration of PHP-FPM, and import reads no other directory",
-        directory.display()
-    ));
-    Err(failed.hint("name the files in it that `mountjail import` should read"))
-}
-
-/// The text of a file. A FIFO or device is refused, and so is a file that is too long for a
-/// configuration.
-fn text(path: &Path) -> Result<Vec<u8>> {
-    let file = path.display();
-    sys::read_regular(path, MAX_BYTES).map_err(|error| match error.raw_os_error() {
-        Some(libc::EISDIR | libc::EINVAL) => Error::failed(format!("{file} is not a regular file")),
-        Some(libc::EFBIG) => Error::failed(format!(
-            "{file} is longer than 4 MiB, which no configuration is"
-        )),
-        _ => Error::failed(format!("cannot read {file}")).because(&error),
-    })
 }
 
 /// A site's name made from its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.

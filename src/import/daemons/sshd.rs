@@ -452,7 +452,6 @@ mod tests {
                 ("/srv/all".to_owned(), names(&[])),
                 ("/srv/one".to_owned(), names(&["alice"])),
                 ("/srv/in".to_owned(), names(&["a", "c"])),
-                ("/srv/both/a".to_owned(), names(&["a"])),
             ]
         );
         assert_eq!(read.sites[1].place, "d/1.conf:2");
