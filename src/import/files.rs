@@ -24,19 +24,15 @@ pub(super) fn included_by_sshd(pattern: &str) -> Result<Vec<sshd::IncludedFile>>
 
 /// Whether a directory has configuration of PHP-FPM.
 ///
-/// Errors: it has none; it cannot be read.
+/// Errors: it has none; one of its files cannot be read.
 pub(super) fn is_of_fpm(directory: &Path) -> Result<()> {
     if directory.join("php-fpm.conf").exists() {
         return Ok(());
     }
-    let is_pool = |file: &PathBuf| {
-        text(file).is_ok_and(|text| FileFormat::detect(file, &text) == Some(FileFormat::Fpm))
-    };
-    if glob3::matching(&directory.join("*.conf"))?
-        .iter()
-        .any(is_pool)
-    {
-        return Ok(());
+    for file in glob3::matching(&directory.join("*.conf"))? {
+        if FileFormat::detect(&file, &text(&file)?) == Some(FileFormat::Fpm) {
+            return Ok(());
+        }
     }
     let failed = Error::failed(format!(
         "{} has no configuration of PHP-FPM, and import reads no other directory",

@@ -170,6 +170,8 @@ fn mistakes() {
     import(&broken)
         .says("some.conf:5: `chroot = \"x`: the quote does not end")
         .prints("root: /srv/good");
+    import(&sandbox.file("unset.conf", "[a]\nchroot = ${MJ_IS_NOT_SET}/a\n"))
+        .says("try: set it for this command as it is set for PHP-FPM: `MJ_IS_NOT_SET=VALUE ");
     let own = sandbox.path("loop.conf");
     import(&sandbox.file(
         "loop.conf",
@@ -883,7 +885,7 @@ fn jailkit_keys() {
         "  - { source: /no/such/file, optional: true }\n",
         "  - { name: www-data, optional: true }\n",
         "nss: [passwd, group]\n",
-        "directories:\n  - { path: /svr, mode: \"0755\" }\n  - { path: /var/x y, mode: \"0755\" }\n",
+        "directories:\n  - { path: /svr, mode: \"0755\" }\n  - { path: \"/var/x y\", mode: \"0755\" }\n",
         "/data/plugins, executable: true, optional: true }\n",
         "/data/plugins/plugin, optional: true }\n",
         "/bin/setuid, executable: true, setuid: true, optional: true }\n",

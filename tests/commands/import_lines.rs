@@ -103,10 +103,10 @@ fn a_later_line() {
     write(&sandbox, &format!("{lines}{more}"));
     let ran = import()
         .says("a.yaml: it is there already, and lacks ")
-        .says("`devices`: null, `devices`: zero, ")
+        .says("`devices`: null, zero; ")
         .says("`tmpfs`: /tmp")
         .says("a: is there already, left as it is");
-    let source = in_srv(&sandbox, "`mounts`: SRV/d on /d, ");
+    let source = in_srv(&sandbox, "`mounts`: SRV/d on /d; ");
     assert!(ran.stderr.contains(&source), "{ran}");
     assert!(!ran.stderr.contains("hosts"), "{ran}");
 }

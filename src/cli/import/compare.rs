@@ -1,6 +1,6 @@
 //! What an existing manifest lacks of what is imported for its site.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::base::SiteName;
@@ -43,9 +43,9 @@ pub(super) fn compare(
     let name = SiteName::new(&draft.name);
     let wanted = name.map(|name| manifest::parse(name, source, yaml, presets));
     if let Ok(Ok(wanted)) = wanted {
-        let items: Vec<_> = lacking_items(&wanted, &there).into_iter().collect();
+        let items = lacking_items(&wanted, &there);
         if !items.is_empty() {
-            let items = items.join(", ");
+            let items = as_list(&items);
             let lacks = failed(format!("it is there already, and lacks {items}"));
             context.out.warn(lacks);
         }
@@ -81,30 +81,47 @@ fn lacking_names(draft: &Draft, there: &Manifest) -> Vec<String> {
 }
 
 /// The other lines of `wanted` that bring something that `there` does not bring: its own lines,
-/// and the presets with such a line.
-fn lacking_items(wanted: &Manifest, there: &Manifest) -> BTreeSet<String> {
+/// and the presets with such a line. By their keys.
+fn lacking_items(wanted: &Manifest, there: &Manifest) -> BTreeMap<String, BTreeSet<String>> {
     let brought: Vec<_> = there.entries.iter().map(|entry| &entry.request).collect();
-    let mut lacking = BTreeSet::new();
+    let mut lacking: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for Entry { request, origin } in wanted.entries.iter().map(AsRef::as_ref) {
         let is_named = matches!(request, Request::User(_) | Request::NameService(_));
         if is_named || origin.defaults || brings(&brought, request) {
             continue;
         }
         let key = origin.key.split('[').next().unwrap_or_default();
-        match origin.presets.first() {
-            None => lacking.insert(format!("`{key}`: {}{}", origin.text, on_target(request))),
-            Some(preset) if !is_optional(request) => {
-                lacking.insert(format!("`presets: [{preset}]`"))
-            }
-            Some(_) => false,
+        let (key, item) = match origin.presets.first() {
+            None => (key, format!("{}{}", origin.text, on_target(request))),
+            Some(preset) if !is_optional(request) => ("presets", preset.clone()),
+            Some(_) => continue,
         };
+        lacking.entry(key.to_owned()).or_default().insert(item);
     }
     lacking
 }
 
+/// ``"`etc`: hosts, services; `mounts`: /srv/x on /x"``
+fn as_list(items: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let mut keys = vec![];
+    for (key, items) in items {
+        let items: Vec<_> = items.iter().map(String::as_str).collect();
+        keys.push(format!("`{key}`: {}", items.join(", ")));
+    }
+    keys.join("; ")
+}
+
 /// Whether one of the requests brings what `wanted` brings, at the same place inside.
 fn brings(requests: &[&Request], wanted: &Request) -> bool {
-    let wanted = places(wanted);
+    let is_code = matches!(wanted, Request::Program(_) | Request::Library(_));
+    let mut wanted = places(wanted);
+    if let [path] = wanted.as_slice()
+        && let Some(name) = Path::new(path).file_name()
+        && is_code
+    {
+        // A program or library may be named without its directory.
+        wanted.push(name.to_string_lossy().into_owned());
+    }
     requests.iter().any(|request| {
         let is_tree = matches!(request, Request::Mount(_));
         places(request).iter().any(|place| {
