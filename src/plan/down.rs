@@ -23,7 +23,9 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
             let mut mounts = known.mounts.iter();
             mounts.find(|mount| mount.target == *target)
         });
-        plan_stack(&mut plan, observed, target, stack, desired);
+        let came_along =
+            |seen: &_| came_along(observed, target, seen) && !is_in_theirs(observed, known, target);
+        plan_stack(&mut plan, observed, (target, stack), desired, &came_along);
     }
     keep_whole(&mut plan, observed);
 
@@ -43,12 +45,12 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
 fn plan_stack(
     plan: &mut Plan,
     observed: &Observed,
-    target: &JailPath,
-    stack: &[ObservedMount],
+    (target, stack): (&JailPath, &[ObservedMount]),
     desired: Option<&Arc<Mount>>,
+    came_along: &dyn Fn(&ObservedMount) -> bool,
 ) {
     let source_of = |seen: &_| source_of(observed, target, seen, desired.map(|mount| &**mount));
-    let is_ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
+    let is_ours = |seen: &_| source_of(seen).is_some() || came_along(seen);
     for (nth, seen) in stack.iter().enumerate().rev() {
         if !is_ours(seen) {
             let covers_ours = stack[..nth].iter().any(is_ours);
@@ -80,6 +82,17 @@ fn plan_stack(
             along,
         });
     }
+}
+
+/// Whether `path` is in a recursive mount of the manifest in whose place a mount of somebody else
+/// is. Then its submounts are not ours, whatever they show.
+fn is_in_theirs(observed: &Observed, known: Option<&Desired>, path: &JailPath) -> bool {
+    let mounts = known.into_iter().flat_map(|known| &known.mounts);
+    let mut above = mounts.filter(|mount| mount.recursive && path.starts_with(&mount.target));
+    above.any(|mount| {
+        let top = observed.stack(&mount.target).last();
+        top.is_some_and(|top| source_of(observed, &mount.target, top, Some(mount)).is_none())
+    })
 }
 
 /// Leaves the submounts of recursive mounts that cannot be detached, because foreign mounts are in

@@ -11,15 +11,15 @@ use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
-use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::{few, plural};
+use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, FileKind, Host, Resolver};
+use crate::resolve::{Desired, FileKind, Host, Overlap, Resolver};
 use crate::sys::IfInUse;
 use crate::{Error, Result};
 
@@ -55,6 +55,17 @@ pub(crate) struct TakenDown {
     pub outcome: Outcome,
     /// Copies that were in the way of the mounts are still moved aside.
     pub has_copies_aside: bool,
+}
+
+impl TakenDown {
+    /// Nothing was to be done in `root`.
+    fn nothing(root: HostPath) -> Self {
+        Self {
+            root,
+            outcome: Outcome::default(),
+            has_copies_aside: false,
+        }
+    }
 }
 
 /// Why a site is not down.
@@ -139,6 +150,14 @@ impl TakeDown {
         let Some(root) = self.root(site, &records, desired.as_ref())? else {
             return self.without_root(site, records);
         };
+        if records.record.is_none()
+            && let Some(other) = self.set_up_as(&site.name, &root)
+        {
+            self.context.out.site(&site.name).warn(format_args!(
+                "what is mounted in {root} is the site {other}'s: `mountjail down {other}`"
+            ));
+            return Ok(TakenDown::nothing(root));
+        }
         let down = Down::new(self, site, root, records)?;
 
         // Carry out what is recorded, if nothing else is there. This is the usual case, for which
@@ -279,10 +298,22 @@ impl TakeDown {
             ..Outcome::default()
         };
         Ok(TakenDown {
-            root,
             outcome,
-            has_copies_aside: false,
+            ..TakenDown::nothing(root)
         })
+    }
+
+    /// The other site that is up in the directory `root`, by whatever path.
+    fn set_up_as(&self, site: &SiteName, root: &HostPath) -> Option<SiteName> {
+        let is_up = |other: &SiteName| {
+            let records = self.context.state.read(other, &self.boot);
+            records.is_ok_and(|records| records.record.is_some())
+        };
+        let overlaps = self.context.roots().overlaps(site, root);
+        let mut others = overlaps.into_iter().filter(Overlap::is_same);
+        others
+            .find(|other| is_up(&other.site))
+            .map(|other| other.site)
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.

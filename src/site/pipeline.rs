@@ -6,11 +6,12 @@
 use super::context::{Context, Purpose};
 use super::templates::{self, Templates};
 use super::up::{Changes, Done};
+use super::users::SiteUsers;
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, BootId, Observed, RunNamespaces, Table};
+use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, Stray, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, SiteState};
 use crate::resolve::{Desired, Resolver};
@@ -281,6 +282,7 @@ impl BringUp {
                 changes.extend(self.refresh(graft, (&plan, &observed), stop, &log, rest)?);
                 return Ok(Some(std::mem::take(changes)));
             }
+            Self::spare_replaced_root(desired, &observed)?;
             let carried_out = self.carry_out(&plan, &observed, stop, &log);
             self.release_templates(&plan, &observed, carried_out.is_err());
             changes.add(carried_out?, &plan);
@@ -289,6 +291,29 @@ impl BringUp {
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
+    }
+
+    /// Refuses to go on if another directory is at the root now, and something still runs in the one
+    /// that the site was set up in: that would lose its mounts.
+    fn spare_replaced_root(desired: &Desired, observed: &Observed) -> Result<()> {
+        let Desired { site, root, .. } = desired;
+        let mut homes = observed.strays.iter().filter_map(Stray::home);
+        let Some(home) = homes.find(|home| home != root) else {
+            return Ok(());
+        };
+        let users = SiteUsers::default();
+        let inside = users.of(&home, &Observed::default(), Depth::All)?;
+        if inside.by.is_empty() {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{site}: another directory is at {root} now, and the one that the site was set up in, {home}, \
+             is in use: {}; nothing was changed",
+            inside.by.join(", ")
+        ))
+        .hint(format!(
+            "end what runs there, or take the mounts away anyway: `mountjail down --lazy {site}`"
+        )))
     }
 
     /// Carries `plan` out, with the templates that it needs.
