@@ -2,6 +2,7 @@
 //! work.
 
 mod adopt;
+mod apply;
 mod check;
 mod complete;
 mod doctor;
@@ -14,6 +15,7 @@ mod missing_program;
 mod place;
 mod plan;
 mod presets;
+mod remove;
 mod report;
 mod run;
 mod run_as;
@@ -104,6 +106,8 @@ struct Global {
 enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
+    Apply(apply::ApplyArgs),
+    Remove(remove::RemoveArgs),
     Adopt(adopt::AdoptArgs),
     Plan(plan::PlanArgs),
     Status(status::StatusArgs),
@@ -283,6 +287,8 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
     match command {
         Command::Up(up) => up.run(context),
         Command::Down(down) => down.run(context),
+        Command::Apply(apply) => apply.run(context),
+        Command::Remove(remove) => remove.run(context),
         Command::Adopt(adopt) => adopt.run(context),
         Command::Plan(plan) => plan.run(context),
         Command::Status(status) => status.run(context),

@@ -128,21 +128,13 @@ fn step(step: &Step) -> Value {
 
 fn mount_of(mount: &Mount) -> Value {
     let mut value = json!({
-        "target": mount.target, "source": source_of(mount),
+        "target": mount.target, "source": mount.source_name(),
         "options": mount.attributes.to_string(), "recursive": mount.recursive,
     });
     if let Some(file_system) = mount.file_system {
         value["file_system"] = json!(file_system.to_string());
     }
     value
-}
-
-/// The source, as mount(8) names it.
-fn source_of(mount: &Mount) -> String {
-    match mount.file_system {
-        Some(file_system) => file_system.name().to_owned(),
-        None => mount.source.to_string(),
-    }
 }
 
 fn change_of(change: &GraftChange) -> Value {

@@ -1,6 +1,7 @@
 //! Shows `Desired` and `Plan` as text, JSON, metrics, fstab(5) and systemd units: pure.
 
 pub(crate) mod adoption;
+pub(crate) mod change;
 pub(crate) mod fstab;
 pub(crate) mod json;
 pub(crate) mod overview;

@@ -102,6 +102,14 @@ impl Mount {
         }
     }
 
+    /// The source, as mount(8) names it.
+    pub fn source_name(&self) -> String {
+        match self.file_system {
+            Some(file_system) => file_system.name().to_owned(),
+            None => self.source.to_string(),
+        }
+    }
+
     /// How it is mounted, as options of mount(8): `ro,nosuid,nodev,noexec,recursive`.
     pub fn options(&self) -> String {
         let mut options = self.attributes.to_string();

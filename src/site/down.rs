@@ -15,7 +15,7 @@ use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::{few, plural};
-use crate::engine::{Engine, Outcome};
+use crate::engine::{Engine, Lock, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
@@ -52,6 +52,8 @@ pub(crate) struct TakeDown {
 pub(crate) struct TakenDown {
     pub root: HostPath,
     pub outcome: Outcome,
+    /// Whether anything was, or the site was recorded as up.
+    pub changed: bool,
     /// Copies that were in the way of the mounts are still moved aside.
     pub has_copies_aside: bool,
 }
@@ -115,11 +117,20 @@ impl TakeDown {
     /// Errors: it is in use, or some of it could not be taken away.
     pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<TakenDown, DownError> {
         // Lock: another mountjail finishes its work on the site first.
-        let lock = lock(self.context, &self.engine, &site.name, stop)?;
+        let lock = self.lock(site, stop)?;
+        self.locked(site, &lock)
+    }
+
+    /// Takes the site down, whose lock is held.
+    pub(crate) fn locked(&self, site: &Site, lock: &Lock) -> Result<TakenDown, DownError> {
         if lock.is_from_another() {
             *locked(&self.users) = Arc::default();
         }
+        self.without_lock(site)
+    }
 
+    /// As [`locked`](Self::locked), where the caller has the lock.
+    pub(super) fn without_lock(&self, site: &Site) -> Result<TakenDown, DownError> {
         let taken_down = self.take_down(site)?;
         let (state, boot) = (&self.context.state, &self.boot);
         let released = templates::release_unused(&self.engine, state, boot, &site.name);
@@ -127,7 +138,35 @@ impl TakeDown {
         Ok(taken_down)
     }
 
-    /// Takes the site down, whose lock is held.
+    /// The steps that would take the site down.
+    ///
+    /// Errors: it is in use.
+    pub(crate) fn look(&self, site: &Site) -> Result<Plan, DownError> {
+        let records = self.records(site)?;
+        let desired = self.desired(site);
+        let Some(root) = self.root(site, &records, desired.as_ref())? else {
+            let root = records.root().cloned().unwrap_or_else(HostPath::slash);
+            let nothing = Observed::default();
+            return Ok(plan::down(site.name.clone(), root, None, &nothing));
+        };
+        let down = Down::new(self, site, root, records)?;
+        let (observed, plan) = down.observe_and_plan(desired)?;
+        if unmounts(&plan) {
+            down.stop_if_in_use(&observed, Depth::All)?;
+        }
+        Ok(down.placeholders.apply(&down, plan).0)
+    }
+
+    /// Gives up `lock`, the lock of a site that is no more.
+    pub(super) fn forget_lock(&self, site: &Site, lock: Lock) -> Result<()> {
+        self.engine.forget_lock(&site.name, lock)
+    }
+
+    /// Takes the lock of the site.
+    pub(crate) fn lock(&self, site: &Site, stop: &Stop) -> Result<Lock> {
+        lock(self.context, &self.engine, &site.name, stop)
+    }
+
     fn take_down(&self, site: &Site) -> Result<TakenDown, DownError> {
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
@@ -142,8 +181,8 @@ impl TakeDown {
 
         // Carry out what is recorded, if nothing else is there. This is the usual case, for which
         // the mount table need not be read.
-        if let Some(outcome) = down.as_recorded()? {
-            return Ok(down.done(outcome));
+        if let Some((outcome, steps)) = down.as_recorded()? {
+            return Ok(down.done(outcome, steps));
         }
 
         // Observe and plan: what of the site is in the mount table.
@@ -165,7 +204,7 @@ impl TakeDown {
             .down(&plan, &observed, self.options.lazy, &log)
             .map_err(SiteError::Engine)?;
         outcome.left.extend(stays);
-        Ok(down.done(outcome))
+        Ok(down.done(outcome, plan.steps.len()))
     }
 
     fn records(&self, site: &Site) -> Result<SiteRecords> {
@@ -258,6 +297,7 @@ impl TakeDown {
             .cloned()
             .or_else(|| manifest_file::root_of(site))
             .unwrap_or_else(HostPath::slash);
+        let was_up = records.record.is_some();
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
@@ -279,6 +319,7 @@ impl TakeDown {
         };
         Ok(TakenDown {
             root,
+            changed: detached > 0 || was_up,
             outcome,
             has_copies_aside: false,
         })
@@ -376,9 +417,9 @@ impl<'r> Down<'r> {
         })
     }
 
-    /// Takes away what is recorded, without a look at the mount table. `None`: that is not enough,
-    /// or something uses the mounts.
-    fn as_recorded(&self) -> Result<Option<Outcome>, DownError> {
+    /// Takes away what is recorded, without a look at the mount table; returns also the number of
+    /// steps. `None`: that is not enough, or something uses the mounts.
+    fn as_recorded(&self) -> Result<Option<(Outcome, usize)>, DownError> {
         if self.run.options.lazy {
             return Ok(None);
         }
@@ -397,7 +438,7 @@ impl<'r> Down<'r> {
             .map_err(SiteError::Engine)?;
         Ok(outcome.map(|mut outcome| {
             outcome.left.extend(stays);
-            outcome
+            (outcome, plan.steps.len())
         }))
     }
 
@@ -424,9 +465,10 @@ impl<'r> Down<'r> {
             .stop_if_in_use(self.site, &self.root, observed, depth)
     }
 
-    fn done(self, outcome: Outcome) -> TakenDown {
+    fn done(self, outcome: Outcome, steps: usize) -> TakenDown {
         TakenDown {
             has_copies_aside: has_copies_aside(&self.root),
+            changed: steps > 0 || self.records.record.is_some(),
             root: self.root,
             outcome,
         }
@@ -456,7 +498,7 @@ impl PlaceholderFate {
 }
 
 /// Whether copies that were in the way are moved aside in `root`.
-fn has_copies_aside(root: &HostPath) -> bool {
+pub(super) fn has_copies_aside(root: &HostPath) -> bool {
     let record = adopt::read(root).ok().flatten();
     record.is_some_and(|record| !record.moved.is_empty())
 }

@@ -4,6 +4,7 @@
 mod support;
 
 mod adopt;
+mod apply;
 mod book;
 mod completions;
 mod defaults;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::main([
         ("adopt", adopt::all()),
+        ("apply", apply::all()),
         ("book", book::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
