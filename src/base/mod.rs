@@ -15,7 +15,7 @@ pub(crate) mod text;
 
 pub use attributes::MountAttributes;
 pub(crate) use error::in_words;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorCode, ErrorKind, Result};
 pub use file_system::{FileSystem, STICKY, bytes};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub(crate) use path::{MAX_LINKS, SEARCH_PATH, lexical};

@@ -20,7 +20,7 @@ use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
 use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
-use crate::{Error, Result, observe};
+use crate::{Error, Result, observe, render};
 
 /// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
 /// at the same time.
@@ -263,18 +263,18 @@ pub(super) fn add_failed(
     match error {
         DownError::InUse(error, by) => {
             context.out.error(&error);
-            let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
-            for line in by.iter().take(SHOWN) {
-                out.info(line);
+            for user in by.iter().take(SHOWN) {
+                out.info(format_args!("used by {user}"));
             }
             if by.len() > SHOWN {
                 let more = plural(by.len() - SHOWN, "more user");
                 out.info(format_args!("and {more}; --json lists all"));
             }
-            let errors: Vec<_> = [error.to_string()].into_iter().chain(by).collect();
+            let mut in_use = render::json::error(Some(&site.name), &error);
+            in_use["used_by"] = json!(by);
             let mut object = more;
             object["site"] = json!(site.name);
-            object["errors"] = json!(errors);
+            object["errors"] = json!([in_use]);
             report.site(error.exit_code(), object);
         }
         DownError::Failed(failed) => {

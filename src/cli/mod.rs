@@ -27,6 +27,7 @@ mod up;
 mod watch;
 mod why;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use self::place::SiteInside;
 use crate::Error;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
+pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::out::Verbosity;
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
@@ -214,9 +216,21 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(out),
         command => {
             raise_open_files();
-            run_in_worker(out, global.limit(), move || run(global, command, out))
+            let as_json = wants_json(std::env::args_os());
+            run_in_worker(out, global.limit(), move || {
+                match run(global, command, out) {
+                    Err(error) if as_json => Ok(out.failure_as_json(&error)),
+                    result => result,
+                }
+            })
         }
     })
+}
+
+/// Whether the result is to be printed as JSON.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut arguments = arguments.skip(1).take_while(|argument| argument != "--");
+    arguments.any(|argument| argument == "--json")
 }
 
 /// Runs `command` in a worker; returns its exit code.

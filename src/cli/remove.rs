@@ -10,8 +10,8 @@ use super::apply::{manifest_json, texts};
 use super::report::Report;
 use super::units::UnitsArgs;
 use super::{DIFFERENT, complete, down};
-use crate::base::SiteName;
 use crate::base::text::nearest;
+use crate::base::{ErrorCode, SiteName};
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::render;
@@ -215,6 +215,7 @@ fn drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
 fn no_such_site(context: &Context, site: &Site) -> Error {
     let (name, file) = (&site.name, site.file.display());
     let missing = Error::usage(format!("there is no site {name}: {file} does not exist"));
+    let missing = missing.at(&site.file).coded(ErrorCode::NoSuchSite);
     let known = configuration::list(&context.config)
         .unwrap_or_default()
         .sites;

@@ -26,7 +26,7 @@ use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::wrappers::WrappedServices;
 use crate::site::{Site, SiteError, systemctl};
-use crate::{Error, Result};
+use crate::{Error, Result, render};
 use check::Difference;
 
 /// Where the administrator's units are.
@@ -142,7 +142,7 @@ impl UnitsArgs {
                 Err(error) => {
                     context.out.error(&error);
                     report.code(error.exit_code());
-                    errors.push(error.to_string());
+                    errors.push(render::json::error(None, &error));
                 }
             }
         }

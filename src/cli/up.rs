@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::report::Report;
+use super::report::{Report, error_objects};
 use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
@@ -269,7 +269,7 @@ fn add_in_services(
                 let (failed, errors) = failed.report(context.out, site);
                 code = worst([code, failed]);
                 object["up"] = json!(false);
-                all_errors.extend(errors);
+                all_errors.extend(error_objects(&site.name, &errors));
             }
         }
         objects.push(object);

@@ -102,6 +102,7 @@ pub fn remove_file(path: &Path) -> Result<bool> {
     };
     let cannot = |error: io::Error| {
         Error::failed(format!("cannot remove {}", path.display()))
+            .at(path)
             .because(&error)
             .hint_while(Doing::Editing)
     };
@@ -116,7 +117,7 @@ pub fn remove_file(path: &Path) -> Result<bool> {
 /// The regular file that `path` leads to.
 pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
     let cannot = |error: io::Error| {
-        let failed = Error::failed(format!("cannot open {}", path.display()));
+        let failed = Error::failed(format!("cannot open {}", path.display())).at(path);
         explain(failed, &error)
     };
     let real = fs::canonicalize(path).map_err(cannot)?;
@@ -148,7 +149,7 @@ pub(super) fn identity(file: &fs::Metadata) -> Identity {
 
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
     explain(
-        Error::failed(format!("cannot write {}", path.display())),
+        Error::failed(format!("cannot write {}", path.display())).at(path),
         error,
     )
 }

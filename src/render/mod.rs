@@ -4,6 +4,7 @@ pub(crate) mod adoption;
 pub(crate) mod change;
 pub(crate) mod fstab;
 pub(crate) mod json;
+pub(crate) mod output;
 pub(crate) mod overview;
 pub(crate) mod prometheus;
 pub(crate) mod systemd;

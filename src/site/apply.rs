@@ -338,7 +338,7 @@ fn take_down(context: &Context, site: &Site) -> Result<(), SiteError> {
     };
     match TakeDown::new(context, 1, options)?.without_lock(site) {
         Ok(_) => Ok(()),
-        Err(DownError::InUse(error, _)) => Err(error.into()),
+        Err(DownError::InUse(error, _)) => Err((*error).into()),
         Err(DownError::Failed(failed)) => Err(failed),
     }
 }

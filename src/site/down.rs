@@ -11,10 +11,10 @@ use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
-use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::{few, plural};
+use crate::base::{ErrorCode, HostPath};
 use crate::engine::{Engine, Lock, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
@@ -62,7 +62,7 @@ pub(crate) struct TakenDown {
 pub(crate) enum DownError {
     Failed(SiteError),
     /// It is in use: an error, and a line per user. Nothing was changed.
-    InUse(Error, Vec<String>),
+    InUse(Box<Error>, Vec<String>),
 }
 
 impl<E: Into<SiteError>> From<E> for DownError {
@@ -353,8 +353,10 @@ impl TakeDown {
             format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
+            .at(root)
+            .coded(ErrorCode::InUse)
             .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
-        Err(DownError::InUse(error, found.by))
+        Err(DownError::InUse(Box::new(error), found.by))
     }
 
     fn users(&self) -> Arc<SiteUsers> {

@@ -39,7 +39,9 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         Some(libc::EISDIR | libc::EINVAL) => {
             Error::usage(format!("{} is not a regular file", file.display()))
         }
-        _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
+        _ => Error::failed(format!("cannot read {}", file.display()))
+            .at(file)
+            .because(&error),
     };
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
     sys::open_regular(file)

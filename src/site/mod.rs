@@ -34,7 +34,7 @@ pub(crate) mod users;
 pub(crate) mod wrappers;
 
 pub(crate) use context::Context;
-pub(crate) use error::{ManifestError, SiteError};
+pub(crate) use error::{ManifestError, Reported, SiteError};
 pub(crate) use manifest_file::Site;
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

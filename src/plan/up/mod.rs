@@ -15,7 +15,7 @@ use super::graft::{GraftChange, GraftedSite, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorCode, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, Mount};
 
@@ -162,6 +162,7 @@ impl Planner<'_> {
             "{site}: cannot mount {} on {at}: {why}",
             mount.what()
         ));
+        let error = error.at(at).coded(ErrorCode::Conflict);
         self.plan.conflicts.push(error.hint(hint));
     }
 

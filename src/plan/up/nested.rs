@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Planner;
 use crate::Error;
-use crate::base::JailPath;
+use crate::base::{ErrorCode, JailPath};
 use crate::plan::step::{State, Step};
 
 impl Planner<'_> {
@@ -74,6 +74,8 @@ impl Planner<'_> {
             "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",
             self.desired.site
         ))
+        .at(&foreign)
+        .coded(ErrorCode::Conflict)
         .hint(format!("unmount it: `umount {foreign}`"))
     }
 

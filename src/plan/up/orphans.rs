@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Planner;
 use super::held::Held;
 use crate::Error;
-use crate::base::JailPath;
+use crate::base::{ErrorCode, JailPath};
 use crate::observe::{ObservedMount, RecordedMount};
 use crate::plan::compare::{came_along, recorded};
 use crate::plan::step::{MountState, State, Step};
@@ -104,6 +104,8 @@ impl Planner<'_> {
                 let (site, at) = (&self.desired.site, self.desired.root.inside(target));
                 let above = above.display();
                 let error = Error::failed(format!("{site}: cannot detach {at}"))
+                    .at(&at)
+                    .coded(ErrorCode::Conflict)
                     .because_of(format!("{above} is mounted above it, and not by mountjail"))
                     .hint(format!("unmount it: `umount {above}`"));
                 self.plan.conflicts.push(error);
