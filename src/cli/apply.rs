@@ -159,7 +159,7 @@ impl ApplyArgs {
         for (place, plan) in &looked.plans {
             let unit = place.as_ref().map(|place| place.unit.as_str());
             context.out.errors(&plan.conflicts);
-            report.text(render::text::plan(plan, unit));
+            report.styled(render::text::plan(plan, unit));
             if !plan.conflicts.is_empty() {
                 code = 1;
             }

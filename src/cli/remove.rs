@@ -21,6 +21,7 @@ use crate::site::context::{Context, stop_flag};
 use crate::site::down::{DownError, DownOptions};
 use crate::site::remove::{Removed, Remover};
 use crate::site::{Site, configuration, parallel};
+use crate::sys::IfInUse;
 use crate::{Error, Result};
 
 /// Take a site down and remove its manifest; nothing is left of it
@@ -63,7 +64,11 @@ pub(super) struct RemoveArgs {
 impl RemoveArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let options = DownOptions {
-            lazy: self.lazy,
+            if_in_use: if self.lazy {
+                IfInUse::Detach
+            } else {
+                IfInUse::Fail
+            },
             remove_placeholders: self.remove_placeholders,
         };
         let remover = Remover::new(context, options);
@@ -111,7 +116,7 @@ impl RemoveArgs {
         object["changed"] = json!(manifest.is_change() || plan.as_ref().is_some_and(has_steps));
         object["manifest"] = manifest_json(&manifest);
         if let Some(plan) = &plan {
-            report.text(render::text::plan(plan, None));
+            report.styled(render::text::plan(plan, None));
         }
         if manifest.is_change() {
             let file = manifest.file.display();

@@ -21,6 +21,7 @@ use crate::manifest::{self, Manifest, Scope, SourceFile};
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::resolve::{Desired, Host, refuse_system};
+use crate::sys::IfInUse;
 use crate::{Error, Result};
 
 /// A manifest that is to be applied.
@@ -333,7 +334,7 @@ fn takes_place(site: &Site, staged: StagedFile) -> Then {
 fn take_down(context: &Context, site: &Site) -> Result<(), SiteError> {
     let context: &'static Context = Box::leak(Box::new(context.clone()));
     let options = DownOptions {
-        lazy: true, // nothing of it was there a moment ago
+        if_in_use: IfInUse::Detach, // nothing of it was there a moment ago
         remove_placeholders: false,
     };
     match TakeDown::new(context, 1, options)?.without_lock(site) {
