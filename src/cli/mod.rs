@@ -28,7 +28,7 @@ mod watch;
 mod why;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,7 @@ use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 
 use self::place::SiteInside;
 use crate::Error;
+use crate::engine::enter_image;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
 pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
@@ -143,6 +144,17 @@ impl Command {
         }
     }
 
+    /// The root of the image that it works on, in place of the host.
+    fn image(&self) -> Option<&Path> {
+        match self {
+            Self::Check(check) => check.image(),
+            Self::Fstab(fstab) => fstab.image(),
+            Self::Units(units) => units.image(),
+            Self::Why(why) => why.image(),
+            _ => None,
+        }
+    }
+
     /// The site in whose root it works.
     fn site_inside(&self) -> Option<SiteInside<'_>> {
         let site = match self {
@@ -156,6 +168,14 @@ impl Command {
             starts_service: matches!(self, Self::Trace(trace) if trace.starts_service()),
         })
     }
+}
+
+/// The tree that a command is for.
+#[derive(Clone, Debug, Default, Args)]
+struct Tree {
+    /// Work on an image that is being built: PREFIX is its root, and all paths are in it
+    #[arg(long, value_name = "PREFIX")]
+    root: Option<PathBuf>,
 }
 
 /// Which sites a command is for.
@@ -207,6 +227,11 @@ pub fn main() -> ExitCode {
     global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
+    if let Some(image) = command.image()
+        && let Err(error) = enter_image(image)
+    {
+        return out.failure(&error.into()).into();
+    }
     if let Some(site) = command.site_inside()
         && let Err(code) = place::go(&mut global, site, out)
     {

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::report::Report;
-use super::{DIFFERENT, Which};
+use super::{DIFFERENT, Tree, Which};
 use crate::base::SiteName;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
 use crate::manifest::{Manifest, Scope};
@@ -56,6 +56,8 @@ const UNITS: &str = "/etc/systemd/system";
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct UnitsArgs {
     #[command(flatten)]
+    tree: Tree,
+    #[command(flatten)]
     which: Which,
     /// Write them; with --all remove those that no site needs any more
     #[arg(long, group = "action")]
@@ -75,6 +77,11 @@ pub(super) struct UnitsArgs {
 }
 
 impl UnitsArgs {
+    /// The root of the image that it works on.
+    pub(super) fn image(&self) -> Option<&Path> {
+        self.tree.root.as_deref()
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.uninstall {
             return Ok(self.uninstall(context)?);
@@ -281,6 +288,7 @@ impl UnitsArgs {
     /// Errors: one cannot be removed.
     pub(super) fn remove_of(context: &Context, site: &SiteName) -> Result<Vec<PathBuf>> {
         let own = Self {
+            tree: Tree::default(),
             which: Which {
                 sites: vec![site.to_string()],
                 all: false,

@@ -16,6 +16,7 @@ mod drop_in;
 mod edit;
 mod features;
 mod hidden;
+mod image;
 mod journal;
 mod lock;
 mod mount_op;
@@ -49,6 +50,7 @@ pub(crate) use create_root::{MadeDirectories, create_root};
 pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
+pub(crate) use image::enter_image;
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub(crate) use namespaces::{

@@ -8,6 +8,7 @@ mod apply;
 mod book;
 mod completions;
 mod defaults;
+mod image;
 mod import;
 mod import_fpm;
 mod instances;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("book", book::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
+        ("image", image::all()),
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),
