@@ -45,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sites:
-  description: The sites, each with C(site), C(root), C(state), C(reasons), C(mounts) and C(outdated).
+  description: The sites, each with C(site), C(root), C(state), C(reasons) and C(mounts).
   returned: always
   type: list
   elements: dict
