@@ -140,3 +140,18 @@ fn schema(shape: &Shape) -> Value {
         Shape::Map(shape) => json!({ "type": "object", "additionalProperties": schema(shape) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ErrorCode;
+
+    #[test]
+    fn the_codes_of_errors_are_known() {
+        let Shape::Word(words) = &parts::ERROR[0].shape else {
+            panic!("{:?}", parts::ERROR[0]);
+        };
+        let codes = ErrorCode::ALL.map(|code| json!(code));
+        assert_eq!(json!(words), json!(codes));
+    }
+}
