@@ -4,10 +4,20 @@
 use serde_json::{Map, Value, json};
 
 use super::DIFFERENT;
+use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
-use crate::site::{Context, Site, SiteError};
+use crate::site::{Context, Reported, Site, SiteError};
 use crate::{Error, render};
+
+/// What was reported about `site`, as JSON.
+pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value> {
+    let object = |reported: &Reported| match reported {
+        Reported::Error(error) => render::json::error(Some(site), error),
+        Reported::Mistake(mistake) => render::json::mistake(site, mistake),
+    };
+    reported.iter().map(object).collect()
+}
 
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
@@ -51,10 +61,10 @@ impl Report {
         self.errors(DIFFERENT, site, &errors, more);
     }
 
-    fn errors(&mut self, code: u8, site: &Site, errors: &[String], more: Value) {
+    fn errors(&mut self, code: u8, site: &Site, errors: &[Reported], more: Value) {
         let mut object = more;
         object["site"] = json!(site.name);
-        object["errors"] = json!(errors);
+        object["errors"] = json!(error_objects(&site.name, errors));
         self.site(code, object);
     }
 

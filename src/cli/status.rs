@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::report::Report;
+use super::report::{Report, error_objects};
 use super::{DIFFERENT, complete};
 use crate::Result;
 use crate::base::{HostPath, SiteName};
@@ -280,9 +280,9 @@ fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
 fn add(report: &mut Report, context: &Context, status: &SiteStatus, inside: &Inside) {
     let mut errors = vec![];
     for failed in &status.failed {
-        let (code, texts) = failed.report(context.out, &status.site);
+        let (code, reported) = failed.report(context.out, &status.site);
         report.code(code);
-        errors.extend(texts);
+        errors.extend(error_objects(&status.site.name, &reported));
     }
     let mut object = match &status.plan {
         Some(plan) => render::json::status(plan, inside),
@@ -309,9 +309,9 @@ fn add_served(report: &mut Report, context: &Context, status: &SiteStatus, serve
     let mut errors = vec![];
     let places = served.places.iter().flat_map(|(_, status)| &status.failed);
     for failed in status.failed.iter().chain(places) {
-        let (code, texts) = failed.report(context.out, &status.site);
+        let (code, reported) = failed.report(context.out, &status.site);
         report.code(code);
-        errors.extend(texts);
+        errors.extend(error_objects(&status.site.name, &reported));
     }
     let name = &status.site.name;
     let place = |(place, status): &(ServicePlace, SiteStatus)| {

@@ -19,7 +19,8 @@ use crate::sys::{self, OnMount, Stat, proc};
 /// Returns an error about `path` in the jail. EXDEV means that it, or its directory, is not on the
 /// expected mount.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
-    let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
+    let at = root.path().inside(path);
+    let failed = Error::failed(format!("cannot {what} {at}")).at(at);
     if error.raw_os_error() == Some(libc::EXDEV) {
         return failed
             .because_of("something else is mounted there, or above it, since the command looked")

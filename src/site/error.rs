@@ -6,9 +6,9 @@ use super::Site;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
-use crate::base::{ErrorKind, SiteName};
+use crate::base::{ErrorCode, ErrorKind, SiteName};
 use crate::engine::EngineFailure;
-use crate::manifest::Diagnostics;
+use crate::manifest::{Diagnostic, Diagnostics};
 
 /// Why there is no manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,14 @@ impl fmt::Display for ManifestError {
 }
 
 impl ManifestError {
+    /// What there is to report, for programs.
+    fn reported(&self) -> Vec<Reported> {
+        match self {
+            Self::Error(error) => vec![Reported::Error(error.clone())],
+            Self::Mistakes(mistakes) => mistakes.iter().cloned().map(Reported::Mistake).collect(),
+        }
+    }
+
     /// Reports it about `what`, a site or a preset; returns the exit code.
     pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
         match self {
@@ -168,34 +176,46 @@ impl SiteError {
         }
     }
 
-    /// Reports the failure; returns the exit code and the messages.
-    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<String>) {
+    /// Reports the failure; returns the exit code, and what was reported.
+    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<Reported>) {
         match self {
-            Self::Manifest(error) => (error.report(out, &site.name), vec![format!("{error:#}")]),
+            Self::Manifest(error) => (error.report(out, &site.name), error.reported()),
             Self::Errors(errors) => {
                 out.errors(errors);
                 let code = worst(errors.iter().map(Error::exit_code));
-                (code, errors.iter().map(ToString::to_string).collect())
+                (code, errors.iter().cloned().map(Reported::Error).collect())
             }
             Self::Engine(failure) => report_engine(out, &site.name, failure),
         }
     }
 }
 
-fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) -> (u8, Vec<String>) {
-    let error = failure.error.clone().context(site);
+/// What was reported, for programs.
+pub(crate) enum Reported {
+    Error(Error),
+    Mistake(Diagnostic),
+}
+
+fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) -> (u8, Vec<Reported>) {
+    let mut error = failure.error.clone().context(site);
+    if failure.busy {
+        error = error.coded(ErrorCode::InUse);
+    }
     out.error(&error);
-    let mut messages = vec![error.to_string()];
+    let code = error.exit_code();
+    let mut reported = vec![error];
     for also in &failure.also {
         // On a full disk an undo fails for the same reason.
         if *also != failure.error {
-            out.error(&also.clone().context(site));
-            messages.push(also.to_string());
+            let also = also.clone().context(site);
+            out.error(&also);
+            reported.push(also);
         }
     }
     report_undone(&out.site(site), failure);
-    messages.extend(failure.lasting.iter().cloned());
-    (error.exit_code(), messages)
+    let lasting = failure.lasting.iter();
+    reported.extend(lasting.map(|lasting| Error::failed(format!("{site}: {lasting}"))));
+    (code, reported.into_iter().map(Reported::Error).collect())
 }
 
 fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {

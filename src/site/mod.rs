@@ -6,6 +6,7 @@
 //! ([`pipeline`]); they differ in what they print and how they exit.
 
 pub(crate) mod adopt;
+pub(crate) mod apply;
 pub(crate) mod boot;
 pub(crate) mod configuration;
 pub(crate) mod context;
@@ -21,6 +22,7 @@ pub(crate) mod out;
 pub(crate) mod parallel;
 pub(crate) mod pipeline;
 pub(crate) mod records;
+pub(crate) mod remove;
 pub(crate) mod select;
 pub(crate) mod services;
 pub(crate) mod status;
@@ -32,7 +34,7 @@ pub(crate) mod users;
 pub(crate) mod wrappers;
 
 pub(crate) use context::Context;
-pub(crate) use error::{ManifestError, SiteError};
+pub(crate) use error::{ManifestError, Reported, SiteError};
 pub(crate) use manifest_file::Site;
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

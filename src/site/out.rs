@@ -16,13 +16,15 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::Error;
+use serde_json::json;
+
 use crate::base::SiteName;
 use crate::base::quote::brief;
 use crate::base::style;
 use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
 use crate::resolve::Desired;
+use crate::{Error, render};
 
 /// syslog(3)'s priorities.
 const ERROR: &str = "3";
@@ -233,12 +235,19 @@ impl Out {
         }
     }
 
+    /// As [`failure`](Self::failure), of a command that prints its result as JSON: the error is
+    /// printed so, too.
+    pub(crate) fn failure_as_json(&self, failure: &anyhow::Error) -> u8 {
+        let error = error_of(failure);
+        self.error(&error);
+        let errors = [render::json::error(None, &error)];
+        let text = render::json::document(json!({ "errors": errors }));
+        self.print_and(text, error.exit_code())
+    }
+
     /// An error that ends the command; returns the exit code.
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> u8 {
-        let error = match failure.downcast_ref::<Error>() {
-            Some(error) => error.clone(),
-            None => Error::failed(format!("{failure:#}")),
-        };
+        let error = error_of(failure);
         self.error(&error);
         error.exit_code()
     }
@@ -296,6 +305,13 @@ impl SiteOut<'_> {
     /// As [`Out::warn`].
     pub(crate) fn warn(&self, text: impl fmt::Display) {
         self.out.warn(format_args!("{}: {text}", self.site));
+    }
+}
+
+fn error_of(failure: &anyhow::Error) -> Error {
+    match failure.downcast_ref::<Error>() {
+        Some(error) => error.clone(),
+        None => Error::failed(format!("{failure:#}")),
     }
 }
 

@@ -3,11 +3,13 @@
 //! [`Pipeline`] has the stages that only read: `plan`, `check`, `doctor` and `fstab` end there.
 //! [`BringUp`] has all of them: `up` and the watcher.
 
+use std::sync::Arc;
+
 use super::context::{Context, Purpose};
 use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::users::SiteUsers;
-use super::{ManifestError, Site, SiteError, load, records};
+use super::{ManifestError, Site, SiteError, load, manifest_file, records};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
@@ -136,7 +138,12 @@ pub(crate) struct BringUp {
     pub leave_down: bool,
     /// A root directory that does not exist is made.
     pub create_root: bool,
+    /// What has to work out when a site is up, or else it is left as it was.
+    pub then: Option<Then>,
 }
+
+/// What is done once, when a site is as desired.
+pub(crate) type Then = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl BringUp {
     /// For a run over that many sites.
@@ -152,6 +159,7 @@ impl BringUp {
             pipeline,
             leave_down: false,
             create_root: false,
+            then: None,
         })
     }
 
@@ -160,13 +168,35 @@ impl BringUp {
         let Pipeline { context, .. } = &self.pipeline;
 
         // Load: the manifest, with the presets that it includes.
-        let manifest = self.pipeline.load(site)?;
-        if manifest.scope == Scope::Services && !context.state.is_of_namespace() {
+        let of_services = |manifest: &Manifest| {
+            manifest.scope == Scope::Services && !context.state.is_of_namespace()
+        };
+        let version = manifest_file::version(site);
+        let mut manifest = self.pipeline.load(site)?;
+        if of_services(&manifest) {
             return Ok(Brought::ForServices(manifest.services));
         }
 
-        // Lock: another mountjail finishes its work on the site first.
+        // Lock: another mountjail finishes its work on the site first. It may be `apply`, which
+        // replaces the manifest.
         let _lock = lock(context, &self.engine, &site.name, stop)?;
+        if manifest_file::version(site) != version {
+            manifest = self.pipeline.load(site)?;
+            if of_services(&manifest) {
+                return Ok(Brought::ForServices(manifest.services));
+            }
+        }
+        self.locked(site, manifest, stop)
+    }
+
+    /// Brings the site, whose lock is held, to what `manifest` asks for.
+    pub(crate) fn locked(
+        &self,
+        site: &Site,
+        manifest: Manifest,
+        stop: &Stop,
+    ) -> Result<Brought, SiteError> {
+        let Pipeline { context, .. } = &self.pipeline;
 
         // Resolve: the mounts and links that the manifest asks for on this host.
         if self.create_root {
@@ -330,8 +360,12 @@ impl BringUp {
         {
             templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
         }
+        let mut then = || match &self.then {
+            Some(then) if !plan.unfinished => then(),
+            _ => Ok(()),
+        };
         self.engine
-            .up(plan, observed, stop, log)
+            .up_then(plan, observed, stop, log, &mut then)
             .map_err(SiteError::Engine)
     }
 
@@ -387,7 +421,7 @@ impl BringUp {
         }
     }
 
-    fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
+    pub(super) fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
         if create_root(root).map_err(|error| error.context(&site.name))? {
             let out = self.pipeline.context.out.site(&site.name);
             out.info(format_args!("made the root {root}"));

@@ -200,7 +200,13 @@ impl Reporter {
     pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (site, Changes { outcome, mounts }) in healed {
+        for (
+            site,
+            Changes {
+                outcome, mounts, ..
+            },
+        ) in healed
+        {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;

@@ -4,9 +4,11 @@
 mod support;
 
 mod adopt;
+mod apply;
 mod book;
 mod completions;
 mod defaults;
+mod image;
 mod import;
 mod import_fpm;
 mod instances;
@@ -20,9 +22,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::main([
         ("adopt", adopt::all()),
+        ("apply", apply::all()),
         ("book", book::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
+        ("image", image::all()),
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),

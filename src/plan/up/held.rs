@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::Planner;
 use crate::Error;
-use crate::base::JailPath;
 use crate::base::hints::unmount_tree;
+use crate::base::{ErrorCode, JailPath};
 use crate::observe::Holder;
 use crate::plan::compare::came_along;
 use crate::plan::placeholders;
@@ -111,6 +111,8 @@ impl Planner<'_> {
             String::new()
         };
         Error::failed(format!("{site}: cannot change {}{also}", paths[0]))
+            .at(&paths[0])
+            .coded(ErrorCode::Conflict)
             .because_of(format!(
                 "{above} is mounted above it, and not by mountjail: what is done there may \
                  be done outside the root as well"

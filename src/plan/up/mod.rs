@@ -16,7 +16,7 @@ use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
 use crate::base::hints::{unmount, unmount_tree};
-use crate::base::{Extent, HostPath, JailPath};
+use crate::base::{ErrorCode, Extent, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, FileKind, Mount};
 
@@ -182,6 +182,7 @@ impl Planner<'_> {
             "{site}: cannot mount {} on {at}: {why}",
             mount.what()
         ));
+        let error = error.at(at).coded(ErrorCode::Conflict);
         self.plan.conflicts.push(error.hint(hint));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Planner;
 use crate::Error;
 use crate::base::hints::unmount_tree;
-use crate::base::{Extent, JailPath};
+use crate::base::{ErrorCode, Extent, JailPath};
 use crate::plan::compare::is_taken_over;
 use crate::plan::step::{State, Step};
 
@@ -83,6 +83,8 @@ impl Planner<'_> {
             "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",
             self.desired.site
         ))
+        .at(&foreign)
+        .coded(ErrorCode::Conflict)
         .hint(format!("unmount it: {how}"))
     }
 
