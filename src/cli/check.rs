@@ -8,6 +8,7 @@ use super::complete;
 use super::report::Report;
 use crate::resolve::Desired;
 use crate::site::context::Context;
+use crate::site::event::Event;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
 use crate::{adopt, observe, render};
@@ -35,7 +36,8 @@ impl CheckArgs {
 
         let mut report = Report::new(context, self.json);
         if let Some(mistakes) = context.presets.mistakes_in_defaults() {
-            context.out.diagnostics(&"defaults.yaml", mistakes);
+            let out = context.out.about(Event::Mistake, &[]);
+            out.diagnostics(&"defaults.yaml", mistakes);
             report.code(2);
         }
         for (site, found) in sites.iter().zip(found) {

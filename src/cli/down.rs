@@ -18,6 +18,7 @@ use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
+use crate::site::event::Event;
 use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Error, Result, observe};
@@ -224,9 +225,10 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
             for left in &outcome.left {
                 out.warn(left);
             }
+            let done = out.event(Event::Down);
             match outcome.detached {
-                0 => out.info("down; nothing was mounted"),
-                count => out.info(format_args!("down, {} detached", plural(count, "mount"))),
+                0 => done.info("down; nothing was mounted"),
+                count => done.info(format_args!("down, {} detached", plural(count, "mount"))),
             }
             if has_copies_aside {
                 out.info(format_args!(
@@ -241,7 +243,7 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
             report.site(0, object);
         }
         Err(DownError::InUse(error, by)) => {
-            context.out.error(&error);
+            context.out.about(Event::Failed, &[name]).error(&error);
             let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
             for line in by.iter().take(SHOWN) {
                 out.info(line);

@@ -210,7 +210,13 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(out),
         command => {
             raise_open_files();
-            run_in_worker(out, global.limit(), move || run(global, command, out))
+            let is_plugin = matches!(&command, Command::Status(status) if status.is_plugin());
+            run_in_worker(out, global.limit(), move || {
+                match run(global, command, out) {
+                    Err(error) if is_plugin => Ok(status::unknown(out, &error)),
+                    result => result,
+                }
+            })
         }
     })
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod adoption;
 pub(crate) mod fstab;
+pub(crate) mod health;
 pub(crate) mod json;
+pub(crate) mod nagios;
 pub(crate) mod overview;
 pub(crate) mod prometheus;
 pub(crate) mod systemd;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Site;
+use super::event::Event;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
@@ -35,18 +36,26 @@ impl fmt::Display for ManifestError {
 }
 
 impl ManifestError {
-    /// Reports it about `what`, a site or a preset; returns the exit code.
-    pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
-            Self::Error(error) => {
-                out.error(error);
-                error.exit_code()
-            }
-            Self::Mistakes(diagnostics) => {
-                out.diagnostics(what, diagnostics);
-                2
+            Self::Error(error) => error.exit_code(),
+            Self::Mistakes(_) => 2,
+        }
+    }
+
+    /// Reports it about `what`, such as a preset; returns the exit code.
+    pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
+        self.report_of(out, &[], what)
+    }
+
+    fn report_of(&self, out: &Out, sites: &[&SiteName], what: &dyn fmt::Display) -> u8 {
+        match self {
+            Self::Error(error) => out.about(Event::Failed, sites).error(error),
+            Self::Mistakes(mistakes) => {
+                out.about(Event::Mistake, sites).diagnostics(what, mistakes);
             }
         }
+        self.exit_code()
     }
 }
 
@@ -168,34 +177,50 @@ impl SiteError {
         }
     }
 
-    /// Reports the failure; returns the exit code and the messages.
-    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<String>) {
+    /// The exit code and the messages.
+    pub(crate) fn outcome(&self, site: &Site) -> (u8, Vec<String>) {
         match self {
-            Self::Manifest(error) => (error.report(out, &site.name), vec![format!("{error:#}")]),
+            Self::Manifest(error) => (error.exit_code(), vec![format!("{error:#}")]),
             Self::Errors(errors) => {
-                out.errors(errors);
                 let code = worst(errors.iter().map(Error::exit_code));
                 (code, errors.iter().map(ToString::to_string).collect())
             }
+            Self::Engine(failure) => {
+                let error = failure.error.clone().context(&site.name);
+                let also = also_failed(failure).map(ToString::to_string);
+                let lasting = failure.lasting.iter().cloned();
+                let messages = [error.to_string()].into_iter().chain(also).chain(lasting);
+                (error.exit_code(), messages.collect())
+            }
+        }
+    }
+
+    /// Reports the failure; returns the exit code and the messages.
+    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<String>) {
+        let sites = &[&site.name];
+        match self {
+            Self::Manifest(error) => drop(error.report_of(out, sites, &site.name)),
+            Self::Errors(errors) => out.about(Event::Failed, sites).errors(errors),
             Self::Engine(failure) => report_engine(out, &site.name, failure),
         }
+        self.outcome(site)
     }
 }
 
-fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) -> (u8, Vec<String>) {
-    let error = failure.error.clone().context(site);
-    out.error(&error);
-    let mut messages = vec![error.to_string()];
-    for also in &failure.also {
-        // On a full disk an undo fails for the same reason.
-        if *also != failure.error {
-            out.error(&also.clone().context(site));
-            messages.push(also.to_string());
-        }
+fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) {
+    let sites = &[site];
+    let failed = out.about(Event::Failed, sites);
+    failed.error(&failure.error.clone().context(site));
+    for also in also_failed(failure) {
+        failed.error(&also.clone().context(site));
     }
     report_undone(&out.site(site), failure);
-    messages.extend(failure.lasting.iter().cloned());
-    (error.exit_code(), messages)
+}
+
+/// What could not be undone. On a full disk an undo fails for the same reason, which counts once.
+fn also_failed(failure: &EngineFailure) -> impl Iterator<Item = &Error> {
+    let also = failure.also.iter();
+    also.filter(|also| **also != failure.error)
 }
 
 fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {

@@ -11,6 +11,7 @@ mod import;
 mod import_fpm;
 mod instances;
 mod json;
+mod nagios;
 mod presets;
 mod snapshots;
 mod status;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),
         ("json", json::all()),
+        ("nagios", nagios::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),
