@@ -1,5 +1,5 @@
 //! What messages are about, as the journal keeps it: `MESSAGE_ID=`, systemd.journal-fields(7).
-//! `packaging/systemd/mountjail.catalog` explains each to the administrator.
+//! `packaging/monitoring/mountjail.catalog` explains each to the administrator.
 
 /// A kind of message that programs look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_catalog_explains_each_event_and_no_other() {
-        let catalog = include_str!("../../packaging/systemd/mountjail.catalog");
+        let catalog = include_str!("../../packaging/monitoring/mountjail.catalog");
         let explained: Vec<_> = catalog
             .lines()
             .filter_map(|line| line.strip_prefix("-- "))

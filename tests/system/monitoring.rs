@@ -345,7 +345,8 @@ fn journal() {
         .unwrap();
     let sandbox = Sandbox::new();
     sandbox.site("s", "devices: [zero]\n");
-    let catalog = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/mountjail.catalog");
+    let catalog =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/monitoring/mountjail.catalog");
     let catalog = fs::read_to_string(catalog).unwrap();
     // The subject, for which the catalog has the id of the message.
     let expect = |priority: &str, message: &str, subject: &str| {
