@@ -1,17 +1,19 @@
 //! `mountjail status`: every mount and its state.
 
 mod served;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::served::{Served, served};
+use self::shown::Shown;
+use super::complete;
 use super::report::Report;
-use super::{DIFFERENT, complete};
 use crate::base::{HostPath, SiteName};
 use crate::observe::{self, Inside, WatchState, now};
 use crate::patience;
@@ -21,7 +23,7 @@ use crate::render::health::SiteHealth;
 use crate::render::text::StatusDetail;
 use crate::render::{nagios, prometheus};
 use crate::site::context::Context;
-use crate::site::out::{Out, worst};
+use crate::site::out::Out;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::status::SiteStatus;
 use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
@@ -82,15 +84,6 @@ struct StatusReport {
     inside: Vec<Inside>,
     /// What a running watcher says about these sites.
     watch: Option<WatchState>,
-}
-
-/// One site, as all formats show it.
-struct Shown {
-    code: u8,
-    errors: Vec<String>,
-    object: Value,
-    /// `None`: it could not be determined.
-    state: Option<SiteState>,
 }
 
 impl StatusArgs {
@@ -218,38 +211,6 @@ fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
         inside[nth] = found;
     }
     inside
-}
-
-impl Shown {
-    /// A site that is mounted on the host.
-    fn of(status: &SiteStatus, inside: &Inside) -> Self {
-        let (mut codes, mut errors) = (vec![], vec![]);
-        for failed in &status.failed {
-            let (code, texts) = failed.outcome(&status.site);
-            codes.push(code);
-            errors.extend(texts);
-        }
-        let mut object = match &status.plan {
-            Some(plan) => render::json::status(plan, inside),
-            None => json!({ "site": status.site.name }),
-        };
-        if status.is_silent() {
-            object["state"] = json!("not answering");
-        }
-        if !errors.is_empty() {
-            object["errors"] = json!(errors);
-        }
-        let state = status.plan.as_ref().map(Plan::site_state);
-        if state.is_some_and(|state| state != SiteState::Up) {
-            codes.push(DIFFERENT);
-        }
-        Self {
-            code: worst(codes),
-            errors,
-            object,
-            state,
-        }
-    }
 }
 
 fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {

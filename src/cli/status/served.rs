@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::Shown;
+use super::shown::Shown;
 use crate::Result;
 use crate::base::SiteName;
 use crate::cli::DIFFERENT;
@@ -107,7 +107,7 @@ pub(super) fn served(
     Ok(found)
 }
 
-/// As [`Shown::of`](super::Shown::of), for a site in the mount namespaces of its services. That
+/// As [`Shown::of`], for a site in the mount namespaces of its services. That
 /// none of them runs is no difference: it comes up with them.
 pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> Shown {
     let mut codes = vec![];
