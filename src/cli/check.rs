@@ -10,6 +10,7 @@ use super::report::Report;
 use super::{Tree, complete};
 use crate::resolve::Desired;
 use crate::site::context::Context;
+use crate::site::event::Event;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
 use crate::{adopt, observe, render};
@@ -44,7 +45,8 @@ impl CheckArgs {
 
         let mut report = Report::new(context, self.json);
         if let Some(mistakes) = context.presets.mistakes_in_defaults() {
-            context.out.diagnostics(&"defaults.yaml", mistakes);
+            let out = context.out.about(Event::Mistake, &[]);
+            out.diagnostics(&"defaults.yaml", mistakes);
             report.code(2);
         }
         for (site, found) in sites.iter().zip(found) {

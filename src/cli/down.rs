@@ -18,6 +18,7 @@ use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
+use crate::site::event::Event;
 use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::sys::IfInUse;
@@ -230,7 +231,7 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
             for left in &outcome.left {
                 out.warn(left);
             }
-            out.info(summary(&outcome));
+            out.event(Event::Down).info(summary(&outcome));
             if has_copies_aside {
                 out.info(format_args!(
                     "the copies that were in the way are in {root}{DIRECTORY}; `mountjail adopt \
@@ -267,7 +268,10 @@ pub(super) fn add_failed(
     let out = context.out.site(&site.name);
     match error {
         DownError::InUse(error, by) => {
-            context.out.error(&error);
+            context
+                .out
+                .about(Event::Failed, &[&site.name])
+                .error(&error);
             for user in by.iter().take(SHOWN) {
                 out.info(format_args!("used by {user}"));
             }

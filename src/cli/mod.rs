@@ -246,8 +246,10 @@ pub fn main() -> ExitCode {
         command => {
             raise_open_files();
             let as_json = wants_json(std::env::args_os());
+            let is_plugin = matches!(&command, Command::Status(status) if status.is_plugin());
             run_in_worker(out, global.limit(), move || {
                 match run(global, command, out) {
+                    Err(error) if is_plugin => Ok(status::unknown(out, &error)),
                     Err(error) if as_json => Ok(out.failure_as_json(&error)),
                     result => result,
                 }

@@ -19,6 +19,7 @@ use crate::patience::{self, Stop};
 use crate::resolve::Mount;
 use crate::site::context::{Context, stop_flag};
 use crate::site::down::{DownError, DownOptions, TakeDown};
+use crate::site::event::Event;
 use crate::site::out::worst;
 use crate::site::pipeline::{BringUp, Brought, MountLookup};
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
@@ -240,7 +241,7 @@ pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     for left in &done.changes.outcome.left {
         out.warn(left);
     }
-    out.info(done.summary());
+    out.event(Event::Up).info(done.summary());
     counts(done)
 }
 
@@ -260,7 +261,8 @@ fn add_in_services(
                 for left in &done.changes.outcome.left {
                     out.warn(left);
                 }
-                out.info(format_args!("{}, in {}", done.summary(), place.unit));
+                out.event(Event::Up)
+                    .info(format_args!("{}, in {}", done.summary(), place.unit));
                 object["up"] = json!(true);
                 extend(&mut object, counts(done));
             }

@@ -56,7 +56,7 @@ pub use lock::Lock;
 pub(crate) use namespaces::{
     Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
 };
-pub(crate) use replace::create_file;
+pub(crate) use replace::{create_file, replace_file};
 pub use staged::{StagedFile, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};

@@ -114,7 +114,8 @@ pub(super) fn part_from_sources(root: &Root, plan: &Plan, observed: &Observed) -
 }
 
 /// Makes sure that nobody has mounted anything in `mount` at `target`, because it would be
-/// unmounted with it. (Before Linux 6.8 the plan checks this in the whole mount table.)
+/// unmounted with it. (Before Linux 6.8, and where a container's filter forbids listmount(2), the
+/// plan checks this in the whole mount table.)
 pub(super) fn nothing_inside(
     root: &Root,
     what: &str,
@@ -128,8 +129,10 @@ pub(super) fn nothing_inside(
         return Ok(());
     };
 
-    let inside =
-        sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
+    let inside = match sys::list_mounts_in(id) {
+        Err(_) if !sys::probe::statmount() => return Ok(()),
+        inside => inside.map_err(|error| cannot(root, "look into", target, &error))?,
+    };
     let Some(first) = inside.first() else {
         return Ok(());
     };

@@ -46,6 +46,7 @@ pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use outside::users_outside;
+pub(crate) use processes::own_unit;
 pub use processes::{
     Process, apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit,
     owners_are_hidden, php_fpm_masters, root_of, sees_same, without_mounts,

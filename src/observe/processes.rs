@@ -66,10 +66,7 @@ impl Process {
 
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = proc::name(proc)?;
-        let unit = systemd_runs()
-            .then(|| proc::control_groups(proc))
-            .flatten()
-            .and_then(|text| unit(&text));
+        let unit = unit_of(proc);
         Some(Self { pid, name, unit })
     }
 }
@@ -83,6 +80,16 @@ impl Process {
             .checked_mul(1000)?
             .checked_div(ticks_per_second)
     }
+}
+
+/// The unit that this process is of.
+pub(crate) fn own_unit() -> Option<String> {
+    unit_of(Path::new("/proc/self"))
+}
+
+fn unit_of(proc: &Path) -> Option<String> {
+    let groups = systemd_runs().then(|| proc::control_groups(proc))?;
+    groups.and_then(|text| unit(&text))
 }
 
 /// Whether systemd is this system's manager (`sd_booted(3)`). Otherwise anybody may have named the

@@ -3,7 +3,9 @@
 pub(crate) mod adoption;
 pub(crate) mod change;
 pub(crate) mod fstab;
+pub(crate) mod health;
 pub(crate) mod json;
+pub(crate) mod nagios;
 pub(crate) mod output;
 pub(crate) mod overview;
 pub(crate) mod prometheus;

@@ -13,6 +13,7 @@ mod import;
 mod import_fpm;
 mod instances;
 mod json;
+mod nagios;
 mod presets;
 mod snapshots;
 mod status;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),
         ("json", json::all()),
+        ("nagios", nagios::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),
