@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mountjail::base::Extent;
 use mountjail::sys::{self, MountAttr};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -342,8 +343,8 @@ fn raw_up(farm: &Farm) {
         ..MountAttr::default()
     };
     let prepare = |nth: usize| -> io::Result<OwnedFd> {
-        let clone = sys::clone_mount(File::open(farm.source(nth))?)?;
-        sys::mount_setattr(&clone, false, &attributes)?;
+        let clone = sys::clone_mount(File::open(farm.source(nth))?, Extent::Mount)?;
+        sys::mount_setattr(&clone, Extent::Mount, &attributes)?;
         Ok(clone)
     };
     let prepared: Vec<_> = (0..MOUNTS).map(|nth| prepare(nth).unwrap()).collect();
@@ -358,7 +359,7 @@ fn raw_up(farm: &Farm) {
         .unwrap();
         for (source, name) in prepared.iter().zip(&names) {
             let target = sys::open_beneath(&root, name, libc::O_PATH).unwrap();
-            sys::move_mount(sys::clone_mount(source).unwrap(), target).unwrap();
+            sys::move_mount(sys::clone_mount(source, Extent::Mount).unwrap(), target).unwrap();
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod error;
+mod extent;
 mod file_system;
 pub(crate) mod hints;
 mod path;
@@ -16,6 +17,7 @@ pub(crate) mod text;
 pub use attributes::MountAttributes;
 pub(crate) use error::in_words;
 pub use error::{Error, ErrorKind, Result};
+pub use extent::Extent;
 pub use file_system::{FileSystem, STICKY, bytes};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub(crate) use path::{MAX_LINKS, SEARCH_PATH, lexical};

@@ -42,7 +42,7 @@ impl CheckArgs {
             match found {
                 Ok(desired) => {
                     context.out.notes(&desired);
-                    report.text(render::text::checked(&desired));
+                    report.styled(render::text::checked(&desired));
                     report.site(0, render::json::checked(&desired));
                 }
                 Err(failed) => report.failed(site, &failed, json!({ "ok": false })),

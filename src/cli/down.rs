@@ -20,6 +20,7 @@ use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
 use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
+use crate::sys::IfInUse;
 use crate::{Error, Result, observe};
 
 /// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
@@ -85,7 +86,11 @@ impl DownArgs {
     ) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let options = DownOptions {
-            lazy: self.lazy,
+            if_in_use: if self.lazy {
+                IfInUse::Detach
+            } else {
+                IfInUse::Fail
+            },
             remove_placeholders: self.remove_placeholders,
         };
         let mut report = Report::new(context, self.json);

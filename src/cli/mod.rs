@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 
 use self::place::SiteInside;
 use crate::Error;
@@ -95,6 +95,9 @@ struct Global {
     /// Report errors only
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// When words have colours; auto: on a terminal
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
     /// The id of the mount namespace that this process is in, if it is that of a service.
     #[arg(skip)]
     namespace: Option<String>,
@@ -195,6 +198,7 @@ pub fn main() -> ExitCode {
         mut global,
         command,
     } = Cli::parse();
+    global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
     if let Some(site) = command.site_inside()
@@ -258,6 +262,15 @@ impl Global {
             (true, _) => Verbosity::Verbose,
             (_, true) => Verbosity::Quiet,
             _ => Verbosity::Normal,
+        }
+    }
+
+    /// `--color`, as the streams take it.
+    fn anstream_color(&self) -> anstream::ColorChoice {
+        match self.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
         }
     }
 

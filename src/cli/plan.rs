@@ -95,7 +95,7 @@ fn add_served(report: &mut Report, context: &Context, served: &[ServedSite]) -> 
 fn add(report: &mut Report, context: &Context, plan: &plan::Plan, place: Option<&ServicePlace>) {
     context.out.errors(&plan.conflicts);
     let unit = place.map(|place| place.unit.as_str());
-    report.text(render::text::plan(plan, unit));
+    report.styled(render::text::plan(plan, unit));
     let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
         (false, _) => 1,
         (true, false) => DIFFERENT,

@@ -151,7 +151,7 @@ impl UnitsArgs {
             report.text(format!("in sync, in {}\n", self.dir.display()));
         }
         for difference in found {
-            report.text(difference.text());
+            report.styled(difference.text());
             report.code(DIFFERENT);
         }
     }

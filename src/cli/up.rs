@@ -24,7 +24,7 @@ use crate::site::pipeline::{BringUp, Brought, MountLookup};
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::up::Done;
 use crate::site::{Site, SiteError, cost, parallel, systemctl};
-use crate::sys;
+use crate::sys::{self, IfInUse};
 
 /// How many users are named.
 const SHOWN: usize = 20;
@@ -273,7 +273,7 @@ fn leave_host(report: &mut Report, context: &Context, site: &Site) -> crate::Res
         return Ok(());
     }
     let options = DownOptions {
-        lazy: false,
+        if_in_use: IfInUse::Fail,
         remove_placeholders: false,
     };
     let own: &'static Context = Box::leak(Box::new(context.clone()));

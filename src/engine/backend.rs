@@ -2,12 +2,12 @@
 //! attributes, and attach the finished copy in one system call, so it is never visible writable.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use sys_mount::{Mount, MountFlags};
 
-use crate::base::{FileSystem, MountAttributes};
+use crate::base::{Extent, FileSystem, MountAttributes};
 use crate::sys::{self, FileId};
 
 /// A finished mount that is not visible anywhere yet.
@@ -25,13 +25,12 @@ pub(super) trait Backend: Send + Sync {
     type Ready: Prepared;
 
     /// Copies the mount that `source` is on, with `source` as the root of the copy, with exactly
-    /// `attributes`, and private, that is, cut from the peer groups of the host. Submounts are
-    /// included if `recursive`.
+    /// `attributes`, and private, that is, cut from the peer groups of the host.
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
         attributes: MountAttributes,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<Self::Ready>;
 
     /// Makes a new file system and a mount of it with exactly `attributes`. Its root directory is
@@ -44,7 +43,7 @@ pub(super) trait Backend: Send + Sync {
 
     /// Copies the mount whose root `top` is, unchanged but private, to bring it back if the run
     /// fails.
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Self::Ready>;
+    fn save(&self, top: BorrowedFd<'_>, extent: Extent) -> io::Result<Self::Ready>;
 
     /// Copies the mount that `source` is on, with `source` as the root of the copy, so that it
     /// follows the mount and whatever is mounted in it later: as a slave (`mount_namespaces(7)`).
@@ -53,19 +52,15 @@ pub(super) trait Backend: Send + Sync {
         &self,
         source: BorrowedFd<'_>,
         attributes: Option<MountAttributes>,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<Self::Ready>;
 
     /// Makes one more copy of a prepared mount.
-    fn copy(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<Self::Ready>;
+    fn copy(&self, prepared: &Self::Ready, extent: Extent) -> io::Result<Self::Ready>;
 
     /// Attaches `ready` on `target`, which is of a fitting type.
-    fn attach(
-        &self,
-        ready: &Self::Ready,
-        target: BorrowedFd<'_>,
-        recursive: bool,
-    ) -> io::Result<()>;
+    fn attach(&self, ready: &Self::Ready, target: BorrowedFd<'_>, extent: Extent)
+    -> io::Result<()>;
 
     /// Makes sure that `ready` can be attached: the kernel attaches no mount of a deleted file
     /// (ENOENT). It is called for a swap with a gap, before the old mount is detached.
@@ -79,7 +74,7 @@ pub(super) trait Backend: Send + Sync {
     fn settle(&self, prepared: &Self::Ready) -> io::Result<()>;
 
     /// Makes a prepared mount ready to be copied many times, if that needs a step of its own.
-    fn share(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<()>;
+    fn share(&self, prepared: &Self::Ready) -> io::Result<()>;
 }
 
 /// Calls `mount(2)` once through sys-mount. The type is always given, because without one the crate
@@ -92,22 +87,21 @@ pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Resu
         .map(drop)
 }
 
-/// Cuts the mount at `target` from its peer group, with all mounts below it if `recursive`.
-pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
-    set_propagation(target, libc::MS_PRIVATE, recursive)
+/// Cuts the mount at `target` from its peer group.
+pub(super) fn make_private(target: &Path, extent: Extent) -> io::Result<()> {
+    set_propagation(target, libc::MS_PRIVATE, extent)
 }
 
-/// Sets the propagation type of the mount at `target` (`MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`), and
-/// of all mounts below it if `recursive`.
+/// Sets the propagation type of the mount at `target`: `MS_SHARED`, `MS_SLAVE` or `MS_PRIVATE`.
 pub(super) fn set_propagation(
     target: &Path,
     propagation: libc::c_ulong,
-    recursive: bool,
+    extent: Extent,
 ) -> io::Result<()> {
     // The flags of sys-mount have no names for the propagation types, but their type accepts the
     // bits.
     let mut flags = MountFlags::from_bits_retain(propagation);
-    flags.set(MountFlags::REC, recursive);
+    flags.set(MountFlags::REC, extent.is_recursive());
     mount(Path::new("none"), target, flags)
 }
 
@@ -130,15 +124,6 @@ pub(super) fn to_kernel(attributes: MountAttributes) -> sys::MountAttr {
         }
     }
     attr
-}
-
-/// Copies a mount with `open_tree(2)`.
-pub(super) fn clone_of(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
-    if recursive {
-        sys::clone_mount_recursive(fd)
-    } else {
-        sys::clone_mount(fd)
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sys_mount::{Mount, MountFlags};
 
 use super::backend::{Backend, Prepared, make_private, mount, set_propagation};
 use super::scratch::{Scratch, ScratchDir};
-use crate::base::{FileSystem, MountAttributes};
+use crate::base::{Extent, FileSystem, MountAttributes};
 use crate::observe::{self, Table};
 use crate::sys::{self, FileId, FileKind, proc};
 
@@ -31,20 +31,20 @@ impl Classic {
     }
 
     /// Binds the file `fd` into the scratch mount and cuts it from its peer group.
-    fn bind_aside(&self, fd: BorrowedFd<'_>, recursive: bool) -> io::Result<PathBuf> {
+    fn bind_aside(&self, fd: BorrowedFd<'_>, extent: Extent) -> io::Result<PathBuf> {
         let spot = self
             .scratch_dir
             .get(&self.scratch)?
             .spot(sys::stat_fd(fd)?.kind)?;
-        bind(&proc::path_of_descriptor(&fd), &spot, recursive)?;
-        make_private(&spot, recursive)?;
+        bind(&proc::path_of_descriptor(&fd), &spot, extent)?;
+        make_private(&spot, extent)?;
         Ok(spot)
     }
 }
 
-fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
+fn bind(source: &Path, target: &Path, extent: Extent) -> io::Result<()> {
     let mut flags = MountFlags::BIND;
-    flags.set(MountFlags::REC, recursive);
+    flags.set(MountFlags::REC, extent.is_recursive());
     mount(source, target, flags)
 }
 
@@ -57,12 +57,12 @@ fn flags(attributes: MountAttributes) -> MountFlags {
     flags
 }
 
-/// Remounts the bind at `path` with `attributes`, and every mount below it if `recursive`. The
+/// Remounts the bind at `path` with `attributes`, and so every mount in `extent`. The
 /// kernel ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
-fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> io::Result<()> {
+fn set_attributes(path: &Path, attributes: MountAttributes, extent: Extent) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(attributes);
     mount(Path::new("none"), path, remount)?;
-    if recursive {
+    if extent.is_recursive() {
         let table = Table::read_text().map_err(io::Error::other)?;
         for below in table.points_below(path) {
             mount(Path::new("none"), &below, remount)?;
@@ -102,10 +102,10 @@ impl Backend for Classic {
         &self,
         source: BorrowedFd<'_>,
         attributes: MountAttributes,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<InScratch> {
-        let spot = self.bind_aside(source, recursive)?;
-        set_attributes(&spot, attributes, recursive)?;
+        let spot = self.bind_aside(source, extent)?;
+        set_attributes(&spot, attributes, extent)?;
         Ok(InScratch(spot))
     }
 
@@ -127,39 +127,39 @@ impl Backend for Classic {
             .fstype(file_system.name())
             .data(&options.join(","))
             .mount(file_system.name(), &spot)?;
-        make_private(&spot, false)?;
+        make_private(&spot, Extent::Mount)?;
         must_be(file_system, &spot)?;
-        set_attributes(&spot, attributes, false)?;
+        set_attributes(&spot, attributes, Extent::Mount)?;
         let file = sys::stat_fd(sys::open_host(&spot, libc::O_PATH)?)?.file;
         Ok((InScratch(spot), file))
     }
 
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<InScratch> {
-        self.bind_aside(top, recursive).map(InScratch)
+    fn save(&self, top: BorrowedFd<'_>, extent: Extent) -> io::Result<InScratch> {
+        self.bind_aside(top, extent).map(InScratch)
     }
 
     fn follow(
         &self,
         source: BorrowedFd<'_>,
         attributes: Option<MountAttributes>,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<InScratch> {
         let kind = sys::stat_fd(source)?.kind;
         let spot = self.scratch_dir.get(&self.scratch)?.spot(kind)?;
-        bind(&proc::path_of_descriptor(&source), &spot, recursive)?;
-        set_propagation(&spot, libc::MS_SLAVE, recursive)?;
+        bind(&proc::path_of_descriptor(&source), &spot, extent)?;
+        set_propagation(&spot, libc::MS_SLAVE, extent)?;
         if let Some(attributes) = attributes {
-            set_attributes(&spot, attributes, false)?;
+            set_attributes(&spot, attributes, Extent::Mount)?;
         }
         Ok(InScratch(spot))
     }
 
-    fn copy(&self, prepared: &InScratch, _recursive: bool) -> io::Result<InScratch> {
+    fn copy(&self, prepared: &InScratch, _extent: Extent) -> io::Result<InScratch> {
         Ok(InScratch(prepared.0.clone()))
     }
 
-    fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-        bind(&ready.0, &proc::path_of_descriptor(&target), recursive)
+    fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, extent: Extent) -> io::Result<()> {
+        bind(&ready.0, &proc::path_of_descriptor(&target), extent)
     }
 
     fn stage(&self, ready: &InScratch) -> io::Result<()> {
@@ -168,7 +168,7 @@ impl Backend for Classic {
         bind(
             path,
             &self.scratch_dir.get(&self.scratch)?.spot(kind)?,
-            false,
+            Extent::Mount,
         )
     }
 
@@ -180,7 +180,7 @@ impl Backend for Classic {
         Ok(())
     }
 
-    fn share(&self, _prepared: &InScratch, _recursive: bool) -> io::Result<()> {
+    fn share(&self, _prepared: &InScratch) -> io::Result<()> {
         Ok(())
     }
 }

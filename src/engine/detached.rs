@@ -11,11 +11,11 @@ use rustix::mount::{
     fsopen,
 };
 
-use super::backend::{Backend, Prepared, clone_of, to_kernel};
+use super::backend::{Backend, Prepared, to_kernel};
 use super::features::Features;
 use super::scratch::{Scratch, ScratchDir};
 use super::target::attributes_of;
-use crate::base::{FileSystem, MountAttributes};
+use crate::base::{Extent, FileSystem, MountAttributes};
 use crate::sys::{self, FileId};
 
 pub(super) struct Detached {
@@ -80,10 +80,10 @@ impl Backend for Detached {
         &self,
         source: BorrowedFd<'_>,
         attributes: MountAttributes,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<DetachedMount> {
-        let clone = clone_of(source, recursive)?;
-        sys::mount_setattr(&clone, recursive, &to_kernel(attributes))?;
+        let clone = sys::clone_mount(source, extent)?;
+        sys::mount_setattr(&clone, extent, &to_kernel(attributes))?;
         Ok(DetachedMount(clone))
     }
 
@@ -93,18 +93,18 @@ impl Backend for Detached {
         attributes: MountAttributes,
     ) -> io::Result<(DetachedMount, FileId)> {
         let made = new_mount(file_system)?;
-        sys::mount_setattr(&made, false, &to_kernel(attributes))?;
+        sys::mount_setattr(&made, Extent::Mount, &to_kernel(attributes))?;
         let file = sys::stat_fd(&made)?.file;
         Ok((DetachedMount(made), file))
     }
 
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<DetachedMount> {
-        let clone = clone_of(top, recursive)?;
+    fn save(&self, top: BorrowedFd<'_>, extent: Extent) -> io::Result<DetachedMount> {
+        let clone = sys::clone_mount(top, extent)?;
         let private = sys::MountAttr {
             propagation: libc::MS_PRIVATE,
             ..Default::default()
         };
-        sys::mount_setattr(&clone, recursive, &private)?;
+        sys::mount_setattr(&clone, extent, &private)?;
         Ok(DetachedMount(clone))
     }
 
@@ -112,33 +112,33 @@ impl Backend for Detached {
         &self,
         source: BorrowedFd<'_>,
         attributes: Option<MountAttributes>,
-        recursive: bool,
+        extent: Extent,
     ) -> io::Result<DetachedMount> {
-        let clone = clone_of(source, recursive)?;
+        let clone = sys::clone_mount(source, extent)?;
         let slave = sys::MountAttr {
             propagation: libc::MS_SLAVE,
             ..Default::default()
         };
-        sys::mount_setattr(&clone, recursive, &slave)?;
+        sys::mount_setattr(&clone, extent, &slave)?;
         if let Some(attributes) = attributes {
             let top = sys::MountAttr {
                 propagation: 0,
                 ..to_kernel(attributes)
             };
-            sys::mount_setattr(&clone, false, &top)?;
+            sys::mount_setattr(&clone, Extent::Mount, &top)?;
         }
         Ok(DetachedMount(clone))
     }
 
-    fn copy(&self, prepared: &DetachedMount, recursive: bool) -> io::Result<DetachedMount> {
-        clone_of(&prepared.0, recursive).map(DetachedMount)
+    fn copy(&self, prepared: &DetachedMount, extent: Extent) -> io::Result<DetachedMount> {
+        sys::clone_mount(&prepared.0, extent).map(DetachedMount)
     }
 
     fn attach(
         &self,
         ready: &DetachedMount,
         target: BorrowedFd<'_>,
-        _recursive: bool,
+        _extent: Extent,
     ) -> io::Result<()> {
         sys::move_mount(&ready.0, target)
     }
@@ -158,7 +158,7 @@ impl Backend for Detached {
         self.attach_in_scratch(prepared.0.as_fd())
     }
 
-    fn share(&self, prepared: &DetachedMount, _recursive: bool) -> io::Result<()> {
+    fn share(&self, prepared: &DetachedMount) -> io::Result<()> {
         if self.features.clone_detached {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::base::Extent;
 use crate::sys::{self, proc};
 
 /// A mount as its own file system shows it, without anything that is mounted on it.
@@ -27,7 +28,7 @@ impl Bare {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
 
-        let copy = sys::clone_mount(&root)?;
+        let copy = sys::clone_mount(&root, Extent::Mount)?;
         Ok(Self {
             mount: root,
             copy,

@@ -41,7 +41,7 @@ use crate::base::{Error, HostPath, Result, SiteName};
 use crate::observe::{self, BootId, BootRecord, History, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
-use crate::sys;
+use crate::sys::{self, IfInUse};
 
 pub(crate) use adopted::{GoesBack, PutBack, move_aside, put_back, settle};
 pub(crate) use create_root::create_root;
@@ -358,16 +358,16 @@ impl Engine {
         journal::write_record(&self.state, site, &record)
     }
 
-    /// Takes the site down. It continues after errors and collects them. Unless `lazy`, it stops
-    /// before the first change if anything uses the mounts.
+    /// Takes the site down. It continues after errors and collects them. If they are not to be
+    /// detached while in use, it stops before the first change if anything uses the mounts.
     pub fn down(
         &self,
         plan: &Plan,
         observed: &Observed,
-        lazy: bool,
+        if_in_use: IfInUse,
         log: Log<'_>,
     ) -> Result<Outcome, Box<EngineFailure>> {
-        down::carry_out(self, plan, observed, lazy, log)
+        down::carry_out(self, plan, observed, if_in_use, log)
     }
 
     /// Takes the site down if its mounts are exactly as planned and nothing uses them. Otherwise it

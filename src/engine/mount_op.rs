@@ -195,7 +195,7 @@ impl<'a, B: Backend> Work<'a, B> {
     }
 
     fn attach(&self, backend: &B, on: OwnedFd, undo: &mut Vec<Undo<B>>) -> io::Result<()> {
-        backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
+        backend.attach(&self.ready, on.as_fd(), self.mount.extent())?;
         undo.push(Undo::Unmount {
             mount: self.record(),
             on,

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::journal::write_json;
 use super::replace::Durability;
 use super::state_directories::make_state_directories;
-use crate::base::{Error, Result};
+use crate::base::{Error, Extent, Result};
 use crate::observe::{
     BootId, NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, StateDir,
     Table, namespace_inode, namespace_record,
@@ -194,7 +194,7 @@ impl Unprotected {
 
     fn set(&self, attributes: MountAttr) -> Result<()> {
         for mount in &self.0 {
-            sys::mount_setattr(mount, false, &attributes).map_err(|error| {
+            sys::mount_setattr(mount, Extent::Mount, &attributes).map_err(|error| {
                 Error::failed("cannot change whether a mount of the service is read-only")
                     .because(&error)
                     .hint("`ReadWritePaths=` in the unit makes the site's root writable")

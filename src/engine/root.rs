@@ -18,7 +18,7 @@ use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
 use crate::resolve::Ownership;
-use crate::sys::{self, FileId, FileKind, OnMount, Stat, proc};
+use crate::sys::{self, FileId, FileKind, IfInUse, OnMount, Stat, proc};
 
 /// An open site root.
 #[derive(Debug)]
@@ -393,8 +393,8 @@ impl Spot {
     }
 
     /// Unmounts the topmost mount that is here.
-    pub(super) fn umount(&self, lazy: bool) -> io::Result<()> {
-        sys::umount(&self.dir, Path::new(&self.name), lazy)
+    pub(super) fn umount(&self, if_in_use: IfInUse) -> io::Result<()> {
+        sys::umount(&self.dir, Path::new(&self.name), if_in_use)
     }
 
     /// Whether the topmost mount here is in use. Nothing is unmounted.

@@ -16,7 +16,8 @@ use sys_mount::{Mount, MountFlags};
 
 use super::backend::make_private;
 use super::lock::Lock;
-use crate::sys::{self, FileKind};
+use crate::base::Extent;
+use crate::sys::{self, FileKind, IfInUse};
 
 /// The directory of scratch mounts: `<run>/scratch`.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl ScratchDir {
             .data("mode=0700,size=1m")
             .flags(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)
             .mount("mountjail", &scratch.path)?;
-        make_private(&scratch.path, false)?;
+        make_private(&scratch.path, Extent::Mount)?;
         Ok(scratch)
     }
 
@@ -128,7 +129,7 @@ fn remove(path: &Path, lock_path: &Path) {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && let Ok(parent) = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)
     {
-        while sys::umount(&parent, Path::new(name), true).is_ok() {}
+        while sys::umount(&parent, Path::new(name), IfInUse::Detach).is_ok() {}
     }
     if fs::remove_dir(path).is_ok() || !path.exists() {
         let _ = fs::remove_file(lock_path);

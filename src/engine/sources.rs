@@ -12,7 +12,7 @@ use super::backend::{Backend, Prepared};
 use super::templates::{ShownTemplate, TemplateStore};
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
-use crate::base::{Error, FileSystem, JailPath, MountAttributes, Result, SiteName};
+use crate::base::{Error, Extent, FileSystem, JailPath, MountAttributes, Result, SiteName};
 use crate::plan::Template;
 use crate::resolve::{FileId, Mount};
 use crate::sys;
@@ -37,7 +37,7 @@ type Cell<T> = Arc<OnceLock<Result<T>>>;
 struct Key {
     file: FileId,
     attributes: MountAttributes,
-    recursive: bool,
+    extent: Extent,
 }
 
 impl<B: Backend> Sources<B> {
@@ -86,7 +86,7 @@ impl<B: Backend> Sources<B> {
             Ok((ready, file))
         });
         let (prepared, file) = prepared.as_ref().map_err(Clone::clone)?;
-        let copy = backend.copy(prepared, true).map_err(cannot)?;
+        let copy = backend.copy(prepared, Extent::Tree).map_err(cannot)?;
         Ok((copy, *file))
     }
 
@@ -94,21 +94,21 @@ impl<B: Backend> Sources<B> {
         let key = Key {
             file,
             attributes: mount.attributes,
-            recursive: mount.recursive,
+            extent: mount.extent(),
         };
 
         let cell = Arc::clone(lock(&self.prepared).entry(key).or_default());
         let prepared = cell.get_or_init(|| {
             let (ready, _) = prepare(backend, mount)?;
             backend
-                .share(&ready, mount.recursive)
+                .share(&ready)
                 .map_err(|error| cannot_copy(mount).because(&error))?;
             Ok(ready)
         });
 
         let prepared = prepared.as_ref().map_err(Clone::clone)?;
         backend
-            .copy(prepared, mount.recursive)
+            .copy(prepared, mount.extent())
             .map_err(|error| cannot_copy(mount).because(&error))
     }
 }
@@ -122,10 +122,11 @@ pub(super) fn follow<B: Backend>(
     path: &JailPath,
     attributes: Option<MountAttributes>,
 ) -> Result<(B::Ready, FileId)> {
+    let extent = Extent::from_recursive(attributes.is_some());
     let follow = || {
         let source = store.open_in(template, path)?;
         let file = sys::stat_fd(&source)?.file;
-        let ready = backend.follow(source.as_fd(), attributes, attributes.is_some())?;
+        let ready = backend.follow(source.as_fd(), attributes, extent)?;
         Ok((ready, file))
     };
     store
@@ -159,7 +160,7 @@ fn make<B: Backend>(
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
     let (source, file) = open(mount)?;
     let ready = backend
-        .prepare(source.as_fd(), mount.attributes, mount.recursive)
+        .prepare(source.as_fd(), mount.attributes, mount.extent())
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
 
     let found = ready

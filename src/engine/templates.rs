@@ -25,7 +25,7 @@ use super::features::Choice;
 use super::journal;
 use super::lock::Lock;
 use crate::base::sync::lock;
-use crate::base::{Error, HostPath, JailPath, Result, SiteName};
+use crate::base::{Error, Extent, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
 use crate::resolve::FileId;
 use crate::sys::{self, Stat};
@@ -314,7 +314,7 @@ impl TemplateStore {
                     .flags(FLAGS)
                     .mount("mountjail", &root)?;
             }
-            set_propagation(&root, libc::MS_SHARED, false)
+            set_propagation(&root, libc::MS_SHARED, Extent::Mount)
         };
         make().map_err(|error: io::Error| self.cannot("make", template, &error))
     }
@@ -396,7 +396,7 @@ impl TemplateStore {
                     .flags(FLAGS)
                     .mount("mountjail", directory)?;
             }
-            make_private(directory, false)?;
+            make_private(directory, Extent::Mount)?;
             fs::create_dir_all(&self.state.lib)?;
             if self.apart {
                 self.make_namespace()?;

@@ -9,7 +9,7 @@ use super::journal;
 use super::root::{Root, Spot};
 use super::target::unique_id_at;
 use crate::base::hints::is_server_gone;
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, Extent, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::plan::Along;
 use crate::sys::{self, proc};
@@ -208,9 +208,9 @@ pub(super) fn save<B: Backend>(
         return Ok(None);
     }
     let saved = match along {
-        Along::Nothing => backend.save(top.as_fd(), false),
-        Along::Submounts => backend.save(top.as_fd(), true),
-        Along::Members(_) => backend.follow(top.as_fd(), None, true),
+        Along::Nothing => backend.save(top.as_fd(), Extent::Mount),
+        Along::Submounts => backend.save(top.as_fd(), Extent::Tree),
+        Along::Members(_) => backend.follow(top.as_fd(), None, Extent::Tree),
     };
     match saved {
         Err(error) if is_server_gone(error.raw_os_error()) => Ok(None),
@@ -239,8 +239,8 @@ fn reattach<B: Backend>(
 ) -> io::Result<()> {
     let target = &old.mount.target;
     let on = root.spot(target)?.open_bare()?;
-    let recursive = old.mount.along != Along::Nothing;
-    backend.attach(&old.saved, on.as_fd(), recursive)?;
+    let extent = Extent::from_recursive(old.mount.along != Along::Nothing);
+    backend.attach(&old.saved, on.as_fd(), extent)?;
     renew(root, old, before);
     root.mounted(target, old.saved.unique_id(), None)
 }

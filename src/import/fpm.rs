@@ -15,6 +15,7 @@ pub use masters::{Master, masters};
 pub(crate) use needs::written_by;
 pub(crate) use pool_user::{PoolUser, pool_users};
 
+use super::glob3::matching;
 use super::php_ini::PhpValue;
 use crate::base::HostPath;
 use crate::resolve::Host;
@@ -143,7 +144,7 @@ pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Fp
         None => Master::guessed(&file),
     };
     let files = if path.is_dir() && !file.exists() {
-        reader::matching(&path.join("*.conf"))?
+        matching(&path.join("*.conf"))?
     } else {
         vec![file.clone()]
     };

@@ -11,6 +11,7 @@ mod draft;
 mod file_format;
 pub mod fpm;
 mod fstab;
+mod glob3;
 mod ini;
 mod jailkit;
 mod lines;
@@ -106,11 +107,12 @@ impl Importer {
             FileFormat::Fstab => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
             FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &text)?),
             FileFormat::Sshd => {
-                let logins = sshd::Logins {
-                    named: &logins::named,
-                    of_group: &logins::of_group,
+                let host = sshd::SshdHost {
+                    user: &logins::named,
+                    users_of_group: &logins::of_group,
+                    included: &included_by_sshd,
                 };
-                self.add_sites(sshd::read(path, &utf8, &logins, &Units::read()));
+                self.add_sites(sshd::read(path, &utf8, &host, &Units::read()));
             }
             FileFormat::Postfix => {
                 let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
@@ -309,6 +311,18 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
             known.push(one);
         }
     }
+}
+
+/// The files that an `Include` of `sshd_config(5)` names. Relative paths begin in /etc/ssh.
+///
+/// Errors: one of them cannot be read.
+fn included_by_sshd(pattern: &str) -> Result<Vec<sshd::IncludedFile>> {
+    let files = glob3::matching(&Path::new("/etc/ssh").join(pattern))?;
+    let read = |file: PathBuf| {
+        let text = text(&file)?;
+        Ok((file, String::from_utf8_lossy(&text).into_owned()))
+    };
+    files.into_iter().map(read).collect()
 }
 
 /// The text of a file. A FIFO or device is refused, and so is a file that is too long for a

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::{FileSystem, HostPath, JailPath, MountAttributes, SiteName};
+use crate::base::{Extent, FileSystem, HostPath, JailPath, MountAttributes, SiteName};
 use crate::resolve::FileId;
 use crate::sys::Stat;
 
@@ -244,6 +244,13 @@ pub struct RecordedMount {
     /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
+}
+
+impl RecordedMount {
+    /// Which mounts of the source's tree were mounted.
+    pub fn extent(&self) -> Extent {
+        Extent::from_recursive(self.recursive)
+    }
 }
 
 /// What a template shows.

@@ -103,7 +103,7 @@ impl Plan {
     }
 
     /// The mounts that decide the state of the site.
-    fn counted(&self) -> impl Iterator<Item = &MountState> {
+    pub(crate) fn counted(&self) -> impl Iterator<Item = &MountState> {
         self.states.iter().filter(|state| match state.state {
             State::Foreign => state.mount.is_some(),
             State::Hidden => false,

@@ -82,7 +82,7 @@ fn reason(plan: &Plan, more: &[String]) -> Option<String> {
             .map(ToOwned::to_owned)
             .unwrap_or(text)
     });
-    let is_shown = plan.states.iter().any(|state| state.state != State::Ok);
+    let is_shown = plan.counted().any(|state| state.state != State::Ok);
     let first = || plan.reasons().into_iter().next().filter(|_| !is_shown);
     conflict.or_else(|| more.first().cloned()).or_else(first)
 }

@@ -10,9 +10,10 @@ use crate::base::quote::{brief, printable};
 use crate::base::style;
 use crate::base::text::{few, plural};
 use crate::base::{JailPath, SiteName};
+use crate::manifest::Origin;
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
-use crate::plan::{GraftChange, MountState, Plan, SiteState, State};
-use crate::resolve::{Below, Desired, Explanation, Mount, Reason, ResolvedPreset};
+use crate::plan::{GraftChange, MountState, Plan, SiteState, State, Step};
+use crate::resolve::{Below, Cause, Desired, Explanation, Mount, Reason, ResolvedPreset};
 
 /// How many paths of one line are named.
 const SHOWN: usize = 5;
@@ -67,7 +68,9 @@ pub(crate) fn plan(plan: &Plan, place: Option<&str>) -> String {
         ),
     }
     for step in &plan.steps {
-        line(&mut text, format_args!("  {step}"));
+        let (words, style) = (step.to_string(), style_of_step(step));
+        let (verb, rest) = words.split_once(' ').unwrap_or((&words, ""));
+        row(&mut text, (verb, style), 0, format_args!("{rest}"));
         for change in step.change().into_iter().flat_map(GraftChange::lines) {
             line(&mut text, format_args!("    {change}"));
         }
@@ -75,18 +78,31 @@ pub(crate) fn plan(plan: &Plan, place: Option<&str>) -> String {
     text
 }
 
+/// How a step looks: what is added, changed and taken away.
+fn style_of_step(step: &Step) -> Style {
+    match step {
+        Step::WriteFile(_)
+        | Step::CreatePlaceholder { .. }
+        | Step::CreateDirectory { .. }
+        | Step::CreateLink { .. }
+        | Step::Attach { .. } => style::RIGHT,
+        Step::Refresh { .. } | Step::Swap { .. } => style::WARNING,
+        Step::Detach { .. }
+        | Step::DetachStray(_)
+        | Step::RemovePlaceholder { .. }
+        | Step::RemoveLink { .. }
+        | Step::RemoveFile(_) => style::WRONG,
+    }
+}
+
 /// What `check` found to be right.
 pub(crate) fn checked(desired: &Desired) -> String {
     let mut text = String::new();
     let mounts = plural(desired.mounts.len(), "mount");
     let links = plural(desired.links.len(), "link");
-    line(
-        &mut text,
-        format_args!(
-            "{}: ok, {mounts} and {links} in {}",
-            desired.site, desired.root
-        ),
-    );
+    let (site, root, style) = (&desired.site, &desired.root, style::RIGHT);
+    let _ = write!(text, "{site}: {style}ok{style:#}");
+    line(&mut text, format_args!(", {mounts} and {links} in {root}"));
     text
 }
 
@@ -272,8 +288,11 @@ pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
             format_args!("{} -> {}", link.path, link.destination.display()),
         );
     }
-    for note in &resolved.notes {
-        line(&mut text, format_args!("# {}", note.text));
+    // Several paths can wait for the same directory.
+    let mut notes: Vec<_> = resolved.notes.iter().map(|note| &note.text).collect();
+    notes.dedup();
+    for note in notes {
+        line(&mut text, format_args!("# {note}"));
     }
     text
 }
@@ -343,11 +362,35 @@ pub(crate) fn below(path: &JailPath, lines: &[Below<'_>]) -> String {
     text
 }
 
+/// The lines of manifests and presets, and below each the ways from it to the path. A library can
+/// be needed by hundreds of files of one line.
 fn reasons(text: &mut String, reasons: &[Reason]) {
-    for reason in reasons {
-        line(text, format_args!("  {}", reason.origin));
-        for cause in &reason.chain {
+    for (origin, chains) in by_origin(reasons) {
+        line(text, format_args!("  {origin}"));
+        for cause in chains.iter().take(SHOWN).copied().flatten() {
             line(text, format_args!("    {cause}"));
         }
+        let more = chains.len().saturating_sub(SHOWN);
+        if more > 0 {
+            line(
+                text,
+                format_args!("    and {}, see --json", plural(more, "other reason")),
+            );
+        }
     }
+}
+
+/// The chains of each line, in the order in which the lines come first.
+fn by_origin(reasons: &[Reason]) -> Vec<(&Origin, Vec<&[Cause]>)> {
+    let mut grouped: Vec<(&Origin, Vec<&[Cause]>)> = vec![];
+    for reason in reasons {
+        match grouped
+            .iter_mut()
+            .find(|(origin, _)| *origin == &*reason.origin)
+        {
+            Some((_, chains)) => chains.push(&reason.chain),
+            None => grouped.push((&reason.origin, vec![&reason.chain])),
+        }
+    }
+    grouped
 }

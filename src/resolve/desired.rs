@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::{FileSystem, HostPath, JailPath, MountAttributes, SiteName};
+use crate::base::{Extent, FileSystem, HostPath, JailPath, MountAttributes, SiteName};
 use crate::manifest::Origin;
 pub use crate::sys::{FileId, FileKind};
 
@@ -100,6 +100,11 @@ impl Mount {
             Some(file_system) => format!("a {} of its own", file_system.name()),
             None => self.source.to_string(),
         }
+    }
+
+    /// Which mounts of the source's tree are mounted.
+    pub fn extent(&self) -> Extent {
+        Extent::from_recursive(self.recursive)
     }
 
     /// How it is mounted, as options of mount(8): `ro,nosuid,nodev,noexec,recursive`.

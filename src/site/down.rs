@@ -20,6 +20,7 @@ use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, FileKind, Host, Resolver};
+use crate::sys::IfInUse;
 use crate::{Error, Result};
 
 /// How many targets are named.
@@ -28,8 +29,8 @@ const SHOWN: usize = 20;
 /// The choices of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct DownOptions {
-    /// Detach also what is in use.
-    pub lazy: bool,
+    /// What becomes of mounts in use.
+    pub if_in_use: IfInUse,
     /// Remove placeholders also from storage that hosts share.
     pub remove_placeholders: bool,
 }
@@ -162,7 +163,7 @@ impl TakeDown {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let mut outcome = self
             .engine
-            .down(&plan, &observed, self.options.lazy, &log)
+            .down(&plan, &observed, self.options.if_in_use, &log)
             .map_err(SiteError::Engine)?;
         outcome.left.extend(stays);
         Ok(down.done(outcome))
@@ -299,7 +300,7 @@ impl TakeDown {
         if found.by.is_empty() {
             return Ok(());
         }
-        if self.options.lazy {
+        if self.options.if_in_use == IfInUse::Detach {
             let out = self.context.out.site(&site.name);
             for user in &found.by {
                 out.info(format_args!("left without the mounts: {user}"));
@@ -379,7 +380,7 @@ impl<'r> Down<'r> {
     /// Takes away what is recorded, without a look at the mount table. `None`: that is not enough,
     /// or something uses the mounts.
     fn as_recorded(&self) -> Result<Option<Outcome>, DownError> {
-        if self.run.options.lazy {
+        if self.run.options.if_in_use == IfInUse::Detach {
             return Ok(None);
         }
         let users = self.run.users();

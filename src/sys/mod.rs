@@ -36,8 +36,8 @@ pub use inherited::give_back_inherited;
 pub use leave::{abandon, is_ignored, leave};
 pub use memory::share_one_heap;
 pub use mount::{
-    MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath,
-    probe, umount, umount_at, umount_expire_probe,
+    IfInUse, MountAttr, clone_mount, mount_setattr, move_mount, move_mount_beneath, probe, umount,
+    umount_at, umount_expire_probe,
 };
 pub use namespace::{
     change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::fchdir;
 
 use super::proc;
+use crate::base::Extent;
 
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15; see `SYS_STATMOUNT`
@@ -51,25 +52,24 @@ fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd
 const CLONE: libc::c_uint =
     libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
 
-/// Makes a detached copy of the mount that `source` is on, with `source` as its root and without
-/// submounts: `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; for a detached mount since 6.15).
-pub fn clone_mount(source: impl AsFd) -> io::Result<OwnedFd> {
-    open_tree(source.as_fd().as_raw_fd(), c"", CLONE)
+fn at_recursive(extent: Extent) -> libc::c_int {
+    match extent {
+        Extent::Mount => 0,
+        Extent::Tree => libc::AT_RECURSIVE,
+    }
 }
 
-/// As [`clone_mount`], with the submounts (`AT_RECURSIVE`).
-pub fn clone_mount_recursive(source: impl AsFd) -> io::Result<OwnedFd> {
-    open_tree(
-        source.as_fd().as_raw_fd(),
-        c"",
-        CLONE | libc::AT_RECURSIVE as libc::c_uint,
-    )
+/// Makes a detached copy of the mount that `source` is on, with `source` as its root, and of the
+/// mounts in `extent`: `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; for a detached mount since
+/// 6.15).
+pub fn clone_mount(source: impl AsFd, extent: Extent) -> io::Result<OwnedFd> {
+    let flags = CLONE | at_recursive(extent) as libc::c_uint;
+    open_tree(source.as_fd().as_raw_fd(), c"", flags)
 }
 
-/// Changes attributes of the mount `mount`, and of all mounts below it if `recursive`:
-/// `mount_setattr(2)` (Linux 5.12).
-pub fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io::Result<()> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+/// Changes attributes of the mounts in `extent` of `mount`: `mount_setattr(2)` (Linux 5.12).
+pub fn mount_setattr(mount: impl AsFd, extent: Extent, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | at_recursive(extent);
     // SAFETY: `attr` is a valid `struct mount_attr` of the size given; the kernel only reads it.
     checked(unsafe {
         libc::syscall(
@@ -141,11 +141,23 @@ fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) ->
     })
 }
 
+/// What becomes of a mount that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfInUse {
+    /// It stays: `EBUSY`.
+    Fail,
+    /// It leaves the tree now, and ends with its last user: `MNT_DETACH`, a lazy unmount.
+    Detach,
+}
+
 /// Unmounts the topmost mount at `name` in the directory `dir`, without following a link:
-/// `umount2(2)` with `UMOUNT_NOFOLLOW`, and `MNT_DETACH` if `lazy`.
-pub fn umount(dir: impl AsFd, name: &Path, lazy: bool) -> io::Result<()> {
-    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    umount_in(dir.as_fd(), name, flags)
+/// `umount2(2)` with `UMOUNT_NOFOLLOW`.
+pub fn umount(dir: impl AsFd, name: &Path, if_in_use: IfInUse) -> io::Result<()> {
+    let lazily = match if_in_use {
+        IfInUse::Fail => 0,
+        IfInUse::Detach => libc::MNT_DETACH,
+    };
+    umount_in(dir.as_fd(), name, libc::UMOUNT_NOFOLLOW | lazily)
 }
 
 fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result<()> {

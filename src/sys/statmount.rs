@@ -100,9 +100,9 @@ struct RawStatMount {
 const _: () = assert!(size_of::<RawStatMount>() == 512);
 
 /// An answer of `statmount(2)`: the structure, followed by its strings.
-struct Answer(Vec<u64>);
+struct MountReply(Vec<u64>);
 
-impl Answer {
+impl MountReply {
     /// Calls `statmount(2)` with room for strings of `room` bytes.
     ///
     /// Errors: EOVERFLOW if that is too little.
@@ -173,10 +173,10 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
     let numbers = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC;
 
-    let mut answer = Answer::of(unique_id, numbers | paths, USUAL_ROOM);
+    let mut answer = MountReply::of(unique_id, numbers | paths, USUAL_ROOM);
     let has_paths = !is_overflow(&answer);
     if !has_paths {
-        answer = Answer::of(unique_id, numbers, 0);
+        answer = MountReply::of(unique_id, numbers, 0);
     }
     let answer = answer?;
 
@@ -244,7 +244,7 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
 pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
     let mut room = USUAL_ROOM;
     loop {
-        let answer = Answer::of(unique_id, STATMOUNT_MNT_POINT, room);
+        let answer = MountReply::of(unique_id, STATMOUNT_MNT_POINT, room);
         if !is_overflow(&answer) || room >= MAX_ROOM {
             return answer.map(|answer| answer.text(answer.fixed().mnt_point));
         }

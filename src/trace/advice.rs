@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::miss::Miss;
+use super::miss::{LookupFailure, Miss};
 use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Addition;
@@ -83,7 +83,7 @@ fn sort_out(
     for found in found {
         if lines_of_noexec(&found, context).is_some() {
             wanted.push(found);
-        } else if found.miss.is_refused {
+        } else if found.miss.failure == LookupFailure::NotExecutable {
             let why = "it is there, and may not be executed: see its mode, and whether its file \
                        system is mounted with noexec";
             advice.refused.push((found.miss, why.to_owned()));
@@ -307,11 +307,27 @@ fn is_named(mount: &Mount) -> bool {
     mount.reasons.iter().any(|reason| reason.chain.is_empty())
 }
 
+/// Why `path`, which was to be written, could not be.
+pub(crate) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
+    match why(desired, path).mount {
+        Some(mount) => {
+            let (target, what) = (&mount.target, mount.what());
+            format!(
+                "it was to be written, and {target} is {what}, mounted read-only; let the program \
+                 write elsewhere"
+            )
+        }
+        None => "it was to be made in a directory that is read-only, because it was made for the \
+                 mounts in it; `directories` or `tmpfs` gives the site one of its own"
+            .to_owned(),
+    }
+}
+
 /// The lines for a file that may not be executed, because its mount is `noexec`; `None`: another
 /// reason.
 fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Vec<Addition>> {
     let mount = why(context.desired, &found.miss.path).mount?;
-    let is_shown = found.miss.is_refused && mount.attributes.noexec;
+    let is_shown = found.miss.failure == LookupFailure::NotExecutable && mount.attributes.noexec;
     let is_directory = mount.kind == FileKind::Directory;
     (is_shown && is_directory).then(|| lines_of_part(&mount.source, true))
 }

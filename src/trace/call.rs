@@ -2,6 +2,8 @@
 //!
 //! The numbers are the machine's own. Newer architectures lack some of the older calls.
 
+use super::miss::LookupFailure;
+
 /// `AUDIT_ARCH_*` (linux/audit.h) of the programs whose calls are understood.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -169,22 +171,17 @@ impl PathCall {
         Some(Self { kind, arguments })
     }
 
-    /// Whether the call looked up something in vain that fails with this errno.
-    pub(super) fn is_miss(&self, errno: i32) -> bool {
-        match errno {
-            libc::ENOENT | libc::ENOTDIR => self.kind.name != MAP,
-            _ => self.is_refused(errno),
-        }
-    }
-
-    /// Whether the call found a file and was not allowed to execute it, as on a mount with
-    /// `noexec`.
-    pub(super) fn is_refused(&self, errno: i32) -> bool {
+    /// What was wrong with the path of a call that fails with this errno. `None`: the call did not
+    /// look it up in vain.
+    pub(super) fn failure(&self, errno: i32) -> Option<LookupFailure> {
         let executes = self.arguments[2] & u64::from(libc::PROT_EXEC.unsigned_abs()) != 0;
-        match self.kind.name {
-            MAP => errno == libc::EPERM && executes,
-            "exec" => errno == libc::EACCES,
-            _ => false,
+        match (self.kind.name, errno) {
+            (MAP, libc::EPERM) if executes => Some(LookupFailure::NotExecutable),
+            (MAP, _) => None,
+            ("exec", libc::EACCES) => Some(LookupFailure::NotExecutable),
+            (_, libc::ENOENT | libc::ENOTDIR) => Some(LookupFailure::Absent),
+            (_, libc::EROFS) if self.kind.flags != Flags::None => Some(LookupFailure::ReadOnly),
+            _ => None,
         }
     }
 

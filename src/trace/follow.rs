@@ -290,7 +290,7 @@ impl Follower {
             } => Thread::Within(self.entered(thread, arch, number, arguments)),
             SystemCall::Exit { errno: Some(errno) } => {
                 if let Thread::Within(Some(call)) = state
-                    && call.is_miss(errno)
+                    && call.failure(errno).is_some()
                 {
                     self.failed(thread, &call, errno);
                 }

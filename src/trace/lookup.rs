@@ -11,7 +11,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
 use super::call::{self, Flags, PathAt, PathCall};
-use super::miss::FailedLookup;
+use super::miss::{FailedLookup, LookupFailure};
 use super::tracee::directory;
 use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
 use crate::observe;
@@ -34,15 +34,15 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
 }
 
 /// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call.
-/// `None`: it has no name inside.
+/// `None`: nothing, or it has no name inside.
 pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLookup> {
-    let is_refused = call.is_refused(errno);
+    let failure = call.failure(errno)?;
     if let PathAt::Descriptor(nth) = call.kind.path {
         return Some(FailedLookup {
             path: JailPath::new(open_file(pid, call.descriptor(nth))?).ok()?,
             call: call.kind.name,
             writes: false,
-            is_refused,
+            failure,
         });
     }
     let text = text(pid, call)?;
@@ -56,7 +56,7 @@ pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLook
 
     let jail = Host::at(directory(pid).join("root"));
     let path = without_parents(&jail, &path)?;
-    let path = if is_refused {
+    let path = if failure == LookupFailure::NotExecutable {
         path
     } else if call.kind.name == "exec" {
         end_of_links(pid, not_found_by_exec(&jail, path)?)
@@ -76,7 +76,7 @@ pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLook
         path: JailPath::new(path).ok()?,
         call: call.kind.name,
         writes,
-        is_refused,
+        failure,
     })
 }
 

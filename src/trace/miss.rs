@@ -7,7 +7,18 @@ use crate::base::JailPath;
 /// How many paths are kept. A program inside could invent names without end.
 const MOST: usize = 20_000;
 
-/// A path that was looked up inside and is not there.
+/// What is wrong with a path inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LookupFailure {
+    /// It is not there.
+    Absent,
+    /// It is there and could not be executed, as on a mount with `noexec`.
+    NotExecutable,
+    /// It was to be written, and is in a read-only mount.
+    ReadOnly,
+}
+
+/// A path that was looked up inside in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Miss {
     pub path: JailPath,
@@ -17,8 +28,8 @@ pub(crate) struct Miss {
     pub writes: bool,
     /// Whether any of them was.
     pub is_written: bool,
-    /// Whether it is there and could not be executed, as on a mount with `noexec`.
-    pub is_refused: bool,
+    /// What was wrong with it; of several look-ups, the last of these.
+    pub failure: LookupFailure,
     /// How often it was looked up.
     pub lookups: u64,
     /// The names of the programs, as `ps` shows them.
@@ -37,7 +48,7 @@ impl Miss {
             call: "open",
             writes: false,
             is_written: false,
-            is_refused: false,
+            failure: LookupFailure::Absent,
             lookups: 0,
             programs: BTreeSet::new(),
             users: BTreeSet::new(),
@@ -52,7 +63,7 @@ pub(super) struct FailedLookup {
     pub path: JailPath,
     pub call: &'static str,
     pub writes: bool,
-    pub is_refused: bool,
+    pub failure: LookupFailure,
 }
 
 /// All misses of a trace, each path once.
@@ -75,7 +86,7 @@ impl Misses {
             path,
             call,
             writes,
-            is_refused,
+            failure,
         } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
@@ -85,13 +96,13 @@ impl Misses {
         let miss = self.by_path.entry(path.clone()).or_insert_with(|| Miss {
             call,
             writes,
-            is_refused,
+            failure,
             ..Miss::new(path)
         });
         miss.lookups += 1;
         miss.writes &= writes;
         miss.is_written |= writes;
-        miss.is_refused |= is_refused;
+        miss.failure = miss.failure.max(failure);
         if miss.threads.insert(thread) {
             let (program, user) = program();
             miss.programs.insert(program);
@@ -119,7 +130,7 @@ mod tests {
             path: JailPath::new(path).unwrap(),
             call: "open",
             writes,
-            is_refused: false,
+            failure: LookupFailure::Absent,
         }
     }
 

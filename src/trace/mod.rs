@@ -17,8 +17,10 @@ mod on_host;
 mod packages;
 mod tracee;
 
-pub(crate) use advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise};
+pub(crate) use advice::{
+    Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only,
+};
 pub(crate) use attach::attach;
 pub(crate) use follow::{Follower, PAUSE, TraceEnd, TraceResult};
-pub(crate) use miss::Miss;
+pub(crate) use miss::{LookupFailure, Miss};
 pub(crate) use on_host::{MissOnHost, look};

@@ -32,14 +32,14 @@ pub(crate) struct MissOnHost {
     pub part_of: Vec<(HostPath, bool)>,
     /// The directory that it is, or that it is to be made in, if it is one in which programs keep
     /// what they make for themselves: the site can have one of its own.
-    pub scratch: Option<Scratch>,
+    pub scratch: Option<TemporaryDirectory>,
     /// Why the jail should not get it just because a program looked for it.
     pub refusal: Option<String>,
 }
 
 /// A directory of the host that programs make files in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scratch {
+pub(crate) struct TemporaryDirectory {
     pub path: JailPath,
     /// The id of its user; `None`: everybody may write to it.
     pub user: Option<u32>,
@@ -136,7 +136,7 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
 
 /// The host's directory at `path`, if it is one for what programs make, and the user who looked for
 /// it may write to it.
-fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<Scratch> {
+fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<TemporaryDirectory> {
     let stat = host.walk(&path.on_host()).ok()?.stat;
     let is_named = SCRATCH_NAMES
         .iter()
@@ -151,7 +151,7 @@ fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<Scratch> {
 
     let is_everybodys = stat.mode & 0o1002 == 0o1002;
     let is_users = miss.users.contains(&stat.uid) && stat.uid != 0 && stat.mode & 0o200 != 0;
-    (is_everybodys || is_users).then(|| Scratch {
+    (is_everybodys || is_users).then(|| TemporaryDirectory {
         path: path.clone(),
         user: (!is_everybodys).then_some(stat.uid),
         mode: stat.mode & 0o7777,

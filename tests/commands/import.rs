@@ -303,6 +303,13 @@ fn daemons_files(sandbox: &Sandbox) -> [PathBuf; 12] {
             .display()
             .to_string()
     };
+    sandbox.file(
+        "sshd_config.d/sftp.conf",
+        format!(
+            "Match User games\n  ChrootDirectory {}/%u\n  ForceCommand internal-sftp\n",
+            root("sftp")
+        ),
+    );
     [
         sandbox.file(
             "haproxy.cfg",
@@ -355,9 +362,8 @@ fn daemons_files(sandbox: &Sandbox) -> [PathBuf; 12] {
         sandbox.file(
             "sshd_config",
             format!(
-                "UsePAM yes\nMatch User games\n  ChrootDirectory {}/%u\n  ForceCommand \
-                 internal-sftp\n",
-                root("sftp")
+                "Include {}\nUsePAM yes\n",
+                sandbox.path("sshd_config.d/*.conf").display()
             ),
         ),
         sandbox.file("postfix/master.cf", "smtp inet n - y - - smtpd\n"),

@@ -812,6 +812,21 @@ fn colours() {
         let json = run(environment, "status s --json");
         assert!(!json.stdout.contains('\u{1b}'), "{json}");
     }
+
+    // `--color` decides, whatever the environment and the streams are.
+    let piped = |when: &str, command: &str| sandbox.run(&[command, "s", "--color", when]).exits(3);
+    for command in ["plan", "status"] {
+        assert!(piped("always", command).stdout.contains("\u{1b}[3"));
+        assert!(!piped("auto", command).stdout.contains('\u{1b}'));
+    }
+    assert!(
+        !run("TERM=xterm", "status s --color never")
+            .stdout
+            .contains('\u{1b}')
+    );
+    sandbox
+        .ok(&["check", "s", "--color", "always"])
+        .prints("\u{1b}[32mok");
 }
 
 /// Maps so many files with long names, removes them, and calls itself as a command.

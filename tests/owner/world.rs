@@ -149,7 +149,7 @@ impl World {
             &sub,
             Some("tmpfs"),
             MsFlags::empty(),
-            None::<&str>,
+            Some("mode=755"), // by default everybody may write to it
         )
         .unwrap();
         fs::write(sub.join("file"), "in a mount below").unwrap();

@@ -8,6 +8,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use mountjail::base::Extent;
+
 /// The entries of a directory: for each path a line with everything that should be as before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree(BTreeMap<PathBuf, String>);
@@ -22,7 +24,7 @@ pub fn tree(path: &Path) -> Tree {
         .custom_flags(libc::O_DIRECTORY)
         .open(path)
         .unwrap();
-    let bare = File::from(mountjail::sys::clone_mount(&dir).unwrap());
+    let bare = File::from(mountjail::sys::clone_mount(&dir, Extent::Mount).unwrap());
     let top = PathBuf::from(format!("/proc/self/fd/{}/.", bare.as_raw_fd()));
     let mut entries = BTreeMap::new();
     collect(&top, Path::new("."), &mut entries);

@@ -31,8 +31,8 @@ use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Site, SiteError, select};
 use crate::trace::{
-    Advice, AdviceContext, AdvisedLine, Follower, Miss, MissOnHost, PAUSE, PresetContents,
-    TraceEnd, TraceResult, advise, look,
+    Advice, AdviceContext, AdvisedLine, Follower, LookupFailure, Miss, MissOnHost, PAUSE,
+    PresetContents, TraceEnd, TraceResult, advise, look, why_read_only,
 };
 use crate::{Error, Result};
 
@@ -321,7 +321,12 @@ impl TraceArgs {
         report.not_understood = followed.not_understood;
         report.dropped = followed.misses.dropped();
         let mut found = vec![];
+        let mut read_only = vec![];
         for miss in followed.misses.iter() {
+            if miss.failure == LookupFailure::ReadOnly {
+                read_only.push((miss.clone(), why_read_only(&desired, &miss.path)));
+                continue;
+            }
             match look(&context.host, context.roots(), &desired.root, miss) {
                 Some(there) => found.push(there),
                 None => report.nowhere.push(miss.clone()),
@@ -339,6 +344,7 @@ impl TraceArgs {
             report.advice.not_mounted.retain(|miss| !is_there(miss));
             report.take_out(|line| failure(context, site, resolver, line));
         }
+        report.advice.refused.extend(read_only);
         let mut code = 0;
         if self.write {
             match write::lines(&pipeline, site, &report.advice.lines) {

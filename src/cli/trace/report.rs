@@ -155,7 +155,7 @@ impl TraceReport {
         let refused = self
             .refused(all_misses)
             .map(|(miss, why)| format!("{}: {why}", described(miss)));
-        section("on the host, but not advised", refused.collect());
+        section("not advised", refused.collect());
         if all_misses {
             section(
                 "not on the host either",

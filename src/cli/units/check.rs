@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::base::style;
 use crate::engine::read_drop_in;
 use crate::render::systemd::HEADER;
-use crate::render::text::line;
+use crate::render::text::{line, row};
 
 /// How a file differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +88,11 @@ impl Difference {
             }
             How::Differs => line(&mut text, format_args!("{path} differs")),
         }
-        for (sign, lines) in [('-', &self.unexpected), ('+', &self.missing)] {
+        let unexpected = (("-", style::WRONG), &self.unexpected);
+        let missing = (("+", style::RIGHT), &self.missing);
+        for (sign, lines) in [unexpected, missing] {
             for only in lines {
-                line(&mut text, format_args!("  {sign} {only}"));
+                row(&mut text, sign, 0, format_args!("{only}"));
             }
         }
         text

@@ -11,7 +11,7 @@ use crate::engine::root::{Spot, Spots};
 use crate::engine::target::{cannot, cannot_reach, hides, nothing_inside};
 use crate::observe::ObservedMount;
 use crate::plan::Along;
-use crate::sys;
+use crate::sys::{self, IfInUse};
 
 impl DownRun<'_> {
     pub(super) fn detach(
@@ -50,12 +50,18 @@ impl DownRun<'_> {
         expected: &ObservedMount,
         along: &Along,
     ) -> Result<()> {
-        let has_members = matches!(along, Along::Members(_));
+        let first = match along {
+            Along::Members(_) => IfInUse::Detach,
+            Along::Nothing | Along::Submounts => IfInUse::Fail,
+        };
         let cannot = |error: io::Error| cannot(&self.root, "unmount", target, &error);
-        match spot.umount(has_members) {
-            Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
+        match spot.umount(first) {
+            Err(error)
+                if self.if_in_use == IfInUse::Detach
+                    && error.raw_os_error() == Some(libc::EBUSY) =>
+            {
                 nothing_inside(&self.root, "unmount", target, expected)?;
-                spot.umount(true).map_err(cannot)
+                spot.umount(IfInUse::Detach).map_err(cannot)
             }
             // Its owner has moved or unmounted it since it was found.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {

@@ -23,17 +23,17 @@ use crate::observe::{
     self, BootRecord, CreatedKind, Observed, ObservedMount, PersistentRecord, RecordedMount,
 };
 use crate::plan::{Plan, State, Step};
-use crate::sys;
+use crate::sys::{self, IfInUse};
 
 pub(super) fn carry_out(
     engine: &Engine,
     plan: &Plan,
     observed: &Observed,
-    lazy: bool,
+    if_in_use: IfInUse,
     log: Log<'_>,
 ) -> Result<Outcome, Box<EngineFailure>> {
-    let run = DownRun::new(engine, plan, observed, lazy, log)?;
-    if !lazy {
+    let run = DownRun::new(engine, plan, observed, if_in_use, log)?;
+    if if_in_use == IfInUse::Fail {
         run.stop_if_in_use()?;
     }
     run.carry_out()
@@ -47,7 +47,7 @@ pub(super) fn carry_out_if_quiet(
     observed: &Observed,
     log: Log<'_>,
 ) -> Result<Option<Outcome>, Box<EngineFailure>> {
-    let run = DownRun::new(engine, plan, observed, false, log)?;
+    let run = DownRun::new(engine, plan, observed, IfInUse::Fail, log)?;
     if run.is_quiet() {
         run.carry_out().map(Some)
     } else {
@@ -62,7 +62,7 @@ struct DownRun<'a> {
     root: Rc<Root>,
     /// The root without anything mounted in it, opened on first use. `None`: it cannot be opened.
     bare: OnceCell<Option<Root>>,
-    lazy: bool,
+    if_in_use: IfInUse,
     log: Log<'a>,
     failed: Vec<Error>,
     /// Paths that have changed since they were made.
@@ -95,7 +95,7 @@ impl<'a> DownRun<'a> {
         engine: &'a Engine,
         plan: &'a Plan,
         observed: &'a Observed,
-        lazy: bool,
+        if_in_use: IfInUse,
         log: Log<'a>,
     ) -> Result<Self> {
         let root = Rc::new(open(plan)?);
@@ -105,7 +105,7 @@ impl<'a> DownRun<'a> {
             observed,
             root,
             bare: OnceCell::new(),
-            lazy,
+            if_in_use,
             log,
             failed: vec![],
             left: vec![],

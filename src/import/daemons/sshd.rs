@@ -1,9 +1,13 @@
 //! `ChrootDirectory` of `sshd_config(5)`, for everybody and in `Match` blocks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{DaemonSites, FileLine, Needs};
+use crate::Result;
 use crate::observe::Units;
+
+/// How deep sshd lets files include each other.
+const MAX_DEPTH: usize = 16;
 
 /// Keywords that only `sshd_config` has.
 const KEYWORDS: [&str; 14] = [
@@ -31,20 +35,35 @@ pub(in crate::import) struct Login {
     pub home: String,
 }
 
-/// The users of this host: by name, and those of a group.
-pub(in crate::import) struct Logins<'l> {
-    pub named: &'l dyn Fn(&str) -> Option<Login>,
-    pub of_group: &'l dyn Fn(&str) -> Vec<Login>,
+/// What a configuration refers to on this host.
+pub(in crate::import) struct SshdHost<'h> {
+    /// The user of a name.
+    pub user: &'h dyn Fn(&str) -> Option<Login>,
+    /// The users of a group.
+    pub users_of_group: &'h dyn Fn(&str) -> Vec<Login>,
+    /// The files that match a pattern of `Include`, in the order in which sshd reads them.
+    pub included: &'h dyn Fn(&str) -> Result<Vec<IncludedFile>>,
 }
 
-/// A `Match` block, or the part before the first one.
-#[derive(Default)]
+/// A file and its text.
+pub(in crate::import) type IncludedFile = (PathBuf, String);
+
+/// A `Match` block, or what is in none.
+#[derive(Clone, Default)]
 struct MatchBlock {
-    /// Empty: the block applies to everybody.
+    /// Names and patterns, each after its keyword. Empty: the block applies to everybody.
     criteria: Vec<String>,
-    /// The line and the value of the first `ChrootDirectory`, which counts.
-    root: Option<(usize, String)>,
+    /// The first `ChrootDirectory`, which counts.
+    root: Option<RootLine>,
     sftp: bool,
+}
+
+/// A `ChrootDirectory` line.
+#[derive(Clone)]
+struct RootLine {
+    file: PathBuf,
+    line: usize,
+    root: String,
 }
 
 /// Whether a line is one of `sshd_config`.
@@ -54,35 +73,24 @@ pub(in crate::import) fn looks_like(line: &str) -> bool {
         .is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()))
 }
 
-/// The sites of a file.
+/// The sites of a file, and of the files that it includes.
 pub(in crate::import) fn read(
     file: &Path,
     text: &str,
-    logins: &Logins<'_>,
+    host: &SshdHost<'_>,
     units: &Units,
 ) -> DaemonSites {
-    let mut read = DaemonSites::default();
-    for block in blocks(text) {
-        let Some((line, root)) = &block.root else {
-            continue;
-        };
-        if root.eq_ignore_ascii_case("none") {
-            continue;
-        }
-        let place = FileLine { file, line: *line };
-        let users = users(&block.criteria, logins);
-        if !root.contains('%') {
-            add_site(&mut read, place, root, &block, &users, units);
-        } else if users.is_empty() {
-            read.warnings.push(format!(
-                "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
-                 manifest for each"
-            ));
-        } else {
-            for user in users {
-                let root = expand(root, &user);
-                add_site(&mut read, place, &root, &block, &[user], units);
-            }
+    let mut blocks = Blocks::new(host);
+    blocks.file(file, text);
+    let mut read = DaemonSites {
+        warnings: blocks.warnings,
+        ..DaemonSites::default()
+    };
+    for block in &blocks.all {
+        if let Some(line) = &block.root
+            && !line.root.eq_ignore_ascii_case("none")
+        {
+            add_sites(&mut read, line, block, &users(&block.criteria, host), units);
         }
     }
     if read == DaemonSites::default() {
@@ -92,6 +100,31 @@ pub(in crate::import) fn read(
         ));
     }
     read
+}
+
+/// The sites of a `ChrootDirectory`: one, or one per user if its value differs between them.
+fn add_sites(
+    read: &mut DaemonSites,
+    line: &RootLine,
+    block: &MatchBlock,
+    users: &[Login],
+    units: &Units,
+) {
+    let RootLine { file, line, root } = line;
+    let place = FileLine { file, line: *line };
+    if !root.contains('%') {
+        add_site(read, place, root, block, users, units);
+    } else if users.is_empty() {
+        read.warnings.push(format!(
+            "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
+             manifest for each"
+        ));
+    } else {
+        for user in users {
+            let root = expand(root, user);
+            add_site(read, place, &root, block, std::slice::from_ref(user), units);
+        }
+    }
 }
 
 fn add_site(
@@ -147,50 +180,135 @@ fn words(line: &str) -> Vec<String> {
         .collect()
 }
 
-fn blocks(text: &str) -> Vec<MatchBlock> {
-    let mut blocks = vec![MatchBlock::default()];
-    for (line, nth) in text.lines().zip(1..) {
-        let mut words = words(line).into_iter();
-        let Some(keyword) = words.next() else {
-            continue;
-        };
-        let last = blocks.len() - 1;
-        match keyword.to_ascii_lowercase().as_str() {
-            "match" => {
-                let criteria: Vec<_> = words
-                    .filter(|word| !word.eq_ignore_ascii_case("all"))
-                    .collect();
-                blocks.push(MatchBlock {
-                    criteria,
-                    ..MatchBlock::default()
-                });
-            }
-            "chrootdirectory" if blocks[last].root.is_none() => {
-                blocks[last].root = words.next().map(|root| (nth, root));
-            }
-            "forcecommand" => {
-                blocks[last].sftp |= words.next().is_some_and(|word| word == "internal-sftp");
-            }
-            _ => {}
-        }
-    }
-    blocks
+/// The blocks of a file and of those that it includes.
+struct Blocks<'h> {
+    host: &'h SshdHost<'h>,
+    all: Vec<MatchBlock>,
+    /// The block that a line belongs to.
+    current: usize,
+    depth: usize,
+    warnings: Vec<String>,
 }
 
-/// The users that a block applies to, as far as its criteria tell: `User a,b`, `Group g`.
-fn users(criteria: &[String], logins: &Logins<'_>) -> Vec<Login> {
-    let mut found = vec![];
-    for pair in criteria.chunks(2) {
-        let [criterion, list] = pair else { continue };
-        let names = list
-            .split(',')
-            .filter(|name| !name.contains(['*', '?', '!']));
-        match criterion.to_ascii_lowercase().as_str() {
-            "user" => found.extend(names.filter_map(logins.named)),
-            "group" => found.extend(names.flat_map(logins.of_group)),
-            _ => {}
+impl<'h> Blocks<'h> {
+    fn new(host: &'h SshdHost<'h>) -> Self {
+        Self {
+            host,
+            all: vec![MatchBlock::default()],
+            current: 0,
+            depth: 0,
+            warnings: vec![],
         }
     }
+
+    /// Adds the lines of a file. Its `Match` blocks end with it, and apply within the block that it
+    /// is included in.
+    fn file(&mut self, file: &Path, text: &str) {
+        let within = self.current;
+        for (line, nth) in text.lines().zip(1..) {
+            let mut words = words(line).into_iter();
+            let Some(keyword) = words.next() else {
+                continue;
+            };
+            let place = FileLine { file, line: nth };
+            match keyword.to_ascii_lowercase().as_str() {
+                "match" => self.begin(within, criteria(words)),
+                "include" => words.for_each(|pattern| self.include(place, &pattern)),
+                "chrootdirectory" => {
+                    let line = words.next().map(|root| RootLine {
+                        file: file.to_owned(),
+                        line: nth,
+                        root,
+                    });
+                    let block = &mut self.all[self.current];
+                    block.root = block.root.take().or(line);
+                }
+                "forcecommand" => {
+                    let is_sftp = words.next().is_some_and(|word| word == "internal-sftp");
+                    self.all[self.current].sftp |= is_sftp;
+                }
+                _ => {}
+            }
+        }
+        self.current = within;
+    }
+
+    fn begin(&mut self, within: usize, criteria: Vec<String>) {
+        self.current = self.all.len();
+        self.all.push(MatchBlock {
+            criteria: [self.all[within].criteria.clone(), criteria].concat(),
+            ..MatchBlock::default()
+        });
+    }
+
+    fn include(&mut self, place: FileLine<'_>, pattern: &str) {
+        if self.depth == MAX_DEPTH {
+            self.warnings.push(format!(
+                "{place}: files include each other more than {MAX_DEPTH} deep, which sshd refuses"
+            ));
+            return;
+        }
+        match (self.host.included)(pattern) {
+            Ok(files) => {
+                self.depth += 1;
+                for (file, text) in files {
+                    self.file(&file, &text);
+                }
+                self.depth -= 1;
+            }
+            Err(error) => self
+                .warnings
+                .push(format!("{place}: Include {pattern}: {error}")),
+        }
+    }
+}
+
+/// The criteria of a `Match` line, each as two words. `all` is none.
+fn criteria(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut criteria: Vec<String> = vec![];
+    for word in words {
+        match word.split_once('=') {
+            Some((keyword, value)) if criteria.len().is_multiple_of(2) => {
+                criteria.extend([keyword.to_owned(), value.to_owned()]);
+            }
+            _ if word.eq_ignore_ascii_case("all") && criteria.len().is_multiple_of(2) => {}
+            _ => criteria.push(word),
+        }
+    }
+    criteria
+}
+
+/// The users that all criteria apply to, as far as these tell: `User a,b`, `Group g`. Empty: they
+/// do not tell.
+fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
+    let mut found: Option<Vec<Login>> = None;
+    let mut excluded = vec![];
+    for pair in criteria.chunks(2) {
+        let [criterion, list] = pair else { continue };
+        let of_name = |name: &str| match criterion.to_ascii_lowercase().as_str() {
+            "user" => (host.user)(name).into_iter().collect(),
+            "group" => (host.users_of_group)(name),
+            _ => vec![],
+        };
+
+        let (not, names): (Vec<_>, Vec<_>) =
+            list.split(',').partition(|name| name.starts_with('!'));
+        excluded.extend(not.into_iter().flat_map(|name| of_name(&name[1..])));
+        let tells = ["user", "group"].contains(&criterion.to_ascii_lowercase().as_str());
+        if !tells || names.iter().any(|name| name.contains(['*', '?'])) {
+            continue;
+        }
+        let users: Vec<_> = names.into_iter().flat_map(of_name).collect();
+        found = Some(match found {
+            Some(before) => before
+                .into_iter()
+                .filter(|user| users.contains(user))
+                .collect(),
+            None => users,
+        });
+    }
+    let mut found = found.unwrap_or_default();
+    found.retain(|user| !excluded.contains(user));
     found
 }
 
@@ -226,6 +344,10 @@ mod tests {
         }
     }
 
+    fn file(name: &str, text: &str) -> IncludedFile {
+        (PathBuf::from(name), text.to_owned())
+    }
+
     fn read_text(text: &str) -> DaemonSites {
         let named = |name: &str| (name != "nobody-here").then(|| login(name));
         let of_group = |group: &str| {
@@ -235,11 +357,24 @@ mod tests {
                 vec![]
             }
         };
-        let logins = Logins {
-            named: &named,
-            of_group: &of_group,
+        let included = |pattern: &str| match pattern {
+            "d/*.conf" => Ok(vec![
+                file("d/1.conf", "Match User alice\nChrootDirectory /srv/one\n"),
+                file("d/2.conf", "ChrootDirectory /srv/all\nInclude endless\n"),
+            ]),
+            "endless" => Ok(vec![file("endless", "Include endless\n")]),
+            "in-match" => Ok(vec![file(
+                "in-match",
+                "ChrootDirectory /srv/in\nMatch Group=sftp\nChrootDirectory /srv/both/%u\n",
+            )]),
+            _ => Err(crate::Error::failed("cannot read x")),
         };
-        read(Path::new("sshd_config"), text, &logins, &Units::default())
+        let host = SshdHost {
+            user: &named,
+            users_of_group: &of_group,
+            included: &included,
+        };
+        read(Path::new("sshd_config"), text, &host, &Units::default())
     }
 
     fn roots(read: &DaemonSites) -> Vec<(String, Vec<&str>)> {
@@ -286,6 +421,49 @@ mod tests {
             read.sites[0].found[0]
                 .starts_with("The ChrootDirectory for User alice,bob,nobody-here of sshd_config:4")
         );
+    }
+
+    #[test]
+    fn included_files_are_read_in_their_place() {
+        let read = read_text(
+            "Include d/*.conf\nChrootDirectory /later/counts/not\nMatch User a,c\n\
+             Include in-match\nChrootDirectory /later/counts/not\nInclude none\n",
+        );
+        let names = |names: &[&'static str]| names.to_vec();
+        assert_eq!(
+            roots(&read),
+            [
+                ("/srv/all".to_owned(), names(&[])),
+                ("/srv/one".to_owned(), names(&["alice"])),
+                ("/srv/in".to_owned(), names(&["a", "c"])),
+                ("/srv/both/a".to_owned(), names(&["a"])),
+            ]
+        );
+        assert_eq!(read.sites[1].place, "d/1.conf:2");
+        assert_eq!(read.warnings.len(), 2, "{:?}", read.warnings);
+        assert!(read.warnings[0].contains("more than 16 deep"));
+        assert_eq!(
+            read.warnings[1],
+            "sshd_config:6: Include none: cannot read x"
+        );
+    }
+
+    #[test]
+    fn all_criteria_of_a_block_count() {
+        for (criteria, expected) in [
+            ("User a,c Group sftp", vec!["a"]),
+            ("Group sftp User !a,*", vec!["b"]),
+            ("User=b", vec!["b"]),
+            ("User all", vec!["all"]),
+            ("Group sftp Address 10.0.0.0/8", vec!["a", "b"]),
+        ] {
+            let read = read_text(&format!("Match {criteria}\nChrootDirectory /srv/x\n"));
+            assert_eq!(
+                roots(&read),
+                [("/srv/x".to_owned(), expected)],
+                "{criteria}"
+            );
+        }
     }
 
     #[test]

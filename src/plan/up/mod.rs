@@ -15,7 +15,7 @@ use super::graft::{GraftChange, GraftedSite, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
-use crate::base::{HostPath, JailPath};
+use crate::base::{Extent, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, Mount};
 
@@ -116,7 +116,7 @@ impl Planner<'_> {
                 self.mount.insert(mount.target.clone(), attach(graft));
             }
             Verdict::Swap { top, because, .. } => {
-                let along = self.along(&mount.target, &top, mount.recursive);
+                let along = self.along(&mount.target, &top, mount.extent());
                 let step = Step::Swap {
                     mount: mount.clone(),
                     expected: top,
@@ -128,12 +128,12 @@ impl Planner<'_> {
             }
             Verdict::Replace { stack, .. } => {
                 for seen in stack.into_iter().rev() {
-                    self.add_detach(&mount.target, seen, mount.recursive);
+                    self.add_detach(&mount.target, seen, mount.extent());
                 }
                 self.mount.insert(mount.target.clone(), attach(graft));
             }
             Verdict::FinishSwap { top, below } => {
-                self.add_detach(&mount.target, top, mount.recursive);
+                self.add_detach(&mount.target, top, mount.extent());
                 let kept = record_of(&below, mount, self.observed);
                 self.plan.unchanged.extend(kept);
             }
@@ -175,20 +175,19 @@ impl Planner<'_> {
         self.add_state(mount, state, detail);
     }
 
-    /// What came along with `seen`, by its record. Without a record, submounts if `recursive`.
-    fn along(&self, target: &JailPath, seen: &ObservedMount, recursive: bool) -> Along {
+    /// What came along with `seen`, by its record. Without a record, `extent` decides.
+    fn along(&self, target: &JailPath, seen: &ObservedMount, extent: Extent) -> Along {
         let known = recorded(self.observed, target, seen);
         if known.is_some_and(|known| known.template.is_some()) {
             return Along::Members(members_of(self.observed, target));
         }
-        if known.map_or(recursive, |known| known.recursive) {
-            Along::Submounts
-        } else {
-            Along::Nothing
+        match known.map_or(extent, RecordedMount::extent) {
+            Extent::Mount => Along::Nothing,
+            Extent::Tree => Along::Submounts,
         }
     }
 
-    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
+    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, extent: Extent) {
         let is_planned = |step: &Step| match step {
             Step::Detach {
                 expected: planned, ..
@@ -201,7 +200,7 @@ impl Planner<'_> {
         }
 
         let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
-        let along = self.along(target, &expected, recursive);
+        let along = self.along(target, &expected, extent);
         let steps = self.detach.entry(target.clone()).or_default();
         steps.push(Step::Detach {
             target: target.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Planner;
 use crate::Error;
-use crate::base::JailPath;
+use crate::base::{Extent, JailPath};
 use crate::plan::step::{State, Step};
 
 impl Planner<'_> {
@@ -23,7 +23,7 @@ impl Planner<'_> {
     fn uncover(&mut self) {
         for above in self.uncovered.clone() {
             for seen in self.observed.stack(&above).iter().rev() {
-                self.add_detach(&above, seen.clone(), false);
+                self.add_detach(&above, seen.clone(), Extent::Mount);
             }
             self.plan.unchanged.retain(|keep| keep.target != above);
             self.mount.remove(&above);
@@ -35,7 +35,7 @@ impl Planner<'_> {
         let desired = self.desired.mounts.iter();
         for mount in desired.filter(|mount| above(&mount.target, changing).is_some()) {
             for seen in self.observed.stack(&mount.target).iter().rev() {
-                self.add_detach(&mount.target, seen.clone(), mount.recursive);
+                self.add_detach(&mount.target, seen.clone(), mount.extent());
             }
             self.plan
                 .unchanged

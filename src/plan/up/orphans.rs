@@ -47,7 +47,7 @@ impl Planner<'_> {
             if known.template.is_none() {
                 self.add_undesired(target, Some(known), state, detail);
             }
-            self.add_detach(target, seen.clone(), known.recursive);
+            self.add_detach(target, seen.clone(), known.extent());
         }
     }
 

@@ -15,6 +15,7 @@ use crate::resolve::Desired;
 use crate::site::context::{Context, Purpose};
 use crate::site::pipeline::{MountLookup, Pipeline, lock};
 use crate::site::{Site, SiteError, parallel};
+use crate::sys::IfInUse;
 use crate::{Error, Result};
 
 /// What to do where there is no fstab.
@@ -200,7 +201,7 @@ impl FstabEditor {
         }
         let plan = plan::down(site.clone(), root, None, &observed);
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        match self.engine.down(&plan, &observed, false, &log) {
+        match self.engine.down(&plan, &observed, IfInUse::Fail, &log) {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.error),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, DirectoryOwner, Pattern};
-use crate::trace::on_host::{MissKind, MissOnHost, Scratch};
+use crate::trace::on_host::{MissKind, MissOnHost, TemporaryDirectory};
 
 pub(super) fn addition(key: &'static str, name: String) -> Addition {
     Addition {
@@ -18,7 +18,10 @@ pub(super) fn addition(key: &'static str, name: String) -> Addition {
 }
 
 /// The line that makes a directory of the site's own, as the host's.
-pub(super) fn own_directory(scratch: &Scratch, names: &BTreeMap<u32, String>) -> Addition {
+pub(super) fn own_directory(
+    scratch: &TemporaryDirectory,
+    names: &BTreeMap<u32, String>,
+) -> Addition {
     let user = scratch.user.map(|id| {
         let name = names.get(&id).cloned();
         name.unwrap_or_else(|| id.to_string())

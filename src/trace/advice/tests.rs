@@ -4,7 +4,8 @@ use super::*;
 use crate::base::{MountAttributes, SiteName};
 use crate::manifest::{Origin, SourceFile};
 use crate::resolve::{Cause, Reason};
-use crate::trace::on_host::Scratch;
+use crate::trace::miss::LookupFailure;
+use crate::trace::on_host::TemporaryDirectory;
 
 fn jail(path: &str) -> JailPath {
     JailPath::new(path).unwrap()
@@ -23,7 +24,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         programs: BTreeSet::from(["php".to_owned()]),
         users: BTreeSet::from([33]),
         is_written: false,
-        is_refused: false,
+        failure: LookupFailure::Absent,
         threads: BTreeSet::new(),
     };
     MissOnHost {
@@ -440,7 +441,7 @@ fn a_site_has_its_own_directories_for_what_programs_make() {
     let scratch = |path: &str, user| {
         let mut found = found(path, MissKind::Directory);
         found.refusal = Some("users other than root can change it".to_owned());
-        found.scratch = Some(Scratch {
+        found.scratch = Some(TemporaryDirectory {
             path: jail(path),
             user,
             mode: 0o750,

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use serde_json::Value;
 
-use super::{has, refused, site};
+use super::{has, lines, refused, site};
 use crate::support::{Ran, Sandbox};
 
 /// Runs the command, adds what `trace` advises, and again; then it must work.
@@ -167,6 +167,30 @@ pub fn scratch() {
         (0o1777, 0o1777)
     );
     assert!(!Path::new("/var/tmp/b").exists(), "it is the site's own");
+}
+
+/// Files that are written where everything is read-only, in a mount and in what was made for it.
+pub fn read_only() {
+    let (sandbox, _) = site("programs: [/bin/busybox]\netc: [hosts, services, protocols]\n");
+    let script = "echo >/etc/hosts; mkdir /etc/new; echo >/etc/x.pid";
+    let command = ["trace", "--json", "s", "--", "busybox", "sh", "-c", script];
+    let report = sandbox.run(&command).exits(1).json();
+    refused(
+        &report,
+        "/etc/hosts",
+        "/etc/hosts is /etc/hosts, mounted read-only",
+    );
+    refused(
+        &report,
+        "/etc/new",
+        "`directories` or `tmpfs` gives the site one",
+    );
+    refused(
+        &report,
+        "/etc/x.pid",
+        "it was to be made in a directory that is read-only",
+    );
+    assert_eq!(lines(&report), Vec::<&str>::new());
 }
 
 /// A state directory that the host has; and a file made after it was looked up.

@@ -68,6 +68,7 @@ pub fn all() -> Vec<Trial> {
         ("a Flask application works after two rounds", hunt::flask),
         ("a CGI in Perl works after two rounds", hunt::perl_cgi),
         ("objects on a mount with noexec are reported", hunt::noexec),
+        ("writes to read-only mounts are reported", hunt::read_only),
         (
             "what is made in a missing directory is reported",
             hunt::made,
@@ -87,8 +88,17 @@ pub fn all() -> Vec<Trial> {
             writes::kept,
         ),
     ]);
-    // Each with a `/run` of its own.
-    let with_daemons: [(&str, fn()); 6] = [
+    all.extend(beside_daemons());
+    all.push(on_shared_root(
+        "the workers of a unit are followed, later ones too",
+        finds::unit,
+    ));
+    all
+}
+
+/// Trials with daemons, each with a `/run` of its own.
+fn beside_daemons() -> impl Iterator<Item = Trial> {
+    let trials: [(&str, fn()); 6] = [
         ("without systemd no unit is started", follows::no_systemd),
         ("the socket of the log is brought by its preset", hunt::log),
         (
@@ -108,17 +118,12 @@ pub fn all() -> Vec<Trial> {
             writes::sockets,
         ),
     ];
-    all.extend(with_daemons.map(|(name, body)| {
+    trials.into_iter().map(|(name, body)| {
         alone(name, move || {
             empty_run();
             body();
         })
-    }));
-    all.push(on_shared_root(
-        "the workers of a unit are followed, later ones too",
-        finds::unit,
-    ));
-    all
+    })
 }
 
 /// A site that is up, with its root.
