@@ -266,7 +266,7 @@ fn elsewhere(path: &JailPath) -> Standing {
     found
 }
 
-/// What a file is that is no directory. Errors: the site's own, and why.
+/// What a file is that is not a directory. Errors: the site's own, and why.
 fn class_of(
     entry: &RootEntry<'_>,
     hosts: &Hosts<'_>,

@@ -150,6 +150,6 @@ fn is_private(stat: &Stat) -> bool {
 fn not_roots(place: &Path) -> Error {
     let place = place.display();
     Error::failed(format!("cannot use {place}"))
-        .because_of("it is no directory that root made for itself alone (0700)")
+        .because_of("it is not a directory that root made for itself alone (0700)")
         .hint(format!("move it away: `mv {place} {place}.old`"))
 }

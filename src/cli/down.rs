@@ -59,7 +59,7 @@ pub(super) struct DownArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// What was moved aside is put back right after.
+    /// Files that were moved aside are put back right after.
     #[arg(skip)]
     undoes: bool,
 }

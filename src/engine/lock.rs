@@ -149,7 +149,8 @@ fn wait(
 struct LockHolder {
     /// Its process, by `/proc/locks`.
     process: Option<Pid>,
-    /// The thread, by the file. It may be unknown: the holder could not write, or is no mountjail.
+    /// The thread, by the file. It may be unknown: the holder could not write, or is not a
+    /// mountjail.
     thread: Option<Pid>,
     sleep: Sleep,
 }

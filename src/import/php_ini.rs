@@ -158,7 +158,7 @@ impl Scanner<'_> {
         if is_word_of(&name, &[TRUE, FALSE, &["null"]])
             && self.span(self.at, |byte| byte == b' ') == 0
         {
-            return Err(format!("`{name}` is no name"));
+            return Err(format!("`{name}` is not a name"));
         }
         self.at += label;
         if self.text.get(self.at + blanks) != Some(&b'=') {

@@ -30,7 +30,7 @@ impl ParsedFile {
                 }
                 let unreplaced = checker.faults.clone();
                 let contents = grammar::contents(&tree, text, grammar, &mut checker);
-                // What else is wrong with a value whose specifiers are wrong does not matter.
+                // Other faults of a value whose specifiers are wrong do not matter.
                 let mut faults = checker.faults.split_off(unreplaced.len());
                 faults.retain(|fault| unreplaced.iter().all(|one| one.steps != fault.steps));
                 Self {

@@ -74,7 +74,7 @@ impl fmt::Debug for TemplateCache {
     }
 }
 
-/// What was read is no part of where things are.
+/// Where things are does not depend on what was read.
 impl PartialEq for TemplateCache {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -89,7 +89,7 @@ fn look_up<'l>(
     JailLookup { at, file }
 }
 
-/// The destination of the link at `at`, on the way to which is no link.
+/// The destination of the link at `at`, whose path has no links.
 fn link_at(layout: &Layout<'_>, at: &JailPath, without: Option<&MountDraft>) -> Option<PathBuf> {
     match layout.shown_at(at, without) {
         Some((mount, file)) => layout.in_mount(mount, &file)?.link,

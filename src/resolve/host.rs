@@ -41,7 +41,7 @@ struct HostCache {
     nodes: Mutex<HashMap<OsString, Result<HostEntry, i32>>>,
     /// What mounts forbid, by their IDs.
     mounts: Mutex<HashMap<u64, MountAttributes>>,
-    /// Directories on the way to which is no link, and who besides root controls their names, if
+    /// Directories whose paths have no links, and who besides root controls their names, if
     /// that was asked for.
     directories: Mutex<HashMap<OsString, Option<Vec<Others>>>>,
 }
@@ -142,7 +142,7 @@ impl Host {
         self.dependencies.is_none().then(known)??
     }
 
-    /// Remembers who besides root controls the name of `directory`, on the way to which is no link.
+    /// Remembers who besides root controls the name of `directory`, whose path has no links.
     pub(super) fn remember_others(&self, directory: &HostPath, others: &[Others]) {
         let name = directory.as_path().as_os_str();
         lock(&self.cache.directories).insert(name.into(), Some(others.to_vec()));
@@ -158,7 +158,7 @@ impl Host {
         self.cache.base.join(real.strip_prefix("/").unwrap_or(real))
     }
 
-    /// What `real` is, on the way to which is no link; a link itself is not followed.
+    /// What `real` is, whose path has no links; a link itself is not followed.
     pub(super) fn node(&self, real: &Path) -> Result<HostEntry, i32> {
         self.note(real, Aspect::NAME);
         if let Some(known) = lock(&self.cache.nodes).get(real.as_os_str()) {

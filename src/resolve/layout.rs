@@ -137,7 +137,7 @@ impl<'o> Layout<'o> {
         None
     }
 
-    /// What the host has at `path`, on the way to which is no link. If that is unknown, it is an
+    /// What the host has at `path`, whose path has no links. If that is unknown, it is an
     /// error of the whole layout.
     pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
         let node = self.host.node(path.as_path());

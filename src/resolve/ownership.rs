@@ -8,7 +8,7 @@ use crate::base::HostPath;
 use crate::sys::{FileKind, Stat};
 
 impl Host {
-    /// Who besides root can put something else at `real`, on the way to which is no link.
+    /// Who besides root can put something else at `real`, whose path has no links.
     ///
     /// Errors: a directory on the way cannot be looked at.
     pub(super) fn others_on_name(&self, real: &HostPath) -> Result<Option<Others>, LookupError> {

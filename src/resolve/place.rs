@@ -37,7 +37,7 @@ pub(super) struct Level {
 pub(super) struct MountCache(Mutex<HashMap<u64, Option<StatMount>>>);
 
 impl MountCache {
-    /// The directory `path`, on the way to which is no link. The kernel answers from what it knows,
+    /// The directory `path`, whose path has no links. The kernel answers from what it knows,
     /// without asking a file server.
     ///
     /// Errors: as open(2); ELOOP: there is a link.

@@ -55,8 +55,8 @@ pub(crate) struct Below<'d> {
     pub paths: BTreeSet<&'d JailPath>,
 }
 
-/// The lines that put something below the directory `path`, on the way to which is no link. Empty:
-/// it is no directory, or is not made for anything.
+/// The lines that put something below the directory `path`, whose path has no links. Empty:
+/// it is not a directory, or is not made for anything.
 pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>> {
     let mounts = desired.mounts.iter();
     let mounts = mounts.map(|mount| (&mount.target, &mount.reasons));
@@ -77,7 +77,7 @@ pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>>
         .collect()
 }
 
-/// The mount that shows `path`, on the way to which is no link.
+/// The mount that shows `path`, whose path has no links.
 pub(super) fn mount_at<'d>(desired: &'d Desired, path: &JailPath) -> Option<&'d Mount> {
     let above = desired
         .mounts

@@ -147,15 +147,15 @@ impl FoundInstances {
         let notes = [
             (
                 entries.odd,
-                "are no sites, because their names cannot be a site's",
+                "are not sites, because their names cannot be a site's",
             ),
             (
                 entries.links,
-                "are no sites, because links are not followed here",
+                "are not sites, because links are not followed here",
             ),
             (
                 entries.unknown,
-                "are no sites, because they cannot be looked at",
+                "are not sites, because they cannot be looked at",
             ),
             (twice, "have the same name as others; each name is one site"),
         ];

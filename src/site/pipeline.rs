@@ -416,11 +416,10 @@ fn stays_stale(plan: &Plan) -> Error {
     ))
 }
 
-/// Where templates are, if sites share mounts. Without unique mount IDs (Linux 6.8), and in the
-/// mount namespace of a service, everything is mounted one by one.
+/// Where templates are, if sites share mounts. Without unique mount IDs (Linux 6.8) everything is
+/// mounted one by one.
 fn directory_of_templates(context: &Context) -> Option<HostPath> {
-    let can_share = sys::probe::statmount() && !context.state.is_of_namespace();
-    can_share
+    sys::probe::statmount()
         .then(|| HostPath::new(context.state.templates().run).ok())
         .flatten()
 }

@@ -30,7 +30,7 @@ impl Selection {
         }
     }
 
-    /// The sites, each once. Files that are no sites are reported, and that there are no sites at
+    /// The sites, each once. Files that are not sites are reported, and that there are no sites at
     /// all.
     ///
     /// Errors: the configuration cannot be listed, or a name cannot be a site's.
@@ -115,8 +115,8 @@ fn of_template(file: &Path) -> Result<SiteList> {
     Ok(configuration::of_template(file))
 }
 
-/// All sites of the configuration, sorted by name. Files that are no sites are reported, and do not
-/// stop the others.
+/// All sites of the configuration, sorted by name. Files that are not sites are reported, and do
+/// not stop the others.
 pub(crate) fn all(context: &Context) -> Result<Vec<Site>> {
     Ok(reported(context, list(&context.config)?))
 }

@@ -36,7 +36,7 @@ pub(crate) struct Reporter {
     /// The status that the service manager was told last.
     status: String,
     troubles: BTreeMap<WatcherTrouble, Error>,
-    /// Files that are no sites, and what else was reported about the list of sites.
+    /// Files that are not sites, and what else was reported about the list of sites.
     no_sites: (Vec<ManifestError>, Vec<String>),
     limit: RateLimit,
     /// When each note was last reported.
@@ -176,7 +176,7 @@ impl Reporter {
         }
     }
 
-    /// Reports files that are no sites, and the warnings of the list, if they are new.
+    /// Reports files that are not sites, and the warnings of the list, if they are new.
     pub(crate) fn no_sites(
         &mut self,
         out: &Out,

@@ -113,7 +113,7 @@ impl Watcher {
     /// administrator.
     ///
     /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
-    /// undone. That is no reason to try again at once.
+    /// undone. That is not a reason to try again at once.
     pub(crate) fn collect(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,

@@ -271,11 +271,11 @@ fn odd_names() {
         "two warnings, two sites:\n{}",
         up.stderr
     );
-    up.says("these are no sites, because their names cannot be a site's: ")
+    up.says("these are not sites, because their names cannot be a site's: ")
         .says("'a b'")
         .says(r"\n")
         .says("and 2 more")
-        .says("these are no sites, because links are not followed here: linked, outside");
+        .says("these are not sites, because links are not followed here: linked, outside");
 
     // A link in the place of a site's directory is no site any more, and nothing follows it.
     fs::rename(customers.path("alice"), sandbox.path("elsewhere")).unwrap();

@@ -283,7 +283,7 @@ fn made_before() {
         make(&aside(&root));
         let before = tree(&root);
         let ran = sandbox.run(&["adopt", "--write", "s"]).exits(1);
-        let ran = ran.says("it is no directory that root made for itself alone");
+        let ran = ran.says("it is not a directory that root made for itself alone");
         before.assert_same(&tree(&root));
         let moved = fs::rename(aside(&root), root.join("old"));
         assert!(moved.is_ok(), "{what}\n{ran}");

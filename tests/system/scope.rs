@@ -28,6 +28,10 @@ pub fn all() -> Vec<Trial> {
             reached,
         ),
         (
+            "sites share templates in the namespace of their service",
+            templates,
+        ),
+        (
             "what is in use in one namespace is taken away in none",
             in_use,
         ),
@@ -315,6 +319,74 @@ fn reached() {
     assert!(!root.join("file").exists() && !other.join("file").exists());
     let left = fs::read_dir(sandbox.state().join("run/namespaces")).unwrap();
     assert_eq!(left.count(), 0, "what is left of namespaces is swept");
+}
+
+fn templates() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let manifest = |names: &[&str]| {
+        let mount = |name: &&str| {
+            let source = sandbox.file(format!("host/{name}"), format!("{name}\n"));
+            format!("{{ source: {}, target: /data/{name} }}", source.display())
+        };
+        let mounts: Vec<_> = names.iter().map(mount).collect();
+        let mounts = mounts.join(", ");
+        format!("scope: services\nservices: [{OWN}]\nmounts: [{mounts}]\n")
+    };
+    let [root, other] = ["s", "other"].map(|name| sandbox.site(name, &manifest(&["a", "b"])));
+    let shown = |service: &mut Service, root: &Path, name: &str| {
+        service.ask(&format!(
+            "cat {}/data/{name} 2>/dev/null || echo none",
+            root.display()
+        ))
+    };
+    let lines = |service: &mut Service, path: &Path| {
+        let path = path.display();
+        let found = service.ask(&format!("grep -c ' {path}' /proc/self/mountinfo || true"));
+        found.trim().parse::<usize>().unwrap()
+    };
+
+    let (mut one, mut two) = (Service::start(&sandbox), Service::start(&sandbox));
+    let has_templates = mountjail::sys::probe::statmount();
+    if has_templates {
+        assert_eq!(lines(&mut one, &root.join("data ")), 1, "a graft");
+        assert!(lines(&mut one, &sandbox.state()) > 0);
+    }
+    assert!(mounts_below(&sandbox.path("srv")).is_empty());
+    assert!(mounts_below(&sandbox.state()).is_empty());
+
+    // Another file takes the place of a source: it is swapped once per namespace.
+    sandbox.file("host/new", "newer\n");
+    fs::rename(sandbox.path("host/new"), sandbox.path("host/a")).unwrap();
+    let ran = sandbox.ok(&["up", "--all"]);
+    if has_templates {
+        assert_eq!(ran.stderr.matches("1 swapped").count(), 2, "{ran}");
+    }
+    for root in [&root, &other] {
+        for service in [&mut one, &mut two] {
+            assert_eq!(shown(service, root, "a"), "newer\n");
+        }
+    }
+    sandbox.ok(&["status"]);
+
+    // A site that wants more gets it, and the other does not.
+    sandbox.file("host/a", "newer\n");
+    let text = format!("root: {}\n{}", root.display(), manifest(&["a", "b", "c"]));
+    sandbox.manifest("s", text);
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(shown(&mut two, &root, "c"), "c\n");
+    assert_eq!(shown(&mut two, &other, "c"), "none\n");
+
+    // A service that is killed leaves the other one's mounts alone.
+    one.stop();
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(shown(&mut two, &root, "c"), "c\n");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(shown(&mut two, &root, "b"), "none\n");
+    assert_eq!(shown(&mut two, &other, "b"), "b\n");
+    sandbox.ok(&["down", "--all"]);
+    assert_eq!(lines(&mut two, &sandbox.state()), 0, "no template is left");
+    assert!(!root.join("data").exists() && !other.join("data").exists());
+    two.stop();
 }
 
 fn in_use() {

@@ -338,7 +338,7 @@ impl TraceArgs {
         }
         if !found.is_empty() {
             report.advice = advice(context, resolver, &desired, found);
-            // What was made only after it was looked up is not missing.
+            // A path that was made only after it was looked up is not missing.
             let jail = Host::at(desired.root.as_path());
             let is_there = |miss: &Miss| jail.is_there(&miss.path.on_host()).unwrap_or(false);
             report.advice.not_mounted.retain(|miss| !is_there(miss));

@@ -214,7 +214,7 @@ fn refused_by_sshd(exam: &Exam<'_>) -> Vec<Problem> {
     let mut at = Some(root.clone());
     while let Some(directory) = at {
         if let Ok(found) = fs::metadata(&directory) {
-            // What is above the root is not the site's, and others may rely on it.
+            // Directories above the root are not the site's, and others may rely on them.
             let remedy = |command: &str| {
                 Remedy::act(if directory == *root {
                     format!("{command} {}", shell_word(&directory.to_string()))

@@ -38,7 +38,7 @@ pub struct Closure {
     pub needs_proc: Option<HostPath>,
     /// Libraries that the loader does not find, each by its name.
     pub missing: Vec<String>,
-    /// Missing libraries are no error.
+    /// Missing libraries are not an error.
     goes_on: bool,
     /// The first file that decides what is needed and that others than root can change, and all who
     /// can change such files.

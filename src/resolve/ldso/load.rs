@@ -24,7 +24,7 @@ pub(super) struct Libraries {
     pub missing: Vec<String>,
 }
 
-/// The libraries of `program`. `goes_on`: those that are not found are no error.
+/// The libraries of `program`. `goes_on`: those that are not found are not an error.
 pub(super) fn libraries(
     loader: &Loader<'_>,
     process: &ProcessImage,

@@ -105,7 +105,7 @@ impl FstabEditor {
         if grafts.is_empty() {
             self.make_placeholders(&run.pipeline, lines, stop)?;
         } else {
-            // What the lines mount on has to be on the disk, beneath the grafts.
+            // The mount points of the lines have to be on the disk, beneath the grafts.
             without_grafts(root, &grafts, || {
                 let pipeline = Pipeline {
                     templates: None,

@@ -84,7 +84,7 @@ pub(super) fn line_of_directory(line: &Addition, found: &MissOnHost) -> Option<A
     }
 }
 
-/// What is below an advised directory comes with it.
+/// Paths below an advised directory come with it.
 pub(super) fn merge_below(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
     let mut by_path = BTreeMap::new();
     for line in lines.keys() {

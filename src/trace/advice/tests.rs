@@ -405,7 +405,7 @@ fn what_is_refused_or_asked_for_already_is_not_advised() {
     assert_eq!(
         advice.lines.len(),
         1,
-        "a directory on the way to something is no news"
+        "a directory on the way to something is not news"
     );
 }
 
