@@ -1,6 +1,6 @@
 //! `mountjail down`: unmount what mountjail mounted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -184,8 +184,9 @@ impl DownArgs {
             Err(_) if !recorded.is_empty() => vec![],
             result => result?,
         };
+        let known: HashSet<_> = sites.iter().map(|site| site.name.clone()).collect();
         for name in recorded {
-            if sites.iter().all(|site| site.name != name) {
+            if !known.contains(&name) {
                 sites.push(select::site(context, name.as_str())?);
             }
         }

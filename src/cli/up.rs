@@ -110,11 +110,10 @@ impl UpArgs {
         lookup: MountLookup,
         sites: usize,
     ) -> crate::Result<BringUp> {
-        Ok(BringUp {
-            leave_down: self.leave_down,
-            create_root: self.create,
-            ..BringUp::new(context.clone(), lookup, sites)?
-        })
+        let mut run = BringUp::new(context.clone(), lookup, sites)?;
+        run.leave_down = self.leave_down;
+        run.create_root = self.create;
+        Ok(run)
     }
 
     /// Brings the sites up in the mount namespaces of their services.

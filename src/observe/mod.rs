@@ -22,6 +22,7 @@ mod record;
 mod record_file;
 mod recorded;
 mod run_namespaces;
+mod settled;
 mod shared_storage;
 mod space;
 mod standing;
@@ -60,6 +61,7 @@ pub use run_namespaces::{
     NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
     namespace_record, of_units,
 };
+pub(crate) use settled::Settled;
 pub use shared_storage::shared_storage;
 pub use standing::standing;
 pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};

@@ -247,20 +247,21 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
     let own = own_namespace().ok();
     let mut found = vec![];
     for (pid, proc) in proc::processes() {
+        // Of most processes this is `/`; to ask for it is what takes the time here.
+        let Ok(at) = fs::read_link(proc.join("root")) else {
+            continue;
+        };
+        if at == Path::new("/") {
+            continue;
+        }
+        let mut all = roots.iter();
+        let Some(nth) = all.position(|(root, _)| at.starts_with(root.as_path())) else {
+            continue;
+        };
         let namespace = proc::mount_namespace(&proc).ok();
         if namespace.is_none() || namespace == own {
             continue;
         }
-
-        let Ok(at) = fs::read_link(proc.join("root")) else {
-            continue;
-        };
-        let Some(nth) = roots
-            .iter()
-            .position(|(root, _)| at.starts_with(root.as_path()))
-        else {
-            continue;
-        };
         if !sees(&proc, roots[nth].1) {
             found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
         }

@@ -433,7 +433,7 @@ impl<'r> Down<'r> {
             ));
             PlaceholderFate::Needed
         } else if run.context.state.is_of_namespace()
-            || pipeline::is_in_a_namespace(run.context, &site.name)
+            || pipeline::is_in_a_namespace(run.context, &run.boot, &site.name)
         {
             PlaceholderFate::Needed
         } else {

@@ -27,6 +27,7 @@ pub(crate) mod records;
 pub(crate) mod remove;
 pub(crate) mod select;
 pub(crate) mod services;
+mod settled;
 pub(crate) mod status;
 pub(crate) mod systemctl;
 pub(crate) mod templates;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::context::{Context, Purpose};
+use super::settled::SettledSites;
 use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::users::SiteUsers;
@@ -13,7 +14,7 @@ use super::{ManifestError, Site, SiteError, load, manifest_file, records};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, Stray, Table};
+use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, SiteRecords, Stray, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, SiteState};
 use crate::resolve::{Desired, Resolver};
@@ -110,11 +111,24 @@ impl Pipeline {
     }
 
     fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
-        plan_up(&self.context, desired, observed, self.templates.as_ref())
+        let templates = self.templates.as_ref();
+        plan_up(&self.context, &self.boot, desired, observed, templates)
     }
 
+    /// The mounts that are there, and the records.
     fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
-        observe(&self.context, &self.boot, desired, table)
+        let records = self.records(desired)?;
+        observe::observe(desired, records, table).map_err(|error| error.context(&desired.site))
+    }
+
+    fn records(&self, desired: &Desired) -> Result<SiteRecords> {
+        let (context, site) = (&self.context, &desired.site);
+        let records = records::read(context, site, &self.boot);
+        let records = records.map_err(|error| error.context(site))?;
+        for warning in &records.warnings {
+            context.out.site(site).warn(warning);
+        }
+        records::at_root(context, desired, records)
     }
 }
 
@@ -140,6 +154,8 @@ pub(crate) struct BringUp {
     pub create_root: bool,
     /// What has to work out when a site is up, or else it is left as it was.
     pub then: Option<Then>,
+    /// Sites that were found to need nothing.
+    settled: SettledSites,
 }
 
 /// What is done once, when a site is as desired.
@@ -160,6 +176,7 @@ impl BringUp {
             leave_down: false,
             create_root: false,
             then: None,
+            settled: SettledSites::default(),
         })
     }
 
@@ -280,9 +297,15 @@ impl BringUp {
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {
-            // Observe: the mounts that are there, and the records.
+            // Observe: the mounts that are there, and the records. What is as in a site that needs
+            // nothing needs nothing.
             let table = newer_table.as_ref().or(table);
-            let mut observed = self.pipeline.observe(desired, table)?;
+            let records = self.pipeline.records(desired)?;
+            if table.is_none() && self.settled.have_one_like(desired, &records) {
+                return Ok(Some(changes.unwrap_or_default()));
+            }
+            let mut observed = observe::observe(desired, records, table)
+                .map_err(|error| error.context(&desired.site))?;
 
             // Plan: the steps from there to what is desired. A graft goes with all that is in it.
             let mut plan = self.pipeline.plan_up(desired, &observed)?;
@@ -316,6 +339,7 @@ impl BringUp {
             let carried_out = self.carry_out(&plan, &observed, stop, &log);
             self.release_templates(&plan, &observed, carried_out.is_err());
             changes.add(carried_out?, &plan);
+            self.settled.add(desired, &observed, &plan);
             if !plan.unfinished {
                 return Ok(Some(std::mem::take(changes)));
             }
@@ -501,26 +525,11 @@ pub(crate) fn lock(
         .map_err(|error| error.context(site))
 }
 
-/// The mounts that are there, and the records.
-fn observe(
-    context: &Context,
-    boot: &BootId,
-    desired: &Desired,
-    table: Option<&Table>,
-) -> Result<Observed> {
-    let site = &desired.site;
-    let records = records::read(context, site, boot).map_err(|error| error.context(site))?;
-    for warning in &records.warnings {
-        context.out.site(site).warn(warning);
-    }
-    let records = records::at_root(context, desired, records)?;
-    observe::observe(desired, records, table).map_err(|error| error.context(site))
-}
-
 /// The steps from `observed` to `desired`. Placeholders stay that other namespaces may have mounts
 /// on, or other hosts, on storage that these share: removing one takes the mount on it away there.
 fn plan_up(
     context: &Context,
+    boot: &BootId,
     desired: &Desired,
     observed: &Observed,
     templates: Option<&HostPath>,
@@ -529,7 +538,7 @@ fn plan_up(
     if plan.removals() == 0 {
         return Ok(plan);
     }
-    if context.state.is_of_namespace() || is_in_a_namespace(context, &desired.site) {
+    if context.state.is_of_namespace() || is_in_a_namespace(context, boot, &desired.site) {
         return Ok(plan.keeping_placeholders());
     }
     let shared = observe::shared_storage(&desired.root);
@@ -542,11 +551,8 @@ fn plan_up(
 }
 
 /// Whether a service has the site in its mount namespace.
-pub(crate) fn is_in_a_namespace(context: &Context, site: &SiteName) -> bool {
-    let Ok(boot) = observe::boot_id() else {
-        return true; // it is not known
-    };
-    let namespaces = RunNamespaces::find(&context.state, &boot).living;
+pub(crate) fn is_in_a_namespace(context: &Context, boot: &BootId, site: &SiteName) -> bool {
+    let namespaces = RunNamespaces::find(&context.state, boot).living;
     namespaces
         .iter()
         .any(|namespace| namespace.has(site, &context.state))
