@@ -44,6 +44,7 @@ mod root;
 mod roots;
 mod route;
 mod shared;
+mod system_directories;
 mod top_links;
 mod users;
 mod walk;
