@@ -885,7 +885,8 @@ fn jailkit_keys() {
         "  - { source: /no/such/file, optional: true }\n",
         "  - { name: www-data, optional: true }\n",
         "nss: [passwd, group]\n",
-        "directories:\n  - { path: /svr, mode: \"0755\" }\n  - { path: \"/var/x y\", mode: \"0755\" }\n",
+        "directories:\n  - { path: /svr, mode: \"0755\" }\n  \
+         - { path: \"/var/x y\", mode: \"0755\" }\n",
         "/data/plugins, executable: true, optional: true }\n",
         "/data/plugins/plugin, optional: true }\n",
         "/bin/setuid, executable: true, setuid: true, optional: true }\n",

@@ -116,8 +116,8 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
             match temporary(&word) {
                 Some(tmpfs) => draft.tmpfs.push(tmpfs),
                 None => draft.remarks.push(format!(
-                    "{place}: TemporaryFileSystem={word} has to stay in the unit: a manifest has no such \
-                     tmpfs."
+                    "{place}: TemporaryFileSystem={word} has to stay in the unit: a manifest \
+                     has no such tmpfs."
                 )),
             }
         }
