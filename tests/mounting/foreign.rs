@@ -265,7 +265,9 @@ fn directory_with_mounts(sandbox: &Sandbox) -> (PathBuf, [PathBuf; 2]) {
     let inner = sandbox.directory("host/dir/sub/deep");
     bind(&sandbox.directory("host/inner"), &inner);
     let files = [outer.join("file"), inner.join("file")];
-    files.iter().for_each(|file| fs::write(file, "").unwrap());
+    for file in &files {
+        fs::write(file, "").unwrap();
+    }
     (directory, files)
 }
 
