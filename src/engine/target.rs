@@ -10,7 +10,7 @@ use super::hidden;
 use super::root::Root;
 use crate::base::quote::shell_word;
 use crate::base::{Error, HostPath, JailPath, MountAttributes, Result};
-use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
+use crate::observe::{CreatedKind, Identity, ObservedMount, Stray, how_to_write};
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
 
@@ -24,7 +24,14 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
             .overtaken()
             .hint("run the command again: then it is named, if it still is there");
     }
-    failed.because(error)
+    let failed = failed.because(error);
+    match error.raw_os_error() {
+        Some(libc::EROFS | libc::EPERM) => match how_to_write(root.path(), path) {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        },
+        _ => failed,
+    }
 }
 
 pub(super) fn made_kind(kind: FileKind) -> CreatedKind {

@@ -32,6 +32,7 @@ mod table;
 mod template_records;
 mod unit_files;
 mod unit_lines;
+mod unwritable;
 mod users;
 mod watching;
 
@@ -65,5 +66,6 @@ pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
 pub use unit_lines::{UnitLine, unit_lines};
+pub(crate) use unwritable::{how_to_write, unwritable};
 pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};

@@ -5,6 +5,7 @@ mod support;
 
 mod adopt;
 mod book;
+mod check;
 mod completions;
 mod defaults;
 mod import;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     support::main([
         ("adopt", adopt::all()),
         ("book", book::all()),
+        ("check", check::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
         ("import", import::all()),
