@@ -13,9 +13,11 @@ use super::host::Host;
 use super::made;
 use super::parts::SharedParts;
 use super::proc;
+use super::rights;
 use super::root::{self, CheckedRoot};
 use super::roots::Roots;
 use super::shared::Shared;
+use super::too_much;
 use crate::base::HostPath;
 use crate::base::sync::lock;
 use crate::manifest::{Entry, Manifest, Request, SourceFile};
@@ -189,6 +191,8 @@ impl Resolver {
         let mut errors = Vec::from_iter(added.err());
         errors.extend(made::add(&mut desired, &gathered.made, host));
         proc::note_programs(&mut desired, &gathered.need_proc, host);
+        rights::note_programs(&mut desired, host);
+        desired.warnings.extend(too_much::warnings(&desired));
         errors.extend(root::contains_a_source(&desired));
         (Some(desired), errors)
     }
