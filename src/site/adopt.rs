@@ -1,15 +1,17 @@
 //! One site whose root is full of copies: what stands in the way of its mounts is looked at, and
 //! moved aside.
 
+use std::collections::BTreeSet;
+
 use super::context::Purpose;
 use super::pipeline::{MountLookup, Pipeline, lock};
 use super::{Context, Site, SiteError, load, manifest_file};
-use crate::adopt::{self, AsideRecord, Standing, Survey};
+use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
-use crate::observe::{self, Process};
+use crate::observe::{self, Process, Table};
 use crate::patience::Stop;
 use crate::resolve::Host;
 use crate::{Error, Result, sys};
@@ -96,8 +98,12 @@ impl Examined {
         let refused = self.survey.refused(also);
         let fixed: Vec<_> = refused.iter().filter(|own| !own.movable).collect();
         if !fixed.is_empty() {
-            let points = fixed.iter().map(|own| self.survey.root.inside(&own.path));
-            return format!("unmount what is mounted there: {}", few(points, SHOWN));
+            let point = |own: &&&OwnThing| mount_point(&self.survey.root.inside(&own.path));
+            let points: BTreeSet<_> = fixed.iter().map(|own| point(&own)).collect();
+            return format!(
+                "unmount {}, or move away by hand what is in the way there",
+                few(&points, SHOWN)
+            );
         }
         let mut paths: Vec<_> = also.to_vec();
         if refused.len() <= TYPED {
@@ -118,6 +124,16 @@ impl Examined {
             if refused.len() == 1 { "it" } else { "them" },
         )
     }
+}
+
+/// The mount point of the mount that `path` is on, as far as it is known.
+fn mount_point(path: &HostPath) -> String {
+    let point = || {
+        let file = sys::open_host(path.as_path(), libc::O_PATH).ok()?;
+        let id = sys::mount_id_in_table(&file).ok()?;
+        Table::read().ok()?.point_of(id)
+    };
+    point().map_or_else(|| path.to_string(), |point| point.display().to_string())
 }
 
 impl Adopter {

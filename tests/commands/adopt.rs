@@ -29,6 +29,7 @@ pub fn all() -> Vec<Trial> {
         ("a site that is up has nothing to adopt", nothing),
         ("a killed run goes on or is undone", killed),
         ("check names what stays", leftovers),
+        ("copies in a volume are named with its mount point", volume),
         ("sites in namespaces of services", services),
         ("copies that come again are moved again", again),
         ("five pools, one of them in a jail of copies", five_pools),
@@ -603,4 +604,19 @@ fn jailkit() {
     sandbox.ok(&["check", "jail"]).says("/usr/bin/cat");
     sandbox.ok(&["adopt", "--undo", "jail"]);
     before.assert_same(&tree(root));
+}
+
+fn volume() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let etc = root.join("etc");
+    fs::create_dir(&etc).unwrap();
+    shell(&etc, "mount -t tmpfs volume .");
+    shell(&etc, "cp /etc/hosts .");
+    let ran = sandbox.run(&["adopt", "s"]);
+    let remedy = format!("unmount {}, or move away by hand", etc.display());
+    assert!(ran.stderr.contains(&remedy), "{ran}");
+    shell(&root, "umount etc");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
 }

@@ -2,7 +2,7 @@
 //! not work inside; `up` and `down` say what to do about the first.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +16,14 @@ pub fn all() -> Vec<Trial> {
         ("a directory that is immutable is reported", immutable),
         ("sources that give the host away are reported", dangerous),
         ("a setuid bit without effect is reported", setuid),
+        (
+            "`why` tells where nothing is in a mounted directory",
+            nothing_there,
+        ),
+        (
+            "a library that is named by a relative path gets its remedy",
+            relative,
+        ),
     ])
 }
 
@@ -141,4 +149,50 @@ fn setuid() {
     assert!(!said.contains("setuid bit"), "{said}");
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);
+}
+
+fn nothing_there() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("host/directory");
+    let (away, inner) = (sandbox.file("host/away", ""), directory.join("file"));
+    fs::write(&inner, "").unwrap();
+    symlink(&away, directory.join("out")).unwrap();
+    symlink("file", directory.join("in")).unwrap();
+    // Its links are not followed, because others may write to the directory.
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    sandbox.site("s", &format!("mounts: [{}]\n", directory.display()));
+    let why = |name: &str| {
+        let path = directory.join(name);
+        sandbox.ok(&["why", "s", path.to_str().unwrap()]).stdout
+    };
+    let out = why("out");
+    let end = format!(
+        "leads to {}, and nothing is there in the jail",
+        away.display()
+    );
+    assert!(out.contains(&end), "{out}");
+    assert!(why("absent").contains("but nothing is there"));
+    for name in ["in", "file"] {
+        assert!(!why(name).contains("nothing is there"), "{name}");
+    }
+}
+
+fn relative() {
+    let sandbox = Sandbox::new();
+    let build = sandbox.directory("build");
+    sandbox.file("build/library.c", "int answer(void) { return 0; }\n");
+    sandbox.file(
+        "build/program.c",
+        "int answer(void); int main(void) { return answer(); }\n",
+    );
+    fs::create_dir(build.join("lib")).unwrap();
+    let compile = |arguments: &[&str]| {
+        Ran::of(Command::new("cc").args(arguments).current_dir(&build)).exits(0);
+    };
+    compile(&["-shared", "-o", "lib/answer.so", "library.c"]);
+    compile(&["-o", "program", "program.c", "lib/answer.so"]);
+    let program = build.join("program");
+    sandbox.site("s", &format!("programs: [{}]\n", program.display()));
+    let checked = sandbox.run(&["check", "s"]).exits(1).says("lib/answer.so");
+    checked.says("try: link it anew with `-l` and a soname");
 }
