@@ -98,8 +98,8 @@ impl Examined {
         let refused = self.survey.refused(also);
         let fixed: Vec<_> = refused.iter().filter(|own| !own.movable).collect();
         if !fixed.is_empty() {
-            let point = |own: &&&OwnThing| mount_point(&self.survey.root.inside(&own.path));
-            let points: BTreeSet<_> = fixed.iter().map(|own| point(&own)).collect();
+            let point = |own: &&OwnThing| mount_point(&self.survey.root.inside(&own.path));
+            let points: BTreeSet<_> = fixed.iter().map(|own| point(own)).collect();
             return format!(
                 "unmount {}, or move away by hand what is in the way there",
                 few(&points, SHOWN)

@@ -430,7 +430,14 @@ fn changed() {
     let ran = sandbox.run(&["adopt", "--undo", "--json", "s"]).exits(1);
     let json = ran.json();
     assert_eq!(json["sites"][0]["back"], json!(["/etc/host.conf"]), "{ran}");
-    let ran = ran.says("cannot put /etc/hosts back: something else is there now");
+    let hosts = root.join("etc/hosts");
+    let hosts = hosts.display();
+    let ran = ran.says(&format!(
+        "cannot put {hosts} back: something else is there now"
+    ));
+    let ran = ran.says(&format!(
+        "try: if what is at {hosts} is not needed, move it away"
+    ));
     let ran = ran.says("/.mountjail-adopted/etc/services is not there any more");
     ran.says("/.mountjail-adopted/etc/protocols is another file now");
     assert_eq!(fs::read_to_string(root.join("etc/hosts")).unwrap(), "new");
