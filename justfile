@@ -28,12 +28,21 @@ update:
 book:
     cargo run --example generate -- --book
 
+# Licences, sources, and known holes in other people's code. Needs `cargo install cargo-deny`.
+deny:
+    cargo deny check
+
+# With the oldest Rust that Cargo.toml promises; rustup fetches it.
+oldest-rust version=`sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml`:
+    rustup toolchain install --profile minimal {{ version }}
+    cargo +{{ version }} check --locked --target-dir target/oldest
+
 # Packages, in target/packages.
 packages:
     packaging/build
 
 # Each fuzzer for some seconds.
 fuzz seconds='60':
-    for target in manifest mountinfo elf ld_so_cache; do \
+    for target in manifest mountinfo elf ld_so_cache record; do \
         cargo +nightly fuzz run $target -- -max_total_time={{ seconds }} || exit; \
     done

@@ -275,7 +275,7 @@ fn table() {
     );
     println!(
         "{:<38} {:>9.2} {:>9.2} {:>26.2} {:>6}  <= 0.5",
-        "run --all, 1000, until exec / raw calls",
+        "run --all, 1000, until exec / raw",
         ms(started),
         ms(raw_up.wall),
         ms(started) / ms(raw_up.wall),

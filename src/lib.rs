@@ -13,23 +13,37 @@
 //!
 //! Later rooms import the types of earlier ones, never the reverse. [`base`], [`sys`] and
 //! [`patience`] are below all of them.
+//!
+//! Nothing here is an interface for other crates: what is public is so for the program, its tests
+//! and its fuzzers, is hidden in the documentation, and changes without notice. Other programs read
+//! what commands print with `--json`.
 
 mod adopt;
+#[doc(hidden)]
 pub mod base;
+#[doc(hidden)]
 pub mod cli;
 mod doctor;
 mod engine;
+#[doc(hidden)]
 pub mod import;
 mod jail;
+#[doc(hidden)]
 pub mod manifest;
+#[doc(hidden)]
 pub mod observe;
 mod patience;
+#[doc(hidden)]
 pub mod plan;
 mod render;
+#[doc(hidden)]
 pub mod resolve;
 mod site;
+#[doc(hidden)]
 pub mod sys;
+#[doc(hidden)]
 pub mod trace;
 mod watch;
 
+#[doc(hidden)]
 pub use base::{Error, Result};

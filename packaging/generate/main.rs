@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap_complete::Shell;
-use mountjail::cli::completion_script;
+use mountjail::cli::{OUTPUTS, completion_script};
 use mountjail::manifest::{defaults_schema, preset_schema, site_schema, template_schema};
 
 fn main() -> io::Result<ExitCode> {
@@ -56,6 +56,11 @@ fn packages(target: &Path) -> io::Result<()> {
         ("preset.schema.json", preset_schema()),
     ] {
         fs::write(target.join("schema").join(name), format!("{schema:#}\n"))?;
+    }
+    fs::create_dir_all(target.join("schema/output"))?;
+    for output in OUTPUTS {
+        let file = format!("schema/output/{}.schema.json", output.command);
+        fs::write(target.join(file), format!("{:#}\n", output.schema()))?;
     }
     Ok(())
 }

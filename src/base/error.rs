@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
+
+use serde::Serialize;
 
 use super::hints::{self, Doing};
 
@@ -29,7 +32,48 @@ pub struct Error {
     reason: Option<String>,
     errno: Option<i32>,
     hint: Option<String>,
+    path: Option<Box<Path>>,
+    code: Option<ErrorCode>,
     overtaken: bool,
+}
+
+/// What went wrong, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The command line is wrong.
+    Usage,
+    /// A manifest has a mistake.
+    Manifest,
+    /// There is no such site.
+    NoSuchSite,
+    /// Something that is not mountjail's is in the way.
+    Conflict,
+    /// The site is in use; nothing was changed.
+    InUse,
+    /// Something changed after it was looked at: the same may succeed now.
+    Overtaken,
+    /// A signal stopped the work.
+    Interrupted,
+    /// Something did not answer in time.
+    Silent,
+    /// Anything else.
+    Failed,
+}
+
+impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Usage,
+        Self::Manifest,
+        Self::NoSuchSite,
+        Self::Conflict,
+        Self::InUse,
+        Self::Overtaken,
+        Self::Interrupted,
+        Self::Silent,
+        Self::Failed,
+    ];
 }
 
 /// The result of everything in this crate that can fail.
@@ -63,6 +107,8 @@ impl Error {
             reason: None,
             errno: None,
             hint: None,
+            path: None,
+            code: None,
             overtaken: false,
         }
     }
@@ -122,6 +168,36 @@ impl Error {
     /// Whether the same may succeed now: see [`Self::overtaken`].
     pub fn is_overtaken(&self) -> bool {
         self.overtaken
+    }
+
+    /// Adds the path that it is about, for programs. The first one counts.
+    #[must_use]
+    pub fn at(mut self, path: impl AsRef<Path>) -> Self {
+        self.path = self.path.or_else(|| Some(path.as_ref().into()));
+        self
+    }
+
+    /// The path that it is about, where one is known.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Adds what went wrong, for programs. The first code counts.
+    #[must_use]
+    pub fn coded(mut self, code: ErrorCode) -> Self {
+        self.code = self.code.or(Some(code));
+        self
+    }
+
+    /// What went wrong, for programs.
+    pub fn code(&self) -> ErrorCode {
+        self.code.unwrap_or(match self.kind {
+            _ if self.overtaken => ErrorCode::Overtaken,
+            ErrorKind::Usage => ErrorCode::Usage,
+            ErrorKind::Failed => ErrorCode::Failed,
+            ErrorKind::Interrupted => ErrorCode::Interrupted,
+            ErrorKind::Silent => ErrorCode::Silent,
+        })
     }
 
     /// Puts `context` before the message: `context: message`.

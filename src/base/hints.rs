@@ -1,6 +1,23 @@
 //! What to do next about what the kernel said: one table.
 
 use std::io;
+use std::path::Path;
+
+use super::quote::shell_word;
+
+/// The command that unmounts what is at `point`, in which nothing is mounted.
+pub(crate) fn unmount(point: impl AsRef<Path>) -> String {
+    let point = point.as_ref().to_string_lossy();
+    format!("`umount {}`", shell_word(&point))
+}
+
+/// The command that unmounts what is at `point`, with all mounts in it. Without the first part, the
+/// mounts in a recursive bind mount would also be unmounted at its source.
+pub(crate) fn unmount_tree(point: impl AsRef<Path>) -> String {
+    let point = point.as_ref().to_string_lossy();
+    let point = shell_word(&point);
+    format!("`mount --make-rprivate {point} && umount -R {point}`")
+}
 
 /// What was being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub(crate) mod text;
 
 pub use attributes::MountAttributes;
 pub(crate) use error::in_words;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorCode, ErrorKind, Result};
 pub use extent::Extent;
 pub use file_system::{FileSystem, STICKY, bytes};
 pub use path::{BadPath, HostPath, JailPath, SiteName};

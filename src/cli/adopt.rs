@@ -131,7 +131,7 @@ impl AdoptArgs {
         let mut code = 0;
         if let Some(error) = found.refusal(&self.also) {
             context.out.error(&error);
-            object["errors"] = json!([error.to_string()]);
+            object["errors"] = json!([render::json::error(Some(&survey.site), &error)]);
             code = error.exit_code();
         }
         report.site(code, object);
@@ -266,13 +266,10 @@ fn undo_one(
 ) -> anyhow::Result<()> {
     let code = DownArgs::to_undo().run_for(context, vec![site.clone()])?;
     if code != 0 {
-        report.site(
-            code,
-            json!({
-                "site": site.name, "root": root, "back": [],
-                "errors": [format!("{}: it could not be taken down", site.name)],
-            }),
-        );
+        let error = Error::failed(format!("{}: it could not be taken down", site.name));
+        let error = render::json::error(Some(&site.name), &error);
+        let object = json!({ "site": site.name, "root": root, "back": [], "errors": [error] });
+        report.site(code, object);
         return Ok(());
     }
     let (adopter, place) = (Adopter::new(context, 1)?, root.clone());

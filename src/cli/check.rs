@@ -1,18 +1,20 @@
 //! `mountjail check`: validate and resolve, without changing anything.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::json;
 
-use super::complete;
 use super::report::Report;
+use super::{Tree, complete};
 use crate::base::JailPath;
 use crate::observe::Table;
 use crate::plan::{Plan, Step};
 use crate::resolve::Desired;
 use crate::site::context::Context;
+use crate::site::event::Event;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
 use crate::{Error, adopt, observe, render};
@@ -21,6 +23,8 @@ use crate::{Error, adopt, observe, render};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct CheckArgs {
+    #[command(flatten)]
+    tree: Tree,
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]
     sites: Vec<String>,
@@ -33,6 +37,11 @@ pub(super) struct CheckArgs {
 }
 
 impl CheckArgs {
+    /// The root of the image that it works on.
+    pub(super) fn image(&self) -> Option<&Path> {
+        self.tree.root.as_deref()
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = Selection::named_or_all(&self.sites).sites(context)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
@@ -40,7 +49,8 @@ impl CheckArgs {
 
         let mut report = Report::new(context, self.json);
         if let Some(mistakes) = context.presets.mistakes_in_defaults() {
-            context.out.diagnostics(&"defaults.yaml", mistakes);
+            let out = context.out.about(Event::Mistake, &[]);
+            out.diagnostics(&"defaults.yaml", mistakes);
             report.code(2);
         }
         for (site, found) in sites.iter().zip(found) {

@@ -1,11 +1,11 @@
 //! `mountjail down`: unmount what mountjail mounted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Which;
 use super::report::Report;
@@ -18,10 +18,11 @@ use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
+use crate::site::event::Event;
 use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::sys::IfInUse;
-use crate::{Error, Result, observe};
+use crate::{Error, Result, observe, render};
 
 /// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
 /// at the same time.
@@ -183,8 +184,9 @@ impl DownArgs {
             Err(_) if !recorded.is_empty() => vec![],
             result => result?,
         };
+        let known: HashSet<_> = sites.iter().map(|site| site.name.clone()).collect();
         for name in recorded {
-            if sites.iter().all(|site| site.name != name) {
+            if !known.contains(&name) {
                 sites.push(select::site(context, name.as_str())?);
             }
         }
@@ -224,15 +226,13 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
         Ok(TakenDown {
             root,
             outcome,
+            changed,
             has_copies_aside,
         }) => {
             for left in &outcome.left {
                 out.warn(left);
             }
-            match outcome.detached {
-                0 => out.info("down; nothing was mounted"),
-                count => out.info(format_args!("down, {} detached", plural(count, "mount"))),
-            }
+            out.event(Event::Down).info(summary(&outcome));
             if has_copies_aside {
                 out.info(format_args!(
                     "the copies that were in the way are in {root}{DIRECTORY}; `mountjail adopt \
@@ -241,26 +241,54 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
             }
             let Outcome { detached, left, .. } = outcome;
             let object = json!({
-                "site": name, "root": root, "down": true, "detached": detached, "left": left,
+                "site": name, "root": root, "down": true, "changed": changed, "detached": detached,
+                "left": left,
             });
             report.site(0, object);
         }
-        Err(DownError::InUse(error, by)) => {
-            context.out.error(&error);
-            let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
-            for line in by.iter().take(SHOWN) {
-                out.info(line);
+        Err(error) => add_failed(report, context, site, error, json!({ "down": false })),
+    }
+}
+
+/// What was done, in one line.
+pub(super) fn summary(outcome: &Outcome) -> String {
+    match outcome.detached {
+        0 => "down; nothing was mounted".to_owned(),
+        count => format!("down, {} detached", plural(count, "mount")),
+    }
+}
+
+/// Reports why `site` is not down. `more`: the other keys of its object.
+pub(super) fn add_failed(
+    report: &mut Report,
+    context: &Context,
+    site: &Site,
+    error: DownError,
+    more: Value,
+) {
+    let out = context.out.site(&site.name);
+    match error {
+        DownError::InUse(error, by) => {
+            context
+                .out
+                .about(Event::Failed, &[&site.name])
+                .error(&error);
+            for user in by.iter().take(SHOWN) {
+                out.info(format_args!("used by {user}"));
             }
             if by.len() > SHOWN {
                 let more = plural(by.len() - SHOWN, "more user");
                 out.info(format_args!("and {more}; --json lists all"));
             }
-            let errors: Vec<_> = [error.to_string()].into_iter().chain(by).collect();
-            let object = json!({ "site": name, "down": false, "errors": errors });
+            let mut in_use = render::json::error(Some(&site.name), &error);
+            in_use["used_by"] = json!(by);
+            let mut object = more;
+            object["site"] = json!(site.name);
+            object["errors"] = json!([in_use]);
             report.site(error.exit_code(), object);
         }
-        Err(DownError::Failed(failed)) => {
-            report.failed(site, &failed, json!({ "down": false }));
+        DownError::Failed(failed) => {
+            report.failed(site, &failed, more);
             if matches!(&failed, SiteError::Engine(failure) if failure.busy) {
                 out.info(
                     "no process is seen to use the mounts: a new process does, or the kernel \

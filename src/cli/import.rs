@@ -115,7 +115,10 @@ impl ImportArgs {
                 }
                 Err(error) => {
                     codes.push(report(context, std::slice::from_ref(&error)));
-                    results.push((draft, json!({ "errors": [error.to_string()] })));
+                    results.push((
+                        draft,
+                        json!({ "errors": [render::json::error(None, &error)] }),
+                    ));
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! work.
 
 mod adopt;
+mod apply;
 mod check;
 mod complete;
 mod doctor;
@@ -14,6 +15,7 @@ mod missing_program;
 mod place;
 mod plan;
 mod presets;
+mod remove;
 mod report;
 mod run;
 mod run_as;
@@ -25,7 +27,8 @@ mod up;
 mod watch;
 mod why;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +37,10 @@ use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 
 use self::place::SiteInside;
 use crate::Error;
+use crate::engine::enter_image;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
+pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::out::Verbosity;
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
@@ -107,6 +112,8 @@ struct Global {
 enum Command {
     Up(up::UpArgs),
     Down(down::DownArgs),
+    Apply(apply::ApplyArgs),
+    Remove(remove::RemoveArgs),
     Adopt(adopt::AdoptArgs),
     Plan(plan::PlanArgs),
     Status(status::StatusArgs),
@@ -137,6 +144,17 @@ impl Command {
         }
     }
 
+    /// The root of the image that it works on, in place of the host.
+    fn image(&self) -> Option<&Path> {
+        match self {
+            Self::Check(check) => check.image(),
+            Self::Fstab(fstab) => fstab.image(),
+            Self::Units(units) => units.image(),
+            Self::Why(why) => why.image(),
+            _ => None,
+        }
+    }
+
     /// The site in whose root it works.
     fn site_inside(&self) -> Option<SiteInside<'_>> {
         let site = match self {
@@ -150,6 +168,14 @@ impl Command {
             starts_service: matches!(self, Self::Trace(trace) if trace.starts_service()),
         })
     }
+}
+
+/// The tree that a command is for.
+#[derive(Clone, Debug, Default, Args)]
+struct Tree {
+    /// Work on an image that is being built: PREFIX is its root, and all paths are in it
+    #[arg(long, value_name = "PREFIX")]
+    root: Option<PathBuf>,
 }
 
 /// Which sites a command is for.
@@ -201,6 +227,11 @@ pub fn main() -> ExitCode {
     global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
+    if let Some(image) = command.image()
+        && let Err(error) = enter_image(image)
+    {
+        return out.failure(&error.into()).into();
+    }
     if let Some(site) = command.site_inside()
         && let Err(code) = place::go(&mut global, site, out)
     {
@@ -214,9 +245,23 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(out),
         command => {
             raise_open_files();
-            run_in_worker(out, global.limit(), move || run(global, command, out))
+            let as_json = wants_json(std::env::args_os());
+            let is_plugin = matches!(&command, Command::Status(status) if status.is_plugin());
+            run_in_worker(out, global.limit(), move || {
+                match run(global, command, out) {
+                    Err(error) if is_plugin => Ok(status::unknown(out, &error)),
+                    Err(error) if as_json => Ok(out.failure_as_json(&error)),
+                    result => result,
+                }
+            })
         }
     })
+}
+
+/// Whether the result is to be printed as JSON.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut arguments = arguments.skip(1).take_while(|argument| argument != "--");
+    arguments.any(|argument| argument == "--json")
 }
 
 /// Runs `command` in a worker; returns its exit code.
@@ -296,6 +341,8 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
     match command {
         Command::Up(up) => up.run(context),
         Command::Down(down) => down.run(context),
+        Command::Apply(apply) => apply.run(context),
+        Command::Remove(remove) => remove.run(context),
         Command::Adopt(adopt) => adopt.run(context),
         Command::Plan(plan) => plan.run(context),
         Command::Status(status) => status.run(context),

@@ -1,13 +1,25 @@
 //! What became of the sites of one run: the one place for exit codes, JSON, and sites that were not
 //! begun.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use super::DIFFERENT;
+use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
-use crate::site::{Context, Site, SiteError};
-use crate::{Error, render};
+use crate::site::{Context, Reported, Site, SiteError};
+use crate::{Error, engine, render};
+
+/// What was reported about `site`, as JSON.
+pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value> {
+    let object = |reported: &Reported| match reported {
+        Reported::Error(error) => render::json::error(Some(site), error),
+        Reported::Mistake(mistake) => render::json::mistake(site, mistake),
+    };
+    reported.iter().map(object).collect()
+}
 
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
@@ -51,10 +63,10 @@ impl Report {
         self.errors(DIFFERENT, site, &errors, more);
     }
 
-    fn errors(&mut self, code: u8, site: &Site, errors: &[String], more: Value) {
+    fn errors(&mut self, code: u8, site: &Site, errors: &[Reported], more: Value) {
         let mut object = more;
         object["site"] = json!(site.name);
-        object["errors"] = json!(errors);
+        object["errors"] = json!(error_objects(&site.name, errors));
         self.site(code, object);
     }
 
@@ -97,11 +109,26 @@ impl Report {
     }
 
     /// Prints the data, and returns the worst exit code.
-    pub(super) fn finish(mut self) -> u8 {
+    pub(super) fn finish(self) -> u8 {
+        let (out, code) = (self.out, self.code);
+        out.print_and(self.data(), code)
+    }
+
+    /// Writes the data to `file`, which is replaced as a whole; the exit code tells whether that
+    /// succeeded.
+    pub(super) fn finish_in(self, file: &Path) -> u8 {
+        let out = self.out;
+        match engine::replace_file(file, &self.data()) {
+            Ok(()) => 0,
+            Err(error) => out.failure(&error.into()),
+        }
+    }
+
+    fn data(mut self) -> Vec<u8> {
         if self.json {
             self.more.insert("sites".to_owned(), json!(self.sites));
             self.text = render::json::document(Value::Object(self.more)).into_bytes();
         }
-        self.out.print_and(self.text, self.code)
+        self.text
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::report::Report;
-use super::{DIFFERENT, Which};
+use super::{DIFFERENT, Tree, Which};
 use crate::base::SiteName;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
 use crate::manifest::{Manifest, Scope};
@@ -26,8 +26,11 @@ use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::wrappers::WrappedServices;
 use crate::site::{Site, SiteError, systemctl};
-use crate::{Error, Result};
+use crate::{Error, Result, render};
 use check::Difference;
+
+/// Where the administrator's units are.
+const UNITS: &str = "/etc/systemd/system";
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
@@ -53,6 +56,8 @@ use check::Difference;
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct UnitsArgs {
     #[command(flatten)]
+    tree: Tree,
+    #[command(flatten)]
     which: Which,
     /// Write them; with --all remove those that no site needs any more
     #[arg(long, group = "action")]
@@ -64,7 +69,7 @@ pub(super) struct UnitsArgs {
     #[arg(long, group = "action")]
     check: bool,
     /// Directory of the units
-    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
+    #[arg(long, value_name = "DIR", default_value = UNITS)]
     dir: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
@@ -72,6 +77,11 @@ pub(super) struct UnitsArgs {
 }
 
 impl UnitsArgs {
+    /// The root of the image that it works on.
+    pub(super) fn image(&self) -> Option<&Path> {
+        self.tree.root.as_deref()
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.uninstall {
             return Ok(self.uninstall(context)?);
@@ -139,7 +149,7 @@ impl UnitsArgs {
                 Err(error) => {
                     context.out.error(&error);
                     report.code(error.exit_code());
-                    errors.push(error.to_string());
+                    errors.push(render::json::error(None, &error));
                 }
             }
         }
@@ -273,8 +283,45 @@ impl UnitsArgs {
         code
     }
 
-    /// Removes the drop-ins. Those of a service that another site names, too, stay unless all go.
+    /// Removes the drop-ins of `site`, as a part of `mountjail remove`; returns them.
+    ///
+    /// Errors: one cannot be removed.
+    pub(super) fn remove_of(context: &Context, site: &SiteName) -> Result<Vec<PathBuf>> {
+        let own = Self {
+            tree: Tree::default(),
+            which: Which {
+                sites: vec![site.to_string()],
+                all: false,
+            },
+            install: false,
+            uninstall: true,
+            check: false,
+            dir: PathBuf::from(UNITS),
+            json: false,
+        };
+        if own.all_written()?.iter().all(|file| !file.exists()) {
+            return Ok(vec![]);
+        }
+        match own.remove_drop_ins(context)? {
+            (removed, 0) => Ok(removed),
+            _ => Err(Error::failed("its drop-ins for systemd cannot be removed")
+                .hint("see above; run the command again")),
+        }
+    }
+
     fn uninstall(&self, context: &Context) -> Result<u8> {
+        let (removed, code) = self.remove_drop_ins(context)?;
+        let text = if self.json {
+            document(json!({ "removed": removed }))
+        } else {
+            String::new()
+        };
+        Ok(context.out.print_and(text, code))
+    }
+
+    /// Removes the drop-ins. Those of a service that another site names, too, stay unless all go.
+    /// Returns them, and the exit code.
+    fn remove_drop_ins(&self, context: &Context) -> Result<(Vec<PathBuf>, u8)> {
         let files = if self.which.all {
             self.all_written()?
         } else {
@@ -297,12 +344,7 @@ impl UnitsArgs {
             }
         }
         self.reload(context, rewritten || !removed.is_empty());
-        let text = if self.json {
-            document(json!({ "removed": removed }))
-        } else {
-            String::new()
-        };
-        Ok(context.out.print_and(text, code))
+        Ok((removed, code))
     }
 
     /// The places of all drop-ins that mountjail may have written.
@@ -367,7 +409,7 @@ impl UnitsArgs {
 
     /// Has systemd read its units again if they changed.
     fn reload(&self, context: &Context, changed: bool) {
-        if !changed || self.dir != Path::new("/etc/systemd/system") || !systemctl::is_running() {
+        if !changed || self.dir != Path::new(UNITS) || !systemctl::is_running() {
             return;
         }
         if let Err(error) = systemctl::systemctl(&["daemon-reload"]) {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::report::Report;
+use super::report::{Report, error_objects};
 use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
@@ -19,6 +19,7 @@ use crate::patience::{self, Stop};
 use crate::resolve::Mount;
 use crate::site::context::{Context, stop_flag};
 use crate::site::down::{DownError, DownOptions, TakeDown};
+use crate::site::event::Event;
 use crate::site::out::worst;
 use crate::site::pipeline::{BringUp, Brought, MountLookup};
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
@@ -109,11 +110,10 @@ impl UpArgs {
         lookup: MountLookup,
         sites: usize,
     ) -> crate::Result<BringUp> {
-        Ok(BringUp {
-            leave_down: self.leave_down,
-            create_root: self.create,
-            ..BringUp::new(context.clone(), lookup, sites)?
-        })
+        let mut run = BringUp::new(context.clone(), lookup, sites)?;
+        run.leave_down = self.leave_down;
+        run.create_root = self.create;
+        Ok(run)
     }
 
     /// Brings the sites up in the mount namespaces of their services.
@@ -190,7 +190,8 @@ impl UpArgs {
                 }
                 Ok(Brought::LeftDown) => {
                     context.out.site(&site.name).info("down; left alone");
-                    report.site(0, json!({ "site": site.name, "up": false }));
+                    let object = json!({ "site": site.name, "up": false, "changed": false });
+                    report.site(0, object);
                 }
                 Err(failed) => report.failed(site, &failed, json!({ "up": false })),
             }
@@ -202,28 +203,45 @@ impl UpArgs {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
-        let blind = report_blind_processes(context, &changed);
-        if !self.restart && !self.adopts {
-            report_running(context, &changed, &blind);
-        }
-        if self.restart {
-            report.code(restart(context, &changed, &blind));
-        }
+        report.code(tell_processes(context, &changed, self.restart, self.adopts));
         Ok(report.finish())
     }
 }
 
-/// Reports a site that is up.
+/// Reports the processes in the roots of sites whose mounts changed, or restarts the services of
+/// these sites. `adopts`: the caller names what runs inside. Returns the exit code.
+pub(super) fn tell_processes(
+    context: &Context,
+    changed: &[(&Site, Done)],
+    restarts: bool,
+    adopts: bool,
+) -> u8 {
+    let blind = report_blind_processes(context, changed);
+    if restarts {
+        return restart(context, changed, &blind);
+    }
+    if !adopts {
+        report_running(context, changed, &blind);
+    }
+    0
+}
+
+/// Adds a site that is up.
 fn add_up(report: &mut Report, context: &Context, site: &Site, done: &Done) {
+    let mut object = json!({ "site": site.name, "root": done.desired.root, "up": true });
+    extend(&mut object, told(context, site, done));
+    report.site(0, object);
+}
+
+/// Reports a site that is up; returns how many mounts there are, and what was done.
+pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     let out = context.out.site(&site.name);
     context.out.notes(&done.desired);
     for left in &done.changes.outcome.left {
         out.warn(left);
     }
-    out.info(done.summary());
-    let mut object = json!({ "site": site.name, "root": done.desired.root, "up": true });
-    extend(&mut object, counts(done));
-    report.site(0, object);
+    out.event(Event::Up).info(done.summary());
+    counts(done)
 }
 
 /// Reports a site in the mount namespaces of its services; returns the exit code.
@@ -242,7 +260,8 @@ fn add_in_services(
                 for left in &done.changes.outcome.left {
                     out.warn(left);
                 }
-                out.info(format_args!("{}, in {}", done.summary(), place.unit));
+                out.event(Event::Up)
+                    .info(format_args!("{}, in {}", done.summary(), place.unit));
                 object["up"] = json!(true);
                 extend(&mut object, counts(done));
             }
@@ -251,15 +270,18 @@ fn add_in_services(
                 let (failed, errors) = failed.report(context.out, site);
                 code = worst([code, failed]);
                 object["up"] = json!(false);
-                all_errors.extend(errors);
+                all_errors.extend(error_objects(&site.name, &errors));
             }
         }
         objects.push(object);
     }
     let is_up = |object: &Value| object["up"] == json!(true);
     let up = !objects.is_empty() && objects.iter().all(is_up);
+    let changed = objects
+        .iter()
+        .any(|object| object["changed"] == json!(true));
     let mut object = json!({
-        "site": site.name, "scope": "services", "up": up, "places": objects,
+        "site": site.name, "scope": "services", "up": up, "changed": changed, "places": objects,
     });
     if !all_errors.is_empty() {
         object["errors"] = json!(all_errors);
@@ -269,7 +291,7 @@ fn add_in_services(
 }
 
 /// Takes the site down on the host, if it was up there before its scope was changed.
-fn leave_host(report: &mut Report, context: &Context, site: &Site) -> crate::Result<()> {
+pub(super) fn leave_host(report: &mut Report, context: &Context, site: &Site) -> crate::Result<()> {
     if !context.state.record(&site.name).exists() {
         return Ok(());
     }
@@ -299,7 +321,7 @@ fn leave_host(report: &mut Report, context: &Context, site: &Site) -> crate::Res
 }
 
 /// How many mounts there are, and what was done.
-fn counts(done: &Done) -> Value {
+pub(super) fn counts(done: &Done) -> Value {
     let Outcome {
         attached,
         swapped,
@@ -308,6 +330,7 @@ fn counts(done: &Done) -> Value {
         ..
     } = done.changes.outcome;
     json!({
+        "changed": done.changes.steps > 0,
         "mounts": done.desired.mounts.len(),
         "attached": attached,
         "swapped": swapped,
@@ -316,7 +339,7 @@ fn counts(done: &Done) -> Value {
     })
 }
 
-fn extend(object: &mut Value, more: Value) {
+pub(super) fn extend(object: &mut Value, more: Value) {
     if let (Value::Object(object), Value::Object(more)) = (object, more) {
         object.extend(more);
     }

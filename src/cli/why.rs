@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::{complete, trace};
+use super::{Tree, complete, trace};
 use crate::base::hints::is_absent;
 use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::{Entry, Origin, Pattern, Request};
@@ -21,6 +21,8 @@ use crate::{Error, render, resolve};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
 pub(super) struct WhyArgs {
+    #[command(flatten)]
+    tree: Tree,
     /// The site's name, or the path of its manifest
     #[arg(value_name = "SITE", add = complete::site())]
     site: String,
@@ -33,6 +35,11 @@ pub(super) struct WhyArgs {
 }
 
 impl WhyArgs {
+    /// The root of the image that it works on.
+    pub(super) fn image(&self) -> Option<&Path> {
+        self.tree.root.as_deref()
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
             Error::usage(format!(

@@ -31,6 +31,31 @@ pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
         .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))
 }
 
+/// The directories that are made for a root which does not exist.
+pub(crate) struct MadeDirectories(Vec<HostPath>);
+
+impl MadeDirectories {
+    /// Those that are missing now, the root first; none, unless the root is to be made.
+    pub(crate) fn above(root: &HostPath, is_made: bool) -> Self {
+        let is_missing = |path: &HostPath| path.as_path().symlink_metadata().is_err();
+        let above = std::iter::successors(Some(root.clone()), HostPath::parent);
+        Self(
+            above
+                .take_while(|path| is_made && is_missing(path))
+                .collect(),
+        )
+    }
+
+    /// Removes them, as far as they are empty.
+    pub(crate) fn remove(self) {
+        for directory in self.0 {
+            if std::fs::remove_dir(directory.as_path()).is_err() {
+                return; // somebody uses it meanwhile
+            }
+        }
+    }
+}
+
 /// Returns the nearest existing directory above `root`, with links followed, and the missing path
 /// below it. `None`: nothing is missing.
 fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {

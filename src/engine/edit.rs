@@ -1,14 +1,11 @@
 //! Replaces a file of fstab(5) lines, which others also write, either completely or not at all.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Lock;
-use super::replace::{Durability, FileAccess, rename_over, write_new};
-use crate::base::hints::Doing;
-use crate::base::{Error, Result};
+use super::staged::{StagedFile, cannot_write, real_path};
+use crate::base::Result;
 
 /// Replaces the contents of the file `path` by the result of `change`. Returns whether they
 /// changed.
@@ -30,88 +27,22 @@ pub fn edit(
         Some(libc::ENOENT) => error.hint(if_absent),
         _ => error,
     })?;
-    let cannot = |error: io::Error| {
-        explain(
-            Error::failed(format!("cannot write {}", path.display())),
-            &error,
-        )
-    };
-
-    let before = fs::metadata(&real).map_err(cannot)?;
-    let old = fs::read(&real).map_err(cannot)?;
+    let before = fs::metadata(&real).map_err(|error| cannot_write(path, &error))?;
+    let old = fs::read(&real).map_err(|error| cannot_write(path, &error))?;
     let new = change(&old)?;
     if new == old {
         return Ok(false);
     }
-
-    let temporary = temporary_of(&real);
-    write_new(
-        &temporary,
-        &new,
-        FileAccess::like(&before),
-        Durability::Reboot,
-    )
-    .map_err(cannot)?;
-    let unchanged = || Ok(identity(&fs::metadata(&real)?) == identity(&before));
-    match unchanged() {
-        Ok(true) => rename_over(&temporary, &real, Durability::Reboot).map_err(cannot)?,
-        result => {
-            let _ = fs::remove_file(&temporary); // the first error is the one to report
-            let meanwhile = io::Error::from_raw_os_error(libc::EAGAIN);
-            return Err(cannot(result.err().unwrap_or(meanwhile)));
-        }
-    }
+    StagedFile::beside(path, real, Some(&before), &new)?.take_place()?;
     Ok(true)
-}
-
-/// The regular file that `path` leads to.
-fn real_path(path: &Path) -> Result<PathBuf> {
-    let cannot = |error: io::Error| {
-        explain(
-            Error::failed(format!("cannot open {}", path.display())),
-            &error,
-        )
-    };
-    let real = fs::canonicalize(path).map_err(cannot)?;
-    if fs::metadata(&real).map_err(cannot)?.is_file() {
-        return Ok(real);
-    }
-    Err(Error::failed(format!(
-        "{} is not a regular file",
-        path.display()
-    )))
-}
-
-fn temporary_of(real: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(real.file_name().unwrap_or_default());
-    name.push(".mountjail");
-    real.with_file_name(name)
-}
-
-/// A value that differs after the file was replaced or written to.
-fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
-    (
-        file.dev(),
-        file.ino(),
-        file.size(),
-        file.mtime(),
-        file.mtime_nsec(),
-    )
-}
-
-fn explain(failed: Error, error: &io::Error) -> Error {
-    let failed = failed.because(error).hint_while(Doing::Editing);
-    match error.raw_os_error() {
-        Some(libc::EAGAIN) => failed.because_of("somebody else wrote it at the same moment"),
-        _ => failed,
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::staged::{identity, temporary_of};
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::PathBuf;
 
     fn file(contents: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

@@ -31,8 +31,8 @@ impl Lock {
     /// Takes the lock at `path` and waits for another holder; `on_wait` is called once before
     /// waiting.
     ///
-    /// The file stays. If it were removed, two processes could hold locks on two files of the same
-    /// name.
+    /// This file stays. The lock of a site goes with the site: whoever waited for it sees that the
+    /// file is not at its path any more, and takes the new one.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
         let waited = !try_lock(&file, path)?;
@@ -74,24 +74,32 @@ impl Lock {
         stop: &Stop,
         on_wait: impl FnOnce(&str),
     ) -> Result<Self> {
-        let file = open(path)?;
-        let waited = !try_lock(&file, path)?;
-        if waited {
-            let mut holder = LockHolder::of(path, &file);
-            on_wait(&holder.to_string());
-            in_a_queue(|| wait(path, &file, limit, stop, &mut holder))?;
+        let (mut waited, mut on_wait) = (false, Some(on_wait));
+        loop {
+            let file = open(path)?;
+            if !try_lock(&file, path)? {
+                waited = true;
+                let mut holder = LockHolder::of(path, &file);
+                if let Some(on_wait) = on_wait.take() {
+                    on_wait(&holder.to_string());
+                }
+                in_a_queue(|| wait(path, &file, limit, stop, &mut holder))?;
+            }
+            if is_at(&file, path) {
+                sign(&file);
+                return Ok(Self {
+                    _file: file,
+                    waited,
+                });
+            }
+            waited = true; // its holder removed it
         }
-        sign(&file);
-        Ok(Self {
-            _file: file,
-            waited,
-        })
     }
 
     /// Takes the lock at `path`, or returns `None` if it is held.
     pub fn if_free(path: &Path) -> Result<Option<Self>> {
         let file = open(path)?;
-        if !try_lock(&file, path)? {
+        if !try_lock(&file, path)? || !is_at(&file, path) {
             return Ok(None);
         }
         sign(&file);
@@ -225,6 +233,13 @@ fn process(path: &Path) -> Option<Pid> {
         .map(Pid::from_raw)
 }
 
+/// Whether the open `file` is the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |found: fs::Metadata| (found.dev(), found.ino());
+    let (open, there) = (file.metadata(), path.symlink_metadata());
+    matches!((open.map(id), there.map(id)), (Ok(open), Ok(there)) if open == there)
+}
+
 /// Takes the lock, or returns `false` if it is held.
 fn try_lock(file: &File, path: &Path) -> Result<bool> {
     match file.try_lock() {
@@ -335,6 +350,26 @@ mod tests {
             error.to_string().starts_with("stopped by a signal"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_waiter_takes_the_new_lock_of_a_site_that_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.lock");
+        let first = Lock::if_free(&path).unwrap().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let waiting = |_: &str| tell.send(()).unwrap();
+                Lock::take_in_turn(&path, None, &Stop::default(), waiting).unwrap()
+            });
+            told.recv().unwrap();
+            fs::remove_file(&path).unwrap();
+            drop(first);
+            let second = second.join().unwrap();
+            assert!(second.is_from_another());
+            assert!(Lock::if_free(&path).unwrap().is_none());
+        });
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod drop_in;
 mod edit;
 mod features;
 mod hidden;
+mod image;
 mod journal;
 mod lock;
 mod mount_op;
@@ -25,6 +26,7 @@ mod replace;
 mod root;
 mod scratch;
 mod sources;
+mod staged;
 mod start_gate;
 mod state_directories;
 mod target;
@@ -44,16 +46,18 @@ use crate::plan::Plan;
 use crate::sys::{self, IfInUse};
 
 pub(crate) use adopted::{GoesBack, PutBack, move_aside, put_back, settle};
-pub(crate) use create_root::create_root;
+pub(crate) use create_root::{MadeDirectories, create_root};
 pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
+pub(crate) use image::enter_image;
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub(crate) use namespaces::{
     Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
 };
-pub(crate) use replace::create_file;
+pub(crate) use replace::{create_file, replace_file};
+pub use staged::{StagedFile, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::{ShownTemplate, TemplateStore, without_grafts};
@@ -268,6 +272,13 @@ impl Engine {
     /// Takes the lock of the site, or returns `None` if another mountjail holds it.
     pub fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
         Lock::if_free(&self.state.lock(site))
+    }
+
+    /// Gives up `lock`, the lock of a site that is no more, and removes its file.
+    pub(crate) fn forget_lock(&self, site: &SiteName, lock: Lock) -> Result<()> {
+        remove_file(&self.state.lock(site))?;
+        drop(lock);
+        Ok(())
     }
 
     /// Brings the site into the planned state, or leaves it as it was.

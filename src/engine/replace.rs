@@ -5,10 +5,14 @@
 //! a crash there is either the old file or the new one, and perhaps the file beside it, which the
 //! next run replaces.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
+
+use crate::base::hints::Doing;
+use crate::base::{Error, Result};
 
 /// Whether a file must survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,25 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> io::Result<()> {
         FileAccess::of_mode(0o644),
         Durability::ThisBoot,
     )
+}
+
+/// Replaces the file `path`, or makes it, for everybody to read (0644): also if several processes
+/// do so at the same time, it has all that one of them wrote. Others may change its directory.
+///
+/// Errors: it is no regular file; it cannot be written, and then it is as it was.
+pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let cannot = || Error::failed(format!("cannot write {}", path.display()));
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(cannot().because_of("it is not a regular file"));
+    }
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(name);
+    let (access, durability) = (FileAccess::of_mode(0o644), Durability::ThisBoot);
+    write_new(&new, contents, access, durability)
+        .and_then(|()| rename_over(&new, path, durability))
+        .map_err(|error| cannot().because(&error).hint_while(Doing::Editing))
 }
 
 /// Writes the file `new`, which is to replace another one. A killed run may have left a file there;
@@ -151,6 +174,27 @@ mod tests {
         let error = create_file(&path, b"two").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_no_other_kind_of_file_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.prom");
+        replace_file(&path, b"one").unwrap();
+        let old = File::open(&path).unwrap();
+        replace_file(&path, b"two").unwrap();
+        assert_eq!(io::read_to_string(&old).unwrap(), "one");
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for odd in [&link, dir.path(), &dir.path().join("no/file")] {
+            let error = replace_file(odd, b"three").unwrap_err().to_string();
+            assert!(error.starts_with("cannot write "), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -6,18 +6,23 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
 
+use super::backend::make_private;
 use super::hidden;
 use super::root::Root;
 use crate::base::quote::shell_word;
-use crate::base::{Error, HostPath, JailPath, MountAttributes, Result};
-use crate::observe::{CreatedKind, Identity, ObservedMount, Stray, how_to_write};
+use crate::base::{Error, Extent, HostPath, JailPath, MountAttributes, Result};
+use crate::observe::{
+    CreatedKind, Identity, Observed, ObservedMount, Stray, how_to_write, unmount_command,
+};
+use crate::plan::{self, Plan, Step};
 use crate::resolve::FileKind;
-use crate::sys::{self, OnMount, Stat};
+use crate::sys::{self, OnMount, Stat, proc};
 
 /// Returns an error about `path` in the jail. EXDEV means that it, or its directory, is not on the
 /// expected mount.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
-    let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
+    let at = root.path().inside(path);
+    let failed = Error::failed(format!("cannot {what} {at}")).at(at);
     if error.raw_os_error() == Some(libc::EXDEV) {
         return failed
             .because_of("something else is mounted there, or above it, since the command looked")
@@ -85,8 +90,41 @@ pub(super) fn is_found(
     }
 }
 
+/// Makes the directories private that somebody else has mounted and that `plan` changes something
+/// in, with all mounts in them. Such a mount may be a peer of the one that its source is on: then
+/// what is mounted or unmounted in it is mounted or unmounted there as well
+/// (`mount_namespaces(7)`).
+pub(super) fn part_from_sources(root: &Root, plan: &Plan, observed: &Observed) -> Result<()> {
+    let changed: Vec<_> = plan.steps.iter().filter_map(Step::mount_target).collect();
+    for (target, stack) in &observed.mounts {
+        let is_changed = || changed.iter().any(|changed| changed.starts_with(target));
+        let is_tree = |top: &&ObservedMount| {
+            let is_directory = top.kind.is_none_or(|kind| kind == FileKind::Directory);
+            is_directory && plan::is_taken_over(observed, target, top)
+        };
+        let Some(top) = stack.last().filter(is_tree).filter(|_| is_changed()) else {
+            continue;
+        };
+
+        let failed = |error: io::Error| cannot(root, "make private what is at", target, &error);
+        let spot = root.spot(target).and_then(|spot| spot.open_mounted());
+        let mount = spot.map_err(failed)?;
+        if is_found(
+            top,
+            sys::mount_of(&mount, Path::new("")).map_err(failed)?,
+            || sys::stat_fd(&mount),
+        )
+        .map_err(failed)?
+        {
+            make_private(&proc::path_of_descriptor(&mount), Extent::Tree).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes sure that nobody has mounted anything in `mount` at `target`, because it would be
-/// unmounted with it. (Before Linux 6.8 the plan checks this in the whole mount table.)
+/// unmounted with it. (Before Linux 6.8, and where a container's filter forbids listmount(2), the
+/// plan checks this in the whole mount table.)
 pub(super) fn nothing_inside(
     root: &Root,
     what: &str,
@@ -100,18 +138,21 @@ pub(super) fn nothing_inside(
         return Ok(());
     };
 
-    let inside =
-        sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
+    let inside = match sys::list_mounts_in(id) {
+        Err(_) if !sys::probe::statmount() => return Ok(()),
+        inside => inside.map_err(|error| cannot(root, "look into", target, &error))?,
+    };
     let Some(first) = inside.first() else {
         return Ok(());
     };
 
     let point = sys::mount_point(*first).unwrap_or_default();
+    let how = unmount_command(root.path(), &point);
     let (path, point) = (root.path().inside(target), point.display());
     Err(Error::failed(format!(
         "cannot {what} {path}: {point} is mounted in it, and not by mountjail"
     ))
-    .hint(format!("unmount it: `umount {point}`")))
+    .hint(format!("unmount it: {how}")))
 }
 
 /// As [`cannot`], but the error names the mount above `path`, if one hides what is mounted there.
@@ -128,10 +169,11 @@ pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io:
             error
         };
     };
+    let how = unmount_command(root.path(), &above);
     let above = above.display();
     Error::failed(format!("cannot {what} {}", root.path().inside(path)))
         .because_of(format!("{above} is mounted above it, and not by mountjail"))
-        .hint(format!("unmount {above} first"))
+        .hint(format!("unmount that first: {how}"))
 }
 
 /// Returns an error about a mount of ours at `path` that cannot be reached, because the mount at

@@ -68,7 +68,7 @@ impl Grammar<'_> {
 }
 
 /// A file's contents, before its presets are looked up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FileContents {
     pub root: Option<HostPath>,
     pub description: Option<String>,
@@ -101,7 +101,7 @@ pub(super) struct Include {
 }
 
 /// One item that asks for something.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RequestLine {
     pub request: Request,
     /// `mounts[3]`

@@ -17,6 +17,7 @@ mod node;
 mod own;
 mod parsed;
 mod presets;
+mod root_line;
 mod schema;
 mod source;
 mod specifiers;

@@ -12,6 +12,7 @@ use super::grammar::{Grammar, Include};
 use super::locate::PairPart;
 use super::node::YamlError;
 use super::parsed::ParsedFile;
+use super::root_line::KnownManifests;
 use crate::base::text::nearest;
 
 macro_rules! embedded {
@@ -49,6 +50,7 @@ pub struct Presets {
     by_name: BTreeMap<String, Preset>,
     defaults: Option<DefaultsFile>,
     expanded_defaults: OnceLock<Result<Defaults, Diagnostics>>,
+    manifests: KnownManifests,
 }
 
 #[derive(Debug)]
@@ -84,9 +86,13 @@ impl Presets {
         };
         Self {
             by_name: BUILT_IN.iter().map(preset).collect(),
-            defaults: None,
-            expanded_defaults: OnceLock::new(),
+            ..Self::default()
         }
+    }
+
+    /// The manifests that were read with these presets.
+    pub(super) fn known_manifests(&self) -> &KnownManifests {
+        &self.manifests
     }
 
     /// Sets the defaults of all sites. They are checked when they are used.

@@ -12,7 +12,7 @@ use super::locate::PairPart;
 use super::node;
 use super::parsed::ParsedFile;
 use super::presets::Presets;
-use super::specifiers;
+use super::root_line;
 use crate::base::{HostPath, SiteName};
 
 /// The largest file that is read, in bytes.
@@ -49,7 +49,10 @@ pub fn parse(
         Some(Ok(defaults)) => (defaults, None),
         Some(Err(mistakes)) => (&none, Some(mistakes.clone())),
     };
-    let mut parsed = ParsedFile::new(text, grammar_of(&site, &file));
+    let mut parsed = match grammar_of(&site, &file) {
+        Grammar::Site => presets.known_manifests().parsed(text),
+        grammar => ParsedFile::new(text, grammar),
+    };
     let mut faults = std::mem::take(&mut parsed.faults);
     if in_defaults.is_none() {
         faults.extend(without_services(&parsed.contents, defaults));
@@ -168,29 +171,9 @@ pub fn instances(file: &SourceFile, text: &str) -> (Option<Instances>, Option<Di
 /// `file`.
 pub fn root_of(site: &SiteName, file: &Path, text: &str) -> Option<HostPath> {
     let instance = instance_of(site, file);
-    if let Some(root) = root_in_first_line(text, instance) {
+    if let Some(root) = root_line::root(text, instance) {
         return Some(root);
     }
     let grammar = instance.map_or(Grammar::Site, Grammar::Template);
     ParsedFile::new(text, grammar).contents.root
-}
-
-/// The root of a file that begins as most do, without reading the rest: every run needs the roots
-/// of all sites.
-fn root_in_first_line(text: &str, instance: Option<&str>) -> Option<HostPath> {
-    let mut lines = text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let value = lines.next()?.strip_prefix("root: ")?.trim();
-    let next_is_a_key = lines
-        .next()
-        .is_none_or(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@%".contains(c);
-    if !value.chars().all(plain) || !next_is_a_key {
-        return None;
-    }
-    match instance {
-        None => HostPath::new(value).ok(),
-        Some(_) => HostPath::new(specifiers::replaced(value, instance).ok()?).ok(),
-    }
 }

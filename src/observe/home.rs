@@ -46,6 +46,12 @@ impl SiteRecords {
         self
     }
 
+    /// The directory in which the recorded mounts are at their targets now. No file system is
+    /// asked. `None`: there are none.
+    pub(crate) fn mounted_at(&self) -> Option<HostPath> {
+        self.mounts().find_map(root_by)
+    }
+
     /// Whether any recorded mount exists, at whatever place.
     pub fn is_mounted(&self) -> bool {
         self.mounts()
@@ -76,8 +82,12 @@ fn is_mounted_in(mount: &RecordedMount, root: &HostPath) -> bool {
 
 /// The directory in which the recorded mount is at its target now.
 fn root_by(mount: &RecordedMount) -> Option<HostPath> {
-    let point = point(mount)?;
-    let target = mount.target.relative();
+    root_of(&point(mount)?, &mount.target)
+}
+
+/// The directory in which `target` is at `point`.
+pub(super) fn root_of(point: &Path, target: &JailPath) -> Option<HostPath> {
+    let target = target.relative();
     let root = point.ancestors().nth(target.components().count())?;
     (root.join(target) == point)
         .then(|| HostPath::new(root).ok())

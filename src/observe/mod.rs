@@ -22,6 +22,7 @@ mod record;
 mod record_file;
 mod recorded;
 mod run_namespaces;
+mod settled;
 mod shared_storage;
 mod space;
 mod standing;
@@ -32,6 +33,7 @@ mod table;
 mod template_records;
 mod unit_files;
 mod unit_lines;
+mod unmounting;
 mod unwritable;
 mod users;
 mod watching;
@@ -46,6 +48,7 @@ pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use outside::users_outside;
+pub(crate) use processes::own_unit;
 pub use processes::{
     Process, apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit,
     owners_are_hidden, php_fpm_masters, root_of, sees_same, without_mounts,
@@ -59,6 +62,7 @@ pub use run_namespaces::{
     NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
     namespace_record, of_units,
 };
+pub(crate) use settled::Settled;
 pub use shared_storage::shared_storage;
 pub use standing::standing;
 pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};
@@ -66,6 +70,7 @@ pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
 pub use unit_lines::{UnitLine, unit_lines};
+pub(crate) use unmounting::unmount_command;
 pub(crate) use unwritable::{how_to_write, unwritable};
 pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::{fs, io};
 
 use super::mountinfo::{self, Line};
+use super::table;
 use crate::sys::{self, MountOutline};
 use crate::{Error, Result};
 
@@ -52,11 +53,11 @@ pub(crate) struct Outline {
 
 impl Outline {
     pub(super) fn read() -> io::Result<Self> {
-        let mut mounts = HashMap::new();
-        for id in sys::list_mounts()? {
-            // It may be gone by now.
-            mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
-        }
+        // One may be gone by now.
+        let outline = |id: &u64| Some((*id, sys::mount_outline(*id).ok()?));
+        let outlines = |ids: &[u64]| Ok(ids.iter().filter_map(outline).collect());
+        let found = table::in_shares(&sys::list_mounts()?, outlines)?;
+        let mut mounts: HashMap<_, _> = found.into_iter().collect();
 
         let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
         for id in above {

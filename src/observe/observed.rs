@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::home::root_of;
 use super::record::{
     BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount,
     RootDirectory,
@@ -228,6 +229,11 @@ pub struct Stray {
 }
 
 impl Stray {
+    /// The root in which it is at its target, where it is now.
+    pub(crate) fn home(&self) -> Option<HostPath> {
+        root_of(self.point.as_deref()?, &self.target)
+    }
+
     /// Where it is now, in words.
     pub fn place(&self) -> String {
         match &self.point {

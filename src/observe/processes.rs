@@ -66,10 +66,7 @@ impl Process {
 
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = proc::name(proc)?;
-        let unit = systemd_runs()
-            .then(|| proc::control_groups(proc))
-            .flatten()
-            .and_then(|text| unit(&text));
+        let unit = unit_of(proc);
         Some(Self { pid, name, unit })
     }
 }
@@ -83,6 +80,16 @@ impl Process {
             .checked_mul(1000)?
             .checked_div(ticks_per_second)
     }
+}
+
+/// The unit that this process is of.
+pub(crate) fn own_unit() -> Option<String> {
+    unit_of(Path::new("/proc/self"))
+}
+
+fn unit_of(proc: &Path) -> Option<String> {
+    let groups = systemd_runs().then(|| proc::control_groups(proc))?;
+    groups.and_then(|text| unit(&text))
 }
 
 /// Whether systemd is this system's manager (`sd_booted(3)`). Otherwise anybody may have named the
@@ -240,20 +247,21 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
     let own = own_namespace().ok();
     let mut found = vec![];
     for (pid, proc) in proc::processes() {
+        // Of most processes this is `/`; to ask for it is what takes the time here.
+        let Ok(at) = fs::read_link(proc.join("root")) else {
+            continue;
+        };
+        if at == Path::new("/") {
+            continue;
+        }
+        let mut all = roots.iter();
+        let Some(nth) = all.position(|(root, _)| at.starts_with(root.as_path())) else {
+            continue;
+        };
         let namespace = proc::mount_namespace(&proc).ok();
         if namespace.is_none() || namespace == own {
             continue;
         }
-
-        let Ok(at) = fs::read_link(proc.join("root")) else {
-            continue;
-        };
-        let Some(nth) = roots
-            .iter()
-            .position(|(root, _)| at.starts_with(root.as_path()))
-        else {
-            continue;
-        };
         if !sees(&proc, roots[nth].1) {
             found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
         }

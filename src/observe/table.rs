@@ -137,14 +137,26 @@ impl Table {
 fn ask() -> io::Result<Vec<MountInfo>> {
     let mut ids = sys::list_mounts()?;
     ids.extend(mount_of_slash()?); // listmount(2) leaves it out
+    in_shares(&ids, ask_for)
+}
+
+/// Does `ask` for all of `ids`: for many of them in several threads, each of which gets a share.
+pub(super) fn in_shares<M: Send>(
+    ids: &[u64],
+    ask: impl Fn(&[u64]) -> io::Result<Vec<M>> + Sync,
+) -> io::Result<Vec<M>> {
+    if ids.len() <= WORTH_A_THREAD {
+        return ask(ids);
+    }
     let threads = processors().min(ids.len().div_ceil(WORTH_A_THREAD));
-    let share = ids.len().div_ceil(threads.max(1)).max(1);
+    let share = ids.len().div_ceil(threads.max(1));
+    let ask = &ask;
 
     thread::scope(|scope| {
         let spawn = |ids| {
             (
                 ids,
-                thread::Builder::new().spawn_scoped(scope, move || ask_for(ids)),
+                thread::Builder::new().spawn_scoped(scope, move || ask(ids)),
             )
         };
         let threads: Vec<_> = ids.chunks(share).map(spawn).collect();
@@ -154,7 +166,7 @@ fn ask() -> io::Result<Vec<MountInfo>> {
                 Ok(thread) => thread
                     .join()
                     .map_err(|_| io::Error::other("a thread panicked"))?,
-                Err(_) => ask_for(ids), // there are too many threads
+                Err(_) => ask(ids), // there are too many threads
             }?);
         }
         Ok(mounts)

@@ -1,6 +1,6 @@
 //! Directories in which even root can make and remove nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -31,15 +31,13 @@ struct Obstacle {
 }
 
 impl Obstacle {
-    /// What keeps `path`, in `root`, from being made or removed, if the directory that is to have
-    /// it shows that.
-    fn at(root: &HostPath, path: &JailPath, table: Option<&Table>) -> Option<Self> {
-        let (directory, file) = nearest(root, path).ok()?;
-        let is_read_only = fstatvfs(&file).ok()?.flags().contains(FsFlags::ST_RDONLY);
+    /// What keeps anything from being made or removed in the open directory.
+    fn of(directory: HostPath, file: &OwnedFd, table: Option<&Table>) -> Option<Self> {
+        let is_read_only = fstatvfs(file).ok()?.flags().contains(FsFlags::ST_RDONLY);
         let why = if is_read_only {
-            let id = sys::mount_id_in_table(&file).ok();
+            let id = sys::mount_id_in_table(file).ok();
             Why::ReadOnly(id.and_then(|id| table?.point_of(id)))
-        } else if sys::is_immutable(&file).ok()? {
+        } else if sys::is_immutable(file).ok()? {
             Why::Immutable
         } else {
             return None;
@@ -98,20 +96,23 @@ pub(crate) fn unwritable<'p>(
     paths: impl Iterator<Item = &'p JailPath>,
     table: Option<&Table>,
 ) -> Vec<Error> {
-    let found: BTreeSet<_> = paths
-        .filter_map(|path| Obstacle::at(root, path, table))
-        .collect();
+    let parents: BTreeMap<_, _> = paths.map(|path| (path.parent(), path)).collect();
+    let directories = parents.values().filter_map(|path| nearest(root, path).ok());
+    let directories: BTreeMap<_, _> = directories.collect();
+    let found = directories.into_iter();
+    let found = found.filter_map(|(directory, file)| Obstacle::of(directory, &file, table));
     let error = |obstacle: Obstacle| {
         Error::failed(format!("cannot make anything in {}", obstacle.directory))
             .because_of(obstacle.reason())
             .hint(obstacle.hint())
     };
-    found.into_iter().map(error).collect()
+    found.map(error).collect()
 }
 
 /// What to do about EROFS or EPERM when `path` in `root` was to be made or removed, if the
 /// directory shows why.
 pub(crate) fn how_to_write(root: &HostPath, path: &JailPath) -> Option<String> {
+    let (directory, file) = nearest(root, path).ok()?;
     let table = Table::read().ok();
-    Obstacle::at(root, path, table.as_ref()).map(|obstacle| obstacle.hint())
+    Obstacle::of(directory, &file, table.as_ref()).map(|obstacle| obstacle.hint())
 }

@@ -33,11 +33,26 @@ pub(super) fn recorded<'o>(
     target: &JailPath,
     seen: &ObservedMount,
 ) -> Option<&'o RecordedMount> {
+    recorded_by_itself(observed, target, seen).or_else(|| observed.member(target, seen))
+}
+
+/// As [`recorded`], for a mount that did not come along with a graft.
+pub(super) fn recorded_by_itself<'o>(
+    observed: &'o Observed,
+    target: &JailPath,
+    seen: &ObservedMount,
+) -> Option<&'o RecordedMount> {
     let mounts = observed.recorded_mounts();
     mounts
         .filter(|mount| mount.target == *target)
         .find(|mount| is_recorded(seen, mount))
-        .or_else(|| observed.member(target, seen))
+}
+
+/// Whether somebody else made `seen`, a mount at `target`: mountjail has only taken it over, or has
+/// not even recorded it.
+pub(crate) fn is_taken_over(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
+    let known = recorded(observed, target, seen);
+    known.is_none_or(|known| known.since.is_none() && known.template.is_none())
 }
 
 /// Whether `seen`, a mount at `target`, came along with a recursive mount of ours.
@@ -193,7 +208,15 @@ fn not_ours(observed: &Observed, mount: &Mount, stack: &[ObservedMount]) -> Verd
     let count = stack.iter().rev().take_while(theirs).count();
     if count == 1 && stack.len() == 1 && shows_its_file(top, mount) {
         let (because, detail) = difference(top, mount, None);
-        return change(observed, mount, stack, because, detail);
+        if mount.file_system.is_none() {
+            return change(observed, mount, stack, because, detail);
+        }
+        // Another file system in its place would be empty.
+        return Verdict::NotOurs {
+            state: because,
+            detail: format!("{detail}; it was not mounted by mountjail, and may have files"),
+            count,
+        };
     }
 
     let what = describe(top, Some(mount));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{came_along, describe, is_right, recorded};
+use super::compare::{came_along, describe, is_right, recorded, recorded_by_itself};
 use super::placeholders::removal;
 use super::step::{Along, MountState, Plan, State, Step};
 use super::up::members_of;
@@ -23,7 +23,9 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
             let mut mounts = known.mounts.iter();
             mounts.find(|mount| mount.target == *target)
         });
-        plan_stack(&mut plan, observed, target, stack, desired);
+        let came_along =
+            |seen: &_| came_along(observed, target, seen) && !is_in_theirs(observed, known, target);
+        plan_stack(&mut plan, observed, (target, stack), desired, &came_along);
     }
     keep_whole(&mut plan, observed);
 
@@ -43,20 +45,30 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
 fn plan_stack(
     plan: &mut Plan,
     observed: &Observed,
-    target: &JailPath,
-    stack: &[ObservedMount],
+    (target, stack): (&JailPath, &[ObservedMount]),
     desired: Option<&Arc<Mount>>,
+    came_along: &dyn Fn(&ObservedMount) -> bool,
 ) {
-    let source_of = |seen: &_| source_of(observed, target, seen, desired.map(|mount| &**mount));
-    let is_ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
+    let desired_source = |seen: &ObservedMount| {
+        let right = desired.filter(|mount| is_right(seen, mount));
+        right.map(|mount| &mount.source)
+    };
     for (nth, seen) in stack.iter().enumerate().rev() {
-        if !is_ours(seen) {
+        let member = observed.member(target, seen);
+        let known = recorded_by_itself(observed, target, seen).or(member);
+        let source = known.map(|known| &known.source);
+        let source = source.or_else(|| desired_source(seen)).cloned();
+        if source.is_none() && !came_along(seen) {
+            let is_ours = |seen: &_| {
+                recorded(observed, target, seen).is_some()
+                    || desired_source(seen).is_some()
+                    || came_along(seen)
+            };
             let covers_ours = stack[..nth].iter().any(is_ours);
             plan.states.push(not_ours(target, seen, covers_ours));
             return;
         }
 
-        let source = source_of(seen);
         plan.states.push(MountState {
             target: target.clone(),
             source: source.clone(),
@@ -64,10 +76,9 @@ fn plan_stack(
             detail: None,
             mount: desired.cloned(),
         });
-        if observed.member(target, seen).is_some() {
+        if member.is_some() {
             continue; // it goes with its graft
         }
-        let known = recorded(observed, target, seen);
         let along = if known.is_some_and(|known| known.template.is_some()) {
             Along::Members(members_of(observed, target))
         } else {
@@ -80,6 +91,19 @@ fn plan_stack(
             along,
         });
     }
+}
+
+/// Whether `path` is in a recursive mount of the manifest in whose place a mount of somebody else
+/// is. Then its submounts are not ours, whatever they show.
+fn is_in_theirs(observed: &Observed, known: Option<&Desired>, path: &JailPath) -> bool {
+    let mounts = known.into_iter().flat_map(|known| &known.mounts);
+    let mut above = mounts.filter(|mount| mount.recursive && path.starts_with(&mount.target));
+    above.any(|mount| {
+        let top = observed.stack(&mount.target).last();
+        top.is_some_and(|top| {
+            recorded(observed, &mount.target, top).is_none() && !is_right(top, mount)
+        })
+    })
 }
 
 /// Leaves the submounts of recursive mounts that cannot be detached, because foreign mounts are in
@@ -110,21 +134,6 @@ fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPa
             .iter()
             .any(|foreign| foreign.starts_with(&mount.target))
     })
-}
-
-/// The source of `seen`, a mount at `target`, if it is ours.
-fn source_of(
-    observed: &Observed,
-    target: &JailPath,
-    seen: &ObservedMount,
-    mount: Option<&Mount>,
-) -> Option<HostPath> {
-    if let Some(known) = recorded(observed, target, seen) {
-        return Some(known.source.clone());
-    }
-    mount
-        .filter(|mount| is_right(seen, mount))
-        .map(|mount| mount.source.clone())
 }
 
 /// The state of a foreign mount. `covers`: it is mounted on one of ours.

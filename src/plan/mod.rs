@@ -12,6 +12,7 @@ mod site;
 mod step;
 mod up;
 
+pub(crate) use compare::is_taken_over;
 pub use down::down;
 pub use graft::{Graft, GraftChange, Template};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::Step;
 use crate::Error;
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorCode, HostPath, JailPath};
 use crate::observe::{CreatedKind, CreatedPath, Observed, PathState};
 use crate::resolve::{Desired, FileKind, Mount, Ownership};
 
@@ -258,6 +258,8 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
                     desired.site,
                     mount.what()
                 ))
+                .at(&at)
+                .coded(ErrorCode::Conflict)
                 .hint(adopt(desired)),
             )
         }
@@ -283,6 +285,8 @@ fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
          type, and not mountjail's",
         desired.site, mount.source, mount.kind
     ))
+    .at(&at)
+    .coded(ErrorCode::Conflict)
     .hint(
         "take the line out of the manifest, run `mountjail up`, move away what stands there, \
          and put it back",
@@ -295,7 +299,7 @@ fn in_the_way(desired: &Desired, at: &HostPath, seen: &PathState, needed: &str) 
         None => format!("a {}", seen.kind),
     };
     let error = Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site));
-    error.hint(adopt(desired))
+    error.at(at).coded(ErrorCode::Conflict).hint(adopt(desired))
 }
 
 /// What to do about things in the way; the same for all of a site.

@@ -225,6 +225,16 @@ impl Step {
         )
     }
 
+    /// The target of the mount that the step makes or takes away; `None` for other steps, and for
+    /// mounts that were moved away.
+    pub(crate) fn mount_target(&self) -> Option<&JailPath> {
+        match self {
+            Self::Detach { target, .. } => Some(target),
+            Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(&mount.target),
+            _ => None,
+        }
+    }
+
     /// The path in the jail that the step changes. `None` for files on the host and for mounts that
     /// were moved away.
     pub fn path(&self) -> Option<&JailPath> {

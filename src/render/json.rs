@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::fstab::FstabLine;
-use crate::base::JailPath;
+use crate::base::{Error, ErrorCode, JailPath, SiteName};
+use crate::manifest::Diagnostic;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{GraftChange, MountState, Plan, Step};
 use crate::resolve::{
@@ -14,7 +15,7 @@ use crate::resolve::{
 };
 
 /// What the keys of the output mean; it grows when one changes its meaning or goes.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The text that a command prints: the object, with its version.
 pub(crate) fn document(mut object: Value) -> String {
@@ -22,9 +23,36 @@ pub(crate) fn document(mut object: Value) -> String {
     format!("{object:#}\n")
 }
 
+/// `{code, site, path, reason, remedy}`
+pub(crate) fn error(site: Option<&SiteName>, error: &Error) -> Value {
+    json!({
+        "code": error.code(),
+        "site": site,
+        "path": error.path().map(|path| path.to_string_lossy()),
+        "reason": error.to_string(),
+        "remedy": error.hint_text(),
+    })
+}
+
+/// As [`error`], with the place in the file: `{…, line, column, key}`
+pub(crate) fn mistake(site: &SiteName, mistake: &Diagnostic) -> Value {
+    let (line, column) = mistake.position().unzip();
+    json!({
+        "code": ErrorCode::Manifest,
+        "site": site,
+        "path": mistake.file().to_string(),
+        "line": line,
+        "column": column,
+        "key": mistake.key(),
+        "reason": mistake.message(),
+        "remedy": mistake.hint(),
+    })
+}
+
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub(crate) fn plan(plan: &Plan) -> Value {
-    let conflicts: Vec<_> = plan.conflicts.iter().map(ToString::to_string).collect();
+    let conflict = |conflict: &Error| error(Some(&plan.site), conflict);
+    let conflicts: Vec<_> = plan.conflicts.iter().map(conflict).collect();
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
 }
@@ -128,21 +156,13 @@ fn step(step: &Step) -> Value {
 
 fn mount_of(mount: &Mount) -> Value {
     let mut value = json!({
-        "target": mount.target, "source": source_of(mount),
+        "target": mount.target, "source": mount.source_name(),
         "options": mount.attributes.to_string(), "recursive": mount.recursive,
     });
     if let Some(file_system) = mount.file_system {
         value["file_system"] = json!(file_system.to_string());
     }
     value
-}
-
-/// The source, as mount(8) names it.
-fn source_of(mount: &Mount) -> String {
-    match mount.file_system {
-        Some(file_system) => file_system.name().to_owned(),
-        None => mount.source.to_string(),
-    }
 }
 
 fn change_of(change: &GraftChange) -> Value {

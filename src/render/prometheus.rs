@@ -2,28 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use crate::base::SiteName;
+use super::health::SiteHealth;
 use crate::observe::{History, WatchState};
-use crate::plan::{Plan, SiteState, State};
-
-/// What is known about one site.
-#[derive(Clone, Debug)]
-pub(crate) struct SiteMetrics<'p> {
-    pub name: &'p SiteName,
-    /// The states of its mounts; `None`: unknown, because its manifest has mistakes or something
-    /// failed.
-    pub plan: Option<&'p Plan>,
-    /// What was done to its mounts.
-    pub history: Option<History>,
-    /// How many processes inside use files that have been replaced.
-    pub outdated: usize,
-}
-
-impl SiteMetrics<'_> {
-    fn state(&self) -> Option<SiteState> {
-        self.plan.map(Plan::site_state)
-    }
-}
+use crate::plan::{SiteState, State};
 
 const STATES: [State; 10] = [
     State::Ok,
@@ -38,13 +19,18 @@ const STATES: [State; 10] = [
     State::Foreign,
 ];
 
-/// All metrics, family by family. `watch` is what a running watcher reports; `now` is the time of
-/// the check, in seconds since 1970.
-pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
+/// All metrics, family by family. `histories`: what was done to the mounts of each site. `watch` is
+/// what a running watcher reports; `now` is the time of the check, in seconds since 1970.
+pub(crate) fn metrics(
+    sites: &[SiteHealth<'_>],
+    histories: &[Option<History>],
+    watch: Option<&WatchState>,
+    now: u64,
+) -> String {
     let mut text = Exposition::default();
     add_states(&mut text, sites);
     add_mounts(&mut text, sites);
-    add_histories(&mut text, sites);
+    add_histories(&mut text, sites, histories);
     add_watcher(&mut text, watch);
     text.gauge(
         "mountjail_last_check_timestamp_seconds",
@@ -60,7 +46,7 @@ pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now
 }
 
 /// The states of the sites.
-fn add_states(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+fn add_states(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
     text.gauge(
         "mountjail_sites",
         "Number of sites by state; failed: the state could not be determined.",
@@ -72,23 +58,23 @@ fn add_states(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
         None,
     ];
     for state in states {
-        let count = sites.iter().filter(|site| site.state() == state).count();
+        let count = sites.iter().filter(|site| site.state == state).count();
         let state = state.map_or_else(|| "failed".to_owned(), |state| state.to_string());
         text.sample(&[("state", &state)], count);
     }
 
     text.gauge(
         "mountjail_site_up",
-        "Whether all mounts of a site are as its manifest says.",
+        "Whether a site is as its manifest says; with the scope services also if none of its \
+         services runs.",
     );
     for site in sites {
-        let is_up = site.state() == Some(SiteState::Up);
-        text.sample(&[("site", site.name)], u8::from(is_up));
+        text.sample(&[("site", site.name)], u8::from(site.is_right));
     }
 }
 
 /// The mounts of the sites, and the processes inside.
-fn add_mounts(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+fn add_mounts(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
     text.gauge("mountjail_site_mounts", "Mounts of a site by their state.");
     for (site, plan) in sites.iter().filter_map(|site| Some((site, site.plan?))) {
         for state in STATES {
@@ -107,10 +93,11 @@ fn add_mounts(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
 }
 
 /// The changes that the records count.
-fn add_histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+fn add_histories(text: &mut Exposition, sites: &[SiteHealth<'_>], histories: &[Option<History>]) {
     let known: Vec<_> = sites
         .iter()
-        .filter_map(|site| Some((site.name, site.history.as_ref()?)))
+        .zip(histories)
+        .filter_map(|(site, history)| Some((site.name, history.as_ref()?)))
         .collect();
     if known.is_empty() {
         return;
@@ -222,6 +209,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::SiteName;
 
     #[test]
     fn label_values_are_escaped() {
@@ -237,13 +225,14 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let name = SiteName::new("a").unwrap();
-        let site = SiteMetrics {
+        let site = SiteHealth {
             name: &name,
             plan: None,
-            history: None,
+            state: None,
+            is_right: false,
             outdated: 0,
         };
-        let text = metrics(&[site], None, 7);
+        let text = metrics(&[site], &[None], None, 7);
         assert!(
             text.contains("mountjail_sites{state=\"failed\"} 1\n"),
             "{text}"

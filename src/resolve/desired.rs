@@ -102,6 +102,14 @@ impl Mount {
         }
     }
 
+    /// The source, as mount(8) names it.
+    pub fn source_name(&self) -> String {
+        match self.file_system {
+            Some(file_system) => file_system.name().to_owned(),
+            None => self.source.to_string(),
+        }
+    }
+
     /// Which mounts of the source's tree are mounted.
     pub fn extent(&self) -> Extent {
         Extent::from_recursive(self.recursive)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 use super::others::Others;
@@ -97,12 +98,24 @@ impl LookupError {
         }
     }
 
+    /// The path that could not be looked up.
+    fn path(&self) -> &Path {
+        match self {
+            Self::Missing { at } | Self::NotDirectory { at } | Self::Unreadable { at, .. } => {
+                at.as_ref()
+            }
+            Self::Dangling { link, .. } | Self::Cycle { link } | Self::Strange { link, .. } => {
+                link.as_ref()
+            }
+        }
+    }
+
     /// An error with this reason; `message` tells what could not be done, on which paths.
     #[must_use]
     pub fn error(&self, message: impl Into<String>) -> Error {
         let message = message.into();
         let reason = io::Error::from_raw_os_error(self.errno());
-        let error = Error::failed(&message).because(&reason);
+        let error = Error::failed(&message).because(&reason).at(self.path());
         match self {
             Self::Unreadable { at, .. } if message.contains(&at.to_string()) => error,
             _ => error.because_of(self),

@@ -45,6 +45,7 @@ mod root;
 mod roots;
 mod route;
 mod shared;
+mod system_directories;
 mod too_much;
 mod top_links;
 mod users;

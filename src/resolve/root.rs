@@ -7,61 +7,10 @@ use super::host::Host;
 use super::lookup_error::LookupError;
 use super::others::Others;
 use super::roots::Roots;
+use super::system_directories::{SYSTEM, SYSTEM_BELOW};
 use crate::base::HostPath;
 use crate::manifest::Manifest;
 use crate::{Error, Result, sys};
-
-/// Directories that hold the system, and those in which sites are kept.
-const SYSTEM: [&str; 29] = [
-    "/",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/home",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/media",
-    "/mnt",
-    "/opt",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/srv",
-    "/sys",
-    "/tmp",
-    "/usr",
-    "/usr/local",
-    "/var",
-    "/var/cache",
-    "/var/lib",
-    "/var/log",
-    "/var/mail",
-    "/var/spool",
-    "/var/tmp",
-];
-
-/// Directories below which no jail can be.
-const SYSTEM_BELOW: [&str; 15] = [
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib64",
-    "/proc",
-    "/run/mountjail",
-    "/sbin",
-    "/sys",
-    "/usr/bin",
-    "/usr/lib",
-    "/usr/sbin",
-    "/usr/share",
-    "/var/lib/mountjail",
-];
 
 /// The identity of a site's root.
 pub fn root_id(root: &HostPath) -> Result<FileId> {
@@ -111,6 +60,7 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     }
 
     refuse_system(&path)?;
+    refuse_alias_of_system(&path, roots)?;
     let mut warnings = who_can_write(host, &path)?;
     warnings.extend(roots.check(&manifest.site, &path)?);
     Ok(CheckedRoot { path, warnings })
@@ -132,6 +82,20 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
         return Ok(());
     };
     Err(Error::usage(refusal).hint("make a directory of the site's own, such as /srv/www/SITE"))
+}
+
+/// Refuses a root that holds the system by another path, such as a bind mount.
+fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
+    let Some((system, is_below)) = roots.system_at(root) else {
+        return Ok(());
+    };
+    let where_it_is = if is_below {
+        format!("is inside {system} by another path, such as a bind mount: it holds the system")
+    } else {
+        format!("is {system} by another path, such as a bind mount; a jail must not be there")
+    };
+    Err(Error::usage(format!("the root {root} {where_it_is}"))
+        .hint("make a directory of the site's own, such as /srv/www/SITE"))
 }
 
 /// The error for a root that could not be looked up, because of `reason`.

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::desired::FileId;
 use super::host::Host;
 use super::lookup_error::LookupError;
 use super::place::{Level, MountCache, Place};
+use super::system_directories::system_directories;
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result, patience};
 
@@ -23,6 +25,16 @@ pub struct Roots {
     /// The sites that are to come up in this run.
     coming: OnceLock<BTreeSet<SiteName>>,
     index: OnceLock<Arc<RootIndex>>,
+    system: OnceLock<Arc<Vec<SystemDirectory>>>,
+}
+
+/// A directory that holds the system.
+#[derive(Debug)]
+struct SystemDirectory {
+    path: &'static str,
+    /// No jail can be below it.
+    is_whole: bool,
+    place: Place,
 }
 
 /// Tells whether a site is up at a root.
@@ -112,6 +124,36 @@ impl Roots {
             .ancestors()
             .find_map(|above| by_path.get(&above)?.first())?;
         Some(&self.all[*nth].0)
+    }
+
+    /// The directory of the system that `root`, whose path has no links, is or is in, by whatever
+    /// path, and whether it is below it.
+    pub(super) fn system_at(&self, root: &HostPath) -> Option<(&'static str, bool)> {
+        let place = MountCache::default().place(root.as_path()).ok()?;
+        let level = place.levels.first();
+        self.system().iter().find_map(|system| {
+            let is_in = |(root, above): (&Level, &Level)| root.is_in(above);
+            if system.place.id == place.id {
+                Some((system.path, false))
+            } else {
+                let levels = level.zip(system.place.levels.first());
+                (system.is_whole && levels.is_some_and(is_in)).then_some((system.path, true))
+            }
+        })
+    }
+
+    fn system(&self) -> &[SystemDirectory] {
+        self.system.get_or_init(|| {
+            let place = |(path, is_whole)| {
+                let place = MountCache::default().place(Path::new(path)).ok()?; // or it is a link
+                Some(SystemDirectory {
+                    path,
+                    is_whole,
+                    place,
+                })
+            };
+            Arc::new(system_directories().filter_map(place).collect())
+        })
     }
 
     /// Sets which sites are about to come up together.

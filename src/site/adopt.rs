@@ -11,7 +11,7 @@ use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
-use crate::observe::{self, Process, Table};
+use crate::observe::{self, Process, Table, unmount_command};
 use crate::patience::Stop;
 use crate::resolve::Host;
 use crate::{Error, Result, sys};
@@ -98,11 +98,12 @@ impl Examined {
         let refused = self.survey.refused(also);
         let fixed: Vec<_> = refused.iter().filter(|own| !own.movable).collect();
         if !fixed.is_empty() {
-            let point = |own: &&OwnThing| mount_point(&self.survey.root.inside(&own.path));
-            let points: BTreeSet<_> = fixed.iter().map(|own| point(own)).collect();
+            let root = &self.survey.root;
+            let unmount = |own: &&OwnThing| unmount_what_has(root, &root.inside(&own.path));
+            let commands: BTreeSet<_> = fixed.iter().map(|own| unmount(own)).collect();
             return format!(
-                "unmount {}, or move away by hand what is in the way there",
-                few(&points, SHOWN)
+                "{}, or move away by hand what is in the way there",
+                few(&commands, SHOWN)
             );
         }
         let mut paths: Vec<_> = also.to_vec();
@@ -126,14 +127,18 @@ impl Examined {
     }
 }
 
-/// The mount point of the mount that `path` is on, as far as it is known.
-fn mount_point(path: &HostPath) -> String {
+/// What to do to take away the mount in `root` that `path` is on.
+fn unmount_what_has(root: &HostPath, path: &HostPath) -> String {
     let point = || {
         let file = sys::open_host(path.as_path(), libc::O_PATH).ok()?;
         let id = sys::mount_id_in_table(&file).ok()?;
-        Table::read().ok()?.point_of(id)
+        let point = Table::read().ok()?.point_of(id)?;
+        point.starts_with(root.as_path()).then_some(point)
     };
-    point().map_or_else(|| path.to_string(), |point| point.display().to_string())
+    match point() {
+        Some(point) => unmount_command(root, &point),
+        None => format!("unmount what is mounted at {path}"),
+    }
 }
 
 impl Adopter {

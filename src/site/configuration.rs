@@ -12,7 +12,7 @@ use super::out::{Out, worst};
 use super::trust::Trust;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
-use crate::observe::{self, StateDir};
+use crate::observe::{self, BootRecord, StateDir};
 use crate::resolve::Roots;
 use crate::{Error, Result, patience};
 
@@ -299,11 +299,21 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
     let mut roots =
         Roots::new(
             move |site, root| match of_boot.as_ref().map(|boot| records.read(site, boot)) {
-                Some(Ok(records)) => records.record.is_some_and(|record| record.root == *root),
+                Some(Ok(records)) => {
+                    let is_there = |record: &BootRecord| {
+                        record.root == *root || records.mounted_at().as_ref() == Some(root)
+                    };
+                    records.record.as_ref().is_some_and(is_there)
+                }
                 // A record that cannot be read refuses nothing.
                 Some(Err(_)) | None => true,
             },
         );
+    // Its root may have been moved since.
+    let recorded_root = |name: &SiteName| {
+        let records = state.read(name, boot.as_ref()?).ok()?;
+        records.mounted_at().or_else(|| records.root().cloned())
+    };
     let sites = list(config).unwrap_or_default().sites;
     for (site, root) in sites.iter().zip(named_roots(trust, &sites)) {
         if let Some(root) = root {
@@ -312,13 +322,10 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
     }
     // Records that cannot be listed refuse nothing, either.
     for name in state.recorded_sites().unwrap_or_default() {
-        if sites
+        let has_manifest = sites
             .binary_search_by_key(&&name, |site| &site.name)
-            .is_err()
-            && let Some(root) = boot
-                .as_ref()
-                .and_then(|boot| state.read(&name, boot).ok()?.root().cloned())
-        {
+            .is_ok();
+        if !has_manifest && let Some(root) = recorded_root(&name) {
             roots.add_recorded(name, root);
         }
     }

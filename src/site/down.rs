@@ -11,15 +11,15 @@ use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
-use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::{few, plural};
-use crate::engine::{Engine, Outcome};
+use crate::base::{ErrorCode, HostPath, SiteName};
+use crate::engine::{Engine, Lock, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, FileKind, Host, Resolver};
+use crate::resolve::{Desired, FileKind, Host, Overlap, Resolver};
 use crate::sys::IfInUse;
 use crate::{Error, Result};
 
@@ -53,15 +53,29 @@ pub(crate) struct TakeDown {
 pub(crate) struct TakenDown {
     pub root: HostPath,
     pub outcome: Outcome,
+    /// Whether anything was, or the site was recorded as up.
+    pub changed: bool,
     /// Copies that were in the way of the mounts are still moved aside.
     pub has_copies_aside: bool,
+}
+
+impl TakenDown {
+    /// Nothing was to be done in `root`.
+    fn nothing(root: HostPath) -> Self {
+        Self {
+            root,
+            outcome: Outcome::default(),
+            changed: false,
+            has_copies_aside: false,
+        }
+    }
 }
 
 /// Why a site is not down.
 pub(crate) enum DownError {
     Failed(SiteError),
     /// It is in use: an error, and a line per user. Nothing was changed.
-    InUse(Error, Vec<String>),
+    InUse(Box<Error>, Vec<String>),
 }
 
 impl<E: Into<SiteError>> From<E> for DownError {
@@ -116,11 +130,20 @@ impl TakeDown {
     /// Errors: it is in use, or some of it could not be taken away.
     pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<TakenDown, DownError> {
         // Lock: another mountjail finishes its work on the site first.
-        let lock = lock(self.context, &self.engine, &site.name, stop)?;
+        let lock = self.lock(site, stop)?;
+        self.locked(site, &lock)
+    }
+
+    /// Takes the site down, whose lock is held.
+    pub(crate) fn locked(&self, site: &Site, lock: &Lock) -> Result<TakenDown, DownError> {
         if lock.is_from_another() {
             *locked(&self.users) = Arc::default();
         }
+        self.without_lock(site)
+    }
 
+    /// As [`locked`](Self::locked), where the caller has the lock.
+    pub(super) fn without_lock(&self, site: &Site) -> Result<TakenDown, DownError> {
         let taken_down = self.take_down(site)?;
         let (state, boot) = (&self.context.state, &self.boot);
         let released = templates::release_unused(&self.engine, state, boot, &site.name);
@@ -128,7 +151,35 @@ impl TakeDown {
         Ok(taken_down)
     }
 
-    /// Takes the site down, whose lock is held.
+    /// The steps that would take the site down.
+    ///
+    /// Errors: it is in use.
+    pub(crate) fn look(&self, site: &Site) -> Result<Plan, DownError> {
+        let records = self.records(site)?;
+        let desired = self.desired(site);
+        let Some(root) = self.root(site, &records, desired.as_ref())? else {
+            let root = records.root().cloned().unwrap_or_else(HostPath::slash);
+            let nothing = Observed::default();
+            return Ok(plan::down(site.name.clone(), root, None, &nothing));
+        };
+        let down = Down::new(self, site, root, records)?;
+        let (observed, plan) = down.observe_and_plan(desired)?;
+        if unmounts(&plan) {
+            down.stop_if_in_use(&observed, Depth::All)?;
+        }
+        Ok(down.placeholders.apply(&down, plan).0)
+    }
+
+    /// Gives up `lock`, the lock of a site that is no more.
+    pub(super) fn forget_lock(&self, site: &Site, lock: Lock) -> Result<()> {
+        self.engine.forget_lock(&site.name, lock)
+    }
+
+    /// Takes the lock of the site.
+    pub(crate) fn lock(&self, site: &Site, stop: &Stop) -> Result<Lock> {
+        lock(self.context, &self.engine, &site.name, stop)
+    }
+
     fn take_down(&self, site: &Site) -> Result<TakenDown, DownError> {
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
@@ -139,12 +190,20 @@ impl TakeDown {
         let Some(root) = self.root(site, &records, desired.as_ref())? else {
             return self.without_root(site, records);
         };
+        if records.record.is_none()
+            && let Some(other) = self.set_up_as(&site.name, &root)
+        {
+            self.context.out.site(&site.name).warn(format_args!(
+                "what is mounted in {root} is the site {other}'s: `mountjail down {other}`"
+            ));
+            return Ok(TakenDown::nothing(root));
+        }
         let down = Down::new(self, site, root, records)?;
 
         // Carry out what is recorded, if nothing else is there. This is the usual case, for which
         // the mount table need not be read.
-        if let Some(outcome) = down.as_recorded()? {
-            return Ok(down.done(outcome));
+        if let Some((outcome, steps)) = down.as_recorded()? {
+            return Ok(down.done(outcome, steps));
         }
 
         // Observe and plan: what of the site is in the mount table.
@@ -166,7 +225,7 @@ impl TakeDown {
             .down(&plan, &observed, self.options.if_in_use, &log)
             .map_err(SiteError::Engine)?;
         outcome.left.extend(stays);
-        Ok(down.done(outcome))
+        Ok(down.done(outcome, plan.steps.len()))
     }
 
     fn records(&self, site: &Site) -> Result<SiteRecords> {
@@ -259,6 +318,7 @@ impl TakeDown {
             .cloned()
             .or_else(|| manifest_file::root_of(site))
             .unwrap_or_else(HostPath::slash);
+        let was_up = records.record.is_some();
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
@@ -279,10 +339,23 @@ impl TakeDown {
             ..Outcome::default()
         };
         Ok(TakenDown {
-            root,
+            changed: detached > 0 || was_up,
             outcome,
-            has_copies_aside: false,
+            ..TakenDown::nothing(root)
         })
+    }
+
+    /// The other site that is up in the directory `root`, by whatever path.
+    fn set_up_as(&self, site: &SiteName, root: &HostPath) -> Option<SiteName> {
+        let is_up = |other: &SiteName| {
+            let records = self.context.state.read(other, &self.boot);
+            records.is_ok_and(|records| records.record.is_some())
+        };
+        let overlaps = self.context.roots().overlaps(site, root);
+        let mut others = overlaps.into_iter().filter(Overlap::is_same);
+        others
+            .find(|other| is_up(&other.site))
+            .map(|other| other.site)
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
@@ -313,8 +386,10 @@ impl TakeDown {
             format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
+            .at(root)
+            .coded(ErrorCode::InUse)
             .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
-        Err(DownError::InUse(error, found.by))
+        Err(DownError::InUse(Box::new(error), found.by))
     }
 
     fn users(&self) -> Arc<SiteUsers> {
@@ -358,7 +433,7 @@ impl<'r> Down<'r> {
             ));
             PlaceholderFate::Needed
         } else if run.context.state.is_of_namespace()
-            || pipeline::is_in_a_namespace(run.context, &site.name)
+            || pipeline::is_in_a_namespace(run.context, &run.boot, &site.name)
         {
             PlaceholderFate::Needed
         } else {
@@ -377,9 +452,9 @@ impl<'r> Down<'r> {
         })
     }
 
-    /// Takes away what is recorded, without a look at the mount table. `None`: that is not enough,
-    /// or something uses the mounts.
-    fn as_recorded(&self) -> Result<Option<Outcome>, DownError> {
+    /// Takes away what is recorded, without a look at the mount table; returns also the number of
+    /// steps. `None`: that is not enough, or something uses the mounts.
+    fn as_recorded(&self) -> Result<Option<(Outcome, usize)>, DownError> {
         if self.run.options.if_in_use == IfInUse::Detach {
             return Ok(None);
         }
@@ -398,7 +473,7 @@ impl<'r> Down<'r> {
             .map_err(SiteError::Engine)?;
         Ok(outcome.map(|mut outcome| {
             outcome.left.extend(stays);
-            outcome
+            (outcome, plan.steps.len())
         }))
     }
 
@@ -425,9 +500,10 @@ impl<'r> Down<'r> {
             .stop_if_in_use(self.site, &self.root, observed, depth)
     }
 
-    fn done(self, outcome: Outcome) -> TakenDown {
+    fn done(self, outcome: Outcome, steps: usize) -> TakenDown {
         TakenDown {
             has_copies_aside: has_copies_aside(&self.root),
+            changed: steps > 0 || self.records.record.is_some(),
             root: self.root,
             outcome,
         }
@@ -457,7 +533,7 @@ impl PlaceholderFate {
 }
 
 /// Whether copies that were in the way are moved aside in `root`.
-fn has_copies_aside(root: &HostPath) -> bool {
+pub(super) fn has_copies_aside(root: &HostPath) -> bool {
     let record = adopt::read(root).ok().flatten();
     record.is_some_and(|record| !record.moved.is_empty())
 }

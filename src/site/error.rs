@@ -3,12 +3,13 @@
 use std::fmt;
 
 use super::Site;
+use super::event::Event;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
-use crate::base::{ErrorKind, SiteName};
+use crate::base::{ErrorCode, ErrorKind, SiteName};
 use crate::engine::EngineFailure;
-use crate::manifest::Diagnostics;
+use crate::manifest::{Diagnostic, Diagnostics};
 
 /// Why there is no manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,18 +36,34 @@ impl fmt::Display for ManifestError {
 }
 
 impl ManifestError {
-    /// Reports it about `what`, a site or a preset; returns the exit code.
-    pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
+    /// What there is to report, for programs.
+    fn reported(&self) -> Vec<Reported> {
         match self {
-            Self::Error(error) => {
-                out.error(error);
-                error.exit_code()
-            }
-            Self::Mistakes(diagnostics) => {
-                out.diagnostics(what, diagnostics);
-                2
+            Self::Error(error) => vec![Reported::Error(error.clone())],
+            Self::Mistakes(mistakes) => mistakes.iter().cloned().map(Reported::Mistake).collect(),
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Error(error) => error.exit_code(),
+            Self::Mistakes(_) => 2,
+        }
+    }
+
+    /// Reports it about `what`, such as a preset; returns the exit code.
+    pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
+        self.report_of(out, &[], what)
+    }
+
+    fn report_of(&self, out: &Out, sites: &[&SiteName], what: &dyn fmt::Display) -> u8 {
+        match self {
+            Self::Error(error) => out.about(Event::Failed, sites).error(error),
+            Self::Mistakes(mistakes) => {
+                out.about(Event::Mistake, sites).diagnostics(what, mistakes);
             }
         }
+        self.exit_code()
     }
 }
 
@@ -168,34 +185,81 @@ impl SiteError {
         }
     }
 
-    /// Reports the failure; returns the exit code and the messages.
-    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<String>) {
+    /// The exit code, and what there is to report, for programs.
+    pub(crate) fn outcome(&self, site: &Site) -> (u8, Vec<Reported>) {
         match self {
-            Self::Manifest(error) => (error.report(out, &site.name), vec![format!("{error:#}")]),
+            Self::Manifest(error) => (error.exit_code(), error.reported()),
             Self::Errors(errors) => {
-                out.errors(errors);
                 let code = worst(errors.iter().map(Error::exit_code));
-                (code, errors.iter().map(ToString::to_string).collect())
+                (code, errors.iter().cloned().map(Reported::Error).collect())
             }
+            Self::Engine(failure) => {
+                let name = &site.name;
+                let error = first_error(failure, name);
+                let code = error.exit_code();
+                let also = also_failed(failure).map(|also| also.clone().context(name));
+                let lasting = failure.lasting.iter();
+                let lasting = lasting.map(|lasting| Error::failed(format!("{name}: {lasting}")));
+                let all = [error].into_iter().chain(also).chain(lasting);
+                (code, all.map(Reported::Error).collect())
+            }
+        }
+    }
+
+    /// What there is to report, as people read it.
+    pub(crate) fn messages(&self, site: &Site) -> Vec<String> {
+        if let Self::Manifest(error) = self {
+            return vec![format!("{error:#}")];
+        }
+        let (_, reported) = self.outcome(site);
+        let text = |reported: Reported| match reported {
+            Reported::Error(error) => Some(error.to_string()),
+            Reported::Mistake(_) => None, // only a manifest has them
+        };
+        reported.into_iter().filter_map(text).collect()
+    }
+
+    /// Reports the failure; returns the exit code, and what was reported.
+    pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<Reported>) {
+        let sites = &[&site.name];
+        match self {
+            Self::Manifest(error) => drop(error.report_of(out, sites, &site.name)),
+            Self::Errors(errors) => out.about(Event::Failed, sites).errors(errors),
             Self::Engine(failure) => report_engine(out, &site.name, failure),
         }
+        self.outcome(site)
     }
 }
 
-fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) -> (u8, Vec<String>) {
-    let error = failure.error.clone().context(site);
-    out.error(&error);
-    let mut messages = vec![error.to_string()];
-    for also in &failure.also {
-        // On a full disk an undo fails for the same reason.
-        if *also != failure.error {
-            out.error(&also.clone().context(site));
-            messages.push(also.to_string());
-        }
+/// What was reported, for programs.
+pub(crate) enum Reported {
+    Error(Error),
+    Mistake(Diagnostic),
+}
+
+fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) {
+    let sites = &[site];
+    let failed = out.about(Event::Failed, sites);
+    failed.error(&first_error(failure, site));
+    for also in also_failed(failure) {
+        failed.error(&also.clone().context(site));
     }
     report_undone(&out.site(site), failure);
-    messages.extend(failure.lasting.iter().cloned());
-    (error.exit_code(), messages)
+}
+
+fn first_error(failure: &EngineFailure, site: &SiteName) -> Error {
+    let error = failure.error.clone().context(site);
+    if failure.busy {
+        error.coded(ErrorCode::InUse)
+    } else {
+        error
+    }
+}
+
+/// What could not be undone. On a full disk an undo fails for the same reason, which counts once.
+fn also_failed(failure: &EngineFailure) -> impl Iterator<Item = &Error> {
+    let also = failure.also.iter();
+    also.filter(|also| **also != failure.error)
 }
 
 fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {

@@ -8,6 +8,7 @@ use super::error::ManifestError;
 use super::instances;
 use super::{configuration, manifest_file};
 use crate::Error;
+use crate::base::ErrorCode;
 use crate::base::text::nearest;
 use crate::manifest::{self, Manifest, SourceFile};
 
@@ -87,7 +88,9 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
     let missing = Error::usage(format!(
         "there is no site {name}: {} does not exist",
         file.display()
-    ));
+    ))
+    .at(file)
+    .coded(ErrorCode::NoSuchSite);
     if is_recorded(context, site) {
         return missing.hint(set_up_without_manifest(site));
     }

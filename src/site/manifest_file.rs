@@ -1,12 +1,14 @@
 //! A site and the file of its manifest.
 
+use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ManifestError;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, SourceFile};
-use crate::{Error, sys};
+use crate::{Error, Result, sys};
 
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,11 +30,18 @@ const USUAL_BYTES: usize = 4096;
 /// The text of a manifest or preset. FIFOs and devices are refused, and no more is read than a
 /// manifest may have.
 pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
+    manifest::decode(&SourceFile::File(file.to_owned()), read(file)?)
+        .map_err(ManifestError::Mistakes)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
     let cannot = |error: io::Error| match error.raw_os_error() {
         Some(libc::EISDIR | libc::EINVAL) => {
             Error::usage(format!("{} is not a regular file", file.display()))
         }
-        _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
+        _ => Error::failed(format!("cannot read {}", file.display()))
+            .at(file)
+            .because(&error),
     };
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
     sys::open_regular(file)
@@ -41,7 +50,28 @@ pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
                 .read_to_end(&mut bytes)
         })
         .map_err(cannot)?;
-    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(ManifestError::Mistakes)
+    Ok(bytes)
+}
+
+/// A value that differs after the file of the site's manifest was replaced or written to; `None`:
+/// there is none.
+pub(super) fn version(site: &Site) -> Option<(u64, u64, u64, i64, i64)> {
+    let file = fs::metadata(&site.file).ok()?;
+    Some((
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+    ))
+}
+
+/// The bytes of the site's manifest, no more than one may have and one more; `None`: there is none.
+pub(super) fn bytes(file: &Path) -> Result<Option<Vec<u8>>> {
+    match file.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => read(file).map(Some),
+    }
 }
 
 /// The root that a manifest names, whatever else is wrong with it.

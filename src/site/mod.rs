@@ -6,23 +6,28 @@
 //! ([`pipeline`]); they differ in what they print and how they exit.
 
 pub(crate) mod adopt;
+pub(crate) mod apply;
 pub(crate) mod boot;
 pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod cost;
 pub(crate) mod down;
 pub(crate) mod error;
+pub(crate) mod event;
 pub(crate) mod fstab;
 pub(crate) mod gated_start;
 pub(crate) mod instances;
 pub(crate) mod load;
+mod log;
 pub(crate) mod manifest_file;
 pub(crate) mod out;
 pub(crate) mod parallel;
 pub(crate) mod pipeline;
 pub(crate) mod records;
+pub(crate) mod remove;
 pub(crate) mod select;
 pub(crate) mod services;
+mod settled;
 pub(crate) mod status;
 pub(crate) mod systemctl;
 pub(crate) mod templates;
@@ -32,7 +37,7 @@ pub(crate) mod users;
 pub(crate) mod wrappers;
 
 pub(crate) use context::Context;
-pub(crate) use error::{ManifestError, SiteError};
+pub(crate) use error::{ManifestError, Reported, SiteError};
 pub(crate) use manifest_file::Site;
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

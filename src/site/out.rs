@@ -16,19 +16,17 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::Error;
+use serde_json::json;
+
+use super::event::Event;
+use super::log::{DEBUG, ERROR, INFO, Log, WARNING};
 use crate::base::SiteName;
 use crate::base::quote::brief;
 use crate::base::style;
 use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
 use crate::resolve::Desired;
-
-/// syslog(3)'s priorities.
-const ERROR: &str = "3";
-const WARNING: &str = "4";
-const INFO: &str = "6";
-const DEBUG: &str = "7";
+use crate::{Error, render};
 
 /// The longest message, whatever paths and targets of links are in it. Text to be typed may be
 /// longer.
@@ -52,9 +50,7 @@ pub(crate) struct Out {
     colour: bool,
     /// Of what is printed on the standard output for people.
     colour_of_data: bool,
-    /// The standard error goes to the journal: each line begins with its priority, such as `<6>`:
-    /// sd-daemon(3).
-    journal: bool,
+    log: Log,
     bar: OnceLock<ProgressBar>,
     /// The mistakes that were shown.
     shown: Mutex<HashSet<String>>,
@@ -68,7 +64,7 @@ impl Out {
             verbosity,
             colour: has_colour(&io::stderr()),
             colour_of_data: has_colour(&io::stdout()),
-            journal: is_journal(),
+            log: Log::of_this_process(),
             bar: OnceLock::new(),
             shown: Mutex::default(),
             aside: AtomicU8::new(0),
@@ -114,66 +110,47 @@ impl Out {
         }
     }
 
-    /// Writes lines to the standard error.
-    fn write(&self, priority: &str, text: &str) {
-        let text = if self.journal {
-            prefixed(priority, text)
-        } else {
-            format!("{text}\n")
-        };
-        // If the standard error is closed, there is nowhere to report that.
-        let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
-        match self.bar.get() {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+    /// Messages that belong to no site and are no event.
+    fn plain(&self) -> About<'_> {
+        About {
+            out: self,
+            event: None,
+            sites: &[],
+        }
+    }
+
+    /// For messages about an event on these sites, which their text names.
+    pub(crate) fn about<'o>(&'o self, event: Event, sites: &'o [&'o SiteName]) -> About<'o> {
+        About {
+            out: self,
+            event: Some(event),
+            sites,
         }
     }
 
     /// What was done.
     pub(crate) fn info(&self, line: impl fmt::Display) {
-        if !self.is_quiet() {
-            self.write(INFO, &one_line(line));
-        }
+        self.plain().info(line);
     }
 
     /// A system step, with `-v`.
     pub(crate) fn detail(&self, line: impl fmt::Display) {
-        if self.is_verbose() {
-            self.write(DEBUG, &one_line(line));
-        }
+        self.plain().detail(line);
     }
 
     /// Something that the administrator should know, although nothing failed.
     pub(crate) fn warn(&self, text: impl fmt::Display) {
-        if !self.is_quiet() {
-            let warning = self.styled(style::WARNING, "warning:");
-            self.write(WARNING, &format!("{warning} {}", one_line(text)));
-        }
+        self.plain().warn(text);
     }
 
     /// An error, and what to do next.
     pub(crate) fn error(&self, error: &Error) {
-        let hint = error.hint_text().map(|hint| {
-            let word = self.styled(style::HINT, "try:");
-            format!("\n  {word} {}", brief(hint, LONGEST_HINT))
-        });
-        let (word, hint) = (
-            self.styled(style::WRONG, "error:"),
-            hint.unwrap_or_default(),
-        );
-        self.write(ERROR, &format!("{word} {}{hint}", one_line(error)));
+        self.plain().error(error);
     }
 
-    /// Errors one after the other. Those with the same remedy name it once, after the last of them.
+    /// As [`About::errors`].
     pub(crate) fn errors(&self, errors: &[Error]) {
-        for (nth, error) in errors.iter().enumerate() {
-            let next = errors.get(nth + 1);
-            if next.is_some_and(|next| next.hint_text() == error.hint_text()) {
-                self.error(&error.clone().without_hint());
-            } else {
-                self.error(error);
-            }
-        }
+        self.plain().errors(errors);
     }
 
     /// An error that does not end the command and belongs to no site: it counts in
@@ -189,25 +166,16 @@ impl Out {
         self.aside.store(worst([so_far, code]), Ordering::Relaxed);
     }
 
+    /// Forgets the errors aside; returns their exit code.
+    pub(crate) fn take_aside(&self) -> u8 {
+        self.aside.swap(0, Ordering::Relaxed)
+    }
+
     /// The exit code of a command whose own one is `code`.
     pub(crate) fn exit_code(&self, code: u8) -> u8 {
         match self.aside.load(Ordering::Relaxed) {
             0 => code, // perhaps that of a program that was run inside
             aside => worst([code, aside]),
-        }
-    }
-
-    /// Mistakes in the manifest of `what`, in its presets or in the defaults. Those that several
-    /// sites share are shown once.
-    pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
-        let mut shown = lock(&self.shown);
-        let new = diagnostics.render_if(self.colour, |text| shown.insert(text.to_owned()));
-        if new.is_empty() {
-            self.error(&Error::usage(format!(
-                "{what}: it has the mistakes shown above, too"
-            )));
-        } else {
-            self.write(ERROR, new.join("\n\n").trim_end());
         }
     }
 
@@ -233,12 +201,19 @@ impl Out {
         }
     }
 
+    /// As [`failure`](Self::failure), of a command that prints its result as JSON: the error is
+    /// printed so, too.
+    pub(crate) fn failure_as_json(&self, failure: &anyhow::Error) -> u8 {
+        let error = error_of(failure);
+        self.error(&error);
+        let errors = [render::json::error(None, &error)];
+        let text = render::json::document(json!({ "errors": errors }));
+        self.print_and(text, error.exit_code())
+    }
+
     /// An error that ends the command; returns the exit code.
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> u8 {
-        let error = match failure.downcast_ref::<Error>() {
-            Some(error) => error.clone(),
-            None => Error::failed(format!("{failure:#}")),
-        };
+        let error = error_of(failure);
         self.error(&error);
         error.exit_code()
     }
@@ -252,16 +227,99 @@ impl Out {
     }
 }
 
+/// Messages, with what the journal keeps beside their text: the event and the sites.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'o> {
+    out: &'o Out,
+    event: Option<Event>,
+    sites: &'o [&'o SiteName],
+}
+
+impl About<'_> {
+    /// As [`Out::info`].
+    pub(crate) fn info(&self, line: impl fmt::Display) {
+        if !self.out.is_quiet() {
+            self.write(INFO, &one_line(line));
+        }
+    }
+
+    fn detail(&self, line: impl fmt::Display) {
+        if self.out.is_verbose() {
+            self.write(DEBUG, &one_line(line));
+        }
+    }
+
+    fn warn(&self, text: impl fmt::Display) {
+        if !self.out.is_quiet() {
+            let warning = self.out.styled(style::WARNING, "warning:");
+            self.write(WARNING, &format!("{warning} {}", one_line(text)));
+        }
+    }
+
+    /// As [`Out::error`].
+    pub(crate) fn error(&self, error: &Error) {
+        let hint = error.hint_text().map(|hint| {
+            let word = self.out.styled(style::HINT, "try:");
+            format!("\n  {word} {}", brief(hint, LONGEST_HINT))
+        });
+        let (word, hint) = (
+            self.out.styled(style::WRONG, "error:"),
+            hint.unwrap_or_default(),
+        );
+        self.write(ERROR, &format!("{word} {}{hint}", one_line(error)));
+    }
+
+    /// Errors one after the other. Those with the same remedy name it once, after the last of them.
+    pub(crate) fn errors(&self, errors: &[Error]) {
+        for (nth, error) in errors.iter().enumerate() {
+            let next = errors.get(nth + 1);
+            if next.is_some_and(|next| next.hint_text() == error.hint_text()) {
+                self.error(&error.clone().without_hint());
+            } else {
+                self.error(error);
+            }
+        }
+    }
+
+    /// Mistakes in the manifest of `what`, in its presets or in the defaults. Those that several
+    /// sites share are shown once.
+    pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
+        let mut shown = lock(&self.out.shown);
+        let is_new = |text: &str| shown.insert(text.to_owned());
+        let new = diagnostics.render_if(self.out.colour, is_new);
+        if new.is_empty() {
+            self.error(&Error::usage(format!(
+                "{what}: it has the mistakes shown above, too"
+            )));
+        } else {
+            self.write(ERROR, new.join("\n\n").trim_end());
+        }
+    }
+
+    fn write(&self, priority: &str, text: &str) {
+        let write = || self.out.log.write(priority, text, self.event, self.sites);
+        match self.out.bar.get() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
 /// What the administrator should know about one site: each message begins with its name.
 pub(crate) struct SiteOut<'o> {
     out: &'o Out,
+    event: Option<Event>,
     site: &'o SiteName,
 }
 
 impl Out {
     /// For messages about `site`.
     pub(crate) fn site<'o>(&'o self, site: &'o SiteName) -> SiteOut<'o> {
-        SiteOut { out: self, site }
+        SiteOut {
+            out: self,
+            event: None,
+            site,
+        }
     }
 
     /// The warnings and notes of what was resolved. Most notes of presets and of the defaults are
@@ -283,19 +341,46 @@ impl Out {
 }
 
 impl SiteOut<'_> {
+    /// The same, for messages that are this event.
+    pub(crate) fn event(&self, event: Event) -> Self {
+        Self {
+            event: Some(event),
+            ..*self
+        }
+    }
+
     /// As [`Out::info`].
     pub(crate) fn info(&self, text: impl fmt::Display) {
-        self.out.info(format_args!("{}: {text}", self.site));
+        self.about(|about| about.info(self.named(&text)));
     }
 
     /// As [`Out::detail`].
     pub(crate) fn detail(&self, text: impl fmt::Display) {
-        self.out.detail(format_args!("{}: {text}", self.site));
+        self.about(|about| about.detail(self.named(&text)));
     }
 
     /// As [`Out::warn`].
     pub(crate) fn warn(&self, text: impl fmt::Display) {
-        self.out.warn(format_args!("{}: {text}", self.site));
+        self.about(|about| about.warn(self.named(&text)));
+    }
+
+    fn about(&self, write: impl FnOnce(&About<'_>)) {
+        write(&About {
+            out: self.out,
+            event: self.event,
+            sites: &[self.site],
+        });
+    }
+
+    fn named(&self, text: impl fmt::Display) -> String {
+        format!("{}: {text}", self.site)
+    }
+}
+
+fn error_of(failure: &anyhow::Error) -> Error {
+    match failure.downcast_ref::<Error>() {
+        Some(error) => error.clone(),
+        None => Error::failed(format!("{failure:#}")),
     }
 }
 
@@ -305,25 +390,8 @@ fn has_colour(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Whether systemd connected the standard error to the journal: `JOURNAL_STREAM` names its device
-/// and inode, systemd.exec(5).
-fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
-        return false;
-    };
-    nix::sys::stat::fstat(io::stderr())
-        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
-}
-
 fn one_line(text: impl fmt::Display) -> String {
     brief(&text.to_string(), LONGEST).into_owned()
-}
-
-/// Each line after its priority.
-fn prefixed(priority: &str, text: &str) -> String {
-    text.lines()
-        .flat_map(|line| ["<", priority, ">", line, "\n"])
-        .collect()
 }
 
 /// Prints data. It is not an error if the reader has gone: `| head` has seen enough.

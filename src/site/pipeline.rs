@@ -3,14 +3,18 @@
 //! [`Pipeline`] has the stages that only read: `plan`, `check`, `doctor` and `fstab` end there.
 //! [`BringUp`] has all of them: `up` and the watcher.
 
+use std::sync::Arc;
+
 use super::context::{Context, Purpose};
+use super::settled::SettledSites;
 use super::templates::{self, Templates};
 use super::up::{Changes, Done};
-use super::{ManifestError, Site, SiteError, load, records};
+use super::users::SiteUsers;
+use super::{ManifestError, Site, SiteError, load, manifest_file, records};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, BootId, Observed, RunNamespaces, Table};
+use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, SiteRecords, Stray, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, SiteState};
 use crate::resolve::{Desired, Resolver};
@@ -107,11 +111,24 @@ impl Pipeline {
     }
 
     fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
-        plan_up(&self.context, desired, observed, self.templates.as_ref())
+        let templates = self.templates.as_ref();
+        plan_up(&self.context, &self.boot, desired, observed, templates)
     }
 
+    /// The mounts that are there, and the records.
     fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
-        observe(&self.context, &self.boot, desired, table)
+        let records = self.records(desired)?;
+        observe::observe(desired, records, table).map_err(|error| error.context(&desired.site))
+    }
+
+    fn records(&self, desired: &Desired) -> Result<SiteRecords> {
+        let (context, site) = (&self.context, &desired.site);
+        let records = records::read(context, site, &self.boot);
+        let records = records.map_err(|error| error.context(site))?;
+        for warning in &records.warnings {
+            context.out.site(site).warn(warning);
+        }
+        records::at_root(context, desired, records)
     }
 }
 
@@ -135,7 +152,14 @@ pub(crate) struct BringUp {
     pub leave_down: bool,
     /// A root directory that does not exist is made.
     pub create_root: bool,
+    /// What has to work out when a site is up, or else it is left as it was.
+    pub then: Option<Then>,
+    /// Sites that were found to need nothing.
+    settled: SettledSites,
 }
+
+/// What is done once, when a site is as desired.
+pub(crate) type Then = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl BringUp {
     /// For a run over that many sites.
@@ -151,6 +175,8 @@ impl BringUp {
             pipeline,
             leave_down: false,
             create_root: false,
+            then: None,
+            settled: SettledSites::default(),
         })
     }
 
@@ -159,13 +185,35 @@ impl BringUp {
         let Pipeline { context, .. } = &self.pipeline;
 
         // Load: the manifest, with the presets that it includes.
-        let manifest = self.pipeline.load(site)?;
-        if manifest.scope == Scope::Services && !context.state.is_of_namespace() {
+        let of_services = |manifest: &Manifest| {
+            manifest.scope == Scope::Services && !context.state.is_of_namespace()
+        };
+        let version = manifest_file::version(site);
+        let mut manifest = self.pipeline.load(site)?;
+        if of_services(&manifest) {
             return Ok(Brought::ForServices(manifest.services));
         }
 
-        // Lock: another mountjail finishes its work on the site first.
+        // Lock: another mountjail finishes its work on the site first. It may be `apply`, which
+        // replaces the manifest.
         let _lock = lock(context, &self.engine, &site.name, stop)?;
+        if manifest_file::version(site) != version {
+            manifest = self.pipeline.load(site)?;
+            if of_services(&manifest) {
+                return Ok(Brought::ForServices(manifest.services));
+            }
+        }
+        self.locked(site, manifest, stop)
+    }
+
+    /// Brings the site, whose lock is held, to what `manifest` asks for.
+    pub(crate) fn locked(
+        &self,
+        site: &Site,
+        manifest: Manifest,
+        stop: &Stop,
+    ) -> Result<Brought, SiteError> {
+        let Pipeline { context, .. } = &self.pipeline;
 
         // Resolve: the mounts and links that the manifest asks for on this host.
         if self.create_root {
@@ -249,9 +297,15 @@ impl BringUp {
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {
-            // Observe: the mounts that are there, and the records.
+            // Observe: the mounts that are there, and the records. What is as in a site that needs
+            // nothing needs nothing.
             let table = newer_table.as_ref().or(table);
-            let mut observed = self.pipeline.observe(desired, table)?;
+            let records = self.pipeline.records(desired)?;
+            if table.is_none() && self.settled.have_one_like(desired, &records) {
+                return Ok(Some(changes.unwrap_or_default()));
+            }
+            let mut observed = observe::observe(desired, records, table)
+                .map_err(|error| error.context(&desired.site))?;
 
             // Plan: the steps from there to what is desired. A graft goes with all that is in it.
             let mut plan = self.pipeline.plan_up(desired, &observed)?;
@@ -281,14 +335,39 @@ impl BringUp {
                 changes.extend(self.refresh(graft, (&plan, &observed), stop, &log, rest)?);
                 return Ok(Some(std::mem::take(changes)));
             }
+            Self::spare_replaced_root(desired, &observed)?;
             let carried_out = self.carry_out(&plan, &observed, stop, &log);
             self.release_templates(&plan, &observed, carried_out.is_err());
             changes.add(carried_out?, &plan);
+            self.settled.add(desired, &observed, &plan);
             if !plan.unfinished {
                 return Ok(Some(std::mem::take(changes)));
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
+    }
+
+    /// Refuses to go on if another directory is at the root now, and something still runs in the one
+    /// that the site was set up in: that would lose its mounts.
+    fn spare_replaced_root(desired: &Desired, observed: &Observed) -> Result<()> {
+        let Desired { site, root, .. } = desired;
+        let mut homes = observed.strays.iter().filter_map(Stray::home);
+        let Some(home) = homes.find(|home| home != root) else {
+            return Ok(());
+        };
+        let users = SiteUsers::default();
+        let inside = users.of(&home, &Observed::default(), Depth::All)?;
+        if inside.by.is_empty() {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{site}: another directory is at {root} now, and the one that the site was set up in, {home}, \
+             is in use: {}; nothing was changed",
+            inside.by.join(", ")
+        ))
+        .hint(format!(
+            "end what runs there, or take the mounts away anyway: `mountjail down --lazy {site}`"
+        )))
     }
 
     /// Carries `plan` out, with the templates that it needs.
@@ -305,8 +384,12 @@ impl BringUp {
         {
             templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
         }
+        let mut then = || match &self.then {
+            Some(then) if !plan.unfinished => then(),
+            _ => Ok(()),
+        };
         self.engine
-            .up(plan, observed, stop, log)
+            .up_then(plan, observed, stop, log, &mut then)
             .map_err(SiteError::Engine)
     }
 
@@ -362,7 +445,7 @@ impl BringUp {
         }
     }
 
-    fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
+    pub(super) fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
         if create_root(root).map_err(|error| error.context(&site.name))? {
             let out = self.pipeline.context.out.site(&site.name);
             out.info(format_args!("made the root {root}"));
@@ -442,26 +525,11 @@ pub(crate) fn lock(
         .map_err(|error| error.context(site))
 }
 
-/// The mounts that are there, and the records.
-fn observe(
-    context: &Context,
-    boot: &BootId,
-    desired: &Desired,
-    table: Option<&Table>,
-) -> Result<Observed> {
-    let site = &desired.site;
-    let records = records::read(context, site, boot).map_err(|error| error.context(site))?;
-    for warning in &records.warnings {
-        context.out.site(site).warn(warning);
-    }
-    let records = records::at_root(context, desired, records)?;
-    observe::observe(desired, records, table).map_err(|error| error.context(site))
-}
-
 /// The steps from `observed` to `desired`. Placeholders stay that other namespaces may have mounts
 /// on, or other hosts, on storage that these share: removing one takes the mount on it away there.
 fn plan_up(
     context: &Context,
+    boot: &BootId,
     desired: &Desired,
     observed: &Observed,
     templates: Option<&HostPath>,
@@ -470,7 +538,7 @@ fn plan_up(
     if plan.removals() == 0 {
         return Ok(plan);
     }
-    if context.state.is_of_namespace() || is_in_a_namespace(context, &desired.site) {
+    if context.state.is_of_namespace() || is_in_a_namespace(context, boot, &desired.site) {
         return Ok(plan.keeping_placeholders());
     }
     let shared = observe::shared_storage(&desired.root);
@@ -483,11 +551,8 @@ fn plan_up(
 }
 
 /// Whether a service has the site in its mount namespace.
-pub(crate) fn is_in_a_namespace(context: &Context, site: &SiteName) -> bool {
-    let Ok(boot) = observe::boot_id() else {
-        return true; // it is not known
-    };
-    let namespaces = RunNamespaces::find(&context.state, &boot).living;
+pub(crate) fn is_in_a_namespace(context: &Context, boot: &BootId, site: &SiteName) -> bool {
+    let namespaces = RunNamespaces::find(&context.state, boot).living;
     namespaces
         .iter()
         .any(|namespace| namespace.has(site, &context.state))

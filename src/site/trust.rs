@@ -89,6 +89,7 @@ impl Trust {
 
 fn refusal(file: &Path, others: &Others) -> Error {
     Error::failed(format!("cannot use {}", file.display()))
+        .at(file)
         .because_of(format!(
             "{others}, and so others could have anything mounted"
         ))

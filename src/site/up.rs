@@ -22,6 +22,8 @@ pub(crate) struct Changes {
     pub outcome: Outcome,
     /// The mounts that were made, replaced and taken away.
     pub mounts: Vec<Changed>,
+    /// How many steps were carried out: also those that make files, placeholders and links.
+    pub steps: usize,
 }
 
 /// What was done to a mount.
@@ -44,12 +46,14 @@ impl Changes {
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
         self.outcome = std::mem::take(&mut self.outcome).merge(outcome);
         self.mounts.extend(plan.steps.iter().flat_map(changes));
+        self.steps += plan.steps.len();
     }
 
     /// Adds the changes of another run.
     pub(super) fn extend(&mut self, more: Self) {
         self.outcome = std::mem::take(&mut self.outcome).merge(more.outcome);
         self.mounts.extend(more.mounts);
+        self.steps += more.steps;
     }
 
     /// Whether nothing was changed.
@@ -79,7 +83,10 @@ impl Done {
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
         if parts.is_empty() {
-            return format!("in sync, {total}; nothing to do");
+            return match self.changes.steps {
+                0 => format!("in sync, {total}; nothing to do"),
+                steps => format!("up, {total}: {}", plural(steps, "other step")),
+            };
         }
         format!("up, {total}: {}", parts.join(", "))
     }

@@ -43,10 +43,12 @@ impl SiteUsers {
         let here = observed.mounts.iter().chain(&observed.elsewhere);
         let grafts = observed.graft_targets();
         // A copy of one that came along with a graft is in a copy of the graft.
+        let mut copied = grafts.clone();
+        copied.retain(|graft| self.may_have_copies(observed.stack(graft)));
         let counts = |target: &JailPath, seen: &ObservedMount| {
             depth == Depth::All
                 || observed.member(target, seen).is_none()
-                || self.has_copies(observed, target)
+                || copied.iter().any(|graft| target.starts_with(graft))
         };
         let here = here.flat_map(|(target, stack)| {
             let used = stack.iter().filter(|seen| counts(target, seen));
@@ -92,12 +94,9 @@ impl SiteUsers {
         self.processes.get_or_init(observe::Users::look)
     }
 
-    /// Whether the graft that has `member` may be mounted elsewhere as well.
-    fn has_copies(&self, observed: &Observed, member: &JailPath) -> bool {
-        let mut grafts = observed.grafts.iter();
-        let graft = grafts.find(|graft| !graft.members_at(member).is_empty());
-        let stack = graft.and_then(|graft| observed.mounts.get(&graft.target));
-        let id = stack.and_then(|stack| stack.last()?.unique_id);
+    /// Whether the topmost mount of `stack` may be mounted elsewhere as well.
+    fn may_have_copies(&self, stack: &[ObservedMount]) -> bool {
+        let id = stack.last().and_then(|top| top.unique_id);
         id.is_none_or(|id| self.processes().may_have_copies(id))
     }
 

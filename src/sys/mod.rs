@@ -13,6 +13,7 @@ mod descriptors;
 mod events;
 mod file;
 mod inherited;
+mod journald;
 mod leave;
 mod memory;
 mod mount;
@@ -33,6 +34,7 @@ pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_at_most, read_regular};
 pub use inherited::give_back_inherited;
+pub use journald::send_to_journal;
 pub use leave::{abandon, is_ignored, leave};
 pub use memory::share_one_heap;
 pub use mount::{

@@ -17,6 +17,7 @@ use crate::engine;
 use crate::observe::{WatchFailure, WatchState, now};
 use crate::patience::worker;
 use crate::site::context::Context;
+use crate::site::event::Event;
 use crate::site::out::Out;
 use crate::site::up::{Change, Changed, Changes};
 use crate::site::{ManifestError, Site, SiteError};
@@ -168,7 +169,8 @@ impl Reporter {
             return;
         }
         if let Some(error) = error {
-            out.error(&trouble.explain(error.clone()));
+            out.about(Event::WatcherTrouble, &[])
+                .error(&trouble.explain(error.clone()));
             self.troubles.insert(trouble, error);
         } else {
             self.troubles.remove(&trouble);
@@ -200,7 +202,13 @@ impl Reporter {
     pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (site, Changes { outcome, mounts }) in healed {
+        for (
+            site,
+            Changes {
+                outcome, mounts, ..
+            },
+        ) in healed
+        {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
@@ -221,9 +229,11 @@ impl Reporter {
             alike.entry(mounts).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
-            context
-                .out
-                .info(format_args!("{}: {}", names(&sites), what(&changed)));
+            context.out.about(Event::Changed, &sites).info(format_args!(
+                "{}: {}",
+                names(&sites),
+                what(&changed)
+            ));
         }
     }
 
@@ -249,10 +259,14 @@ impl Reporter {
             failed.report(context.out, site);
         }
         if news.len() > NAMED {
-            let more = plural(news.len() - NAMED, "more site");
-            context.out.error(
-                &Error::failed(format!("{more} failed")).hint("`mountjail status` shows why"),
-            );
+            let more: Vec<_> = news
+                .iter()
+                .skip(NAMED)
+                .map(|(site, ..)| &site.name)
+                .collect();
+            let failed = Error::failed(format!("{} failed", plural(more.len(), "more site")));
+            let out = context.out.about(Event::Failed, &more);
+            out.error(&failed.hint("`mountjail status` shows why"));
         }
         let again: Vec<_> = news
             .iter()
@@ -308,7 +322,8 @@ impl Reporter {
                 0 => String::new(), // it waited for a change
                 count => format!(" after {}", plural(count as usize, "failed attempt")),
             };
-            out.info(format_args!("{}: in sync again{after}", names(&sites)));
+            out.about(Event::InSync, &sites)
+                .info(format_args!("{}: in sync again{after}", names(&sites)));
         }
     }
 }

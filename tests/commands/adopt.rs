@@ -621,7 +621,7 @@ fn volume() {
     shell(&etc, "mount -t tmpfs volume .");
     shell(&etc, "cp /etc/hosts .");
     let ran = sandbox.run(&["adopt", "s"]);
-    let remedy = format!("unmount {}, or move away by hand", etc.display());
+    let remedy = format!("try: `umount {}`, or move away by hand", etc.display());
     assert!(ran.stderr.contains(&remedy), "{ran}");
     shell(&root, "umount etc");
     sandbox.ok(&["up", "s"]);

@@ -1,10 +1,20 @@
-//! Promise: what is printed for programs is one object with a version.
+//! Promise: what is printed for programs is one object with a version, as its schema says; what
+//! fails is an object.
+
+use std::collections::BTreeSet;
+use std::fs;
 
 use crate::support::{Sandbox, trials};
 use libtest_mimic::Trial;
+use mountjail::cli::OUTPUTS;
+use serde_json::json;
 
 pub fn all() -> Vec<Trial> {
-    trials([("every output for programs has a version", versions)])
+    trials([
+        ("every output for programs has a version", versions),
+        ("every command that prints JSON has a schema", schemas),
+        ("errors are objects", errors),
+    ])
 }
 
 fn versions() {
@@ -36,15 +46,81 @@ fn versions() {
         (&["adopt", "--undo", "s"], 0),
         (&["down", "s"], 0),
         (&["status", "absent"], 2),
+        (&["why", "s", "/nothing"], 1),
+        (&["plan", "a/b/c"], 1),
+        (&["apply", "/nowhere.yaml"], 1),
+        (&["remove", "absent"], 2),
+        (&["fstab", "--file", "/nowhere", "--check", "s"], 1),
     ];
     for (arguments, code) in commands {
         let mut all = arguments.to_vec();
         all.push("--json");
         let ran = sandbox.run(&all).exits(*code);
-        if *code != 2 {
-            assert_eq!(ran.json()["version"], 1, "{ran}");
-        }
+        assert_eq!(ran.json()["version"], 1, "{ran}");
     }
     let below = sandbox.ok(&["why", "s", "/etc", "--json"]).json();
     assert_eq!(below["below"][0]["paths"][0], "/etc/hosts", "{below:#}");
+}
+
+/// The commands with `--json` are those with a schema, which `schema` prints.
+fn schemas() {
+    let sandbox = Sandbox::new();
+    let has_json = |command: &&clap::Command| {
+        let mut arguments = command.get_arguments();
+        arguments.any(|argument| argument.get_long() == Some("json"))
+    };
+    let program = mountjail::cli::command();
+    let commands = program.get_subcommands().filter(has_json);
+    let commands: BTreeSet<_> = commands.map(clap::Command::get_name).collect();
+    let known: BTreeSet<_> = OUTPUTS.iter().map(|output| output.command).collect();
+    assert_eq!(commands, known);
+    for name in known {
+        let schema = sandbox.ok(&["schema", "--output", name]).json();
+        assert_eq!(schema["properties"]["version"]["const"], 1);
+    }
+    let refused = sandbox.run(&["schema", "--output", "exec"]).exits(2);
+    let _ = refused.says("exec prints no JSON");
+}
+
+fn errors() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(root.join("etc/hosts"), "the site's own").unwrap();
+    let at = root.join("etc/hosts");
+    let conflict = |ran: &serde_json::Value| {
+        assert_eq!(ran["code"], "conflict", "{ran:#}");
+        assert_eq!((&ran["site"], &ran["path"]), (&json!("s"), &json!(at)));
+        assert!(
+            ran["reason"].as_str().unwrap().starts_with("s: "),
+            "{ran:#}"
+        );
+        assert!(
+            ran["remedy"].as_str().unwrap().contains("mountjail adopt"),
+            "{ran:#}"
+        );
+    };
+    conflict(&sandbox.run(&["up", "--json", "s"]).exits(1).json()["sites"][0]["errors"][0]);
+    conflict(&sandbox.run(&["plan", "--json", "s"]).exits(1).json()["sites"][0]["conflicts"][0]);
+
+    let file = sandbox.manifest("s", "root: /srv/s\nmount: [/a]\n");
+    let ran = sandbox.run(&["check", "--json", "s"]).exits(2).json();
+    let mistake = &ran["sites"][0]["errors"][0];
+    assert_eq!(mistake["code"], "manifest", "{mistake:#}");
+    assert_eq!(
+        (&mistake["path"], &mistake["line"]),
+        (&json!(file), &json!(2))
+    );
+    assert!(
+        mistake["remedy"].as_str().unwrap().contains("mounts"),
+        "{mistake:#}"
+    );
+
+    let ran = sandbox.run(&["up", "--json", "t"]).exits(2).json();
+    assert_eq!(
+        ran["sites"][0]["errors"][0]["code"], "no-such-site",
+        "{ran:#}"
+    );
+    let ran = sandbox.run(&["up", "--json", "a b"]).exits(2).json();
+    assert_eq!(ran["errors"][0]["code"], "usage", "{ran:#}");
 }

@@ -4,14 +4,17 @@
 mod support;
 
 mod adopt;
+mod apply;
 mod book;
 mod check;
 mod completions;
 mod defaults;
+mod image;
 mod import;
 mod import_fpm;
 mod instances;
 mod json;
+mod nagios;
 mod presets;
 mod snapshots;
 mod status;
@@ -21,14 +24,17 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::main([
         ("adopt", adopt::all()),
+        ("apply", apply::all()),
         ("book", book::all()),
         ("check", check::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
+        ("image", image::all()),
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
         ("instances", instances::all()),
         ("json", json::all()),
+        ("nagios", nagios::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),

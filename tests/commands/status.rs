@@ -403,7 +403,7 @@ fn metrics() {
     sandbox
         .run(&["status", "--format", "xml"])
         .exits(2)
-        .says("[possible values: text, json, prometheus]");
+        .says("[possible values: text, json, prometheus, nagios]");
     sandbox
         .run(&["status", "--format", "text", "--json"])
         .exits(2);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::Fuse;
-use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, trials};
+use crate::support::{Ran, Sandbox, bind, for_each_engine, mounts_below, trials};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -16,6 +16,10 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials([
         ("a failing system call takes nothing away", failing_calls),
         (
+            "a container that forbids statmount is as an older kernel",
+            no_statmount,
+        ),
+        (
             "records that cannot be listed are not none",
             unlistable_records,
         ),
@@ -25,6 +29,62 @@ pub fn all() -> Vec<Trial> {
         ),
     ]));
     all
+}
+
+/// Forbids statmount(2) and listmount(2), and runs its arguments. strace(1) may not know them.
+const FILTER: &str = r"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    struct sock_filter lines[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 457, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 458, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { sizeof lines / sizeof *lines, lines };
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 125;
+    execv(arguments[1], arguments + 1);
+    return 125;
+}
+";
+
+/// A container's filter may forbid statmount(2) and listmount(2), which it does not know, where
+/// statx(2) gives unique mount IDs.
+fn no_statmount() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("host/directory");
+    sandbox.file("host/directory/file", "old");
+    let inner = sandbox.directory("host/tree/inner");
+    bind(Path::new("/usr/share"), &inner);
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts:\n- {{ source: {}, target: /d }}\n- {{ source: {}, target: /t, recursive: true }}\n",
+            directory.display(),
+            sandbox.path("host/tree").display()
+        ),
+    );
+    let filter = sandbox.compile("filter", FILTER);
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.command_under(&[filter.to_str().unwrap()]);
+        Ran::of(command.args(arguments)).exits(0)
+    };
+    run(&["up", "s"]);
+    assert!(root.join("t/inner/zoneinfo").exists());
+    // Another directory takes its place.
+    std::fs::rename(&directory, sandbox.path("host/away")).unwrap();
+    sandbox.file("host/directory/file", "new");
+    run(&["up", "s"]).says("1 swapped");
+    assert_eq!(std::fs::read_to_string(root.join("d/file")).unwrap(), "new");
+    run(&["status", "s"]);
+    run(&["down", "s"]);
+    assert_eq!(mounts_below(&root), vec![]);
 }
 
 fn failing_source(engine: &'static str) {

@@ -37,7 +37,7 @@ pub fn all() -> Vec<Trial> {
             on_a_placeholder,
         ),
     ];
-    let more: [(&str, OnEngine); 9] = [
+    let more: [(&str, OnEngine); 12] = [
         (
             "a host's directory bound in the root is left alone",
             host_directory,
@@ -71,6 +71,18 @@ pub fn all() -> Vec<Trial> {
             stacked_peers,
         ),
         ("no mount of ours hides another", none_hides_another),
+        (
+            "what the host bound with its submounts is taken over without harm to the host",
+            with_submounts,
+        ),
+        (
+            "advice about what the host bound with its submounts does the host no harm",
+            harmless_advice,
+        ),
+        (
+            "a file system that somebody mounted keeps its files",
+            standing_files,
+        ),
     ];
     let private = trials
         .into_iter()
@@ -91,7 +103,8 @@ fn is_refused(sandbox: &Sandbox, root: &Path, theirs: &Path) {
         "{} is mounted above it, and not by mountjail",
         theirs.display()
     );
-    let says = format!("`umount {}`", theirs.display());
+    let theirs = theirs.display();
+    let says = format!("`mount --make-rprivate {theirs} && umount -R {theirs}`");
     for sites in ["s", "--all", "s"] {
         sandbox
             .run(&["up", sites])
@@ -233,6 +246,126 @@ fn on_the_way(engine: &'static str) {
     sandbox.ok(&["up", "s"]).says("nothing to do");
     sandbox.ok(&["down", "s"]);
     assert_eq!(mounts_below(&root), []);
+}
+
+/// Binds `source` on `target` with its submounts, as a line of fstab with `rbind` does.
+fn rbind(source: &Path, target: &Path) {
+    let ran = Command::new("mount")
+        .arg("--rbind")
+        .args([source, target])
+        .status();
+    assert!(ran.unwrap().success());
+}
+
+/// A directory with mounts in it, two deep, and the files in them.
+fn directory_with_mounts(sandbox: &Sandbox) -> (PathBuf, [PathBuf; 2]) {
+    let directory = sandbox.directory("host/dir");
+    let outer = sandbox.directory("host/dir/sub");
+    bind(&sandbox.directory("host/outer"), &outer);
+    let inner = sandbox.directory("host/dir/sub/deep");
+    bind(&sandbox.directory("host/inner"), &inner);
+    let files = [outer.join("file"), inner.join("file")];
+    files.iter().for_each(|file| fs::write(file, "").unwrap());
+    (directory, files)
+}
+
+fn with_submounts(engine: &'static str) {
+    for (access, more) in [("read-write", ""), ("read-only", "ro,nosuid,nodev,noexec")] {
+        let sandbox = Sandbox::with_engine(engine);
+        let (source, files) = directory_with_mounts(&sandbox);
+        let text = format!(
+            "mounts: [{{ source: {}, target: /d, access: {access}, recursive: true }}]\n",
+            source.display()
+        );
+        let root = sandbox.site("s", &text);
+        let target = root.join("d");
+        fs::create_dir(&target).unwrap();
+        let host_keeps_its_own = |when: &str| {
+            let mut gone = files.iter().filter(|file| !file.exists());
+            assert_eq!(gone.next(), None, "{when}, {access}");
+        };
+        let bound = || {
+            rbind(&source, &target);
+            let points = ["", "sub", "sub/deep"].map(|name| target.join(name));
+            for point in points.iter().filter(|_| !more.is_empty()) {
+                let options = format!("remount,bind,{more}");
+                let ran = Command::new("mount")
+                    .args(["-o", &options])
+                    .arg(point)
+                    .status();
+                assert!(ran.unwrap().success());
+            }
+        };
+
+        bound();
+        sandbox.ok(&["down", "s"]);
+        host_keeps_its_own("without a record");
+        if !mounts_below(&target).is_empty() {
+            let point = target.display();
+            let line = format!("mount --make-rprivate {point} && umount -R {point}");
+            Ran::of(Command::new("sh").args(["-c", &line])).exits(0);
+        }
+
+        bound();
+        sandbox.ok(&["up", "s"]);
+        host_keeps_its_own("taken over");
+        sandbox.ok(&["up", "s"]).says("nothing to do");
+        sandbox.ok(&["down", "s"]);
+        host_keeps_its_own("taken over and down");
+        assert_eq!(mounts_below(&target), []);
+    }
+}
+
+fn harmless_advice(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (source, files) = directory_with_mounts(&sandbox);
+    let text = format!("mounts: [{{ source: {}, target: /d }}]\n", source.display());
+    let root = sandbox.site("s", &text);
+    let target = root.join("d");
+    fs::create_dir(&target).unwrap();
+    rbind(&source, &target);
+    for _ in 0..5 {
+        let ran = sandbox.run(&["up", "s"]);
+        if ran.code == 0 {
+            break;
+        }
+        let (_, advice) = ran.stderr.split_once("try: ").unwrap();
+        let command = advice.split('`').nth(1).unwrap().to_owned();
+        let done = Command::new("sh").args(["-c", &command]).status().unwrap();
+        assert!(done.success(), "{command}\n{ran}");
+        let mut gone = files.iter().filter(|file| !file.exists());
+        assert_eq!(gone.next(), None, "{command}\n{ran}");
+    }
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    sandbox.ok(&["down", "s"]);
+    assert!(files.iter().all(|file| file.exists()));
+}
+
+fn standing_files(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "tmpfs: [{ target: /tmp, size: 1M, mode: \"1777\" }]\n");
+    let target = root.join("tmp");
+    fs::create_dir(&target).unwrap();
+    let ran = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m,mode=1777", "theirs"])
+        .arg(&target)
+        .status();
+    assert!(ran.unwrap().success());
+    let file = target.join("session");
+    fs::write(&file, "").unwrap();
+
+    let ran = sandbox.run(&["up", "s"]).exits(1);
+    assert!(file.exists(), "{ran}");
+    let advice = format!(
+        "`mount -o remount,bind,rw,nosuid,nodev,noexec {}`",
+        target.display()
+    );
+    let command = advice.trim_matches('`');
+    ran.says(&advice);
+    let done = Command::new("sh").args(["-c", command]).status();
+    assert!(done.unwrap().success());
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert!(file.exists());
 }
 
 /// A site with one file, which has a placeholder, and where that is.

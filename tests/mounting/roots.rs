@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    Ran, Sandbox, Watcher, bind, for_each_engine, line, mounts_below, replace, soon_reads, trials,
+    Ran, Running, Sandbox, Watcher, alone, bind, for_each_engine, line, mounts_below, replace,
+    soon_reads, trials, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -42,7 +43,20 @@ pub fn all() -> Vec<Trial> {
             other_configuration,
         ),
         ("import names roots that overlap", import_names_them),
+        ("a site takes down its own mounts alone", its_own_alone),
+        (
+            "a root that was moved is still the root of its site",
+            moved_and_renamed,
+        ),
+        (
+            "a root that was replaced keeps its mounts while it is in use",
+            replaced_in_use,
+        ),
     ]));
+    all.push(alone(
+        "a root that is the system by another path is refused",
+        system_by_another_path,
+    ));
     all
 }
 
@@ -214,6 +228,113 @@ fn inside_by_another_path() {
     sandbox.ok(&["up", "inner"]);
     sandbox.run(&["up", "outer"]).exits(2).says("overlap");
     sandbox.ok(&["down", "inner"]);
+}
+
+fn its_own_alone() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("q", "etc: [hosts, services]\n");
+    let by_another_path = sandbox.path("mnt/q");
+    also_at(&root, &by_another_path);
+    sandbox.ok(&["up", "q"]);
+    for path in [&root, &by_another_path] {
+        manifest(&sandbox, "s", path, "etc: [hosts, services]\n");
+        for down in [&["down", "s"][..], &["down", "s", "--lazy"]] {
+            sandbox.ok(down).says("is the site q's: `mountjail down q`");
+            sandbox.ok(&["status", "q"]).prints("up, 2 of 2 mounts ok");
+        }
+    }
+    sandbox.ok(&["down", "--all"]);
+    assert_eq!(mounts_below(&root), []);
+
+    // The manifest was renamed while the site was up.
+    fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.ok(&["up", "q"]);
+    let sites = sandbox.config().join("sites");
+    fs::rename(sites.join("q.yaml"), sites.join("s.yaml")).unwrap();
+    sandbox.ok(&["down", "s"]).says("`mountjail down q`");
+    sandbox.ok(&["down", "q"]);
+    assert_eq!(mounts_below(&root), []);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+fn moved_and_renamed() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("q", "etc: [hosts, services]\n");
+    sandbox.ok(&["up", "q"]);
+    let moved = sandbox.path("srv/moved");
+    fs::rename(&root, &moved).unwrap();
+    fs::remove_file(sandbox.path("config/sites/q.yaml")).unwrap();
+    manifest(&sandbox, "s", &moved, "etc: [hosts, services]\n");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .says("is set up as the site q")
+        .says("`mountjail down q`");
+    sandbox.ok(&["down", "s"]).says("`mountjail down q`");
+    assert!(moved.join("etc/hosts").exists());
+    sandbox.ok(&["down", "q"]).says("was moved to");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(fs::read_dir(&moved).unwrap().count(), 0);
+}
+
+fn replaced_in_use() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "programs: [/bin/busybox]\netc: [hosts, services]\n");
+    sandbox.ok(&["up", "s"]);
+    let mut inside = Command::new("chroot");
+    inside.arg(&root).args(["/bin/busybox", "sleep", "600"]);
+    let inside = Running::start(&mut inside);
+    let is_inside = || {
+        let root = fs::read_link(format!("/proc/{}/root", inside.pid()));
+        root.is_ok_and(|found| found == sandbox.root("s"))
+    };
+    wait_until("a process runs inside", is_inside);
+    let old = sandbox.path("srv/old");
+    fs::rename(&root, &old).unwrap();
+    fs::create_dir(&root).unwrap();
+
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .says("another directory is at")
+        .says(&inside.pid().to_string())
+        .says("`mountjail down --lazy s`");
+    assert!(old.join("etc/hosts").exists());
+    drop(inside);
+    sandbox.ok(&["up", "s"]);
+    assert!(root.join("etc/hosts").exists());
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(mounts_below(&sandbox.path("srv")), []);
+}
+
+/// `/mnt` and `/boot` are the trial's own.
+fn system_by_another_path() {
+    let sandbox = Sandbox::new();
+    for directory in ["/mnt", "/boot"] {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "own", directory])
+            .status();
+        assert!(mounted.unwrap().success());
+    }
+    fs::create_dir(Path::new("/boot/inside")).unwrap();
+    let at = sandbox.path("srv/system");
+    for (directory, says) in [
+        ("/mnt", "is /mnt by another path"),
+        ("/boot/inside", "is inside /boot by another path"),
+    ] {
+        also_at(Path::new(directory), &at);
+        manifest(&sandbox, "s", &at, "etc: [hosts]\n");
+        for command in ["check", "up"] {
+            sandbox.run(&[command, "s"]).exits(2).says(says);
+        }
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+        Ran::of(Command::new("umount").arg(&at)).exits(0);
+    }
+    fs::create_dir(Path::new("/mnt/site")).unwrap();
+    manifest(&sandbox, "s", Path::new("/mnt/site"), "etc: [hosts]\n");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
 }
 
 fn up_stays() {

@@ -17,7 +17,7 @@ type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 13] = [
+    let both: [(&str, OnEngine); 14] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -55,6 +55,7 @@ pub fn all() -> Vec<Trial> {
             "a mount that was moved within its graft is missed at its place",
             moved,
         ),
+        ("a site like many others is looked at by itself", alike),
     ];
     for (name, body) in both {
         all.extend(for_each_engine(name, body));
@@ -344,6 +345,65 @@ fn moved(engine: &'static str) {
         (read(&roots[0], "x/one"), read(&roots[0], "x/deep/two")),
         ("one".into(), "two".into())
     );
+    nothing_is_left(&sandbox);
+}
+
+fn alike(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let mut names = vec!["a", "b", "c", "d", "e", "z"];
+    sites(&sandbox, &[], "");
+    sandbox.preset(
+        "both",
+        &format!("description: both\n{}", manifest(&sandbox, "")),
+    );
+    for name in &names {
+        sandbox.site(name, "presets: [both]\n");
+    }
+    sandbox.ok(&["up", "--all"]);
+    let again = sandbox.ok(&["up", "--all"]);
+    assert_eq!(
+        again.stderr.matches("in sync").count(),
+        names.len(),
+        "{again}"
+    );
+
+    names.pop();
+    let x = sandbox.root("z").join("x");
+    let x = x.display();
+    let damage = [
+        (format!("umount {x}/one"), String::new()),
+        (format!("mount -o remount,bind,rw {x}/one"), String::new()),
+        (
+            format!("mount --move {x}/one {x}/deep/two"),
+            format!("umount {x}/deep/two"),
+        ),
+        (
+            format!("mount --bind {x}/one {x}/deep/two"),
+            format!("umount {x}/deep/two"),
+        ),
+        (
+            format!("mount -t tmpfs none {x}/deep"),
+            format!("umount {x}/deep"),
+        ),
+        (format!("umount -l {x}"), String::new()),
+        (format!("mount -t tmpfs none {x}"), format!("umount {x}")),
+    ];
+    let shell = |line: &str| Ran::of(Command::new("sh").args(["-c", line])).exits(0);
+    for (damage, remedy) in damage {
+        shell(&damage);
+        sandbox.run(&["status", "z"]).exits(3);
+        let ran = sandbox.run(&["up", "--all"]);
+        assert!(!ran.stderr.contains("z: in sync"), "{damage}: {ran}");
+        for name in &names {
+            assert!(
+                ran.stderr.contains(&format!("{name}: in sync")),
+                "{damage}: {ran}"
+            );
+        }
+        shell(&remedy);
+        sandbox.ok(&["up", "--all"]);
+        sandbox.ok(&["status", "z"]);
+    }
     nothing_is_left(&sandbox);
 }
 

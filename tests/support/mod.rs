@@ -13,6 +13,7 @@ mod fuse;
 mod mounts;
 mod running;
 mod sandbox;
+mod schemas;
 mod tree;
 mod watcher;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::scratch;
+use super::{schemas, scratch};
 
 /// The variables of the environment of `cargo test` that are passed on to commands.
 const KEPT: [&str; 4] = ["PATH", "HOME", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
@@ -214,6 +214,8 @@ impl Sandbox {
 pub struct Ran {
     /// The command line, for messages.
     pub command: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
     /// The exit code; 128 and the signal's number, if one ended it.
     pub code: i32,
     /// What it printed.
@@ -237,6 +239,10 @@ impl Ran {
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         Self {
             command: format!("{command:?}"),
+            arguments: command
+                .get_args()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
             code: status.code().or(signal.map(|n| 128 + n)).unwrap(),
             stdout: String::from_utf8(stdout).unwrap(),
             stderr: String::from_utf8(stderr).unwrap(),
@@ -268,11 +274,14 @@ impl Ran {
         self
     }
 
-    /// The standard output as JSON.
+    /// The standard output as JSON, which is as the schema of the command's output says.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("not JSON: {error}\n{self}"))
+        let json = serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not JSON: {error}\n{self}"));
+        let mistakes = schemas::mistakes(&self.arguments, &json);
+        assert!(mistakes.is_empty(), "{mistakes:#?}\n{self}");
+        json
     }
 }
 
@@ -283,6 +292,7 @@ impl std::fmt::Display for Ran {
             code,
             stdout,
             stderr,
+            ..
         } = self;
         write!(
             f,

@@ -7,6 +7,7 @@ mod support;
 
 mod fstab;
 mod hooks;
+mod monitoring;
 mod scope;
 mod units;
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     support::main([
         ("fstab", fstab::all()),
         ("hooks", hooks::all()),
+        ("monitoring", monitoring::all()),
         ("scope", scope::all()),
         ("units", units::all()),
     ])

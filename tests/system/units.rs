@@ -644,7 +644,7 @@ fn unreadable() {
 
 /// The settings that the units may have. None of them makes a mount namespace, which would hide the
 /// mounts; a setting that is not listed here might.
-const WITHOUT_NAMESPACE: [&str; 25] = [
+const WITHOUT_NAMESPACE: [&str; 27] = [
     "Type",
     "Environment",
     "TimeoutStartSec",
@@ -667,23 +667,25 @@ const WITHOUT_NAMESPACE: [&str; 25] = [
     "MemoryDenyWriteExecute",
     "KeyringMode",
     "KillMode",
+    "Nice",
+    "RestrictRealtime",
     "SystemCallArchitectures",
     "SystemCallFilter",
     "SystemCallErrorNumber",
 ];
 
 fn no_namespace() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let files = ["systemd", "monitoring"]
+        .into_iter()
+        .flat_map(|directory| fs::read_dir(packaging.join(directory)).unwrap())
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|end| end == "service"));
     let mut seen = 0;
-    for file in fs::read_dir(directory).unwrap() {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
-        let service = text
-            .split_once("[Service]\n")
-            .unwrap()
-            .1
-            .split_once("\n[")
-            .unwrap()
-            .0;
+    for file in files {
+        let text = fs::read_to_string(file).unwrap();
+        let (_, service) = text.split_once("[Service]\n").unwrap();
+        let service = service.split("\n[").next().unwrap();
         for line in service
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -696,7 +698,7 @@ fn no_namespace() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }
 
 /// The watcher with the restrictions of its unit, as far as they can be had without systemd: no

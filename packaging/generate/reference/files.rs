@@ -25,6 +25,10 @@ pub fn page() -> Page {
             "A preset that a package brings.",
         ),
         (
+            "/usr/share/mountjail/monitoring",
+            "Alert rules of Prometheus and a dashboard of Grafana.",
+        ),
+        (
             "/run/mountjail",
             "Records of what is mounted, and locks. They do not survive a reboot.",
         ),

@@ -2,6 +2,7 @@
 
 mod commands;
 mod files;
+mod json;
 mod manifest;
 mod page;
 mod presets;
@@ -20,6 +21,7 @@ pub fn manual_pages() -> io::Result<Vec<(String, String)>> {
 pub fn book_pages() -> Vec<(&'static str, String)> {
     vec![
         ("commands.md", commands::chapter()),
+        ("json.md", json::chapter()),
         ("manifest.md", manifest::page().to_markdown()),
         ("presets.md", presets::page().to_markdown()),
         ("files.md", files::page().to_markdown()),

@@ -70,6 +70,7 @@ impl FstabArgs {
             if sites.iter().all(|site| site.name != *name) {
                 let error = no_manifest(context, name);
                 report.text(format!("{error}\n"));
+                let error = render::json::error(Some(name), &Error::failed(error));
                 let object = json!({ "site": name, "in_sync": false, "errors": [error] });
                 report.site(DIFFERENT, object);
             }

@@ -3,13 +3,13 @@
 mod check;
 mod install;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::Which;
 use super::report::Report;
+use super::{Tree, Which};
 use crate::base::SiteName;
 use crate::render;
 use crate::render::fstab::FstabBlock;
@@ -28,6 +28,8 @@ use crate::site::{Site, SiteError, parallel};
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct FstabArgs {
+    #[command(flatten)]
+    tree: Tree,
     #[command(flatten)]
     which: Which,
     /// Write the lines to the file; with --all remove those of sites that do not exist any more
@@ -53,6 +55,11 @@ pub(super) struct FstabArgs {
 }
 
 impl FstabArgs {
+    /// The root of the image that it works on.
+    pub(super) fn image(&self) -> Option<&Path> {
+        self.tree.root.as_deref()
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         match (self.install, self.uninstall, self.check) {
             (true, ..) => self.install(context),

@@ -116,7 +116,14 @@ impl DownRun<'_> {
         let ours: HashSet<_> = detaches
             .filter_map(|(_, expected)| expected.unique_id)
             .collect();
-        let is_foreign = |inside: &u64| !ours.contains(inside);
+        let grafts = self.observed.grafts.iter();
+        let members = grafts.flat_map(|graft| graft.members.iter());
+        let groups: HashSet<_> = members.filter_map(|member| member.peer_group).collect();
+        let came_along = |inside: u64| {
+            let master = sys::mount_outline(inside).map(|mount| mount.master);
+            master.is_ok_and(|master| master.is_some_and(|master| groups.contains(&master)))
+        };
+        let is_foreign = |inside: &u64| !ours.contains(inside) && !came_along(*inside);
         if sys::list_mounts_in(id).is_ok_and(|inside| inside.iter().any(is_foreign)) {
             let unknown = ObservedMount {
                 kind: None,

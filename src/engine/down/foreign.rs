@@ -2,6 +2,7 @@
 
 use super::DownRun;
 use crate::base::{Error, JailPath};
+use crate::observe::unmount_command;
 use crate::plan::{State, Step};
 
 impl DownRun<'_> {
@@ -35,11 +36,12 @@ impl DownRun<'_> {
                 self.root.path().inside(&state.target),
                 state.detail.as_deref(),
             );
+            let how = unmount_command(self.root.path(), path.as_path());
             Error::failed(format!(
                 "{path} stays mounted: {}",
                 detail.unwrap_or_default()
             ))
-            .hint(format!("unmount that first: `umount {path}`"))
+            .hint(format!("unmount that first: {how}"))
         })
     }
 
@@ -53,6 +55,7 @@ impl DownRun<'_> {
         );
         let what =
             format!("{path} stays mounted: {foreign} is mounted in it, and not by mountjail");
-        Some(Error::failed(what).hint(format!("unmount {foreign} first")))
+        let how = unmount_command(self.root.path(), foreign.as_path());
+        Some(Error::failed(what).hint(format!("unmount that first: {how}")))
     }
 }

@@ -16,7 +16,9 @@ use std::io;
 use std::rc::Rc;
 
 use super::root::{Root, Spot, Spots};
-use super::target::{clear_after, detach_stray, is_found, made_kind, still_there};
+use super::target::{
+    clear_after, detach_stray, is_found, made_kind, part_from_sources, still_there,
+};
 use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
@@ -171,6 +173,10 @@ impl<'a> DownRun<'a> {
         let root = Rc::clone(&self.root);
         let mut spots = Spots::new(&root);
         let mut done = DoneSteps::default();
+        if let Err(error) = part_from_sources(&root, self.plan, self.observed) {
+            self.failed.push(error);
+            return done;
+        }
         self.failed = self.shadowed().collect();
         let mut stuck: Vec<_> = self.states(State::Shadowed).collect();
 

@@ -9,7 +9,7 @@ use self::records::{history, kept_before, record_of};
 use super::backend::Backend;
 use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
-use super::target::still_there;
+use super::target::{part_from_sources, still_there};
 use super::undo::Undo;
 use super::{Engine, EngineFailure, Log, Mounter, Outcome, Then, Way, check_signal, journal};
 use crate::base::{JailPath, Result, SiteName};
@@ -117,6 +117,7 @@ impl<'a, B: Backend> UpRun<'a, B> {
         let mut work = self.prepare()?;
         self.record_intent(&work)?;
 
+        part_from_sources(&self.root, self.plan, self.observed)?;
         self.clear_and_create()?;
         mount_op::open_targets(&self.root, &mut work)?;
         for item in &mut work {

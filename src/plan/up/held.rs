@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::Planner;
 use crate::Error;
-use crate::base::JailPath;
+use crate::base::hints::unmount_tree;
+use crate::base::{ErrorCode, JailPath};
 use crate::observe::Holder;
 use crate::plan::compare::came_along;
 use crate::plan::placeholders;
@@ -95,6 +96,7 @@ impl Planner<'_> {
     }
 
     fn on_theirs(&self, above: &Path, paths: &[&JailPath]) -> Error {
+        let how = unmount_tree(above);
         let (site, above) = (&self.desired.site, above.display());
         let mut paths: Vec<_> = paths
             .iter()
@@ -109,13 +111,14 @@ impl Planner<'_> {
             String::new()
         };
         Error::failed(format!("{site}: cannot change {}{also}", paths[0]))
+            .at(&paths[0])
+            .coded(ErrorCode::Conflict)
             .because_of(format!(
                 "{above} is mounted above it, and not by mountjail: what is done there may \
                  be done outside the root as well"
             ))
             .hint(format!(
-                "unmount it: `umount {above}`; or take what lies in it out of the \
-                 manifest"
+                "unmount it: {how}; or take what lies in it out of the manifest"
             ))
     }
 }

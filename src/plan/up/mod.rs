@@ -15,9 +15,10 @@ use super::graft::{GraftChange, GraftedSite, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
-use crate::base::{Extent, HostPath, JailPath};
+use crate::base::hints::{unmount, unmount_tree};
+use crate::base::{ErrorCode, Extent, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
-use crate::resolve::{Desired, Mount};
+use crate::resolve::{Desired, FileKind, Mount};
 
 /// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
 /// unless this one is [unfinished](Plan::unfinished). `templates`: the directory of the templates;
@@ -137,22 +138,41 @@ impl Planner<'_> {
                 let kept = record_of(&below, mount, self.observed);
                 self.plan.unchanged.extend(kept);
             }
-            Verdict::NotOurs { detail, count, .. } => {
-                let at = self.desired.root.inside(&mount.target);
+            Verdict::NotOurs {
+                state,
+                detail,
+                count,
+            } => {
                 // On a shared mount one umount(8) may take several away.
                 let again = if count > 1 {
                     "; then run the command again"
                 } else {
                     ""
                 };
-                let hint = format!("unmount it, if it is not needed: `umount {at}`{again}");
+                let how = self.unmounting(&mount.target);
+                let at = self.desired.root.inside(&mount.target);
+                let hint = if state == State::WrongOptions {
+                    format!("`mount -o remount,bind,{} {at}`", mount.attributes)
+                } else {
+                    format!("unmount it, if it is not needed: {how}{again}")
+                };
                 self.cannot_mount(mount, &detail, hint);
             }
             Verdict::OnTheirs { detail, .. } => {
-                let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
-                let hint = format!("`mountjail down {site}`, then `umount {at}`");
+                let (site, how) = (&self.desired.site, self.unmounting(&mount.target));
+                let hint = format!("`mountjail down {site}`, then {how}");
                 self.cannot_mount(mount, &detail, hint);
             }
+        }
+    }
+
+    /// The command that takes away what somebody else has mounted at `target`.
+    fn unmounting(&self, target: &JailPath) -> String {
+        let at = self.desired.root.inside(target);
+        let top = self.observed.stack(target).last();
+        match top.and_then(|top| top.kind) {
+            Some(FileKind::Directory) | None => unmount_tree(&at),
+            Some(_) => unmount(&at),
         }
     }
 
@@ -162,6 +182,7 @@ impl Planner<'_> {
             "{site}: cannot mount {} on {at}: {why}",
             mount.what()
         ));
+        let error = error.at(at).coded(ErrorCode::Conflict);
         self.plan.conflicts.push(error.hint(hint));
     }
 

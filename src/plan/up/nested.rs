@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Planner;
 use crate::Error;
-use crate::base::{Extent, JailPath};
+use crate::base::hints::unmount_tree;
+use crate::base::{ErrorCode, Extent, JailPath};
+use crate::plan::compare::is_taken_over;
 use crate::plan::step::{State, Step};
 
 impl Planner<'_> {
@@ -69,12 +71,21 @@ impl Planner<'_> {
             "mounted on"
         };
         let root = &self.desired.root;
+        // What is in a mount that mountjail did not make may be at that mount's source as well.
+        let is_taken_over = |top| is_taken_over(self.observed, above, top);
+        let top = self.observed.stack(above).last();
+        let how = match top.filter(|top| is_taken_over(top)) {
+            Some(_) => unmount_tree(root.inside(above)),
+            None => unmount_tree(root.inside(foreign)),
+        };
         let (foreign, above) = (root.inside(foreign), root.inside(above));
         Error::failed(format!(
             "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",
             self.desired.site
         ))
-        .hint(format!("unmount it: `umount {foreign}`"))
+        .at(&foreign)
+        .coded(ErrorCode::Conflict)
+        .hint(format!("unmount it: {how}"))
     }
 
     /// Postpones everything below a mount that is detached without a successor, or that was moved

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use super::Planner;
 use super::held::Held;
 use crate::Error;
-use crate::base::JailPath;
+use crate::base::hints::unmount_tree;
+use crate::base::{ErrorCode, JailPath};
 use crate::observe::{ObservedMount, RecordedMount};
 use crate::plan::compare::{came_along, recorded};
 use crate::plan::step::{MountState, State, Step};
@@ -102,10 +103,13 @@ impl Planner<'_> {
         let (state, detail) = match held {
             Held::Theirs(above) | Held::Volume(above) => {
                 let (site, at) = (&self.desired.site, self.desired.root.inside(target));
+                let how = unmount_tree(&above);
                 let above = above.display();
                 let error = Error::failed(format!("{site}: cannot detach {at}"))
+                    .at(&at)
+                    .coded(ErrorCode::Conflict)
                     .because_of(format!("{above} is mounted above it, and not by mountjail"))
-                    .hint(format!("unmount it: `umount {above}`"));
+                    .hint(format!("unmount it: {how}"));
                 self.plan.conflicts.push(error);
                 (State::Orphan, format!("{above} is mounted above it"))
             }

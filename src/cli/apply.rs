@@ -1,0 +1,338 @@
+//! `mountjail apply`: write a site's manifest and bring the site up, or leave both as they were.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::DIFFERENT;
+use super::report::Report;
+use super::up::{self, counts, extend, leave_host, tell_processes};
+use crate::base::SiteName;
+use crate::manifest::{self, MAX_BYTES, SourceFile};
+use crate::patience::{Stop, worker};
+use crate::render::change::{Change, mounts_after, mounts_before};
+use crate::site::apply::{
+    Applied, AppliedUp, Applier, Looked, ManifestChange, NewManifest, own_file,
+};
+use crate::site::configuration::absolute;
+use crate::site::context::{Context, stop_flag};
+use crate::site::services::{self, ServicePlace};
+use crate::site::up::Done;
+use crate::site::{ManifestError, Site, parallel};
+use crate::{Error, Result, render};
+
+/// Write a site's manifest and bring the site up, or leave both as they were
+///
+/// FILE is a manifest, or - for the standard input. It becomes sites/NAME.yaml of the
+/// configuration, by one rename and only when the site is up by it. If anything fails, the manifest
+/// and the mounts are as they were before. A second run finds nothing to do.
+///
+/// The file that is there keeps its owner and mode, and a link is followed. A site of a template
+/// (NAME@INSTANCE) gets a manifest of its own, which takes the template's place.
+///
+/// It is meant for programs that set up many hosts: with --json, `changed` tells whether anything
+/// was done, and with --dry-run, whether anything would be.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  mountjail apply ./site1.yaml\n  \
+                  mountjail apply --dry-run --diff ./site1.yaml\n  \
+                  ssh host mountjail apply --name site1 - <site1.yaml")]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
+pub(super) struct ApplyArgs {
+    /// The manifest; -: the standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The site's name [default: the file's name without .yaml]
+    #[arg(long, value_name = "SITE")]
+    name: Option<String>,
+    /// Only show what would be done; exit code 3 if there is anything
+    #[arg(long)]
+    dry_run: bool,
+    /// Show the manifest and the mounts before and after
+    #[arg(long)]
+    diff: bool,
+    /// Make the root directory if it does not exist
+    #[arg(long)]
+    create: bool,
+    /// Reload or restart the site's running services if its mounts change
+    #[arg(long, conflicts_with = "dry_run")]
+    restart: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ApplyArgs {
+    pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
+        let site = self.site(context)?;
+        let given = if self.is_standard_input() {
+            PathBuf::from("standard input")
+        } else {
+            absolute(&self.file).unwrap_or_else(|_| self.file.clone())
+        };
+        let mut report = Report::new(context, self.json);
+        match text(&self.file, &given) {
+            Ok(text) => {
+                let new = Arc::new(NewManifest { site, given, text });
+                if self.dry_run {
+                    self.show(context, new, &mut report);
+                } else {
+                    self.apply(context, new, &mut report)?;
+                }
+            }
+            Err(error) => report.failed(&site, &error.into(), json!({ "applied": false })),
+        }
+        Ok(report.finish())
+    }
+
+    fn is_standard_input(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    /// The site, with the file that its manifest gets.
+    fn site(&self, context: &Context) -> Result<Site> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None if self.is_standard_input() => {
+                return Err(
+                    Error::usage("the standard input does not tell the site's name")
+                        .hint("name the site with --name"),
+                );
+            }
+            None => {
+                let stem = self.file.file_stem().unwrap_or_default();
+                stem.to_string_lossy().into_owned()
+            }
+        };
+        let name = SiteName::new(&name).map_err(|why| {
+            Error::usage(format!("{name:?} cannot be a site's name"))
+                .because_of(why)
+                .hint("name the site with --name")
+        })?;
+        let file = own_file(&context.config, &name);
+        if let Some(template) = manifest::template_name(&file) {
+            let failed = Error::usage(format!("{name} is a template of sites, not a site"));
+            return Err(failed.hint(format!(
+                "write it to {} and run `mountjail up {name}`, or name a site of it: --name \
+                 {template}@INSTANCE",
+                file.display()
+            )));
+        }
+        Ok(Site { name, file })
+    }
+
+    fn applier(&self, context: &'static Context) -> Applier {
+        Applier {
+            context,
+            create_root: self.create,
+            look: self.diff,
+        }
+    }
+
+    /// What `--dry-run` prints.
+    fn show(&self, context: &'static Context, new: Arc<NewManifest>, report: &mut Report) {
+        let (applier, site) = (self.applier(context), new.site.clone());
+        let look = move |_: &Site, _: &Stop| applier.look(&new);
+        let looked = match parallel::one(context, &site, &Arc::default(), look) {
+            Ok(looked) => looked,
+            Err(failed) => return report.failed(&site, &failed, json!({ "applied": false })),
+        };
+        let mut object = json!({
+            "site": site.name, "applied": false, "changed": looked.is_change(),
+            "manifest": manifest_json(&looked.manifest), "new_root": looked.new_root,
+        });
+        if looked.manifest.is_change() {
+            let file = looked.manifest.file.display();
+            report.text(format!("{}: the manifest {file} is written\n", site.name));
+        }
+        if let Some(root) = &looked.new_root {
+            report.text(format!(
+                "{}: the root {root} is made, and mounted\n",
+                site.name
+            ));
+        }
+        let (mut code, mut places) = (0, vec![]);
+        for (place, plan) in &looked.plans {
+            let unit = place.as_ref().map(|place| place.unit.as_str());
+            context.out.errors(&plan.conflicts);
+            report.styled(render::text::plan(plan, unit));
+            if !plan.conflicts.is_empty() {
+                code = 1;
+            }
+            let steps = render::json::plan(plan);
+            match place {
+                None => extend(&mut object, steps),
+                Some(place) => places.push(with_place(place, steps)),
+            }
+        }
+        if let Some(units) = &looked.for_services {
+            object["scope"] = json!("services");
+            object["places"] = json!(places);
+            if looked.plans.is_empty() {
+                let out = context.out.site(&site.name);
+                out.info(services::comes_with(units));
+            }
+        }
+        if code == 0 && looked.is_change() {
+            code = DIFFERENT;
+        }
+        self.add_diff(report, &mut object, &looked);
+        report.site(code, object);
+    }
+
+    fn apply(
+        &self,
+        context: &'static Context,
+        new: Arc<NewManifest>,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let (applier, site) = (self.applier(context), new.site.clone());
+        let stop = stop_flag()?;
+        let apply = move |_: &Site, stop: &Stop| applier.apply(&new, stop);
+        match parallel::one(context, &site, &stop, apply) {
+            Ok(done) => self.applied(context, &site, done, report)?,
+            Err(failed) => report.failed(&site, &failed, json!({ "applied": false })),
+        }
+        Ok(())
+    }
+
+    /// Reports a site that is as its new manifest asks for.
+    fn applied(
+        &self,
+        context: &'static Context,
+        site: &Site,
+        applied: Applied,
+        report: &mut Report,
+    ) -> Result<()> {
+        let out = context.out.site(&site.name);
+        if applied.manifest.is_change() {
+            out.info(format_args!("wrote {}", applied.manifest.file.display()));
+        }
+        let mut object = json!({
+            "site": site.name, "applied": true, "manifest": manifest_json(&applied.manifest),
+        });
+        if let Some(looked) = &applied.looked {
+            self.add_diff(report, &mut object, looked);
+        }
+        let mut changed = applied.manifest.is_change();
+        match applied.up {
+            AppliedUp::Host(done) => {
+                object["root"] = json!(done.desired.root);
+                let up = up::told(context, site, &done);
+                changed |= done.changes.steps > 0;
+                extend(&mut object, up);
+                object["changed"] = json!(changed);
+                report.site(0, object);
+                let done = if done.changes.is_empty() {
+                    vec![]
+                } else {
+                    vec![(site, *done)]
+                };
+                report.code(tell_processes(context, &done, self.restart, false));
+            }
+            AppliedUp::Services(units, places) => {
+                if places.is_empty() {
+                    out.info(services::comes_with(&units));
+                }
+                let mut objects = vec![];
+                for (place, done) in &places {
+                    out.info(format_args!("{}, in {}", done.summary(), place.unit));
+                    changed |= done.changes.steps > 0;
+                    objects.push(with_place(place, counts(done)));
+                }
+                object["scope"] = json!("services");
+                object["places"] = json!(objects);
+                object["changed"] = json!(changed);
+                report.site(0, object);
+                leave_host(report, context, site)?;
+                let mut done: Vec<(&Site, Done)> = places
+                    .into_iter()
+                    .map(|(_, done)| (site, done))
+                    .filter(|(_, done)| !done.changes.is_empty())
+                    .collect();
+                done.truncate(1); // they are restarted once
+                if self.restart {
+                    report.code(tell_processes(context, &done, true, false));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_diff(&self, report: &mut Report, object: &mut Value, looked: &Looked) {
+        if !self.diff {
+            return;
+        }
+        let change = change(looked);
+        object["diff"] = change.json();
+        report.text(change.text());
+    }
+}
+
+/// `{file, changed}`
+pub(super) fn manifest_json(manifest: &ManifestChange) -> Value {
+    json!({ "file": manifest.file, "changed": manifest.is_change() })
+}
+
+/// The texts of a manifest before and after.
+pub(super) fn texts(manifest: &ManifestChange) -> (Option<String>, Option<String>) {
+    let before = manifest.before.as_deref();
+    let before = before.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    (before, manifest.after.clone())
+}
+
+fn change(looked: &Looked) -> Change {
+    let mounts = looked.desired.as_ref().map(|desired| {
+        let (mut before, mut after) = (vec![], vec![]);
+        for (place, plan) in &looked.plans {
+            let place = place.as_ref().map(|place| format!("{}: ", place.unit));
+            let place = place.unwrap_or_default();
+            before.extend(mounts_before(plan, &place));
+            after.extend(mounts_after(desired, &place));
+        }
+        (before, after)
+    });
+    Change {
+        file: looked.manifest.file.display().to_string(),
+        manifest: texts(&looked.manifest),
+        mounts,
+    }
+}
+
+fn with_place(place: &ServicePlace, more: Value) -> Value {
+    let mut object = json!(place);
+    extend(&mut object, more);
+    object
+}
+
+/// The text of the manifest that the caller names, or that somebody writes into a pipe.
+fn text(file: &Path, given: &Path) -> Result<String, ManifestError> {
+    let cannot = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EISDIR) => Error::usage(format!("{} is a directory", given.display())),
+        _ => Error::failed(format!("cannot read {}", given.display())).because(&error),
+    };
+    let read = |from: &mut dyn Read| {
+        let mut bytes = vec![];
+        from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = if file == Path::new("-") {
+        worker::while_idle(|| read(&mut io::stdin().lock()))
+    } else if is_pipe(file) {
+        worker::while_idle(|| read(&mut File::open(file)?))
+    } else {
+        File::open(file).and_then(|mut open| read(&mut open))
+    };
+    let bytes = bytes.map_err(cannot)?;
+    manifest::decode(&SourceFile::File(given.to_owned()), bytes).map_err(ManifestError::Mistakes)
+}
+
+/// Whether it is what `<(command)` of a shell gives, or the like.
+fn is_pipe(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|found| found.file_type().is_fifo())
+}

@@ -1,0 +1,231 @@
+//! `mountjail remove`: take a site down, and remove its manifest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::apply::{manifest_json, texts};
+use super::report::Report;
+use super::units::UnitsArgs;
+use super::{DIFFERENT, complete, down};
+use crate::base::text::nearest;
+use crate::base::{ErrorCode, SiteName};
+use crate::patience::Stop;
+use crate::plan::Plan;
+use crate::render;
+use crate::render::change::{Change, mounts_before};
+use crate::site::apply::ManifestChange;
+use crate::site::context::{Context, stop_flag};
+use crate::site::down::{DownError, DownOptions};
+use crate::site::remove::{Removed, Remover};
+use crate::site::{Site, configuration, parallel};
+use crate::sys::IfInUse;
+use crate::{Error, Result};
+
+/// Take a site down and remove its manifest; nothing is left of it
+///
+/// First the site is taken down, as by `mountjail down`: if anything uses it, nothing is changed.
+/// Then the drop-ins for systemd that are only for this site are removed, the manifest, and the
+/// site's lock. It works also if the manifest has mistakes, or is gone while the site is still up.
+/// The root stays.
+///
+/// A site with lines in a file like fstab(5), or whose copies are moved aside, is refused: first
+/// `mountjail fstab --uninstall` or `mountjail adopt --undo`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  mountjail remove site1\n  \
+                        mountjail remove --dry-run --diff site1")]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
+pub(super) struct RemoveArgs {
+    /// The site's name
+    #[arg(value_name = "SITE", add = complete::site())]
+    site: String,
+    /// Succeed if there is no such site
+    #[arg(long)]
+    if_exists: bool,
+    /// Only show what would be done; exit code 3 if there is anything
+    #[arg(long)]
+    dry_run: bool,
+    /// Show the manifest and the mounts before and after
+    #[arg(long)]
+    diff: bool,
+    /// Detach also what is in use; its users keep it until they end
+    #[arg(long)]
+    lazy: bool,
+    /// Remove what was made on shared storage, too; only if the site is down on all hosts
+    #[arg(long)]
+    remove_placeholders: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl RemoveArgs {
+    pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
+        let options = DownOptions {
+            if_in_use: if self.lazy {
+                IfInUse::Detach
+            } else {
+                IfInUse::Fail
+            },
+            remove_placeholders: self.remove_placeholders,
+        };
+        let remover = Remover::new(context, options);
+        let site = remover.site(self.name()?)?;
+        let mut report = Report::new(context, self.json);
+        if !remover.exists(&site)? {
+            if !self.if_exists {
+                return Err(no_such_site(context, &site).into());
+            }
+            context.out.site(&site.name).info("there is no such site");
+            let object = json!({ "site": site.name, "removed": false, "changed": false });
+            report.site(0, object);
+            return Ok(report.finish());
+        }
+        if self.dry_run {
+            self.show(context, remover, &site, &mut report);
+        } else {
+            self.remove(context, remover, &site, &mut report)?;
+        }
+        Ok(report.finish())
+    }
+
+    fn name(&self) -> Result<SiteName> {
+        let name = &self.site;
+        SiteName::new(name).map_err(|why| {
+            Error::usage(format!("{name:?} cannot be a site's name"))
+                .because_of(why)
+                .hint("name a site, not a file")
+        })
+    }
+
+    /// What `--dry-run` prints.
+    fn show(&self, context: &'static Context, remover: Remover, site: &Site, report: &mut Report) {
+        let look = move |site: &Site, _: &Stop| Ok(remover.look(site));
+        let looked = parallel::one(context, site, &Arc::default(), look);
+        let (manifest, plan) = match looked {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(error)) => return failed(report, context, site, error),
+            Err(error) => return report.failed(site, &error, json!({ "removed": false })),
+        };
+        let has_steps = |plan: &Plan| !plan.steps.is_empty();
+        let mut object = plan.as_ref().map_or(json!({}), render::json::plan);
+        object["site"] = json!(site.name);
+        object["removed"] = json!(false);
+        object["changed"] = json!(manifest.is_change() || plan.as_ref().is_some_and(has_steps));
+        object["manifest"] = manifest_json(&manifest);
+        if let Some(plan) = &plan {
+            report.styled(render::text::plan(plan, None));
+        }
+        if manifest.is_change() {
+            let file = manifest.file.display();
+            report.text(format!("{}: the manifest {file} is removed\n", site.name));
+        }
+        self.add_diff(report, &mut object, &manifest, plan.as_ref());
+        report.site(DIFFERENT, object);
+    }
+
+    fn remove(
+        &self,
+        context: &'static Context,
+        remover: Remover,
+        site: &Site,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let stop = stop_flag()?;
+        let work = move |site: &Site, stop: &Stop| {
+            let drop_ins = || drop_ins_of(context, site);
+            Ok(remover.remove(site, stop, &drop_ins))
+        };
+        match parallel::one(context, site, &stop, work) {
+            Ok(Ok(done)) => self.removed(context, site, &done, report),
+            Ok(Err(error)) => failed(report, context, site, error),
+            Err(error) => report.failed(site, &error, json!({ "removed": false })),
+        }
+        Ok(())
+    }
+
+    fn removed(&self, context: &Context, site: &Site, removed: &Removed, report: &mut Report) {
+        let out = context.out.site(&site.name);
+        let mut object = json!({
+            "site": site.name, "removed": true, "changed": removed.is_change(),
+            "manifest": manifest_json(&removed.manifest), "drop_ins": removed.drop_ins,
+        });
+        if let Some(down) = &removed.down {
+            out.info(down::summary(&down.outcome));
+            for left in &down.outcome.left {
+                out.warn(left);
+            }
+            object["root"] = json!(down.root);
+            object["detached"] = json!(down.outcome.detached);
+            object["left"] = json!(down.outcome.left);
+        }
+        if removed.manifest.is_change() {
+            out.info(format_args!("removed {}", removed.manifest.file.display()));
+        }
+        let still = configuration::site_named(&context.config, site.name.clone());
+        if let Some(instance) = still
+            .instance()
+            .filter(|_| configuration::has_manifest(&still))
+        {
+            let file = still.file.display();
+            out.info(format_args!(
+                "{file} has the instance {instance}, which `up` brings up"
+            ));
+        }
+        self.add_diff(
+            report,
+            &mut object,
+            &removed.manifest,
+            removed.plan.as_ref(),
+        );
+        report.site(0, object);
+    }
+
+    fn add_diff(
+        &self,
+        report: &mut Report,
+        object: &mut Value,
+        manifest: &ManifestChange,
+        plan: Option<&Plan>,
+    ) {
+        if !self.diff {
+            return;
+        }
+        let before = plan.map(|plan| mounts_before(plan, "")).unwrap_or_default();
+        let change = Change {
+            file: manifest.file.display().to_string(),
+            manifest: texts(manifest),
+            mounts: Some((before, vec![])),
+        };
+        object["diff"] = change.json();
+        report.text(change.text());
+    }
+}
+
+fn failed(report: &mut Report, context: &Context, site: &Site, error: DownError) {
+    down::add_failed(report, context, site, error, json!({ "removed": false }));
+}
+
+/// Removes the drop-ins that are only for the site: those of the host's own configuration.
+fn drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
+    if context.config == std::path::Path::new(configuration::DEFAULT) {
+        UnitsArgs::remove_of(context, &site.name)
+    } else {
+        Ok(vec![])
+    }
+}
+
+fn no_such_site(context: &Context, site: &Site) -> Error {
+    let (name, file) = (&site.name, site.file.display());
+    let missing = Error::usage(format!("there is no site {name}: {file} does not exist"));
+    let missing = missing.at(&site.file).coded(ErrorCode::NoSuchSite);
+    let known = configuration::list(&context.config)
+        .unwrap_or_default()
+        .sites;
+    match nearest(name.as_str(), known.iter().map(|known| known.name.as_str())) {
+        Some(near) => missing.hint(format!("did you mean {near}?")),
+        None => missing.hint("`mountjail status` lists the sites"),
+    }
+}

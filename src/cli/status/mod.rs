@@ -1,0 +1,342 @@
+//! `mountjail status`: every mount and its state.
+
+mod served;
+mod shown;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use self::served::{Served, served};
+use self::shown::Shown;
+use super::complete;
+use super::report::Report;
+use crate::base::{HostPath, SiteName};
+use crate::observe::{self, Inside, WatchState, now};
+use crate::patience;
+use crate::plan::{Plan, SiteState};
+use crate::render;
+use crate::render::health::SiteHealth;
+use crate::render::text::StatusDetail;
+use crate::render::{nagios, prometheus};
+use crate::site::context::Context;
+use crate::site::out::Out;
+use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::status::SiteStatus;
+use crate::site::{Selection, Site, SiteError, configuration, parallel, records, select};
+use crate::{Error, Result};
+
+/// Show the state of each site and of its mounts; exit code 3 if any is not ok
+///
+/// Of one site every mount is shown; of several sites a line each, with -v all mounts, with -q only
+/// what is not right.
+///
+/// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
+/// shadowed (something else is on top), absent (the source is gone, but the manifest names it),
+/// orphan (mountjail's, but no longer in the manifest), hidden (mountjail's, below what is mounted
+/// over the root), foreign (not mountjail's: never touched). Other reasons why a site is drifted
+/// are in lines that begin with `because`.
+///
+/// A site with `scope: services` has a line per service that runs; it is down if none does, which
+/// is as it should be. A note names processes inside that still use a file which was replaced, such
+/// as a library after an upgrade.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mountjail status site1\n  \
+                  mountjail status --json | jq '.sites[].state'\n  \
+                  mountjail status --format prometheus --output mountjail.prom")]
+pub(super) struct StatusArgs {
+    /// Names of sites, or paths of manifests [default: all sites]
+    #[arg(value_name = "SITE", add = complete::site())]
+    sites: Vec<String>,
+    /// All sites, which is the default
+    #[arg(long, conflicts_with = "sites")]
+    all: bool,
+    /// How to print; prometheus: metrics for Prometheus (textfile collector); nagios: a line with
+    /// performance data, and the exit code of a Nagios plugin
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: StatusFormat,
+    /// Print the states as JSON, as --format json does
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Write to this file, which is replaced as a whole; the exit code then tells only whether that
+    /// succeeded
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StatusFormat {
+    Text,
+    Json,
+    Prometheus,
+    Nagios,
+}
+
+/// What there is to show.
+struct StatusReport {
+    sites: Vec<SiteStatus>,
+    /// Of sites with scope `services`: what is in the namespaces of their services.
+    served: BTreeMap<SiteName, Served>,
+    /// Per site, the processes inside that use old files.
+    inside: Vec<Inside>,
+    /// What a running watcher says about these sites.
+    watch: Option<WatchState>,
+}
+
+impl StatusArgs {
+    /// Whether a monitoring system reads the exit code and one line: a plugin's.
+    pub(super) fn is_plugin(&self) -> bool {
+        self.format == StatusFormat::Nagios
+    }
+
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
+        let format = if self.json {
+            StatusFormat::Json
+        } else {
+            self.format
+        };
+        if self.is_plugin() && self.output.is_some() {
+            let cannot = Error::usage("--format nagios prints its line, and writes no file");
+            return Err(cannot.hint("leave out --output").into());
+        }
+        let found = self.look(context)?;
+        let shown = found.shown(context);
+        if format == StatusFormat::Nagios {
+            return Ok(found.check(context, &shown));
+        }
+        if self.output.is_none() {
+            found.report_errors(context);
+        }
+
+        let mut report = Report::new(context, format == StatusFormat::Json);
+        for site in &shown {
+            report.site(site.code, site.object.clone());
+        }
+        match format {
+            StatusFormat::Text => {
+                report.styled(found.text(context, detail(context, shown.len())));
+                if let Some(watch) = &found.watch {
+                    report.text(render::text::watch(watch, now()));
+                }
+            }
+            StatusFormat::Json => report.key("watch", json!(found.watch)),
+            StatusFormat::Prometheus => report.text(found.metrics(context, &shown)?),
+            StatusFormat::Nagios => {}
+        }
+        Ok(match &self.output {
+            Some(file) => report.finish_in(file),
+            None => report.finish(),
+        })
+    }
+
+    fn look(&self, context: &Context) -> Result<StatusReport> {
+        let sites = Selection::named_or_all(&self.sites).sites(context)?;
+        let known = sites.into_iter();
+        let known = known.map(|site| records::with_manifest(context, site));
+        let mut sites: Vec<_> = known.collect();
+        let mut watch = WatchState::read(&context.state);
+        let mut recorded = vec![];
+        if self.sites.is_empty() {
+            recorded = recorded_only(context, &sites)?;
+        } else if let Some(watch) = &mut watch {
+            let failures = &mut watch.failures;
+            failures.retain(|failed, _| sites.iter().any(|site| site.name == *failed));
+        }
+
+        let pipeline = Pipeline::new(context.with_new_host(), MountLookup::WholeTable)?;
+        let pipeline = Arc::new(pipeline);
+        sites.extend(recorded.clone());
+        let own = pipeline.clone();
+        let look = move |site: &Site| -> Result<SiteStatus, SiteError> {
+            Ok(
+                if recorded.contains(site) && !configuration::has_manifest(site) {
+                    SiteStatus::without_manifest(&own, site.clone())
+                } else {
+                    SiteStatus::of(&own, site.clone())
+                },
+            )
+        };
+        let results = parallel::look(&pipeline.context, &sites, look);
+
+        let mut found = vec![];
+        for (site, result) in sites.into_iter().zip(results) {
+            let status = result.unwrap_or_else(|failed| SiteStatus::lost(site, failed));
+            // Of some sites there is only a record of a boot that is over.
+            if status.plan.is_some() || !status.failed.is_empty() {
+                found.push(status);
+            }
+        }
+        let served = served(context, &found)?;
+        let inside = outdated(pipeline, &found);
+        Ok(StatusReport {
+            sites: found,
+            served,
+            inside,
+            watch,
+        })
+    }
+}
+
+/// The sites that are recorded and not among those of the configuration.
+fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
+    let mut recorded = vec![];
+    for name in context.state.recorded_sites()? {
+        if sites.iter().all(|site| site.name != name) {
+            let site = select::site(context, name.as_str())?;
+            recorded.push(records::with_manifest(context, site));
+        }
+    }
+    Ok(recorded)
+}
+
+/// Per site, the processes inside that use old files.
+fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
+    let (mut nths, mut roots) = (vec![], vec![]);
+    for (nth, status) in sites.iter().enumerate() {
+        if let Some(plan) = &status.plan {
+            nths.push(nth);
+            roots.push(plan.root.clone());
+        }
+    }
+    let limit = pipeline.context.limit;
+    let look = move |roots: &Vec<HostPath>| {
+        let table = pipeline.table.as_ref()?;
+        Some(observe::outdated(&roots.iter().collect::<Vec<_>>(), table))
+    };
+    // The files of processes may lie on any file system.
+    let mut answers = patience::each_within(vec![roots], limit, look);
+    let found = answers.pop().flatten().flatten().unwrap_or_default();
+
+    let mut inside = vec![Inside::default(); sites.len()];
+    for (nth, found) in nths.into_iter().zip(found) {
+        inside[nth] = found;
+    }
+    inside
+}
+
+fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {
+    match &status.plan {
+        Some(plan) if detail == StatusDetail::Sites => {
+            render::overview::site(plan, None, inside, &[])
+        }
+        Some(plan) => render::text::status(plan, None, detail) + &render::text::outdated(inside),
+        None if status.is_silent() => format!("{}: not answering\n", status.site.name),
+        None => String::new(),
+    }
+}
+
+/// How much to show of each of that many sites.
+fn detail(context: &Context, sites: usize) -> StatusDetail {
+    if context.out.is_quiet() {
+        StatusDetail::Wrong
+    } else if sites > 1 && !context.out.is_verbose() {
+        StatusDetail::Sites
+    } else {
+        StatusDetail::Mounts
+    }
+}
+
+impl StatusReport {
+    /// All sites, in their order.
+    fn shown(&self, context: &Context) -> Vec<Shown> {
+        let sites = self.sites.iter().zip(&self.inside);
+        let shown = |(status, inside)| match self.served_of(status) {
+            Some(served) => served::shown(context, status, served),
+            None => Shown::of(status, inside),
+        };
+        sites.map(shown).collect()
+    }
+
+    fn served_of(&self, status: &SiteStatus) -> Option<&Served> {
+        self.served.get(&status.site.name)
+    }
+
+    /// Reports why not everything could be looked at.
+    fn report_errors(&self, context: &Context) {
+        for status in &self.sites {
+            let places = self
+                .served_of(status)
+                .into_iter()
+                .flat_map(served::failures);
+            for failed in status.failed.iter().chain(places) {
+                failed.report(context.out, &status.site);
+            }
+        }
+    }
+
+    fn text(&self, context: &Context, detail: StatusDetail) -> String {
+        let sites = self.sites.iter().zip(&self.inside);
+        let text = |(status, inside)| match self.served_of(status) {
+            Some(served) => served::text(context, status, served, detail),
+            None => text(status, inside, detail),
+        };
+        sites.map(text).collect()
+    }
+
+    fn metrics(&self, context: &Context, shown: &[Shown]) -> Result<String> {
+        let boot = observe::boot_id()?;
+        let history = |status: &SiteStatus| {
+            let read = context.state.read(&status.site.name, &boot).ok()?;
+            read.record?.history
+        };
+        let histories: Vec<_> = self.sites.iter().map(history).collect();
+        let sites = self.health(shown);
+        Ok(prometheus::metrics(
+            &sites,
+            &histories,
+            self.watch.as_ref(),
+            now(),
+        ))
+    }
+
+    fn health(&self, shown: &[Shown]) -> Vec<SiteHealth<'_>> {
+        let mut sites = vec![];
+        for ((status, inside), shown) in self.sites.iter().zip(&self.inside).zip(shown) {
+            let processes = inside.outdated.iter().map(|group| group.processes.len());
+            // Of several places the worst one counts.
+            let is_drifted = |plan: &&Plan| plan.site_state() != SiteState::Up;
+            let served = self
+                .served_of(status)
+                .and_then(|served| served.plans().max_by_key(is_drifted));
+            sites.push(SiteHealth {
+                name: &status.site.name,
+                plan: served.or(status.plan.as_ref()),
+                state: shown.state,
+                is_right: shown.code == 0,
+                outdated: processes.sum(),
+            });
+        }
+        sites
+    }
+
+    /// Prints the line of a plugin; returns its exit code.
+    fn check(&self, context: &Context, shown: &[Shown]) -> u8 {
+        let mut lines = vec![];
+        for ((status, inside), shown) in self.sites.iter().zip(&self.inside).zip(shown) {
+            let text = match self.served_of(status) {
+                Some(served) => served::text(context, status, served, StatusDetail::Sites),
+                None => text(status, inside, StatusDetail::Sites),
+            };
+            lines.push(match (text.is_empty(), shown.errors.first()) {
+                (true, Some(error)) => error.clone(),
+                _ => text,
+            });
+        }
+        // Such as a file that is no site.
+        let is_whole = context.out.take_aside() == 0;
+        let check = nagios::check(&self.health(shown), &lines, is_whole);
+        let code = check.code();
+        context.out.print_and(check.line, code)
+    }
+}
+
+/// Prints that nothing is known, as a plugin does; returns its exit code.
+pub(super) fn unknown(out: &Out, error: &anyhow::Error) -> u8 {
+    out.take_aside();
+    let check = nagios::unknown(error);
+    let code = check.code();
+    out.print_and(check.line, code)
+}

@@ -1,0 +1,53 @@
+//! What `status` shows of a site, whatever the format.
+
+use serde_json::{Value, json};
+
+use crate::cli::DIFFERENT;
+use crate::cli::report::error_objects;
+use crate::observe::Inside;
+use crate::plan::{Plan, SiteState};
+use crate::render;
+use crate::site::out::worst;
+use crate::site::status::SiteStatus;
+
+/// One site, as all formats show it.
+pub(super) struct Shown {
+    pub code: u8,
+    pub errors: Vec<String>,
+    pub object: Value,
+    /// `None`: it could not be determined.
+    pub state: Option<SiteState>,
+}
+
+impl Shown {
+    /// A site that is mounted on the host.
+    pub(super) fn of(status: &SiteStatus, inside: &Inside) -> Self {
+        let (mut codes, mut errors, mut objects) = (vec![], vec![], vec![]);
+        for failed in &status.failed {
+            let (code, reported) = failed.outcome(&status.site);
+            codes.push(code);
+            errors.extend(failed.messages(&status.site));
+            objects.extend(error_objects(&status.site.name, &reported));
+        }
+        let mut object = match &status.plan {
+            Some(plan) => render::json::status(plan, inside),
+            None => json!({ "site": status.site.name }),
+        };
+        if status.is_silent() {
+            object["state"] = json!("not answering");
+        }
+        if !objects.is_empty() {
+            object["errors"] = json!(objects);
+        }
+        let state = status.plan.as_ref().map(Plan::site_state);
+        if state.is_some_and(|state| state != SiteState::Up) {
+            codes.push(DIFFERENT);
+        }
+        Self {
+            code: worst(codes),
+            errors,
+            object,
+            state,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A file that is written beside another one, and takes its place when everything else is ready.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::replace::{Durability, FileAccess, make_parents, rename_over, write_new};
+use crate::base::hints::Doing;
+use crate::base::{Error, Result};
+
+/// The permissions of a file that takes nobody's place.
+const MODE: u32 = 0o644;
+
+/// A complete file beside its place. Unless it takes the place, it is removed again.
+pub struct StagedFile {
+    /// The file as the caller names it, for messages.
+    path: PathBuf,
+    /// The place: links are followed.
+    real: PathBuf,
+    temporary: PathBuf,
+    /// The file that had the place when this one was written.
+    before: Option<Identity>,
+    is_done: bool,
+}
+
+/// A value that differs after the file was replaced or written to.
+pub(super) type Identity = (u64, u64, u64, i64, i64);
+
+impl StagedFile {
+    /// Writes `contents` beside the file `path`, for its owner and with its mode, and syncs it. A
+    /// link is followed to the file that it names. If there is no file, the new one is root's, with
+    /// the mode 0644, and missing directories are made.
+    ///
+    /// After a crash there may be `.NAME.mountjail`, which the next run replaces.
+    pub fn write(path: &Path, contents: &[u8]) -> Result<Self> {
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_parents(path).map_err(|error| cannot_write(path, &error))?;
+                Self::beside(path, path.to_owned(), None, contents)
+            }
+            _ => {
+                let real = real_path(path)?;
+                let before = fs::metadata(&real).map_err(|error| cannot_write(path, &error))?;
+                Self::beside(path, real, Some(&before), contents)
+            }
+        }
+    }
+
+    /// As [`write`](Self::write), where `path` is known to lead to `real`, the file `before`.
+    pub(super) fn beside(
+        path: &Path,
+        real: PathBuf,
+        before: Option<&fs::Metadata>,
+        contents: &[u8],
+    ) -> Result<Self> {
+        let temporary = temporary_of(&real);
+        let access = before.map_or(FileAccess::of_mode(MODE), FileAccess::like);
+        write_new(&temporary, contents, access, Durability::Reboot)
+            .map_err(|error| cannot_write(path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            real,
+            temporary,
+            before: before.map(identity),
+            is_done: false,
+        })
+    }
+
+    /// Takes the place: rename(2).
+    ///
+    /// Errors: somebody else wrote the file meanwhile; it cannot be replaced.
+    pub fn take_place(mut self) -> Result<()> {
+        let cannot = |error: io::Error| cannot_write(&self.path, &error);
+        let now = match fs::symlink_metadata(&self.real) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            found => Some(identity(&found.map_err(cannot)?)),
+        };
+        if now != self.before {
+            return Err(cannot(io::Error::from_raw_os_error(libc::EAGAIN)));
+        }
+        rename_over(&self.temporary, &self.real, Durability::Reboot).map_err(cannot)?;
+        self.is_done = true;
+        Ok(())
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let _ = fs::remove_file(&self.temporary); // the next run replaces it
+        }
+    }
+}
+
+/// Removes the file `path`, and what a killed run left beside it. Of a link, the link goes. Returns
+/// whether the file existed.
+pub fn remove_file(path: &Path) -> Result<bool> {
+    let removed = |file: &Path| match fs::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
+    };
+    let cannot = |error: io::Error| {
+        Error::failed(format!("cannot remove {}", path.display()))
+            .at(path)
+            .because(&error)
+            .hint_while(Doing::Editing)
+    };
+    removed(&temporary_of(path)).map_err(cannot)?;
+    let existed = removed(path).map_err(cannot)?;
+    if existed {
+        super::replace::sync_directory_of(path).map_err(cannot)?;
+    }
+    Ok(existed)
+}
+
+/// The regular file that `path` leads to.
+pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
+    let cannot = |error: io::Error| {
+        let failed = Error::failed(format!("cannot open {}", path.display())).at(path);
+        explain(failed, &error)
+    };
+    let real = fs::canonicalize(path).map_err(cannot)?;
+    if fs::metadata(&real).map_err(cannot)?.is_file() {
+        return Ok(real);
+    }
+    Err(Error::failed(format!(
+        "{} is not a regular file",
+        path.display()
+    )))
+}
+
+pub(super) fn temporary_of(real: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(real.file_name().unwrap_or_default());
+    name.push(".mountjail");
+    real.with_file_name(name)
+}
+
+pub(super) fn identity(file: &fs::Metadata) -> Identity {
+    (
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+    )
+}
+
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    explain(
+        Error::failed(format!("cannot write {}", path.display())).at(path),
+        error,
+    )
+}
+
+fn explain(failed: Error, error: &io::Error) -> Error {
+    let failed = failed.because(error).hint_while(Doing::Editing);
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => failed.because_of("somebody else wrote it at the same moment"),
+        _ => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_new_file_is_there_when_it_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sites/s.yaml");
+        let staged = StagedFile::write(&path, b"new\n").unwrap();
+        assert!(!path.exists());
+        staged.take_place().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        assert_eq!(names(path.parent().unwrap()), ["s.yaml"]);
+    }
+
+    #[test]
+    fn a_file_that_does_not_take_the_place_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.yaml");
+        fs::write(&path, "old\n").unwrap();
+        fs::write(temporary_of(&path), "left by a killed run").unwrap();
+        drop(StagedFile::write(&path, b"new\n").unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"old\n");
+        assert_eq!(names(dir.path()), ["s.yaml"]);
+    }
+
+    #[test]
+    fn a_link_and_the_mode_of_its_file_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("s.yaml"), dir.path().join("elsewhere"));
+        fs::write(&file, "old\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        let staged = StagedFile::write(&link, b"new\n").unwrap();
+        staged.take_place().unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("elsewhere"));
+        assert_eq!(fs::read(&file).unwrap(), b"new\n");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.yaml");
+        let staged = StagedFile::write(&path, b"ours\n").unwrap();
+        fs::write(&path, "theirs\n").unwrap();
+        let error = staged.take_place().unwrap_err().to_string();
+        assert!(error.ends_with("wrote it at the same moment"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"theirs\n");
+        assert_eq!(names(dir.path()), ["s.yaml"]);
+    }
+
+    #[test]
+    fn a_link_is_removed_and_not_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("s.yaml"), dir.path().join("elsewhere"));
+        fs::write(&file, "old\n").unwrap();
+        fs::write(temporary_of(&link), "left by a killed run").unwrap();
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        assert!(remove_file(&link).unwrap());
+        assert!(!remove_file(&link).unwrap());
+        assert_eq!(names(dir.path()), ["elsewhere"]);
+    }
+}

@@ -1,0 +1,347 @@
+//! A site that is as another one is, which was found to need nothing. It is looked at only as far
+//! as the two can differ: where one plan has no steps, the other has none.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::observed::{Observed, ObservedMount, PathState};
+use super::record::{
+    BootRecord, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount, RootDirectory,
+    VERSION,
+};
+use super::state::SiteRecords;
+use crate::base::{JailPath, MountAttributes};
+use crate::resolve::{Desired, FileId, FileKind};
+use crate::sys::{self, Stat};
+
+/// A site that needs nothing: what it asks for, what is recorded of it, and what was seen. All its
+/// mounts are grafts and what came along with them.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    desired: Desired,
+    record: BootRecord,
+    kept: Option<PersistentRecord>,
+    grafts: Vec<KnownGraft>,
+    /// Those of a directory one after the other.
+    members: Vec<Member>,
+    /// Links, and directories on the way to them.
+    paths: BTreeMap<JailPath, PathState>,
+}
+
+/// A mount that came along with a graft.
+#[derive(Debug)]
+struct Member {
+    directory: JailPath,
+    name: OsString,
+    file: FileId,
+    attributes: MountAttributes,
+    /// The peer group that it follows.
+    master: u64,
+}
+
+impl Settled {
+    /// The site, if it can serve as an example for others: nothing of it is its own.
+    pub(crate) fn of(desired: &Desired, observed: &Observed) -> Option<Self> {
+        let Observed {
+            paths,
+            mounts,
+            elsewhere,
+            as_in_source,
+            holders,
+            strays,
+            under_root,
+            current_files,
+            absent,
+            unseen,
+            grafts,
+            newest: _,
+            directory: _,
+            record,
+            kept,
+        } = observed;
+        let has_odd_mounts = !elsewhere.is_empty()
+            || !as_in_source.is_empty()
+            || !holders.is_empty()
+            || !strays.is_empty()
+            || !under_root.is_empty()
+            || !absent.is_empty()
+            || !unseen.is_empty();
+        if has_odd_mounts || !current_files.is_empty() || has_own(desired) {
+            return None;
+        }
+        let record = record.as_ref().filter(|record| !record.mounts.is_empty())?;
+        let is_graft = |mount: &RecordedMount| {
+            let is_it = |seen: &ObservedMount| seen.unique_id == mount.unique_id;
+            let alone = matches!(observed.stack(&mount.target), [seen] if is_it(seen));
+            alone && mount.template.is_some() && mount.unique_id.is_some()
+        };
+        let is_gone = |made: &CreatedPath| observed.is_gone(made);
+        let made = kept.iter().flat_map(|kept| &kept.made);
+        if !record.mounts.iter().all(is_graft) || made.into_iter().any(is_gone) {
+            return None;
+        }
+
+        let at_graft = |target: &JailPath| record.mounts.iter().any(|on| on.target == *target);
+        let members = mounts.iter().filter(|(target, _)| !at_graft(target));
+        let members = members.map(|(target, stack)| match stack.as_slice() {
+            [seen] => Some(Member {
+                directory: observed.member(target, seen).and(target.parent())?,
+                name: target.file_name()?.to_owned(),
+                file: seen.file?,
+                attributes: seen.attributes,
+                master: seen.master?,
+            }),
+            _ => None,
+        });
+        let is_plain = |path: &JailPath, seen: &PathState| match seen.kind {
+            FileKind::Symlink => true,
+            FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
+            _ => false,
+        };
+        paths
+            .iter()
+            .all(|(path, seen)| is_plain(path, seen))
+            .then_some(())?;
+        Some(Self {
+            members: members.collect::<Option<_>>()?,
+            desired: desired.clone(),
+            record: record.clone(),
+            kept: kept.clone(),
+            grafts: grafts.clone(),
+            paths: paths.clone(),
+        })
+    }
+
+    /// Whether the site, which has these records, needs nothing either. If it cannot be looked at,
+    /// that is not known, and the answer is no.
+    pub(crate) fn is_like(&self, desired: &Desired, records: &SiteRecords) -> bool {
+        let Some(record) = &records.record else {
+            return false;
+        };
+        self.wants_the_same(desired)
+            && self.is_recorded_alike(desired, record)
+            && self.has_made_the_same(desired, records.kept.as_ref())
+            && self.has_the_same_grafts(&records.grafts)
+            && self
+                .stands(desired, record, records.kept.as_ref())
+                .unwrap_or(false)
+    }
+
+    fn wants_the_same(&self, desired: &Desired) -> bool {
+        let (mine, theirs) = (&self.desired, desired);
+        let same_mounts = mine.mounts.len() == theirs.mounts.len()
+            && mine
+                .mounts
+                .iter()
+                .zip(&theirs.mounts)
+                .all(|(a, b)| Arc::ptr_eq(a, b));
+        same_mounts && mine.links == theirs.links && !has_own(theirs)
+    }
+
+    fn is_recorded_alike(&self, desired: &Desired, record: &BootRecord) -> bool {
+        let same = |(mine, theirs): (&RecordedMount, &RecordedMount)| {
+            let alike = RecordedMount {
+                unique_id: theirs.unique_id,
+                since: theirs.since,
+                ..mine.clone()
+            };
+            alike == *theirs
+                && theirs.unique_id.is_some()
+                && mine.since.is_some() == theirs.since.is_some()
+        };
+        record.version == VERSION
+            && record.root == desired.root
+            && record.manifest == desired.manifest
+            && record.contents == self.record.contents
+            && record.more == self.record.more
+            && record.mounts.len() == self.record.mounts.len()
+            && self.record.mounts.iter().zip(&record.mounts).all(same)
+    }
+
+    fn has_made_the_same(&self, desired: &Desired, kept: Option<&PersistentRecord>) -> bool {
+        let (mine, theirs) = match (&self.kept, kept) {
+            (None, None) => return true,
+            (Some(mine), Some(theirs)) => (mine, theirs),
+            _ => return false,
+        };
+        let same = |(mine, theirs): (&CreatedPath, &CreatedPath)| {
+            mine.path == theirs.path
+                && mine.kind == theirs.kind
+                && mine.more == theirs.more
+                && mine.file.is_some() == theirs.file.is_some()
+        };
+        theirs.root == desired.root
+            && mine.files == theirs.files
+            && mine.fstab.is_some() == theirs.fstab.is_some()
+            && mine.made.len() == theirs.made.len()
+            && mine.made.iter().zip(&theirs.made).all(same)
+    }
+
+    fn has_the_same_grafts(&self, grafts: &[KnownGraft]) -> bool {
+        let same = |(mine, theirs): (&KnownGraft, &KnownGraft)| {
+            mine.target == theirs.target
+                && mine.template == theirs.template
+                && mine.contents == theirs.contents
+                && mine.alone == theirs.alone
+                && Arc::ptr_eq(&mine.members, &theirs.members)
+        };
+        self.grafts.len() == grafts.len() && self.grafts.iter().zip(grafts).all(same)
+    }
+
+    /// Whether the root has the recorded grafts with the same in them, and the same links.
+    fn stands(
+        &self,
+        desired: &Desired,
+        record: &BootRecord,
+        kept: Option<&PersistentRecord>,
+    ) -> io::Result<bool> {
+        let root = sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let stat = sys::stat_fd(&root)?;
+        let Some(directory) = RootDirectory::of(&stat) else {
+            return Ok(false);
+        };
+        let mut ground = Ground {
+            root,
+            device: stat.file.dev,
+            mount: directory.mount,
+            grafts: &record.mounts,
+            last: None,
+        };
+        if record.directory != Some(directory) {
+            return Ok(false);
+        }
+        for graft in &record.mounts {
+            if !ground.has_graft(graft)? {
+                return Ok(false);
+            }
+        }
+        for member in &self.members {
+            if !ground.has_member(member)? {
+                return Ok(false);
+            }
+        }
+        for (path, seen) in &self.paths {
+            let made = kept.iter().flat_map(|kept| &kept.made);
+            let made = made.into_iter().filter(|made| made.path == *path);
+            if !ground.has_path(path, seen, made)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether some of what the site asks for is its own.
+fn has_own(desired: &Desired) -> bool {
+    !desired.files.is_empty() || !desired.placeholders.is_empty() || !desired.directories.is_empty()
+}
+
+/// The root of a site, and its grafts by their records.
+struct Ground<'r> {
+    root: OwnedFd,
+    device: u64,
+    /// The unique ID of the mount that the root is on.
+    mount: u64,
+    grafts: &'r [RecordedMount],
+    /// The directory that was opened last, and the mount that it is on.
+    last: Option<(JailPath, OwnedFd, u64)>,
+}
+
+impl Ground<'_> {
+    /// The `statx(2)` of what is visible at `name` in `directory`, and the mount that the directory
+    /// is on.
+    fn stat(&mut self, directory: &JailPath, name: &OsStr) -> io::Result<(Stat, u64)> {
+        let is_open = |known: &(JailPath, OwnedFd, u64)| known.0 == *directory;
+        if !self.last.as_ref().is_some_and(is_open) {
+            self.last = Some(self.open(directory)?);
+        }
+        let Some((_, open, mount)) = &self.last else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        Ok((sys::stat_at(open, Path::new(name))?, *mount))
+    }
+
+    fn stat_of(&mut self, path: &JailPath) -> io::Result<(Stat, u64)> {
+        match (path.parent(), path.file_name()) {
+            (Some(directory), Some(name)) => self.stat(&directory, name),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Opens a directory, with the mount that it is on, which must be the expected one.
+    fn open(&self, directory: &JailPath) -> io::Result<(JailPath, OwnedFd, u64)> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let open = sys::open_beneath(&self.root, directory.relative(), flags)?;
+        let mount = self.mount_above(directory);
+        if sys::stat_fd(&open)?.mount_id != Some(mount) {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        Ok((directory.clone(), open, mount))
+    }
+
+    /// The unique ID of the mount that should be visible at `path`: that of the nearest graft, or
+    /// that of the root.
+    fn mount_above(&self, path: &JailPath) -> u64 {
+        let above = self
+            .grafts
+            .iter()
+            .filter(|graft| path.starts_with(&graft.target));
+        let nearest = above.max_by(|a, b| a.target.cmp(&b.target));
+        nearest
+            .and_then(|graft| graft.unique_id)
+            .unwrap_or(self.mount)
+    }
+
+    /// Whether the recorded graft is where it was mounted.
+    fn has_graft(&mut self, graft: &RecordedMount) -> io::Result<bool> {
+        let (stat, on) = self.stat_of(&graft.target)?;
+        let (Some(id), Some(true)) = (graft.unique_id, stat.mount_root) else {
+            return Ok(false);
+        };
+        let found = sys::mount_outline(id)?;
+        Ok(stat.mount_id == Some(id)
+            && on == self.mount
+            && found.parent == on
+            && MountAttributes::from_statmount(found.attributes) == graft.attributes)
+    }
+
+    /// Whether a mount like `member` is at its place in a graft.
+    fn has_member(&mut self, member: &Member) -> io::Result<bool> {
+        let (stat, on) = self.stat(&member.directory, &member.name)?;
+        let (Some(id), Some(true)) = (stat.mount_id, stat.mount_root) else {
+            return Ok(false);
+        };
+        if stat.file != member.file {
+            return Ok(false);
+        }
+        let found = sys::mount_outline(id)?;
+        Ok(found.parent == on
+            && on != self.mount
+            && found.master == Some(member.master)
+            && MountAttributes::from_statmount(found.attributes) == member.attributes)
+    }
+
+    /// Whether the same as `seen` is at `path`; if it was made for the site, by the record `made`,
+    /// whether it is what was made.
+    fn has_path<'m>(
+        &mut self,
+        path: &JailPath,
+        seen: &PathState,
+        mut made: impl Iterator<Item = &'m CreatedPath>,
+    ) -> io::Result<bool> {
+        let (stat, _) = self.stat_of(path)?;
+        let (stat, link) = match (stat.kind, path.file_name(), &self.last) {
+            (FileKind::Symlink, Some(name), Some((_, directory, _))) => {
+                sys::entry_at(directory, Path::new(name))?
+            }
+            _ => (stat, None),
+        };
+        let found = Identity::of(&stat, self.device);
+        let is_it = |made: &CreatedPath| made.file.is_none_or(|file| file.is(&found));
+        Ok(stat.kind == seen.kind && link == seen.link && made.all(is_it))
+    }
+}

@@ -1,0 +1,138 @@
+//! A manifest and mounts before and after: as a unified diff for people, and as lists for programs.
+
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::plan::{MountState, Plan, State};
+use crate::resolve::Desired;
+
+/// How many lines around a change are shown.
+const CONTEXT: usize = 3;
+
+/// A manifest and the mounts of a site, before and after.
+pub(crate) struct Change {
+    /// The manifest's file.
+    pub file: String,
+    /// Its text; `None`: there is no file.
+    pub manifest: (Option<String>, Option<String>),
+    /// The mounts, one per line; `None`: it is not known which ones there will be.
+    pub mounts: Option<(Vec<String>, Vec<String>)>,
+}
+
+impl Change {
+    /// As diff(1) shows it with `-u`; empty if nothing differs.
+    pub(crate) fn text(&self) -> String {
+        let (before, after) = &self.manifest;
+        let name = |text: &Option<String>| match text {
+            Some(_) => self.file.clone(),
+            None => "/dev/null".to_owned(),
+        };
+        let mut text = unified(
+            (&name(before), &name(after)),
+            before.as_deref().unwrap_or_default(),
+            after.as_deref().unwrap_or_default(),
+        );
+        if let Some((before, after)) = &self.mounts {
+            let lines = |lines: &[String]| lines.iter().flat_map(|line| [line, "\n"]).collect();
+            let (before, after): (String, String) = (lines(before), lines(after));
+            text += &unified(("mounts", "mounts"), &before, &after);
+        }
+        text
+    }
+
+    /// `{manifest: {file, before, after}, mounts: {before: […], after: […]}}`
+    pub(crate) fn json(&self) -> Value {
+        let (before, after) = &self.manifest;
+        let mounts = self.mounts.as_ref();
+        let mounts = mounts.map(|(before, after)| json!({ "before": before, "after": after }));
+        json!({
+            "manifest": { "file": self.file, "before": before, "after": after },
+            "mounts": mounts,
+        })
+    }
+}
+
+fn unified((old, new): (&str, &str), before: &str, after: &str) -> String {
+    if before == after {
+        return String::new();
+    }
+    TextDiff::from_lines(before, after)
+        .unified_diff()
+        .context_radius(CONTEXT)
+        .header(old, new)
+        .to_string()
+}
+
+/// The mounts of ours that are there, one per line, each after `place`.
+pub(crate) fn mounts_before(plan: &Plan, place: &str) -> Vec<String> {
+    let there = plan.states.iter().filter(|mount| is_there(mount.state));
+    there
+        .map(|mount| format!("{place}{}", line(mount)))
+        .collect()
+}
+
+/// The mounts that the site should have, one per line, each after `place`.
+pub(crate) fn mounts_after(desired: &Desired, place: &str) -> Vec<String> {
+    let mounts = desired.mounts.iter();
+    mounts
+        .map(|mount| {
+            let (target, options) = (&mount.target, mount.options());
+            format!("{place}{} on {target} ({options})", mount.source_name())
+        })
+        .collect()
+}
+
+fn is_there(state: State) -> bool {
+    !matches!(
+        state,
+        State::Missing | State::Absent | State::Hidden | State::Foreign
+    )
+}
+
+fn line(mount: &MountState) -> String {
+    let wanted = mount.mount.as_ref();
+    let source = match (wanted, &mount.source) {
+        (Some(wanted), _) => wanted.source_name(),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => "unknown".to_owned(),
+    };
+    let options = wanted.map(|wanted| format!(" ({})", wanted.options()));
+    let options = options.unwrap_or_default();
+    let line = format!("{source} on {}{options}", mount.target);
+    match (mount.state, &mount.detail) {
+        (State::Ok, _) => line,
+        (state, Some(detail)) => format!("{line}, {state}: {detail}"),
+        (state, None) => format!("{line}, {state}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_manifest_comes_from_nowhere() {
+        let change = Change {
+            file: "/etc/mountjail/sites/s.yaml".to_owned(),
+            manifest: (None, Some("root: /srv/s\n".to_owned())),
+            mounts: Some((vec![], vec!["/a on /a (ro)".to_owned()])),
+        };
+        let text = "--- /dev/null\n+++ /etc/mountjail/sites/s.yaml\n@@ -0,0 +1 @@\n\
+                    +root: /srv/s\n--- mounts\n+++ mounts\n@@ -0,0 +1 @@\n+/a on /a (ro)\n";
+        assert_eq!(change.text(), text);
+        assert_eq!(change.json()["mounts"]["after"][0], "/a on /a (ro)");
+        assert_eq!(change.json()["manifest"]["before"], Value::Null);
+    }
+
+    #[test]
+    fn what_is_the_same_is_not_shown() {
+        let text = Some("root: /srv/s\n".to_owned());
+        let mounts = vec!["/a on /a (ro)".to_owned()];
+        let change = Change {
+            file: "s.yaml".to_owned(),
+            manifest: (text.clone(), text),
+            mounts: Some((mounts.clone(), mounts)),
+        };
+        assert_eq!(change.text(), "");
+    }
+}

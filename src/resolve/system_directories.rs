@@ -1,0 +1,59 @@
+//! The directories in which no jail can be.
+
+/// Directories that hold the system, and those in which sites are kept.
+pub(super) const SYSTEM: [&str; 29] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/mail",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Directories below which no jail can be.
+pub(super) const SYSTEM_BELOW: [&str; 15] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run/mountjail",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/sbin",
+    "/usr/share",
+    "/var/lib/mountjail",
+];
+
+/// The directories that hold the system, each with whether no jail can be below it.
+pub(super) fn system_directories() -> impl Iterator<Item = (&'static str, bool)> {
+    let whole = SYSTEM_BELOW.iter().map(|system| (*system, true));
+    whole.chain(SYSTEM.iter().map(|system| (*system, false)))
+}

@@ -1,0 +1,356 @@
+//! A site's manifest is written and the site brought up: both, or neither.
+//!
+//! The new manifest is written beside its place first. Then the site is brought up by it, and as
+//! the last step it takes its place, all while the site's lock is held. A run that is killed leaves
+//! the old manifest, by which the next `up` goes on.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::context::Context;
+use super::down::{DownError, DownOptions, TakeDown};
+use super::pipeline::{self, BringUp, Brought, MountLookup, Pipeline, Then, lock};
+use super::services::{Namespaces, ServedSite, ServicePlace};
+use super::up::Done;
+use super::{Site, SiteError, configuration, load, manifest_file};
+use crate::base::sync::lock as locked;
+use crate::base::{HostPath, SiteName};
+use crate::engine::{MadeDirectories, StagedFile};
+use crate::manifest::{self, Manifest, Scope, SourceFile};
+use crate::patience::Stop;
+use crate::plan::Plan;
+use crate::resolve::{Desired, Host, refuse_system};
+use crate::sys::IfInUse;
+use crate::{Error, Result};
+
+/// A manifest that is to be applied.
+pub(crate) struct NewManifest {
+    /// The site, with the file that the manifest gets.
+    pub site: Site,
+    /// Where the text is from, for messages about it.
+    pub given: PathBuf,
+    pub text: String,
+}
+
+/// A manifest's text before and after.
+pub(crate) struct ManifestChange {
+    pub file: PathBuf,
+    /// `None`: the site has no manifest of its own.
+    pub before: Option<Vec<u8>>,
+    pub after: Option<String>,
+}
+
+impl ManifestChange {
+    /// Whether the file is written, or removed.
+    pub(crate) fn is_change(&self) -> bool {
+        self.before.as_deref() != self.after.as_deref().map(str::as_bytes)
+    }
+}
+
+/// What a site would need to be as the new manifest asks for.
+pub(crate) struct Looked {
+    pub manifest: ManifestChange,
+    pub desired: Option<Desired>,
+    /// On the host, or for each service of the site that runs. There is none if the root is to be
+    /// made.
+    pub plans: Vec<(Option<ServicePlace>, Plan)>,
+    /// The services, if the mounts belong to these.
+    pub for_services: Option<Vec<String>>,
+    /// The root that is made first.
+    pub new_root: Option<HostPath>,
+}
+
+impl Looked {
+    /// Whether anything has to be done.
+    pub(crate) fn is_change(&self) -> bool {
+        let has_steps = |(_, plan): &(_, Plan)| !plan.steps.is_empty();
+        self.manifest.is_change() || self.new_root.is_some() || self.plans.iter().any(has_steps)
+    }
+}
+
+/// A site that is as its new manifest asks for.
+pub(crate) struct Applied {
+    pub manifest: ManifestChange,
+    /// How it was before, if that was asked for.
+    pub looked: Option<Looked>,
+    pub up: AppliedUp,
+}
+
+/// Where it came up.
+pub(crate) enum AppliedUp {
+    Host(Box<Done>),
+    Services(Vec<String>, Vec<(ServicePlace, Done)>),
+}
+
+/// Applies manifests.
+pub(crate) struct Applier {
+    pub context: &'static Context,
+    /// A root directory that does not exist is made.
+    pub create_root: bool,
+    /// How the site was before is wanted.
+    pub look: bool,
+}
+
+impl Applier {
+    /// What would be done.
+    pub(crate) fn look(&self, new: &NewManifest) -> Result<Looked, SiteError> {
+        let manifest = self.validated(new)?;
+        self.look_at(new, &manifest)
+    }
+
+    /// Writes the manifest and brings the site up, or leaves both as they were.
+    pub(crate) fn apply(&self, new: &NewManifest, stop: &Stop) -> Result<Applied, SiteError> {
+        let (context, site) = (self.context, &new.site);
+        let manifest = self.validated(new)?;
+        let mut run = BringUp::new(context.clone(), MountLookup::OneByOne, 1)?;
+
+        // Lock: another mountjail finishes its work on the site first.
+        let _lock = lock(context, &run.engine, &site.name, stop)?;
+        let before = Self::manifest_change(new)?;
+        let old = self.old_manifest(new);
+        let made = MadeDirectories::above(&manifest.root, self.create_root);
+
+        // Write the manifest beside its place. Any trouble with the disk is found now.
+        let staged = before
+            .is_change()
+            .then(|| StagedFile::write(&site.file, new.text.as_bytes()))
+            .transpose()
+            .map_err(|error| error.context(&site.name))?;
+
+        // Bring the site up, and put the manifest into its place as the last step.
+        run.create_root = self.create_root;
+        run.then = staged.map(|staged| takes_place(site, staged));
+        let looked = self.look.then(|| self.look_at(new, &manifest)).transpose();
+        let up = looked.and_then(|looked| {
+            let up = match manifest.scope {
+                Scope::Host => on_host(&run, site, manifest, stop)?,
+                Scope::Services => self.in_services(&run, site, (manifest, old), stop)?,
+            };
+            Ok((looked, up))
+        });
+        match up {
+            Ok((looked, up)) => Ok(Applied {
+                manifest: before,
+                looked,
+                up,
+            }),
+            Err(failed) => {
+                made.remove();
+                Err(failed)
+            }
+        }
+    }
+
+    /// The new manifest, without mistakes.
+    fn validated(&self, new: &NewManifest) -> Result<Manifest, SiteError> {
+        let context = self.context;
+        // What is wrong is reported where the text is from.
+        let given = Site {
+            file: new.given.clone(),
+            ..new.site.clone()
+        };
+        let of_given = load::manifest_from(context, &given, &new.text)?;
+        let manifest = load::manifest_from(context, &new.site, &new.text)?;
+        let file = &new.site.file;
+        let place = match file.symlink_metadata() {
+            Ok(_) => file,
+            Err(_) => file.parent().unwrap_or(file),
+        };
+        if let Some(warning) = context.trust.admit_or_warn(place)? {
+            context.out.site(&new.site.name).warn(warning);
+        }
+        let name = new.site.name.clone();
+        context.roots().come_up(std::iter::once(name));
+        if !(self.create_root && is_missing(&manifest)) {
+            pipeline::resolve(context, &context.resolver()?, &of_given)?;
+        }
+        Ok(manifest)
+    }
+
+    fn manifest_change(new: &NewManifest) -> Result<ManifestChange> {
+        let file = new.site.file.clone();
+        let before = manifest_file::bytes(&file).map_err(|error| error.context(&new.site.name))?;
+        Ok(ManifestChange {
+            file,
+            before,
+            after: Some(new.text.clone()),
+        })
+    }
+
+    /// What the site was up by, perhaps as an instance of a template.
+    fn old_manifest(&self, new: &NewManifest) -> Option<Manifest> {
+        let site = configuration::site_named(&self.context.config, new.site.name.clone());
+        let text = manifest_file::bytes(&site.file).ok()??;
+        let file = SourceFile::File(site.file.clone());
+        let text = manifest::decode(&file, text).ok()?;
+        load::manifest_from(self.context, &site, &text).ok()
+    }
+
+    fn look_at(&self, new: &NewManifest, manifest: &Manifest) -> Result<Looked, SiteError> {
+        let mut looked = Looked {
+            manifest: Self::manifest_change(new)?,
+            desired: None,
+            plans: vec![],
+            for_services: None,
+            new_root: None,
+        };
+        if manifest.scope == Scope::Services {
+            looked.for_services = Some(manifest.services.clone());
+        }
+        if self.create_root && is_missing(manifest) {
+            refuse_system(&manifest.root).map_err(|error| error.context(&new.site.name))?;
+            looked.new_root = Some(manifest.root.clone());
+            return Ok(looked);
+        }
+        let pipeline = Pipeline::new(self.context.clone(), MountLookup::WholeTable)?;
+        let desired = pipeline.resolve(manifest)?;
+        if manifest.scope == Scope::Host {
+            looked.plans = vec![(None, pipeline.observe_and_plan(&desired)?.1)];
+        } else {
+            let plan = |own: Context, here: &[Site]| {
+                let pipeline = Pipeline::new(own, MountLookup::WholeTable)?;
+                let plan = |_| Ok(pipeline.observe_and_plan(&pipeline.resolve(manifest)?)?.1);
+                Ok(here.iter().map(plan).collect::<Vec<Result<_, SiteError>>>())
+            };
+            let served = [(new.site.clone(), manifest.services.clone())];
+            let mut found = Namespaces::find(self.context)?.each(self.context, &served, plan);
+            for (place, plan) in found.remove(&new.site.name).unwrap_or_default() {
+                looked.plans.push((Some(place), plan?));
+            }
+        }
+        looked.desired = Some(desired);
+        Ok(looked)
+    }
+
+    /// Brings the site up in the mount namespaces of all its services that run, or in none. `old`:
+    /// the manifest to go back to.
+    fn in_services(
+        &self,
+        run: &BringUp,
+        site: &Site,
+        (manifest, old): (Manifest, Option<Manifest>),
+        stop: &Stop,
+    ) -> Result<AppliedUp, SiteError> {
+        if run.create_root {
+            run.make_root(site, &manifest.root)?;
+        }
+        run.pipeline.resolve(&manifest)?;
+        let served = (site.clone(), manifest.services.clone());
+        let were_up = Mutex::new(HashSet::new());
+        let up = |own: Context, here: &[Site]| {
+            if own.state.record(&site.name).exists() {
+                locked(&were_up).insert(own.state.run.clone());
+            }
+            let run = BringUp::new(own, MountLookup::OneByOne, 1)?;
+            let up = |site| match run.locked(site, manifest.clone(), stop)? {
+                Brought::Up(done) => Ok(*done),
+                _ => Err(given_up(site)),
+            };
+            Ok(here.iter().map(up).collect::<Vec<Result<_, SiteError>>>())
+        };
+        let namespaces = Namespaces::find(self.context)?;
+        let mut found = namespaces.each(self.context, std::slice::from_ref(&served), up);
+        let places = found.remove(&site.name).unwrap_or_default().into_iter();
+        let places: Result<Vec<_>, SiteError> = places
+            .map(|(place, result)| result.map(|done| (place, done)))
+            .collect();
+        let all = places.and_then(|places| {
+            run.then.as_ref().map_or(Ok(()), |then| then())?;
+            Ok(places)
+        });
+        match all {
+            Ok(places) => Ok(AppliedUp::Services(served.1, places)),
+            Err(failed) => {
+                self.put_back(&namespaces, &served, (old, &locked(&were_up)), stop);
+                Err(failed)
+            }
+        }
+    }
+
+    /// Brings the site in the mount namespaces of its services to what it was by its `old` manifest
+    /// in those where it was up, and takes it down in the others.
+    fn put_back(
+        &self,
+        namespaces: &Namespaces,
+        served: &ServedSite,
+        (old, were_up): (Option<Manifest>, &HashSet<PathBuf>),
+        stop: &Stop,
+    ) {
+        let (site, _) = served;
+        let stop = &stop.whatever_the_signal();
+        let back = |own: Context, here: &[Site]| {
+            let was_up = were_up.contains(&own.state.run);
+            let back = |site| match (&old, was_up) {
+                (Some(old), true) => {
+                    let run = BringUp::new(own.clone(), MountLookup::OneByOne, 1)?;
+                    run.locked(site, old.clone(), stop).map(drop)
+                }
+                _ => take_down(&own, site),
+            };
+            Ok(here.iter().map(back).collect::<Vec<Result<_, SiteError>>>())
+        };
+        let served = std::slice::from_ref(served);
+        let mut ends = namespaces.each(self.context, served, back);
+        for (place, result) in ends.remove(&site.name).unwrap_or_default() {
+            if let Err(failed) = result {
+                let out = self.context.out.site(&site.name);
+                out.warn(format_args!(
+                    "it is not as it was before in {}: {}",
+                    place.unit,
+                    failed.text(site)
+                ));
+            }
+        }
+    }
+}
+
+fn on_host(
+    run: &BringUp,
+    site: &Site,
+    manifest: Manifest,
+    stop: &Stop,
+) -> Result<AppliedUp, SiteError> {
+    match run.locked(site, manifest, stop)? {
+        Brought::Up(done) => Ok(AppliedUp::Host(done)),
+        _ => Err(given_up(site)),
+    }
+}
+
+/// What cannot happen, since no such site is asked for.
+fn given_up(site: &Site) -> SiteError {
+    Error::failed(format!("{}: it was left as it is", site.name)).into()
+}
+
+/// Has the staged manifest of `site` take its place.
+fn takes_place(site: &Site, staged: StagedFile) -> Then {
+    let (staged, name) = (Mutex::new(Some(staged)), site.name.clone());
+    Arc::new(move || match locked(&staged).take() {
+        Some(staged) => staged.take_place().map_err(|error| error.context(&name)),
+        None => Ok(()),
+    })
+}
+
+fn take_down(context: &Context, site: &Site) -> Result<(), SiteError> {
+    let context: &'static Context = Box::leak(Box::new(context.clone()));
+    let options = DownOptions {
+        if_in_use: IfInUse::Detach, // nothing of it was there a moment ago
+        remove_placeholders: false,
+    };
+    match TakeDown::new(context, 1, options)?.without_lock(site) {
+        Ok(_) => Ok(()),
+        Err(DownError::InUse(error, _)) => Err((*error).into()),
+        Err(DownError::Failed(failed)) => Err(failed),
+    }
+}
+
+/// Whether the root does not exist.
+fn is_missing(manifest: &Manifest) -> bool {
+    let walk = Host::new().walk(&manifest.root);
+    walk.is_err_and(|error| error.is_missing())
+}
+
+/// The file of a site's own manifest.
+pub(crate) fn own_file(config: &Path, site: &SiteName) -> PathBuf {
+    config.join("sites").join(format!("{site}.yaml"))
+}

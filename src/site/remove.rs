@@ -1,0 +1,235 @@
+//! A site is taken down, and its manifest goes: nothing is left of it.
+
+use std::path::PathBuf;
+
+use super::apply::{ManifestChange, own_file};
+use super::configuration::{has_manifest, site_named};
+use super::context::Context;
+use super::down::{DownError, DownOptions, TakeDown, TakenDown, has_copies_aside};
+use super::fstab::FstabLines;
+use super::services::Namespaces;
+use super::{Site, SiteError, manifest_file};
+use crate::adopt::DIRECTORY;
+use crate::base::SiteName;
+use crate::engine::remove_file;
+use crate::manifest;
+use crate::observe::{self, SiteRecords, Table};
+use crate::patience::Stop;
+use crate::plan::Plan;
+use crate::resolve::Host;
+use crate::{Error, Result};
+
+/// A site that was removed.
+pub(crate) struct Removed {
+    pub manifest: ManifestChange,
+    /// `None`: it was not up, and nothing was in its root.
+    pub down: Option<TakenDown>,
+    /// The drop-ins that were removed.
+    pub drop_ins: Vec<PathBuf>,
+    /// How it was before.
+    pub plan: Option<Plan>,
+}
+
+impl Removed {
+    /// Whether anything was done.
+    pub(crate) fn is_change(&self) -> bool {
+        let was_up = self.down.as_ref().is_some_and(|down| down.changed);
+        self.manifest.is_change() || was_up || !self.drop_ins.is_empty()
+    }
+}
+
+/// Removes sites.
+pub(crate) struct Remover {
+    context: &'static Context,
+    options: DownOptions,
+}
+
+/// What is there of a site.
+struct There {
+    site: Site,
+    manifest: ManifestChange,
+    records: SiteRecords,
+}
+
+impl There {
+    fn is_recorded(&self) -> bool {
+        self.records.record.is_some() || self.records.kept.is_some()
+    }
+}
+
+impl Remover {
+    pub(crate) fn new(context: &'static Context, options: DownOptions) -> Self {
+        Self { context, options }
+    }
+
+    /// The site of this name, which can be removed.
+    ///
+    /// Errors: it is a template of sites.
+    pub(crate) fn site(&self, name: SiteName) -> Result<Site> {
+        let file = own_file(&self.context.config, &name);
+        if manifest::template_name(&file).is_some() {
+            let failed = Error::usage(format!("{name} is a template of sites"));
+            return Err(failed.hint(format!(
+                "`mountjail down {name}`, then remove {}",
+                file.display()
+            )));
+        }
+        Ok(Site { name, file })
+    }
+
+    /// Whether there is anything of the site.
+    pub(crate) fn exists(&self, site: &Site) -> Result<bool> {
+        let there = self.there(site)?;
+        Ok(there.manifest.is_change() || there.is_recorded() || there.site.instance().is_some())
+    }
+
+    /// What would be done: the manifest, and the plan if there is something to take down.
+    pub(crate) fn look(&self, site: &Site) -> Result<(ManifestChange, Option<Plan>), DownError> {
+        let there = self.there(site)?;
+        Self::refuse(&there)?;
+        let plan = if self.is_down(&there)? {
+            None
+        } else {
+            Some(TakeDown::new(self.context, 1, self.options)?.look(&there.site)?)
+        };
+        Ok((there.manifest, plan))
+    }
+
+    /// Takes the site down, and removes what `drop_ins` removes and its manifest.
+    pub(crate) fn remove(
+        &self,
+        site: &Site,
+        stop: &Stop,
+        drop_ins: &(dyn Fn() -> Result<Vec<PathBuf>> + Sync),
+    ) -> Result<Removed, DownError> {
+        let run = TakeDown::new(self.context, 1, self.options)?;
+
+        // Lock: another mountjail finishes its work on the site first.
+        let lock = run.lock(site, stop)?;
+        let there = self.there(site)?;
+        Self::refuse(&there)?;
+
+        // Take it down, unless it is in use.
+        let (mut plan, mut down) = (None, None);
+        if !self.is_down(&there)? {
+            plan = Some(run.look(&there.site)?);
+            let elsewhere = self.down_in_services(&there.site)?;
+            let mut taken_down = run.locked(&there.site, &lock)?;
+            taken_down.outcome.detached += elsewhere;
+            taken_down.changed |= elsewhere > 0;
+            down = Some(taken_down);
+        }
+
+        // Remove what else there is of it. A run that was killed before is finished by the next.
+        let about = |error: Error| error.context(&site.name);
+        let drop_ins = drop_ins().map_err(about)?;
+        remove_file(&site.file).map_err(|error| about(error).hint(still_there(site)))?;
+        run.forget_lock(site, lock).map_err(about)?;
+        Ok(Removed {
+            manifest: there.manifest,
+            down,
+            drop_ins,
+            plan,
+        })
+    }
+
+    fn there(&self, site: &Site) -> Result<There> {
+        let about = |error: Error| error.context(&site.name);
+        let before = match manifest_file::bytes(&site.file) {
+            // A link that leads nowhere, or a directory, has no text.
+            Err(error) if site.file.symlink_metadata().is_ok() => match error.errno() {
+                Some(libc::ENOENT) => Some(vec![]),
+                _ => return Err(about(error)),
+            },
+            before => before.map_err(about)?,
+        };
+        let state = &self.context.state;
+        let records = state
+            .read(&site.name, &observe::boot_id()?)
+            .map_err(about)?;
+        Ok(There {
+            // An instance of a template may have no manifest of its own.
+            site: site_named(&self.context.config, site.name.clone()),
+            manifest: ManifestChange {
+                file: site.file.clone(),
+                before,
+                after: None,
+            },
+            records,
+        })
+    }
+
+    /// Refuses a site of which something would be left.
+    fn refuse(there: &There) -> Result<()> {
+        let Site { name, file } = &there.site;
+        if let Some(instance) = there.site.instance()
+            && has_manifest(&there.site)
+        {
+            let file = file.display();
+            let failed = Error::failed(format!("{name} is an instance of {file}"));
+            return Err(failed.hint(format!(
+                "take {instance} out of `instances` there, or remove the directory that gives it, \
+                 and then run the command again"
+            )));
+        }
+        let kept = there.records.kept.as_ref();
+        let fstab = kept.and_then(|kept| kept.fstab.as_ref());
+        if let Some(fstab) = FstabLines::default().file_of(name, fstab) {
+            let failed = Error::failed(format!("{name}: {fstab} has lines of it"));
+            return Err(failed.hint(format!("`mountjail fstab --uninstall {name}`")));
+        }
+        let root = there.records.root().cloned();
+        let root = root.or_else(|| manifest_file::root_of(&there.site));
+        if let Some(root) = root.filter(has_copies_aside) {
+            let failed = Error::failed(format!(
+                "{name}: the copies that were in the way are in {root}{DIRECTORY}"
+            ));
+            return Err(failed.hint(format!(
+                "put them back with `mountjail adopt --undo {name}`, or remove that directory"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the site is known to be down: nothing is recorded, and no manifest tells more.
+    ///
+    /// Errors: nothing is recorded, the manifest has mistakes, and something is mounted in its
+    /// root.
+    fn is_down(&self, there: &There) -> Result<bool, SiteError> {
+        if there.is_recorded() {
+            return Ok(false);
+        }
+        let Err(error) = super::load::manifest(self.context, &there.site) else {
+            return Ok(false);
+        };
+        let root = manifest_file::root_of(&there.site);
+        let walk = root.and_then(|root| Host::new().walk(&root).ok());
+        let table = Table::read()?;
+        match walk.map(|walk| table.points_below(walk.real.as_path())) {
+            Some(points) if !points.is_empty() => Err(error.into()), // they may be the site's
+            _ => Ok(true),
+        }
+    }
+
+    /// Takes the site down in the mount namespaces of services; returns how many mounts were
+    /// detached.
+    fn down_in_services(&self, site: &Site) -> Result<usize, DownError> {
+        let down = |own: Context, here: &[Site]| {
+            let own: &'static Context = Box::leak(Box::new(own));
+            let run = TakeDown::new(own, 1, self.options)?;
+            Ok(here.iter().map(|site| run.without_lock(site)).collect())
+        };
+        let served = [(site.clone(), vec![])];
+        let mut found = Namespaces::find(self.context)?.each(self.context, &served, down);
+        let mut detached = 0;
+        for (_, result) in found.remove(&site.name).unwrap_or_default() {
+            detached += result?.outcome.detached;
+        }
+        Ok(detached)
+    }
+}
+
+fn still_there(site: &Site) -> String {
+    let file = site.file.display();
+    format!("the site is down; remove {file} by hand, or run the command again")
+}
