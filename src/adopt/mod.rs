@@ -20,5 +20,5 @@ pub(crate) use look::survey;
 pub(crate) use record::{
     AsideRecord, DIRECTORY, Moved, RECORD, name_of_directory, open_directory, read, read_in,
 };
-pub(crate) use survey::{Class, Standing, Survey};
+pub(crate) use survey::{Class, OwnThing, Standing, Survey};
 pub(crate) use tree::tree;

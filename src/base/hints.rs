@@ -47,7 +47,9 @@ pub(crate) fn hint(doing: Doing, errno: i32) -> Option<&'static str> {
             "a symbolic link or a file is in its way; mountjail follows no link inside a root"
         }
         (Creating, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds the root",
-        (Creating, libc::EROFS) => "the root is on a disk that is mounted read-only",
+        (Creating, libc::EROFS) => {
+            "the root is on a disk that is mounted read-only: `findmnt --target` shows which"
+        }
         (Creating, libc::EEXIST) => "it appeared while the command ran; run the command again",
         (Recording, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds it",
         (Recording, libc::EROFS) => "the disk is mounted read-only; name another with --state-dir",

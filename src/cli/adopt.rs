@@ -199,7 +199,7 @@ impl AdoptArgs {
                 self.add(report, context, found, Some(false));
                 report.code(code);
                 if let Some(put_back) = put_back {
-                    report.code(report_put_back(context, site, &put_back));
+                    report.code(report_put_back(context, site, &root, &put_back));
                 }
             }
             Err(failed) => report.failed(site, &failed, json!({ "adopted": code == 0 })),
@@ -279,7 +279,7 @@ fn undo_one(
     match parallel::one(context, site, stop, put_back) {
         Ok(put_back) => {
             let put_back = put_back.unwrap_or_default();
-            let code = report_put_back(context, site, &put_back);
+            let code = report_put_back(context, site, root, &put_back);
             let left: Vec<_> = put_back
                 .left
                 .iter()
@@ -297,10 +297,15 @@ fn undo_one(
 }
 
 /// Reports what was put back, and what was not; returns the exit code.
-fn report_put_back(context: &Context, site: &Site, put_back: &PutBack) -> u8 {
+fn report_put_back(context: &Context, site: &Site, root: &HostPath, put_back: &PutBack) -> u8 {
+    let name = &site.name;
     for (path, why) in &put_back.left {
-        let error = Error::failed(format!("{}: cannot put {path} back", site.name));
-        context.out.error(&error.because_of(why));
+        let place = root.inside(path);
+        let error = Error::failed(format!("{name}: cannot put {place} back"));
+        context.out.error(&error.because_of(why).hint(format!(
+            "if what is at {place} is not needed, move it away, and run `mountjail adopt --undo \
+             {name}` again"
+        )));
     }
     let count = plural(put_back.back.len(), "thing");
     context

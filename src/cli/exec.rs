@@ -1,12 +1,10 @@
 //! `mountjail exec`: a command inside a root, run as a daemon that enters its chroot runs it.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::Args;
 
 use super::jail_command::{self, JailCommand};
-use super::missing_program::remedy;
 use super::{complete, up};
 use crate::Error;
 use crate::patience::worker;
@@ -80,8 +78,7 @@ impl ExecArgs {
         }
         let command = JailCommand::new(&jail, self.user.as_deref(), &self.command)
             .map_err(|error| error.context(&site.name))?;
-        let remedy = |program: &Path| remedy(context, &jail.desired, program);
-        let command = command.with_remedy(remedy, &self.command);
+        let command = command.with_remedy(context, &jail.desired, &self.command);
         worker::hand_over(&serde_json::to_vec(&command)?);
         Ok(0)
     }

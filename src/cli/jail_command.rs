@@ -11,12 +11,14 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::missing_program;
 use super::run_as::command_user;
 use crate::base::{HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
 use crate::resolve::{Desired, FileKind, why};
+use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::pipeline::{Pipeline, Planned};
 use crate::site::{Site, SiteError};
@@ -42,7 +44,7 @@ pub(super) struct JailCommand {
     mounted: Vec<PathBuf>,
     /// The directories on the ways to what is mounted.
     ways: Vec<JailPath>,
-    /// What to do if the command is not inside.
+    /// What to do if the command is not inside, or not its interpreter, if that is known.
     remedy: Option<String>,
 }
 
@@ -119,16 +121,18 @@ impl JailCommand {
         })
     }
 
-    /// With what is to be done if the command is not inside, if nothing of the site seems to be
-    /// the command.
-    pub(super) fn with_remedy(self, remedy: impl FnOnce(&Path) -> String, of: &[OsString]) -> Self {
+    /// With what is to be done if the command is not inside, or not what it needs to start.
+    pub(super) fn with_remedy(self, context: &Context, desired: &Desired, of: &[OsString]) -> Self {
         let program = program(of);
-        let is_in_root = |place: PathBuf| {
+        let is_in_root = |place: &PathBuf| {
             let path = JailPath::new(place).map(|path| self.root.inside(&path));
             path.is_ok_and(|path| path.as_path().symlink_metadata().is_ok())
         };
-        let is_seen = !self.mounted.is_empty() || places(program).any(is_in_root);
-        let remedy = (!is_seen).then(|| remedy(program));
+        let mounted = self.mounted.first().cloned();
+        let remedy = match mounted.or_else(|| places(program).find(is_in_root)) {
+            Some(there) => missing_program::interpreter(context, desired, &there),
+            None => Some(missing_program::remedy(context, desired, program)),
+        };
         Self { remedy, ..self }
     }
 
@@ -192,11 +196,11 @@ impl JailCommand {
                 end.display()
             );
         }
-        if let Some(there) = places(program).find(|place| place.exists()) {
-            return self.without_interpreter(&there);
-        }
         if let Some(remedy) = &self.remedy {
             return remedy.clone();
+        }
+        if let Some(there) = places(program).find(|place| place.exists()) {
+            return self.without_interpreter(&there);
         }
         let name = if is_bare(program) {
             Path::new("/usr/bin").join(program)

@@ -1,10 +1,12 @@
 //! Which line of a manifest brings a program that is not in a jail.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::jail_command::places;
 use crate::base::{HostPath, JailPath};
-use crate::resolve::Desired;
+use crate::resolve::{Desired, Host, interpreter_of};
 use crate::site::context::Context;
 
 /// What to do about `program`, which is not in the jail.
@@ -17,10 +19,47 @@ pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> St
     let Some((real, path)) = found else {
         return format!("install {} on the host first", program.display());
     };
-    match preset_for(context, &path, &real) {
-        Some(name) => format!("`presets: [{name}]` in the manifest brings it"),
-        None => format!("`programs: [{path}]` in the manifest brings it"),
+    let line = line_for(context, &path, &real);
+    format!("`{line}` in the manifest brings it")
+}
+
+/// The line that brings the host's program at `path`, which leads to `real`.
+fn line_for(context: &Context, path: &HostPath, real: &HostPath) -> String {
+    match preset_for(context, path, real) {
+        Some(name) => format!("presets: [{name}]"),
+        None => format!("programs: [{path}]"),
     }
+}
+
+/// What to do about the interpreter of the program at `place` inside, if that is not in the jail
+/// and the host has no program at `place` whose line would bring it.
+pub(super) fn interpreter(context: &Context, desired: &Desired, place: &Path) -> Option<String> {
+    let jail = Host::at(desired.root.as_path());
+    let program = HostPath::new(place).ok()?;
+    let interpreter = interpreter_of(&jail, &program)?;
+    let interpreter = HostPath::new(OsStr::from_bytes(&interpreter)).ok()?;
+    let is_there = |host: &Host, path: &HostPath| host.is_there(path).unwrap_or(true);
+    if is_there(&jail, &interpreter) || is_there(&context.host, &program) {
+        return None;
+    }
+    if !is_there(&context.host, &interpreter) {
+        return Some(format!(
+            "{place} needs {interpreter}, which this host does not have either: install it on the \
+             host, or correct {place}",
+            place = place.display()
+        ));
+    }
+    let name = interpreter.file_name().unwrap_or_default();
+    let line = if name.to_string_lossy().contains(".so") {
+        format!("libraries: [{interpreter}]")
+    } else {
+        let real = context.host.walk(&interpreter).ok()?.real;
+        line_for(context, &interpreter, &real)
+    };
+    let place = place.display();
+    Some(format!(
+        "{place} needs {interpreter}: `{line}` in the manifest brings it"
+    ))
 }
 
 /// The program of a version, such as `/usr/bin/php8.2` if `program` is `php`.

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::json;
 
 use super::{Tree, complete, trace};
-use crate::base::JailPath;
+use crate::base::hints::is_absent;
+use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::{Entry, Origin, Pattern, Request};
 use crate::resolve::Desired;
 use crate::site::context::Context;
@@ -63,8 +65,13 @@ impl WhyArgs {
             return Err(nothing_brings(context, &site, &desired, path).into());
         }
         let (text, object) = if below.is_empty() {
-            let object = render::json::why(&path, &answer);
-            (render::text::why(&path, &answer), object)
+            let mut object = render::json::why(&path, &answer);
+            let mut text = render::text::why(&path, &answer);
+            if let Some(end) = nothing_at(&desired, &answer.leads_to) {
+                text += &render::text::nothing_at(&answer.leads_to, &end);
+                object["nothing_at"] = json!(end);
+            }
+            (text, object)
         } else {
             let link = answer.link.map(|_| render::text::why(&path, &answer));
             let text = render::text::below(&answer.leads_to, &below);
@@ -78,6 +85,34 @@ impl WhyArgs {
         };
         Ok(context.out.print_and(&text, 0))
     }
+}
+
+/// Where `path`, which something brings, leads by the links in mounted directories, if nothing is
+/// there: neither in a mount nor in the root itself.
+fn nothing_at(desired: &Desired, path: &JailPath) -> Option<JailPath> {
+    let mut at = path.clone();
+    for _ in 0..MAX_LINKS {
+        let answer = resolve::why(desired, &at);
+        at = answer.leads_to;
+        let Some(mount) = answer.mount else {
+            let own = desired.root.inside(&at);
+            let is_there = answer.directory.is_some() || own.as_path().symlink_metadata().is_ok();
+            return (!is_there).then_some(at);
+        };
+        if mount.file_system.is_some() || mount.target == at {
+            return None;
+        }
+        let source = mount.source.as_path().join(at.below(&mount.target)?);
+        match source.symlink_metadata() {
+            Err(error) if is_absent(&error) => return Some(at),
+            Ok(found) if found.is_symlink() => {
+                let to = lexical(at.parent()?.as_path(), &source.read_link().ok()?);
+                at = JailPath::new(to).ok()?;
+            }
+            _ => return None,
+        }
+    }
+    Some(at)
 }
 
 /// The error that nothing brings `path`, with the line that would as its hint.

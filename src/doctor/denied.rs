@@ -72,9 +72,14 @@ impl Exam<'_> {
 
 /// `of mode 0700, root:root`
 pub(super) fn mode(at: &DeniedAt) -> String {
-    let user = User::from_uid(Uid::from_raw(at.uid)).ok().flatten();
-    let group = Group::from_gid(Gid::from_raw(at.gid)).ok().flatten();
-    let user = user.map_or_else(|| at.uid.to_string(), |user| user.name);
-    let group = group.map_or_else(|| at.gid.to_string(), |group| group.name);
-    format!("of mode {:04o}, {user}:{group}", at.mode)
+    mode_in_words(at.mode, at.uid, at.gid)
+}
+
+/// As [`mode`]; bits of the type do not count.
+pub(crate) fn mode_in_words(mode: u32, uid: u32, gid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    let group = group.map_or_else(|| gid.to_string(), |group| group.name);
+    format!("of mode {:04o}, {user}:{group}", mode & 0o7777)
 }

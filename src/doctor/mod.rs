@@ -32,6 +32,7 @@ use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id, why};
 use crate::sys;
 
 pub(crate) use ask::SUBCOMMAND;
+pub(crate) use denied::mode_in_words;
 pub(crate) use finding::{CheckVerdict, Finding, Remedy};
 pub(crate) use inside::main as inside_main;
 pub(crate) use machine::Machine;

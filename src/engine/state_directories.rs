@@ -5,9 +5,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use nix::unistd::geteuid;
+
 use super::replace::make_directory;
-use crate::base::{Error, Result};
+use crate::base::{Error, HostPath, Result};
 use crate::observe::StateDir;
+use crate::resolve::Host;
 
 /// Makes the directories with mode 0700. Existing ones get this mode too, because anyone who can
 /// look into them learns, by inotify(7), when something is about to be made in his root.
@@ -29,6 +32,7 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
                 }
             })?;
         refuse_others(dir)?;
+        refuse_others_on_the_way(dir)?;
         close(dir)?;
     }
     Ok(())
@@ -47,7 +51,7 @@ pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
 fn refuse_others(dir: &Path) -> Result<()> {
     let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
     let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
-    let own = nix::unistd::geteuid().as_raw();
+    let own = geteuid().as_raw();
     if found.uid() == own && found.mode() & 0o022 == 0 {
         return Ok(());
     }
@@ -57,6 +61,25 @@ fn refuse_others(dir: &Path) -> Result<()> {
             "make it root's alone: `chown root {0} && chmod go-w {0}`",
             dir.display()
         )))
+}
+
+/// Refuses a directory in whose place somebody else could put another one.
+fn refuse_others_on_the_way(dir: &Path) -> Result<()> {
+    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
+    let real = fs::canonicalize(dir).map_err(|error| cannot().because(&error))?;
+    let real = HostPath::new(&real).map_err(|why| cannot().because_of(why))?;
+    let others = Host::new().others(&real);
+    let others = others.map_err(|error| error.error(cannot().to_string()))?;
+    let Some(others) = others.filter(|others| others.user != Some(geteuid().as_raw())) else {
+        return Ok(());
+    };
+    let remedy = others.remedy();
+    Err(cannot()
+        .because_of(format!(
+            "{others}, so that others can put other records in its place, and so have anything \
+             unmounted and removed"
+        ))
+        .hint(format!("`{remedy}`, or name another one with --state-dir")))
 }
 
 /// Keeps others from looking into a directory of ours.
@@ -97,6 +120,24 @@ mod tests {
                 0o700,
                 "nobody else looks into it"
             );
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_replace_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(&dir.path().join("state"));
+        make_state_directories(&state).unwrap();
+        let above = dir.path().join("state");
+        for (mode, accepted) in [
+            (0o777, false),
+            (0o775, false),
+            (0o1777, true),
+            (0o755, true),
+        ] {
+            fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+            let made = make_state_directories(&state);
+            assert_eq!(made.is_ok(), accepted, "{mode:o}: {made:?}");
         }
     }
 }

@@ -11,7 +11,9 @@ use super::hidden;
 use super::root::Root;
 use crate::base::quote::shell_word;
 use crate::base::{Error, Extent, HostPath, JailPath, MountAttributes, Result};
-use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, Stray, unmount_command};
+use crate::observe::{
+    CreatedKind, Identity, Observed, ObservedMount, Stray, how_to_write, unmount_command,
+};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat, proc};
@@ -27,7 +29,14 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
             .overtaken()
             .hint("run the command again: then it is named, if it still is there");
     }
-    failed.because(error)
+    let failed = failed.because(error);
+    match error.raw_os_error() {
+        Some(libc::EROFS | libc::EPERM) => match how_to_write(root.path(), path) {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        },
+        _ => failed,
+    }
 }
 
 pub(super) fn made_kind(kind: FileKind) -> CreatedKind {

@@ -34,6 +34,7 @@ mod template_records;
 mod unit_files;
 mod unit_lines;
 mod unmounting;
+mod unwritable;
 mod users;
 mod watching;
 
@@ -70,5 +71,6 @@ pub use table::Table;
 pub use unit_files::Units;
 pub use unit_lines::{UnitLine, unit_lines};
 pub(crate) use unmounting::unmount_command;
+pub(crate) use unwritable::{how_to_write, unwritable};
 pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};

@@ -343,6 +343,25 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
     text
 }
 
+/// A line after those of [`why`]: `path` leads to `end`, and nothing is there.
+pub(crate) fn nothing_at(path: &JailPath, end: &JailPath) -> String {
+    let mut text = String::new();
+    if path == end {
+        line(
+            &mut text,
+            format_args!("  but nothing is there: the host has no such file"),
+        );
+    } else {
+        line(
+            &mut text,
+            format_args!(
+                "  but it is a link that leads to {end}, and nothing is there in the jail"
+            ),
+        );
+    }
+    text
+}
+
 /// A line for the directory, and a line per line of a manifest that puts something in it.
 pub(crate) fn below(path: &JailPath, lines: &[Below<'_>]) -> String {
     let mut text = String::new();

@@ -30,7 +30,7 @@ pub struct Desired {
     pub files: Vec<GeneratedFile>,
     /// What was left out and why: optional sources that are absent, links that were not followed.
     pub notes: Vec<Note>,
-    /// Sentences about who else could harm the site.
+    /// Sentences about who else could harm the site, and how it could harm the host.
     pub warnings: Vec<String>,
     /// Programs that do not start, because they find their libraries by `/proc/self/exe` and the
     /// root has no `/proc`.

@@ -12,6 +12,7 @@ use super::host::Host;
 use super::item::Item;
 use super::ldso::is_library_name;
 use super::lookup_error::{LookupError, found};
+use super::too_much::{self, is_too_much};
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath, MountAttributes, lexical};
 
@@ -20,33 +21,6 @@ const MANY: usize = 4;
 
 /// The most entries that are searched below one mount.
 const MAX_ENTRIES: usize = 200_000;
-
-/// Never brought by a link, as a whole.
-const NEVER: [&str; 20] = [
-    "/",
-    "/usr",
-    "/etc",
-    "/var",
-    "/home",
-    "/root",
-    "/run",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/boot",
-    "/srv",
-    "/opt",
-    "/tmp",
-    "/usr/lib",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/share",
-    "/var/lib",
-    "/var/log",
-];
-
-/// Nothing in them is ever brought by a link.
-const NEVER_BELOW: [&str; 6] = ["/proc", "/sys", "/dev", "/home", "/root", "/tmp"];
 
 /// What the links below one directory need.
 #[derive(Default)]
@@ -291,7 +265,7 @@ impl LinkSearch<'_> {
                 "{links} in {} {lead} to files that are not brought along by a link alone, \
                  because they are private or below {}: {}",
                 directory.display(),
-                NEVER_BELOW.join(", "),
+                too_much::contents_too().join(", "),
                 few(&refused, NAMED)
             ));
         }
@@ -329,12 +303,9 @@ pub(crate) fn may_be_brought(host: &Host, path: &HostPath) -> Result<bool, Looku
     if !matches!(walk.stat.kind, FileKind::File | FileKind::Directory) {
         return Ok(false);
     }
-    for path in [walk.real.as_path(), path.as_path()] {
-        let too_much = NEVER.iter().any(|never| path == Path::new(never))
-            || NEVER_BELOW.iter().any(|never| path.starts_with(never));
-        if too_much {
-            return Ok(false);
-        }
+    let names = [walk.real.as_path(), path.as_path()];
+    if names.into_iter().any(is_too_much) {
+        return Ok(false);
     }
     host.everybody_may_read(&walk)
 }

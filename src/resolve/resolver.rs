@@ -13,12 +13,14 @@ use super::host::Host;
 use super::made;
 use super::parts::SharedParts;
 use super::proc;
+use super::rights;
 use super::root::{self, CheckedRoot};
 use super::roots::Roots;
 use super::shared::Shared;
+use super::too_much;
 use crate::base::HostPath;
 use crate::base::sync::lock;
-use crate::manifest::{Entry, Manifest, Request, SourceFile};
+use crate::manifest::{Entry, Manifest, Origin, Request, SourceFile};
 use crate::{Error, Result};
 
 /// Resolves sites on one host.
@@ -189,6 +191,8 @@ impl Resolver {
         let mut errors = Vec::from_iter(added.err());
         errors.extend(made::add(&mut desired, &gathered.made, host));
         proc::note_programs(&mut desired, &gathered.need_proc, host);
+        rights::note_programs(&mut desired, host);
+        desired.warnings.extend(too_much::warnings(&desired));
         errors.extend(root::contains_a_source(&desired));
         (Some(desired), errors)
     }
@@ -233,7 +237,7 @@ impl Resolver {
             let (expansion, of_entry) = self.expand(&entry.request);
             match expansion {
                 Ok(expansion) => gathered.add(&entry.origin, expansion),
-                Err(error) => errors.push(error.context(&entry.origin)),
+                Err(error) => errors.push(of_line(error, &entry.origin)),
             }
             dependencies.push(of_entry);
         }
@@ -257,6 +261,47 @@ impl Resolver {
     }
 }
 
+/// The error of one line. A line of a preset that is part of the binary cannot be edited.
+fn of_line(error: Error, origin: &Origin) -> Error {
+    let asks_for_edit = |hint: &str| hint.contains("optional: true");
+    let is_built_in = matches!(origin.file, SourceFile::BuiltIn(_));
+    let error = if is_built_in && error.hint_text().is_some_and(asks_for_edit) {
+        let preset = origin.presets.last().map_or("", String::as_str);
+        error.hint(format!(
+            "make it on the host, or list what the site needs instead of the preset: `mountjail \
+             presets {preset}` shows the preset's lines"
+        ))
+    } else {
+        error
+    };
+    error.context(origin)
+}
+
 fn notes(gathered: &Gathered, parts: &SharedParts) -> Vec<Note> {
     [gathered.notes.as_slice(), &parts.notes].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_cannot_be_edited_is_not_to_be_edited() {
+        let hint_for = |file: SourceFile| {
+            let origin = Origin {
+                file,
+                key: "etc[0]".to_owned(),
+                text: "resolv.conf".to_owned(),
+                presets: vec!["dns".to_owned()],
+                defaults: false,
+            };
+            let error = Error::failed("absent").hint("say `optional: true`");
+            of_line(error, &origin).hint_text().unwrap().to_owned()
+        };
+        let own = SourceFile::File("/etc/mountjail/presets/dns.yaml".into());
+        assert_eq!(hint_for(own), "say `optional: true`");
+        let built_in = hint_for(SourceFile::BuiltIn("dns".to_owned()));
+        assert!(built_in.contains("`mountjail presets dns`"), "{built_in}");
+        assert!(!built_in.contains("optional"), "{built_in}");
+    }
 }

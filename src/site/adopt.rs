@@ -1,15 +1,17 @@
 //! One site whose root is full of copies: what stands in the way of its mounts is looked at, and
 //! moved aside.
 
+use std::collections::BTreeSet;
+
 use super::context::Purpose;
 use super::pipeline::{MountLookup, Pipeline, lock};
 use super::{Context, Site, SiteError, load, manifest_file};
-use crate::adopt::{self, AsideRecord, Standing, Survey};
+use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
-use crate::observe::{self, Process};
+use crate::observe::{self, Process, Table, unmount_command};
 use crate::patience::Stop;
 use crate::resolve::Host;
 use crate::{Error, Result, sys};
@@ -96,8 +98,13 @@ impl Examined {
         let refused = self.survey.refused(also);
         let fixed: Vec<_> = refused.iter().filter(|own| !own.movable).collect();
         if !fixed.is_empty() {
-            let points = fixed.iter().map(|own| self.survey.root.inside(&own.path));
-            return format!("unmount what is mounted there: {}", few(points, SHOWN));
+            let root = &self.survey.root;
+            let unmount = |own: &&OwnThing| unmount_what_has(root, &root.inside(&own.path));
+            let commands: BTreeSet<_> = fixed.iter().map(|own| unmount(own)).collect();
+            return format!(
+                "{}, or move away by hand what is in the way there",
+                few(&commands, SHOWN)
+            );
         }
         let mut paths: Vec<_> = also.to_vec();
         if refused.len() <= TYPED {
@@ -117,6 +124,20 @@ impl Examined {
             words.collect::<String>(),
             if refused.len() == 1 { "it" } else { "them" },
         )
+    }
+}
+
+/// What to do to take away the mount in `root` that `path` is on.
+fn unmount_what_has(root: &HostPath, path: &HostPath) -> String {
+    let point = || {
+        let file = sys::open_host(path.as_path(), libc::O_PATH).ok()?;
+        let id = sys::mount_id_in_table(&file).ok()?;
+        let point = Table::read().ok()?.point_of(id)?;
+        point.starts_with(root.as_path()).then_some(point)
+    };
+    match point() {
+        Some(point) => unmount_command(root, &point),
+        None => format!("unmount what is mounted at {path}"),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Context;
+use super::{Context, Site, configuration};
 use crate::base::{HostPath, SiteName};
-use crate::observe::{BootId, CreatedKind, RecordedMount, SiteRecords};
+use crate::observe::{self, BootId, CreatedKind, RecordedMount, SiteRecords};
 use crate::resolve::{Desired, Link, Mount};
 use crate::{Error, Result};
 
@@ -21,6 +21,21 @@ pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<
         }
         result => result?.with_ids(),
     }
+}
+
+/// The site with the manifest that brought it up, if the configuration has none for it: it was
+/// brought up by the path of that manifest.
+pub(crate) fn with_manifest(context: &Context, site: Site) -> Site {
+    if !site.file.starts_with(&context.config) || configuration::has_manifest(&site) {
+        return site;
+    }
+    let brought_up_with = || {
+        let records = read(context, &site.name, &observe::boot_id().ok()?).ok()?;
+        let file = records.manifest()?.to_owned();
+        let name = site.name.clone();
+        Some(Site { name, file }).filter(configuration::has_manifest)
+    };
+    brought_up_with().unwrap_or(site)
 }
 
 /// The records as those of the root that the manifest names now: the recorded one may have been

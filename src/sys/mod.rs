@@ -52,7 +52,8 @@ pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    Stat, entry_at, file_known_at, mount_id_in_table, stat_at, stat_fd, stat_fd_unsynced,
+    Stat, entry_at, file_known_at, is_immutable, mount_id_in_table, stat_at, stat_fd,
+    stat_fd_unsynced,
 };
 pub use statmount::{
     MountOutline, StatMount, list_mounts, list_mounts_in, list_newer_mounts, list_newer_mounts_in,

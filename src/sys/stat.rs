@@ -56,15 +56,7 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
     let mask =
         libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel
-    // fills.
-    if unsafe { libc::statx(dir, path.as_ptr(), flags, mask, buffer.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-
-    // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
-    let stx = unsafe { buffer.assume_init() };
+    let stx = raw_statx(dir, path, flags, mask)?;
     let mode = u32::from(stx.stx_mode);
     let unique = stx.stx_mask & STATX_MNT_ID_UNIQUE != 0;
     let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
@@ -85,6 +77,22 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
         mount_root: (stx.stx_attributes_mask & root_bit != 0)
             .then_some(stx.stx_attributes & root_bit != 0),
     })
+}
+
+fn raw_statx(
+    dir: libc::c_int,
+    path: &CStr,
+    flags: libc::c_int,
+    mask: libc::c_uint,
+) -> io::Result<libc::statx> {
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel
+    // fills.
+    if unsafe { libc::statx(dir, path.as_ptr(), flags, mask, buffer.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
+    Ok(unsafe { buffer.assume_init() })
 }
 
 fn nanoseconds(time: &libc::statx_timestamp) -> i64 {
@@ -130,26 +138,8 @@ pub fn entry_at(dir: impl AsFd, path: &Path) -> io::Result<(Stat, Option<PathBuf
 /// `statx(2)` with `AT_STATX_DONT_SYNC`, so that no server is asked for the file itself.
 pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
-    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
-    with_c_path(path, |path| {
-        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the
-        // kernel fills.
-        match unsafe {
-            libc::statx(
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                flags,
-                libc::STATX_INO,
-                buffer.as_mut_ptr(),
-            )
-        } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    })?;
-
-    // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
-    let stx = unsafe { buffer.assume_init() };
+    let ask = |path: &CStr| raw_statx(libc::AT_FDCWD, path, flags, libc::STATX_INO);
+    let stx = with_c_path(path, ask)?;
     Ok(FileId {
         dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
         ino: stx.stx_ino,
@@ -162,6 +152,20 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     let stat = statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let mount_id = stat.mount_id.or_else(|| mount_id_in_table(fd).ok());
     Ok(Stat { mount_id, ..stat })
+}
+
+/// Whether nothing can be made or removed in the open directory, because it has the attribute `i`
+/// of `chattr(1)`: `STATX_ATTR_IMMUTABLE` of `statx(2)`. File systems without the attribute have
+/// none that is.
+pub fn is_immutable(directory: impl AsFd) -> io::Result<bool> {
+    let buffer = raw_statx(
+        directory.as_fd().as_raw_fd(),
+        c"",
+        libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+        0,
+    )?;
+    let bit = libc::STATX_ATTR_IMMUTABLE as u64;
+    Ok(buffer.stx_attributes & buffer.stx_attributes_mask & bit != 0)
 }
 
 /// Returns the id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of

@@ -180,6 +180,7 @@ impl PathCall {
             (MAP, _) => None,
             ("exec", libc::EACCES) => Some(LookupFailure::NotExecutable),
             (_, libc::ENOENT | libc::ENOTDIR) => Some(LookupFailure::Absent),
+            (_, libc::EACCES) => Some(LookupFailure::Denied),
             (_, libc::EROFS) if self.kind.flags != Flags::None => Some(LookupFailure::ReadOnly),
             _ => None,
         }

@@ -12,6 +12,8 @@ const MOST: usize = 20_000;
 pub(crate) enum LookupFailure {
     /// It is not there.
     Absent,
+    /// It was denied, by the rights of a directory on the way or by its own.
+    Denied,
     /// It is there and could not be executed, as on a mount with `noexec`.
     NotExecutable,
     /// It was to be written, and is in a read-only mount.

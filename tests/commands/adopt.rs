@@ -29,6 +29,7 @@ pub fn all() -> Vec<Trial> {
         ("a site that is up has nothing to adopt", nothing),
         ("a killed run goes on or is undone", killed),
         ("check names what stays", leftovers),
+        ("copies in a volume are named with its mount point", volume),
         ("sites in namespaces of services", services),
         ("copies that come again are moved again", again),
         ("five pools, one of them in a jail of copies", five_pools),
@@ -429,7 +430,14 @@ fn changed() {
     let ran = sandbox.run(&["adopt", "--undo", "--json", "s"]).exits(1);
     let json = ran.json();
     assert_eq!(json["sites"][0]["back"], json!(["/etc/host.conf"]), "{ran}");
-    let ran = ran.says("cannot put /etc/hosts back: something else is there now");
+    let hosts = root.join("etc/hosts");
+    let hosts = hosts.display();
+    let ran = ran.says(&format!(
+        "cannot put {hosts} back: something else is there now"
+    ));
+    let ran = ran.says(&format!(
+        "try: if what is at {hosts} is not needed, move it away"
+    ));
     let ran = ran.says("/.mountjail-adopted/etc/services is not there any more");
     ran.says("/.mountjail-adopted/etc/protocols is another file now");
     assert_eq!(fs::read_to_string(root.join("etc/hosts")).unwrap(), "new");
@@ -603,4 +611,19 @@ fn jailkit() {
     sandbox.ok(&["check", "jail"]).says("/usr/bin/cat");
     sandbox.ok(&["adopt", "--undo", "jail"]);
     before.assert_same(&tree(root));
+}
+
+fn volume() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let etc = root.join("etc");
+    fs::create_dir(&etc).unwrap();
+    shell(&etc, "mount -t tmpfs volume .");
+    shell(&etc, "cp /etc/hosts .");
+    let ran = sandbox.run(&["adopt", "s"]);
+    let remedy = format!("try: `umount {}`, or move away by hand", etc.display());
+    assert!(ran.stderr.contains(&remedy), "{ran}");
+    shell(&root, "umount etc");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
 }

@@ -6,6 +6,7 @@ mod support;
 mod adopt;
 mod apply;
 mod book;
+mod check;
 mod completions;
 mod defaults;
 mod image;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         ("adopt", adopt::all()),
         ("apply", apply::all()),
         ("book", book::all()),
+        ("check", check::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),
         ("image", image::all()),

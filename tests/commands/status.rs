@@ -46,6 +46,10 @@ pub fn all() -> Vec<Trial> {
             "a mount that somebody made shared or covered is shown as such",
             shared_or_covered,
         ),
+        (
+            "a site that was brought up by a path is shown by that manifest",
+            by_path,
+        ),
         ("of several sites a line each is shown", in_short),
         (
             "what ran inside before the mounts came is named",
@@ -598,6 +602,22 @@ fn reasons() {
     sandbox.ok(&["up", "s"]);
     let json = sandbox.ok(&["status", "s", "--json"]).json();
     assert_eq!(json["sites"][0]["reasons"], serde_json::json!([]));
+}
+
+fn by_path() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.directory("srv/s");
+    let manifest = format!("root: {}\netc: [hosts]\n", root.display());
+    let file = sandbox.file("elsewhere/s.yaml", manifest);
+    sandbox.ok(&["up", file.to_str().unwrap()]);
+    for command in [&["status"][..], &["status", "s"]] {
+        let shown = sandbox.ok(command).prints("s: up, 1 of 1 mounts ok");
+        assert!(!shown.stdout.contains("orphan"), "{shown}");
+    }
+    fs::remove_file(&file).unwrap();
+    let gone = sandbox.run(&["status"]).exits(3);
+    gone.prints("  orphan ").prints("s.yaml is gone");
+    sandbox.ok(&["down", "s"]);
 }
 
 fn by_the_record() {

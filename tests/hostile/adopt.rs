@@ -318,7 +318,7 @@ fn traps() {
     let also = ["adopt", "--write", "s", "--also", "/"];
     let ran = sandbox.run(&also).exits(1);
     let ran = ran.says("srv/dir/inner: something is mounted on it");
-    let _ = ran.says("try: unmount what is mounted there");
+    let _ = ran.says("or move away by hand what is in the way there");
     Ran::of(Command::new("umount").arg(dir.join("inner"))).exits(0);
     sandbox.ok(&["adopt", "--write", "s"]);
     assert_eq!(fs::read_to_string(outside).unwrap(), "one");

@@ -459,8 +459,9 @@ fn no_such_site() {
     let elsewhere = sandbox.path("moved.yaml");
     fs::rename(sandbox.path("config/sites/moved.yaml"), &elsewhere).unwrap();
     sandbox.ok(&["up", elsewhere.to_str().unwrap()]);
+    sandbox.ok(&["status", "moved"]).prints("moved: up, 1 of 1");
     sandbox
-        .run(&["status", "moved"])
+        .run(&["up", "moved"])
         .exits(2)
         .says("its manifest was removed, renamed, or is elsewhere");
     sandbox.ok(&["down", "moved"]).says("1 mount detached");

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 30] = [
+    let trials: [(&str, fn()); 31] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -33,6 +33,10 @@ pub fn all() -> Vec<Trial> {
         ("missing time zones are reported", no_time_zones),
         ("a missing NSS module is reported", missing_nss_module),
         ("a missing library is reported", missing_library),
+        (
+            "a program that cannot be executed is reported",
+            closed_program,
+        ),
         ("a missing /dev/urandom is reported", no_urandom),
         ("a dead MySQL socket is reported", dead_mysql),
         ("mail() without sendmail is reported", no_sendmail),
@@ -457,6 +461,23 @@ fn missing_nss_module() {
     assert!(detail.ends_with(
         "libnss_hesiod.so.2 is not inside: `hesiod` answers for `hosts` in nsswitch.conf"
     ));
+}
+
+fn closed_program() {
+    let mut site = Site::new();
+    let program = site
+        .sandbox
+        .program("host/id", fs::read("/usr/bin/id").unwrap());
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
+    site.apply(&format!("programs: [{}]", program.display()));
+    let remedy = format!("chmod a+x {}", program.display());
+    let detail = site.fails("libraries", &remedy);
+    assert!(detail.contains("is of mode 0644, root:root"), "{detail}");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o750)).unwrap();
+    let remedy = format!("setfacl -m u:www-data:rx {}", program.display());
+    site.fails("libraries", &remedy);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    site.is_well(&[]);
 }
 
 fn missing_library() {

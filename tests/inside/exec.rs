@@ -448,7 +448,12 @@ fn missing() {
     sandbox.program(&script, "#!/usr/bin/perl\n");
     tries(
         "/script",
-        "/script is there, but its interpreter or loader is not",
+        "/script needs /usr/bin/perl: `presets: [perl]` in the manifest brings it",
+    );
+    fs::write(&script, "#!/usr/bin/no-such\n").unwrap();
+    tries(
+        "/script",
+        "/script needs /usr/bin/no-such, which this host does not have either",
     );
     fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
     sandbox

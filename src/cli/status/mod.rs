@@ -26,7 +26,7 @@ use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::status::SiteStatus;
-use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
+use crate::site::{Selection, Site, SiteError, configuration, parallel, records, select};
 use crate::{Error, Result};
 
 /// Show the state of each site and of its mounts; exit code 3 if any is not ok
@@ -133,7 +133,10 @@ impl StatusArgs {
     }
 
     fn look(&self, context: &Context) -> Result<StatusReport> {
-        let mut sites = Selection::named_or_all(&self.sites).sites(context)?;
+        let sites = Selection::named_or_all(&self.sites).sites(context)?;
+        let known = sites.into_iter();
+        let known = known.map(|site| records::with_manifest(context, site));
+        let mut sites: Vec<_> = known.collect();
         let mut watch = WatchState::read(&context.state);
         let mut recorded = vec![];
         if self.sites.is_empty() {
@@ -182,7 +185,8 @@ fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
     let mut recorded = vec![];
     for name in context.state.recorded_sites()? {
         if sites.iter().all(|site| site.name != name) {
-            recorded.push(select::site(context, name.as_str())?);
+            let site = select::site(context, name.as_str())?;
+            recorded.push(records::with_manifest(context, site));
         }
     }
     Ok(recorded)

@@ -1,6 +1,7 @@
 //! `mountjail trace`: what a program looks up in the jail in vain.
 
 mod begin;
+mod denied;
 mod report;
 mod start;
 mod write;
@@ -10,6 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::denied::why_denied;
 use self::report::TraceReport;
 use self::start::FollowedStart;
 use clap::Args;
@@ -199,8 +201,9 @@ impl TraceArgs {
             [] => None,
             _ if is_down => return Err(down.into()),
             command => {
-                let command = JailCommand::new(&jail, self.user.as_deref(), command);
-                Some(command.map_err(|error| error.context(&site.name))?)
+                let known = JailCommand::new(&jail, self.user.as_deref(), command);
+                let known = known.map_err(|error| error.context(&site.name))?;
+                Some(known.with_remedy(context, &jail.desired, command))
             }
         };
         if is_down {
@@ -321,10 +324,15 @@ impl TraceArgs {
         report.not_understood = followed.not_understood;
         report.dropped = followed.misses.dropped();
         let mut found = vec![];
-        let mut read_only = vec![];
+        let mut forbidden = vec![];
         for miss in followed.misses.iter() {
-            if miss.failure == LookupFailure::ReadOnly {
-                read_only.push((miss.clone(), why_read_only(&desired, &miss.path)));
+            let why = match miss.failure {
+                LookupFailure::ReadOnly => Some(why_read_only(&desired, &miss.path)),
+                LookupFailure::Denied => Some(why_denied(&desired, miss)),
+                LookupFailure::Absent | LookupFailure::NotExecutable => None,
+            };
+            if let Some(why) = why {
+                forbidden.push((miss.clone(), why));
                 continue;
             }
             match look(&context.host, context.roots(), &desired.root, miss) {
@@ -344,7 +352,7 @@ impl TraceArgs {
             report.advice.not_mounted.retain(|miss| !is_there(miss));
             report.take_out(|line| failure(context, site, resolver, line));
         }
-        report.advice.refused.extend(read_only);
+        report.advice.refused.extend(forbidden);
         let mut code = 0;
         if self.write {
             match write::lines(&pipeline, site, &report.advice.lines) {

@@ -1,18 +1,22 @@
 //! Programs and libraries: each finds in the jail what it needs.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Exam;
 use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::denied::mode_in_words;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::CheckLibraries;
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
-use crate::resolve::{FileKind, WITHOUT_PROC};
+use crate::resolve::{FileKind, Mount, WITHOUT_PROC};
 
 /// The programs that PHP is most often built for, to send mail.
 pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
@@ -21,7 +25,10 @@ pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail
 const MANY: usize = 5;
 
 pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
-    let checked = exam.ask(CheckLibraries(places(exam)))?;
+    let checked = exam.ask(CheckLibraries {
+        places: places(exam),
+        programs: named_programs(exam),
+    })?;
 
     let mut problems: Vec<Problem> = vec![];
     for (path, text) in &checked.broken {
@@ -35,6 +42,9 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         let text = format!("{program} {WITHOUT_PROC}");
         problems.push(Problem::new(text, exam.proc()));
     }
+
+    let closed = checked.not_executable.iter();
+    problems.extend(closed.filter_map(|path| not_executable(exam, path)));
 
     let counts = match (checked.programs, checked.libraries) {
         (0, 0) if problems.is_empty() => {
@@ -55,6 +65,51 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     Ok(CheckOutcome::judge(
         problems,
         format!("nothing is missing for {counts}"),
+    ))
+}
+
+/// The programs that lines under `programs:` name.
+fn named_programs(exam: &Exam<'_>) -> Vec<PathBuf> {
+    let is_named = |mount: &&Arc<Mount>| {
+        let mut own = mount
+            .reasons
+            .iter()
+            .filter(|reason| reason.chain.is_empty());
+        mount.kind == FileKind::File && own.any(|reason| reason.origin.key.starts_with("programs"))
+    };
+    let named = exam.site.desired.mounts.iter().filter(is_named);
+    named
+        .map(|mount| mount.target.as_path().to_owned())
+        .collect()
+}
+
+/// A program that the user may not execute, with what lets him.
+fn not_executable(exam: &Exam<'_>, path: &Path) -> Option<Problem> {
+    let mount = exam.mount_of(path)?;
+    let (source, user) = (&mount.source, &exam.site.user.name);
+    if mount.attributes.noexec {
+        let line = format!("mounts: [{{ source: {source}, executable: true }}]");
+        return Some(Problem::new(
+            format!(
+                "{} cannot be executed: it is mounted noexec",
+                path.display()
+            ),
+            Remedy::ManifestLine(line),
+        ));
+    }
+    let found = fs::metadata(source.as_path()).ok()?;
+    let mode = mode_in_words(found.mode(), found.uid(), found.gid());
+    let file = shell_word(&source.to_string()).into_owned();
+    Some(Problem::new(
+        format!(
+            "{} cannot be executed by {user}: it is {mode}",
+            path.display()
+        ),
+        Remedy::act(if found.mode() & 0o111 == 0 {
+            format!("chmod a+x {file}")
+        } else {
+            format!("setfacl -m u:{user}:rx {file}")
+        }),
     ))
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{InsideError, Probe};
@@ -23,9 +24,14 @@ const MAX_COMPLAINT: u64 = 64 << 10;
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
 
-/// Whether these files, and the programs in these directories, find all that they need.
+/// Whether programs and libraries can be used.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct CheckLibraries(pub Vec<PathBuf>);
+pub(in crate::doctor) struct CheckLibraries {
+    /// These files, and the programs in these directories, have to find all that they need.
+    pub places: Vec<PathBuf>,
+    /// These files have to be executable.
+    pub programs: Vec<PathBuf>,
+}
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct CheckedCode {
@@ -35,6 +41,8 @@ pub(in crate::doctor) struct CheckedCode {
     pub broken: Vec<(HostPath, String)>,
     /// Programs that find their libraries by `/proc/self/exe`, which is not there.
     pub without_proc: Vec<HostPath>,
+    /// Programs that the user may not execute.
+    pub not_executable: Vec<PathBuf>,
 }
 
 impl Probe for CheckLibraries {
@@ -44,8 +52,17 @@ impl Probe for CheckLibraries {
         let host = Host::new();
         let loader = Loader::read(&host);
         let has_proc = Path::new("/proc/self").exists();
-        let mut checked = CheckedCode::default();
-        for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
+        let programs = self.programs.iter().filter(|path| is_closed(path));
+        let mut checked = CheckedCode {
+            not_executable: programs.cloned().collect(),
+            ..CheckedCode::default()
+        };
+        for file in self
+            .places
+            .iter()
+            .flat_map(|path| code_in(path))
+            .take(MAX_FILES)
+        {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
@@ -68,6 +85,12 @@ impl Probe for CheckLibraries {
         }
         checked
     }
+}
+
+/// Whether the file is there, and the user may not execute it: by its mode, or by its mount.
+fn is_closed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file())
+        && access(path, AccessFlags::X_OK) == Err(nix::Error::EACCES)
 }
 
 fn is_program(closure: &Closure) -> bool {

@@ -226,9 +226,9 @@ impl<B: Backend> UpRun<'_, B> {
 }
 
 fn explain_create(error: Error) -> Error {
-    let error = match error.errno() {
-        Some(libc::EEXIST) => error.overtaken(),
-        _ => error,
-    };
-    error.hint_while(Doing::Creating)
+    match error.errno() {
+        Some(libc::EEXIST) => error.overtaken().hint_while(Doing::Creating),
+        Some(libc::EROFS | libc::EPERM) if error.hint_text().is_some() => error,
+        _ => error.hint_while(Doing::Creating),
+    }
 }

@@ -71,17 +71,33 @@ impl Script {
             return None;
         }
         let argument = self.argument.as_deref()?;
-        let split = [&b"-S"[..], b"--split-string=", b"-vS"]
-            .iter()
-            .find_map(|o| argument.strip_prefix(*o));
-        let Some(words) = split else {
+        let Some(words) = split_string(argument) else {
             // Without -S the whole argument is the name, blanks included.
             return (!argument.starts_with(b"-") && !argument.contains(&b'=')).then_some(argument);
         };
-        words
-            .split(u8::is_ascii_whitespace)
-            .find(|word| !word.is_empty() && !word.starts_with(b"-") && !word.contains(&b'='))
+        let words = words.split(u8::is_ascii_whitespace);
+        let mut words = words.filter(|word| !word.is_empty());
+        while let Some(word) = words.next() {
+            if [&b"-u"[..], b"-C", b"--unset", b"--chdir"].contains(&word) {
+                words.next(); // its argument
+            } else if !word.starts_with(b"-") && !word.contains(&b'=') {
+                return Some(word);
+            }
+        }
+        None
     }
+}
+
+/// What `env` splits into words: the rest of an argument that begins with `-S`, or with `S` after
+/// other options of one letter, such as `-iS`.
+fn split_string(argument: &[u8]) -> Option<&[u8]> {
+    if let Some(words) = argument.strip_prefix(b"--split-string=") {
+        return Some(words);
+    }
+    let letters = argument.strip_prefix(b"-")?;
+    let other = letters.iter().take_while(|letter| b"iv0".contains(letter));
+    let rest = &letters[other.count()..];
+    rest.strip_prefix(b"S")
 }
 
 #[cfg(test)]
@@ -138,7 +154,13 @@ mod tests {
         assert_eq!(env("python3").as_deref(), Some("python3"));
         assert_eq!(env("-S perl -w").as_deref(), Some("perl"));
         assert_eq!(env("-S -i A=b node --x").as_deref(), Some("node"));
+        assert_eq!(
+            env("-iS PATH=/usr/bin python3 -E").as_deref(),
+            Some("python3")
+        );
+        assert_eq!(env("-S -u HOME -C / perl").as_deref(), Some("perl"));
         assert_eq!(env("-i"), None);
+        assert_eq!(env("-iv"), None);
         assert_eq!(
             parse(b"#!/bin/sh python3\n").unwrap().program_of_env(),
             None

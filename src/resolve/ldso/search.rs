@@ -278,6 +278,11 @@ impl LibrarySearch<'_> {
         if let Some(hint) = self.skipped.borrow().first() {
             return hint.clone();
         }
+        if self.name.contains(&b'/') {
+            return "link it anew with `-l` and a soname: the loader looks for a name with a slash \
+                    in the working directory alone, which is / for most daemons in a jail"
+                .to_owned();
+        }
         format!(
             "install the package that has {name} \
              (`apt-file search {name}`, `dnf provides '*/{name}'`)"

@@ -193,6 +193,45 @@ pub fn read_only() {
     assert_eq!(lines(&report), Vec::<&str>::new());
 }
 
+pub fn denied() {
+    let (sandbox, root) = site("programs: [/bin/busybox]\nusers: [www-data]\n");
+    let closed = root.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::write(closed.join("file"), "").unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let trace = |arguments: &[&str]| {
+        let command = ["trace", "--json", "s", "--", "busybox", "cat"];
+        sandbox.run(&[&command, arguments].concat()).exits(1).json()
+    };
+    let why = format!(
+        "www-data may not enter {}, which is of mode 0700, root:root",
+        closed.display()
+    );
+    refused(&trace(&["/closed/file"]), "/closed/file", &why);
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+    let file = closed.join("file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let why = format!(
+        "www-data may not use {}, which is of mode 0600, root:root",
+        file.display()
+    );
+    refused(&trace(&["/closed/file"]), "/closed/file", &why);
+}
+
+pub fn no_program() {
+    let (sandbox, _) = site("programs: [/bin/busybox]\n");
+    for (program, remedy) in [
+        ("no-such", "install no-such on the host first"),
+        (
+            "openssl",
+            "`programs: [/usr/bin/openssl]` in the manifest brings it",
+        ),
+    ] {
+        let traced = sandbox.run(&["trace", "s", "--", program]).exits(127);
+        traced.says(remedy);
+    }
+}
+
 /// A state directory that the host has; and a file made after it was looked up.
 pub fn made() {
     let (sandbox, root) = site("programs: [/bin/busybox]\n");

@@ -69,6 +69,11 @@ pub fn all() -> Vec<Trial> {
         ("a CGI in Perl works after two rounds", hunt::perl_cgi),
         ("objects on a mount with noexec are reported", hunt::noexec),
         ("writes to read-only mounts are reported", hunt::read_only),
+        ("a directory that is closed is named", hunt::denied),
+        (
+            "a program that is missing gets its remedy",
+            hunt::no_program,
+        ),
         (
             "what is made in a missing directory is reported",
             hunt::made,

@@ -1,0 +1,118 @@
+//! Directories in which even root can make and remove nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use super::table::Table;
+use crate::Error;
+use crate::base::quote::shell_word;
+use crate::base::{HostPath, JailPath};
+use crate::sys;
+
+/// Why nothing can be made or removed in a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    /// The mount that it is on is read-only, or its file system is. The mount point, if it is
+    /// known.
+    ReadOnly(Option<PathBuf>),
+    /// It has the attribute `i` of `chattr(1)`.
+    Immutable,
+}
+
+/// A directory in which nothing can be made or removed, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Obstacle {
+    directory: HostPath,
+    why: Why,
+}
+
+impl Obstacle {
+    /// What keeps anything from being made or removed in the open directory.
+    fn of(directory: HostPath, file: &OwnedFd, table: Option<&Table>) -> Option<Self> {
+        let is_read_only = fstatvfs(file).ok()?.flags().contains(FsFlags::ST_RDONLY);
+        let why = if is_read_only {
+            let id = sys::mount_id_in_table(file).ok();
+            Why::ReadOnly(id.and_then(|id| table?.point_of(id)))
+        } else if sys::is_immutable(file).ok()? {
+            Why::Immutable
+        } else {
+            return None;
+        };
+        Some(Self { directory, why })
+    }
+
+    fn reason(&self) -> String {
+        match &self.why {
+            Why::ReadOnly(Some(point)) if point != self.directory.as_path() => {
+                format!("it is on {}, which is mounted read-only", point.display())
+            }
+            Why::ReadOnly(_) => "it is mounted read-only".to_owned(),
+            Why::Immutable => "it is immutable (attribute i)".to_owned(),
+        }
+    }
+
+    fn hint(&self) -> String {
+        let word = |path: &Path| shell_word(&path.to_string_lossy()).into_owned();
+        let directory = word(self.directory.as_path());
+        match &self.why {
+            Why::ReadOnly(Some(point)) => format!(
+                "{0} is mounted read-only: `mount -o remount,rw {0}` makes it writable; if its disk \
+                 has failed, see `dmesg`",
+                word(point)
+            ),
+            Why::ReadOnly(None) => format!(
+                "its file system is mounted read-only: `findmnt --target {directory}` shows it, \
+                 `mount -o remount,rw` makes it writable"
+            ),
+            Why::Immutable => format!(
+                "`chattr -i {directory}` allows changes again; `lsattr -d {directory}` shows it"
+            ),
+        }
+    }
+}
+
+/// The nearest directory above `path` in the root that is there.
+fn nearest(root: &HostPath, path: &JailPath) -> io::Result<(HostPath, OwnedFd)> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let top = sys::open_host(root.as_path(), flags)?;
+    for above in path.directories_above().iter().rev() {
+        match sys::open_beneath(&top, above.relative(), flags) {
+            Ok(found) => return Ok((root.inside(above), found)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((root.clone(), top))
+}
+
+/// An error for each directory of `root` in which one of `paths` is to be made or removed, and
+/// nothing can be.
+pub(crate) fn unwritable<'p>(
+    root: &HostPath,
+    paths: impl Iterator<Item = &'p JailPath>,
+    table: Option<&Table>,
+) -> Vec<Error> {
+    let parents: BTreeMap<_, _> = paths.map(|path| (path.parent(), path)).collect();
+    let directories = parents.values().filter_map(|path| nearest(root, path).ok());
+    let directories: BTreeMap<_, _> = directories.collect();
+    let found = directories.into_iter();
+    let found = found.filter_map(|(directory, file)| Obstacle::of(directory, &file, table));
+    let error = |obstacle: Obstacle| {
+        Error::failed(format!("cannot make anything in {}", obstacle.directory))
+            .because_of(obstacle.reason())
+            .hint(obstacle.hint())
+    };
+    found.map(error).collect()
+}
+
+/// What to do about EROFS or EPERM when `path` in `root` was to be made or removed, if the
+/// directory shows why.
+pub(crate) fn how_to_write(root: &HostPath, path: &JailPath) -> Option<String> {
+    let (directory, file) = nearest(root, path).ok()?;
+    let table = Table::read().ok();
+    Obstacle::of(directory, &file, table.as_ref()).map(|obstacle| obstacle.hint())
+}

@@ -1,0 +1,198 @@
+//! Promise: `check` reports what keeps `up` from working, what gives the host away, and what does
+//! not work inside; `up` and `down` say what to do about the first.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Ran, Sandbox, trials};
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+
+pub fn all() -> Vec<Trial> {
+    trials([
+        ("a root on a read-only mount is reported", read_only),
+        ("a directory that is immutable is reported", immutable),
+        ("sources that give the host away are reported", dangerous),
+        ("a setuid bit without effect is reported", setuid),
+        (
+            "`why` tells where nothing is in a mounted directory",
+            nothing_there,
+        ),
+        (
+            "a library that is named by a relative path gets its remedy",
+            relative,
+        ),
+    ])
+}
+
+/// Makes the mount at `path` read-only, or writable.
+fn remount(path: &Path, flags: MsFlags) {
+    let flags = MsFlags::MS_REMOUNT | flags;
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).unwrap();
+}
+
+fn read_only() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts]\n");
+    let root = sandbox.root("s");
+    let (kind, none) = (Some("tmpfs"), MsFlags::empty());
+    mount(kind, &root, kind, none, None::<&str>).unwrap();
+    remount(&root, MsFlags::MS_RDONLY);
+    let remedy = format!("`mount -o remount,rw {}`", root.display());
+
+    let reason = format!("{}: it is mounted read-only", root.display());
+    let told = |command: &str| sandbox.run(&[command, "s"]).exits(1).says(&remedy);
+    told("check").says(&reason);
+    told("up");
+    remount(&root, none);
+    sandbox.ok(&["check", "s"]);
+    sandbox.ok(&["up", "s"]);
+    remount(&root, MsFlags::MS_RDONLY);
+    sandbox.ok(&["check", "s"]); // nothing is to be made
+    told("down");
+    remount(&root, none);
+    sandbox.ok(&["down", "s"]);
+
+    let etc = root.join("etc");
+    fs::create_dir(&etc).unwrap();
+    remount(&root, MsFlags::MS_RDONLY);
+    let reason = format!("{} is mounted read-only", root.display());
+    let reason = reason.replacen(" is", ", which is", 1);
+    told("check").says(&format!("{}: it is on {reason}", etc.display()));
+}
+
+/// Sets an attribute of `chattr(1)`.
+fn change_attribute(change: &str, path: &Path) {
+    Ran::of(Command::new("chattr").arg(change).arg(path)).exits(0);
+}
+
+fn immutable() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts, services]\n");
+    let etc = sandbox.directory("srv/s/etc");
+    let remedy = format!("`chattr -i {0}`", etc.display());
+    let told = |command: &str| sandbox.run(&[command, "s"]).exits(1).says(&remedy);
+    change_attribute("+i", &etc);
+    told("check").says("it is immutable");
+    told("up").says("Operation not permitted");
+    change_attribute("-i", &etc);
+    sandbox.ok(&["up", "s"]);
+    change_attribute("+i", &etc);
+    told("down");
+    change_attribute("-i", &etc);
+    sandbox.ok(&["down", "s"]);
+    assert!(fs::read_dir(&etc).unwrap().next().is_none());
+}
+
+fn dangerous() {
+    let sandbox = Sandbox::new();
+    for (source, says) in [
+        (
+            "{ source: /etc, access: read-write }",
+            "change the host's users",
+        ),
+        (
+            "{ source: /home, access: read-write }",
+            "change every user's files",
+        ),
+        (
+            "{ source: /proc, target: /p }",
+            "`proc: true` mounts one for the site",
+        ),
+        ("{ source: /root, target: /r }", "secrets of the host"),
+        ("/etc/shadow", "secrets of the host"),
+        ("/run", "command the host's services"),
+        (
+            "{ source: /var/run, access: read-write }",
+            "command the host's services",
+        ),
+    ] {
+        sandbox.site("s", &format!("mounts: [{source}]\n"));
+        let checked = sandbox
+            .ok(&["check", "s"])
+            .says("warning: s: the site gets /");
+        checked.says(says);
+    }
+    sandbox.site("s", "mounts: [/etc/shadow]\n");
+    sandbox.ok(&["up", "s"]).says("secrets of the host");
+    sandbox.ok(&["down", "s"]);
+    for harmless in [
+        "/etc",
+        "/usr/share/zoneinfo",
+        "{ source: /sys, target: /sys }",
+    ] {
+        sandbox.site("s", &format!("mounts: [{harmless}]\n"));
+        let said = sandbox.ok(&["check", "s"]).stderr;
+        assert!(!said.contains("the site gets"), "{harmless}: {said}");
+    }
+}
+
+fn setuid() {
+    let sandbox = Sandbox::new();
+    let su = sandbox.program("host/su", fs::read("/usr/bin/id").unwrap());
+    fs::set_permissions(&su, fs::Permissions::from_mode(0o4755)).unwrap();
+    let line = format!(
+        "{{ source: {}, executable: true, setuid: true }}",
+        su.display()
+    );
+    let programs = format!("programs: [{}]\n", su.display());
+    sandbox.site("s", &programs);
+    let said = format!("`mounts: [{line}]`");
+    let checked = sandbox.ok(&["check", "s"]).says("the setuid bit of");
+    checked.says(&said);
+    sandbox.ok(&["up", "s"]).says(&said);
+
+    sandbox.site("s", &format!("{programs}mounts: [{line}]\n"));
+    let said = sandbox.ok(&["check", "s"]).stderr;
+    assert!(!said.contains("setuid bit"), "{said}");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+}
+
+fn nothing_there() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("host/directory");
+    let (away, inner) = (sandbox.file("host/away", ""), directory.join("file"));
+    fs::write(&inner, "").unwrap();
+    symlink(&away, directory.join("out")).unwrap();
+    symlink("file", directory.join("in")).unwrap();
+    // Its links are not followed, because others may write to the directory.
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    sandbox.site("s", &format!("mounts: [{}]\n", directory.display()));
+    let why = |name: &str| {
+        let path = directory.join(name);
+        sandbox.ok(&["why", "s", path.to_str().unwrap()]).stdout
+    };
+    let out = why("out");
+    let end = format!(
+        "leads to {}, and nothing is there in the jail",
+        away.display()
+    );
+    assert!(out.contains(&end), "{out}");
+    assert!(why("absent").contains("but nothing is there"));
+    for name in ["in", "file"] {
+        assert!(!why(name).contains("nothing is there"), "{name}");
+    }
+}
+
+fn relative() {
+    let sandbox = Sandbox::new();
+    let build = sandbox.directory("build");
+    sandbox.file("build/library.c", "int answer(void) { return 0; }\n");
+    sandbox.file(
+        "build/program.c",
+        "int answer(void); int main(void) { return answer(); }\n",
+    );
+    fs::create_dir(build.join("lib")).unwrap();
+    let compile = |arguments: &[&str]| {
+        Ran::of(Command::new("cc").args(arguments).current_dir(&build)).exits(0);
+    };
+    compile(&["-shared", "-o", "lib/answer.so", "library.c"]);
+    compile(&["-o", "program", "program.c", "lib/answer.so"]);
+    let program = build.join("program");
+    sandbox.site("s", &format!("programs: [{}]\n", program.display()));
+    let checked = sandbox.run(&["check", "s"]).exits(1).says("lib/answer.so");
+    checked.says("try: link it anew with `-l` and a soname");
+}
