@@ -202,7 +202,17 @@ impl AdoptArgs {
                     report.code(report_put_back(context, site, &root, &put_back));
                 }
             }
-            Err(failed) => report.failed(site, &failed, json!({ "adopted": code == 0 })),
+            Err(failed) => {
+                report.failed(site, &failed, json!({ "adopted": code == 0 }));
+                if code != 0 {
+                    let name = &site.name;
+                    let stays = Error::failed(format!(
+                        "{name}: cannot put back what was moved aside to {root}{DIRECTORY}"
+                    ));
+                    let undo = format!("`mountjail adopt --undo {name}` puts it back");
+                    context.out.error(&stays.hint(undo));
+                }
+            }
         }
         Ok(())
     }

@@ -60,8 +60,8 @@ impl Obstacle {
         let directory = word(self.directory.as_path());
         match &self.why {
             Why::ReadOnly(Some(point)) => format!(
-                "{0} is mounted read-only: `mount -o remount,rw {0}` makes it writable; if its disk \
-                 has failed, see `dmesg`",
+                "{0} is mounted read-only: `mount -o remount,rw {0}` makes it writable; if its \
+                 disk has failed, see `dmesg`",
                 word(point)
             ),
             Why::ReadOnly(None) => format!(

@@ -86,7 +86,11 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
 
 /// Refuses a root that holds the system by another path, such as a bind mount.
 fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
-    let Some((system, is_below)) = roots.system_at(root) else {
+    let found = roots.system_at(root);
+    let found = found.map_err(|error| {
+        Error::failed(format!("cannot look at the root {root}")).because(&error)
+    })?;
+    let Some((system, is_below)) = found else {
         return Ok(());
     };
     let where_it_is = if is_below {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -127,11 +128,11 @@ impl Roots {
     }
 
     /// The directory of the system that `root`, whose path has no links, is or is in, by whatever
-    /// path, and whether it is below it.
-    pub(super) fn system_at(&self, root: &HostPath) -> Option<(&'static str, bool)> {
-        let place = MountCache::default().place(root.as_path()).ok()?;
+    /// path, and whether it is below it. Errors: as open(2).
+    pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
+        let place = MountCache::default().place(root.as_path())?;
         let level = place.levels.first();
-        self.system().iter().find_map(|system| {
+        Ok(self.system().iter().find_map(|system| {
             let is_in = |(root, above): (&Level, &Level)| root.is_in(above);
             if system.place.id == place.id {
                 Some((system.path, false))
@@ -139,7 +140,7 @@ impl Roots {
                 let levels = level.zip(system.place.levels.first());
                 (system.is_whole && levels.is_some_and(is_in)).then_some((system.path, true))
             }
-        })
+        }))
     }
 
     fn system(&self) -> &[SystemDirectory] {

@@ -347,8 +347,8 @@ impl BringUp {
         }
     }
 
-    /// Refuses to go on if another directory is at the root now, and something still runs in the one
-    /// that the site was set up in: that would lose its mounts.
+    /// Refuses to go on if another directory is at the root now, and something still runs in the
+    /// one that the site was set up in: that would lose its mounts.
     fn spare_replaced_root(desired: &Desired, observed: &Observed) -> Result<()> {
         let Desired { site, root, .. } = desired;
         let mut homes = observed.strays.iter().filter_map(Stray::home);
@@ -361,8 +361,8 @@ impl BringUp {
             return Ok(());
         }
         Err(Error::failed(format!(
-            "{site}: another directory is at {root} now, and the one that the site was set up in, {home}, \
-             is in use: {}; nothing was changed",
+            "{site}: another directory is at {root} now, and the one that the site was set up in, \
+             {home}, is in use: {}; nothing was changed",
             inside.by.join(", ")
         ))
         .hint(format!(

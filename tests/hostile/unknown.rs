@@ -65,7 +65,8 @@ fn no_statmount() {
     let root = sandbox.site(
         "s",
         &format!(
-            "mounts:\n- {{ source: {}, target: /d }}\n- {{ source: {}, target: /t, recursive: true }}\n",
+            "mounts:\n- {{ source: {}, target: /d }}\n\
+             - {{ source: {}, target: /t, recursive: true }}\n",
             directory.display(),
             sandbox.path("host/tree").display()
         ),
