@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::record::{CreatedPath, Identity, RecordedMount};
+use super::record::{CreatedPath, Identity, RecordedMount, RootDirectory};
 use super::state::SiteRecords;
 use crate::base::{HostPath, JailPath};
 use crate::sys;
@@ -11,9 +11,9 @@ use crate::sys;
 impl SiteRecords {
     /// The path of the recorded root now. It is the recorded path, if anything of ours is there;
     /// else the directory where the recorded mounts are now; else the root in the `manifest`, if
-    /// something that mountjail made is there; else the recorded path, if it is a directory. `None`
-    /// if there is no such directory, for example because its disk is not mounted now, or if
-    /// nothing is recorded.
+    /// something that mountjail made is there; else the recorded path, if the directory there may be
+    /// the recorded one. `None` if there is no such directory, for example because its disk is not
+    /// mounted now, or if nothing is recorded.
     pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
         let recorded = self.root()?;
         if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {
@@ -29,7 +29,22 @@ impl SiteRecords {
         }
 
         let named = manifest().filter(|manifest| manifest != recorded && self.made_in(manifest));
-        named.or_else(|| is_directory(recorded).then(|| recorded.clone()))
+        named.or_else(|| self.may_be_at(recorded).then(|| recorded.clone()))
+    }
+
+    /// Whether the directory `root`, in which nothing of ours is, may be the recorded root. It is
+    /// another one if, for example, the disk of the root is not mounted now.
+    fn may_be_at(&self, root: &HostPath) -> bool {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let Ok(stat) = sys::open_host(root.as_path(), flags).and_then(sys::stat_fd) else {
+            return false;
+        };
+        let recorded = self.record.as_ref().and_then(|record| record.directory);
+        let made = self.kept.as_ref().is_some_and(|kept| !kept.made.is_empty());
+        match (recorded, RootDirectory::of(&stat)) {
+            (Some(recorded), Some(found)) if made => recorded == found,
+            _ => true,
+        }
     }
 
     /// The same records with `home`, which [`Self::home`] found, as the root.
