@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::missing_program;
+use super::missing_program::{self, is_bare, places};
 use super::run_as::command_user;
 use crate::base::{HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
 use crate::jail::{self, JailUser};
@@ -242,21 +242,4 @@ fn is_denied(reason: &io::Error) -> bool {
 
 fn program(command: &[OsString]) -> &Path {
     Path::new(command.first().map_or(OsStr::new(""), OsString::as_os_str))
-}
-
-/// Whether the program is searched in PATH.
-fn is_bare(program: &Path) -> bool {
-    program.components().count() < 2
-}
-
-/// The paths at which the program may be.
-pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
-    let directories: &[&str] = if is_bare(program) {
-        &SEARCH_PATH
-    } else {
-        &["/"]
-    };
-    directories
-        .iter()
-        .map(move |directory| Path::new(directory).join(program))
 }

@@ -2,12 +2,28 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::jail_command::places;
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::resolve::{Desired, Host, interpreter_of};
 use crate::site::context::Context;
+
+/// Whether the program is searched in PATH.
+pub(super) fn is_bare(program: &Path) -> bool {
+    program.components().count() < 2
+}
+
+/// The paths at which the program may be.
+pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
+    let directories: &[&str] = if is_bare(program) {
+        &SEARCH_PATH
+    } else {
+        &["/"]
+    };
+    directories
+        .iter()
+        .map(move |directory| Path::new(directory).join(program))
+}
 
 /// What to do about `program`, which is not in the jail.
 pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> String {

@@ -48,7 +48,7 @@ impl Settled {
     pub(crate) fn of(desired: &Desired, observed: &Observed) -> Option<Self> {
         let Observed {
             paths,
-            mounts,
+            mounts: _,
             elsewhere,
             as_in_source,
             holders,
@@ -85,18 +85,6 @@ impl Settled {
             return None;
         }
 
-        let at_graft = |target: &JailPath| record.mounts.iter().any(|on| on.target == *target);
-        let members = mounts.iter().filter(|(target, _)| !at_graft(target));
-        let members = members.map(|(target, stack)| match stack.as_slice() {
-            [seen] => Some(Member {
-                directory: observed.member(target, seen).and(target.parent())?,
-                name: target.file_name()?.to_owned(),
-                file: seen.file?,
-                attributes: seen.attributes,
-                master: seen.master?,
-            }),
-            _ => None,
-        });
         let is_plain = |path: &JailPath, seen: &PathState| match seen.kind {
             FileKind::Symlink => true,
             FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
@@ -107,7 +95,7 @@ impl Settled {
             .all(|(path, seen)| is_plain(path, seen))
             .then_some(())?;
         Some(Self {
-            members: members.collect::<Option<_>>()?,
+            members: members(observed, record)?,
             desired: desired.clone(),
             record: record.clone(),
             kept: kept.clone(),
@@ -233,6 +221,26 @@ impl Settled {
         }
         Ok(true)
     }
+}
+
+/// The mounts that came along with the grafts of `record`. `None`: others are there as well.
+fn members(observed: &Observed, record: &BootRecord) -> Option<Vec<Member>> {
+    let at_graft = |target: &JailPath| record.mounts.iter().any(|on| on.target == *target);
+    let members = observed
+        .mounts
+        .iter()
+        .filter(|(target, _)| !at_graft(target));
+    let members = members.map(|(target, stack)| match stack.as_slice() {
+        [seen] => Some(Member {
+            directory: observed.member(target, seen).and(target.parent())?,
+            name: target.file_name()?.to_owned(),
+            file: seen.file?,
+            attributes: seen.attributes,
+            master: seen.master?,
+        }),
+        _ => None,
+    });
+    members.collect()
 }
 
 /// Whether some of what the site asks for is its own.

@@ -143,19 +143,7 @@ impl Planner<'_> {
                 detail,
                 count,
             } => {
-                // On a shared mount one umount(8) may take several away.
-                let again = if count > 1 {
-                    "; then run the command again"
-                } else {
-                    ""
-                };
-                let how = self.unmounting(&mount.target);
-                let at = self.desired.root.inside(&mount.target);
-                let hint = if state == State::WrongOptions {
-                    format!("`mount -o remount,bind,{} {at}`", mount.attributes)
-                } else {
-                    format!("unmount it, if it is not needed: {how}{again}")
-                };
+                let hint = self.making_way(mount, state, count);
                 self.cannot_mount(mount, &detail, hint);
             }
             Verdict::OnTheirs { detail, .. } => {
@@ -164,6 +152,22 @@ impl Planner<'_> {
                 self.cannot_mount(mount, &detail, hint);
             }
         }
+    }
+
+    /// What to do about the `count` mounts of somebody else in the place of `mount`.
+    fn making_way(&self, mount: &Mount, state: State, count: usize) -> String {
+        if state == State::WrongOptions {
+            let at = self.desired.root.inside(&mount.target);
+            return format!("`mount -o remount,bind,{} {at}`", mount.attributes);
+        }
+        // On a shared mount one umount(8) may take several away.
+        let again = if count > 1 {
+            "; then run the command again"
+        } else {
+            ""
+        };
+        let how = self.unmounting(&mount.target);
+        format!("unmount it, if it is not needed: {how}{again}")
     }
 
     /// The command that takes away what somebody else has mounted at `target`.
