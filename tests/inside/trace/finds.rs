@@ -439,7 +439,7 @@ pub fn interpreters() {
         .run(&["trace", "--json", "s", "--", "/script"])
         .exits(127);
     assert_eq!(lines(&ran.json()), ["programs: [/usr/bin/perl]"]);
-    ran.says("/script is there, but its interpreter or loader is not");
+    ran.says("try: /script needs /usr/bin/perl: `");
     sandbox.program(root.join("nested"), "#!/script\n");
     let report = sandbox
         .run(&["trace", "--json", "s", "--", "/nested"])

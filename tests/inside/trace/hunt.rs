@@ -245,7 +245,7 @@ pub fn made() {
     let remedy = "its directory /var/lib is not inside: `install -d ";
     refused(&report, "/var/lib/mountjail-none", remedy);
     refused(&report, "/var/lib/x.pid", remedy);
-    let source = sandbox.directory("state");
+    let source = sandbox.directory("uploads");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).unwrap();
     let mount = format!(
         "mounts: [{{ source: {}, access: read-write }}]\n",
