@@ -9,6 +9,7 @@ use super::others::Others;
 use super::roots::Roots;
 use super::system_directories::{SYSTEM, SYSTEM_BELOW};
 use crate::base::HostPath;
+use crate::base::hints::is_absent;
 use crate::manifest::Manifest;
 use crate::{Error, Result, sys};
 
@@ -86,12 +87,13 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
 
 /// Refuses a root that holds the system by another path, such as a bind mount.
 fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
-    let found = roots.system_at(root);
-    let found = found.map_err(|error| {
-        Error::failed(format!("cannot look at the root {root}")).because(&error)
-    })?;
-    let Some((system, is_below)) = found else {
-        return Ok(());
+    let (system, is_below) = match roots.system_at(root) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(()),
+        Err(error) if is_absent(&error) => return Ok(()), // it was removed meanwhile
+        Err(error) => {
+            return Err(Error::failed(format!("cannot look at the root {root}")).because(&error));
+        }
     };
     let where_it_is = if is_below {
         format!("is inside {system} by another path, such as a bind mount: it holds the system")
