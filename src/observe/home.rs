@@ -11,9 +11,9 @@ use crate::sys;
 impl SiteRecords {
     /// The path of the recorded root now. It is the recorded path, if anything of ours is there;
     /// else the directory where the recorded mounts are now; else the root in the `manifest`, if
-    /// something that mountjail made is there; else the recorded path, if the directory there may be
-    /// the recorded one. `None` if there is no such directory, for example because its disk is not
-    /// mounted now, or if nothing is recorded.
+    /// something that mountjail made is there; else the recorded path, if the directory there may
+    /// be the recorded one. `None` if there is no such directory, for example because its disk is
+    /// not mounted now, or if nothing is recorded.
     pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
         let recorded = self.root()?;
         if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {

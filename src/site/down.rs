@@ -330,9 +330,9 @@ impl TakeDown {
             .map_err(|error| error.context(&site.name))?;
         if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
             self.context.out.site(&site.name).warn(format_args!(
-                "the root {root} does not exist, or another directory is in its place, as when its \
-                 disk is not mounted; `down` removes what mountjail made in it once it is back, and \
-                 `up` forgets it once the manifest names another root"
+                "the root {root} does not exist, or another directory is in its place, as when \
+                 its disk is not mounted; `down` removes what mountjail made in it once it is \
+                 back, and `up` forgets it once the manifest names another root"
             ));
         }
         let outcome = Outcome {
