@@ -48,7 +48,7 @@ pub(crate) fn hint(doing: Doing, errno: i32) -> Option<&'static str> {
         }
         (Creating, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds the root",
         (Creating, libc::EROFS) => {
-            "the root is on a disk that is mounted read-only: `findmnt --target` shows which"
+            "the root is on a disk that is mounted read-only: `findmnt --target ROOT` names it"
         }
         (Creating, libc::EEXIST) => "it appeared while the command ran; run the command again",
         (Recording, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds it",

@@ -16,10 +16,8 @@ use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
 use crate::render::change::{Change, mounts_after, mounts_before};
-use crate::site::apply::{
-    Applied, AppliedUp, Applier, Looked, ManifestChange, NewManifest, own_file,
-};
-use crate::site::configuration::absolute;
+use crate::site::apply::{Applied, AppliedUp, Applier, Looked, ManifestChange, NewManifest};
+use crate::site::configuration::{absolute, own_file};
 use crate::site::context::{Context, stop_flag};
 use crate::site::services::{self, ServicePlace};
 use crate::site::up::Done;
@@ -111,7 +109,7 @@ impl ApplyArgs {
         let name = SiteName::new(&name).map_err(|why| {
             Error::usage(format!("{name:?} cannot be a site's name"))
                 .because_of(why)
-                .hint("name the site with --name")
+                .hint("give it another name with --name")
         })?;
         let file = own_file(&context.config, &name);
         if let Some(template) = manifest::template_name(&file) {

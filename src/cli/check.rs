@@ -91,7 +91,7 @@ fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
 }
 
 /// An error for each directory of the root in which the plan makes or removes something and cannot.
-/// What is in mounts of ours is left out: they may go first.
+/// Paths in mounts of ours are left out: these may go first.
 fn unwritable(desired: &Desired, plan: &Plan, table: Option<&Table>) -> Vec<Error> {
     let ours = plan.states.iter().filter(|state| state.source.is_some());
     let ours: BTreeSet<_> = ours.map(|state| &state.target).collect();

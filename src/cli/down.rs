@@ -1,8 +1,8 @@
 //! `mountjail down`: unmount what mountjail mounted.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,21 +12,16 @@ use super::report::Report;
 use super::up::OnlyScope;
 use crate::adopt::DIRECTORY;
 use crate::base::SiteName;
-use crate::base::sync::lock;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
+use crate::site::down_in_services::{THREADS, down_in_services};
 use crate::site::event::Event;
-use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::sys::IfInUse;
 use crate::{Error, Result, observe, render};
-
-/// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
-/// at the same time.
-const THREADS: usize = 32;
 
 /// How many users are named.
 const SHOWN: usize = 20;
@@ -48,12 +43,8 @@ const SHOWN: usize = 20;
 pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
-    /// Detach also what is in use; its users keep it until they end
-    #[arg(long)]
-    lazy: bool,
-    /// Remove what was made on shared storage, too; only if the site is down on all hosts
-    #[arg(long)]
-    remove_placeholders: bool,
+    #[command(flatten)]
+    how: HowDown,
     /// Only the mounts on the host, not those of sites with `scope: services`
     #[arg(long, value_name = "SCOPE")]
     scope: Option<OnlyScope>,
@@ -63,6 +54,30 @@ pub(super) struct DownArgs {
     /// Files that were moved aside are put back right after.
     #[arg(skip)]
     undoes: bool,
+}
+
+/// How sites are taken down.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct HowDown {
+    /// Detach also what is in use; its users keep it until they end
+    #[arg(long)]
+    lazy: bool,
+    /// Remove what was made on shared storage, too; only if the site is down on all hosts
+    #[arg(long)]
+    remove_placeholders: bool,
+}
+
+impl HowDown {
+    pub(super) fn options(&self) -> DownOptions {
+        DownOptions {
+            if_in_use: if self.lazy {
+                IfInUse::Detach
+            } else {
+                IfInUse::Fail
+            },
+            remove_placeholders: self.remove_placeholders,
+        }
+    }
 }
 
 impl DownArgs {
@@ -86,14 +101,7 @@ impl DownArgs {
         sites: Vec<Site>,
     ) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
-        let options = DownOptions {
-            if_in_use: if self.lazy {
-                IfInUse::Detach
-            } else {
-                IfInUse::Fail
-            },
-            remove_placeholders: self.remove_placeholders,
-        };
+        let options = self.how.options();
         let mut report = Report::new(context, self.json);
         let (sites, elsewhere) =
             self.down_in_services(context, sites, options, &stop, &mut report)?;
@@ -129,31 +137,8 @@ impl DownArgs {
         if self.scope == Some(OnlyScope::Host) {
             return Ok((sites, detached));
         }
-        let recorded = sites
-            .iter()
-            .map(|site| (site.clone(), vec![]))
-            .collect::<Vec<_>>();
-        // A site that is in use in one namespace is not taken away from the others.
-        let failed = Mutex::new(BTreeSet::new());
-        let down = |own: Context, here: &[Site]| {
-            let own: &'static Context = Box::leak(Box::new(own));
-            let run = TakeDown::new(own, here.len(), options)?;
-            let skipped = lock(&failed).clone();
-            let down = move |site: &Site, stop: &Stop| {
-                if skipped.contains(&site.name) {
-                    return Ok(None);
-                }
-                run.site(site, stop).map(Some)
-            };
-            let results: Vec<Result<_, DownError>> = parallel::each(own, here, THREADS, stop, down);
-            let ends = here
-                .iter()
-                .zip(&results)
-                .filter(|(_, result)| result.is_err());
-            lock(&failed).extend(ends.map(|(site, _)| site.name.clone()));
-            Ok(results)
-        };
-        let mut found = Namespaces::find(context)?.each(context, &recorded, down);
+        let take = |run: &TakeDown, site: &Site, stop: &Stop| run.site(site, stop);
+        let mut found = down_in_services(context, &sites, options, stop, take)?;
         let mut rest = vec![];
         for site in sites {
             let mut error = None;

@@ -7,21 +7,21 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::apply::{manifest_json, texts};
+use super::down::HowDown;
 use super::report::Report;
 use super::units::UnitsArgs;
 use super::{DIFFERENT, complete, down};
-use crate::base::text::nearest;
-use crate::base::{ErrorCode, SiteName};
+use crate::base::SiteName;
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::render;
 use crate::render::change::{Change, mounts_before};
 use crate::site::apply::ManifestChange;
 use crate::site::context::{Context, stop_flag};
-use crate::site::down::{DownError, DownOptions};
+use crate::site::down::DownError;
+use crate::site::event::Event;
 use crate::site::remove::{Removed, Remover};
-use crate::site::{Site, configuration, parallel};
-use crate::sys::IfInUse;
+use crate::site::{Site, configuration, load, parallel};
 use crate::{Error, Result};
 
 /// Take a site down and remove its manifest; nothing is left of it
@@ -50,12 +50,8 @@ pub(super) struct RemoveArgs {
     /// Show the manifest and the mounts before and after
     #[arg(long)]
     diff: bool,
-    /// Detach also what is in use; its users keep it until they end
-    #[arg(long)]
-    lazy: bool,
-    /// Remove what was made on shared storage, too; only if the site is down on all hosts
-    #[arg(long)]
-    remove_placeholders: bool,
+    #[command(flatten)]
+    how: HowDown,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -63,20 +59,12 @@ pub(super) struct RemoveArgs {
 
 impl RemoveArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
-        let options = DownOptions {
-            if_in_use: if self.lazy {
-                IfInUse::Detach
-            } else {
-                IfInUse::Fail
-            },
-            remove_placeholders: self.remove_placeholders,
-        };
-        let remover = Remover::new(context, options);
+        let remover = Remover::new(context, self.how.options());
         let site = remover.site(self.name()?)?;
         let mut report = Report::new(context, self.json);
         if !remover.exists(&site)? {
             if !self.if_exists {
-                return Err(no_such_site(context, &site).into());
+                return Err(load::missing_site(context, &site).into());
             }
             context.out.site(&site.name).info("there is no such site");
             let object = json!({ "site": site.name, "removed": false, "changed": false });
@@ -153,7 +141,7 @@ impl RemoveArgs {
             "manifest": manifest_json(&removed.manifest), "drop_ins": removed.drop_ins,
         });
         if let Some(down) = &removed.down {
-            out.info(down::summary(&down.outcome));
+            out.event(Event::Down).info(down::summary(&down.outcome));
             for left in &down.outcome.left {
                 out.warn(left);
             }
@@ -214,18 +202,5 @@ fn drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
         UnitsArgs::remove_of(context, &site.name)
     } else {
         Ok(vec![])
-    }
-}
-
-fn no_such_site(context: &Context, site: &Site) -> Error {
-    let (name, file) = (&site.name, site.file.display());
-    let missing = Error::usage(format!("there is no site {name}: {file} does not exist"));
-    let missing = missing.at(&site.file).coded(ErrorCode::NoSuchSite);
-    let known = configuration::list(&context.config)
-        .unwrap_or_default()
-        .sites;
-    match nearest(name.as_str(), known.iter().map(|known| known.name.as_str())) {
-        Some(near) => missing.hint(format!("did you mean {near}?")),
-        None => missing.hint("`mountjail status` lists the sites"),
     }
 }

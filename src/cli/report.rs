@@ -118,7 +118,8 @@ impl Report {
     /// succeeded.
     pub(super) fn finish_in(self, file: &Path) -> u8 {
         let out = self.out;
-        match engine::replace_file(file, &self.data()) {
+        let data = anstream::adapter::strip_bytes(&self.data()).into_vec();
+        match engine::replace_file(file, &data) {
             Ok(()) => 0,
             Err(error) => out.failure(&error.into()),
         }

@@ -304,8 +304,11 @@ impl UnitsArgs {
         }
         match own.remove_drop_ins(context)? {
             (removed, 0) => Ok(removed),
-            _ => Err(Error::failed("its drop-ins for systemd cannot be removed")
-                .hint("see above; run the command again")),
+            _ => Err(
+                Error::failed("its drop-ins for systemd cannot be removed").hint(format!(
+                    "`mountjail units --uninstall {site}` names each of them"
+                )),
+            ),
         }
     }
 

@@ -58,17 +58,30 @@ fn flags(attributes: MountAttributes) -> MountFlags {
 }
 
 /// Remounts the bind at `path` with `attributes`, and so every mount in `extent`. The
-/// kernel ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
+/// kernel ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed
+/// but those that another one hides: nothing reaches them.
 fn set_attributes(path: &Path, attributes: MountAttributes, extent: Extent) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(attributes);
     mount(Path::new("none"), path, remount)?;
     if extent.is_recursive() {
         let table = Table::read_text().map_err(io::Error::other)?;
         for below in table.points_below(path) {
-            mount(Path::new("none"), &below, remount)?;
+            let remounted = mount(Path::new("none"), &below, remount);
+            if remounted.is_err() && !is_hidden(&below) {
+                return remounted;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether the mount at `point` is hidden by one that is mounted above it.
+fn is_hidden(point: &Path) -> bool {
+    let look = || {
+        let found = sys::open_host(point, libc::O_PATH)?;
+        Ok::<_, io::Error>(sys::mount_of(&found, Path::new(""))?.is_root == Some(false))
+    };
+    look().unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Errors: EINVAL if the kernel did not make what was asked for, as Linux before 5.8 with options

@@ -157,7 +157,7 @@ fn wait(
 struct LockHolder {
     /// Its process, by `/proc/locks`.
     process: Option<Pid>,
-    /// The thread, by the file. It may be unknown: the holder could not write, or is not a
+    /// The thread, by the file. It may be unknown: the holder could not write, or is not
     /// mountjail.
     thread: Option<Pid>,
     sleep: Sleep,

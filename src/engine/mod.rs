@@ -57,6 +57,7 @@ pub(crate) use namespaces::{
     Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
 };
 pub(crate) use replace::{create_file, replace_file};
+pub(crate) use staged::{Identity, identity};
 pub use staged::{StagedFile, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
@@ -276,7 +277,7 @@ impl Engine {
 
     /// Gives up `lock`, the lock of a site that is no more, and removes its file.
     pub(crate) fn forget_lock(&self, site: &SiteName, lock: Lock) -> Result<()> {
-        remove_file(&self.state.lock(site))?;
+        journal::remove_file(&self.state.lock(site))?;
         drop(lock);
         Ok(())
     }

@@ -25,7 +25,7 @@ pub struct StagedFile {
 }
 
 /// A value that differs after the file was replaced or written to.
-pub(super) type Identity = (u64, u64, u64, i64, i64);
+pub(crate) type Identity = (u64, u64, u64, i64, i64);
 
 impl StagedFile {
     /// Writes `contents` beside the file `path`, for its owner and with its mode, and syncs it. A
@@ -137,7 +137,8 @@ pub(super) fn temporary_of(real: &Path) -> PathBuf {
     real.with_file_name(name)
 }
 
-pub(super) fn identity(file: &fs::Metadata) -> Identity {
+/// A value that differs after the file was replaced or written to.
+pub(crate) fn identity(file: &fs::Metadata) -> Identity {
     (
         file.dev(),
         file.ino(),

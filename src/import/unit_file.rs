@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::render::fstab::escaped;
+
 /// The directories of units, in the order in which systemd prefers them.
 const DIRECTORIES: [&str; 7] = [
     "/etc/systemd/system",
@@ -111,7 +113,10 @@ impl UnitFile {
     pub fn mount_line(&self) -> Option<String> {
         let value = |key| self.get("Mount", key).map(|line| line.value.as_str());
         let what = self.get("Mount", "What")?;
-        let escaped = |path: &str| path.replace('\\', "\\134").replace(' ', "\\040");
+        let escaped = |path: &str| {
+            let path = escaped(Path::new(path));
+            String::from_utf8_lossy(&path).replace('#', "\\043") // it would begin a comment
+        };
         Some(format!(
             "{}{} {} {} {}",
             "\n".repeat(what.line.saturating_sub(1)),

@@ -42,7 +42,7 @@ impl SiteRecords {
         let recorded = self.record.as_ref().and_then(|record| record.directory);
         let made = self.kept.as_ref().is_some_and(|kept| !kept.made.is_empty());
         match (recorded, RootDirectory::of(&stat)) {
-            (Some(recorded), Some(found)) if made => recorded == found,
+            (Some(recorded), Some(found)) if made => recorded.is_same_inode(found),
             _ => true,
         }
     }

@@ -174,6 +174,15 @@ impl Namespace {
         (on, line.mount.device)
     }
 
+    /// The mount that `line`, or the stack of mounts at its place, is on.
+    pub(super) fn holder(&self, line: &Line) -> Option<&Line> {
+        let mut on = self.parent(line)?;
+        while on.mount.point == line.mount.point {
+            on = self.parent(on)?;
+        }
+        Some(on)
+    }
+
     /// The mount that the one of `line` is on, if the table has it.
     pub(super) fn parent(&self, line: &Line) -> Option<&Line> {
         let parent = self.by_id.get(&line.mount.parent)?;

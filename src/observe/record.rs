@@ -172,6 +172,12 @@ impl RootDirectory {
             born: stat.born,
         })
     }
+
+    /// Whether `self` and `other` are one directory, on whatever mount it is seen: each mount
+    /// namespace has mounts of its own.
+    pub fn is_same_inode(self, other: Self) -> bool {
+        (self.ino, self.born) == (other.ino, other.born)
+    }
 }
 
 /// The changes of a site's mounts by all runs together.

@@ -90,10 +90,9 @@ impl Settled {
             FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
             _ => false,
         };
-        paths
-            .iter()
-            .all(|(path, seen)| is_plain(path, seen))
-            .then_some(())?;
+        if !paths.iter().all(|(path, seen)| is_plain(path, seen)) {
+            return None;
+        }
         Some(Self {
             members: members(observed, record)?,
             desired: desired.clone(),

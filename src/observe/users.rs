@@ -233,22 +233,30 @@ impl Users {
             let on = self.copies(table, parent, site, outline)?;
             let on: HashSet<_> = on.iter().map(|line| line.mount.id).collect();
             lines.retain(|line| {
-                let parent = table.parent(line);
-                parent.is_none_or(|parent| on.contains(&parent.mount.id))
+                let holder = table.holder(line);
+                holder.is_none_or(|holder| on.contains(&holder.mount.id))
             });
         }
         Ok(lines)
     }
 
-    /// Whether `mount` is on `parent`, and not beneath it.
+    /// Whether `mount`, or the stack of mounts that it is in, is on `parent`, and not beneath it.
     fn is_on(&self, mount: &Used<'_>, parent: &Used<'_>) -> Result<bool> {
-        if let Some(found) = mount.unique_id.and_then(|id| sys::stat_mount(id).ok()) {
-            let on = sys::stat_mount(found.parent);
-            return Ok(on.is_ok_and(|on| on.point == parent.point));
+        if let Some(mut found) = mount.unique_id.and_then(|id| sys::stat_mount(id).ok()) {
+            while let Ok(on) = sys::stat_mount(found.parent) {
+                if on.point != mount.point {
+                    return Ok(on.point == parent.point);
+                }
+                if on.parent == found.parent {
+                    break; // the root of the namespace is on itself
+                }
+                found = on;
+            }
+            return Ok(false);
         }
         let table = self.own_table()?;
         Ok(table.at(mount.point.as_os_str()).any(|line| {
-            let on = table.parent(line);
+            let on = table.holder(line);
             on.is_some_and(|on| on.mount.point == parent.point)
         }))
     }

@@ -91,7 +91,7 @@ pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) 
         )
     };
     if !is_whole {
-        text += "; a file of the configuration is no site, `mountjail status` names it";
+        text += "; a file of the configuration is not a site, `mountjail status` names it";
     }
     Check::new(level, format_args!("{text} | {}", performance(sites)))
 }

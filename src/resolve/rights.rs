@@ -39,7 +39,7 @@ fn note(mount: &Mount, host: &Host) -> Option<Note> {
         text: format!(
             "the {bit} bit of {program} has no effect in the jail: it runs with the rights of its \
              caller; `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside \
-             this line lets it"
+             this line gives the bit its effect"
         ),
         always: false,
     })

@@ -34,7 +34,7 @@ pub struct Roots {
 struct SystemDirectory {
     path: &'static str,
     /// No jail can be below it.
-    is_whole: bool,
+    with_contents: bool,
     place: Place,
 }
 
@@ -138,18 +138,19 @@ impl Roots {
                 Some((system.path, false))
             } else {
                 let levels = level.zip(system.place.levels.first());
-                (system.is_whole && levels.is_some_and(is_in)).then_some((system.path, true))
+                let is_below = place.above.contains(&system.place.id) || levels.is_some_and(is_in);
+                (system.with_contents && is_below).then_some((system.path, true))
             }
         }))
     }
 
     fn system(&self) -> &[SystemDirectory] {
         self.system.get_or_init(|| {
-            let place = |(path, is_whole)| {
+            let place = |(path, with_contents)| {
                 let place = MountCache::default().place(Path::new(path)).ok()?; // or it is a link
                 Some(SystemDirectory {
                     path,
-                    is_whole,
+                    with_contents,
                     place,
                 })
             };

@@ -22,6 +22,10 @@ const SERVICES: &str = "root inside can change what the host's services keep the
 const COMMANDS: &str = "whoever can connect to it from inside has root's rights on the host";
 const SECRETS: &str = "it holds secrets of the host, which root inside can read";
 
+const COMMANDS_BY_SUDO: &str = "root inside can give the host's users root's rights";
+const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root: what is written there, such \
+                                 as keys for ssh or .bashrc, is obeyed";
+
 const PLACES: [Place; 33] = [
     whole(
         "/",
@@ -38,10 +42,10 @@ const PLACES: [Place; 33] = [
         None,
         Some("root inside can change the host's users, passwords and services"),
     ),
-    whole("/etc/shadow", Some(SECRETS), Some(SECRETS)),
-    whole("/etc/gshadow", Some(SECRETS), Some(SECRETS)),
-    whole("/etc/ssh", Some(SECRETS), Some(SECRETS)),
-    whole("/etc/ssl/private", Some(SECRETS), Some(SECRETS)),
+    dangerous("/etc/shadow", SECRETS),
+    dangerous("/etc/gshadow", SECRETS),
+    dangerous("/etc/ssh", SECRETS),
+    dangerous("/etc/ssl/private", SECRETS),
     whole("/etc/sudoers", Some(SECRETS), Some(COMMANDS_BY_SUDO)),
     whole("/etc/sudoers.d", Some(SECRETS), Some(COMMANDS_BY_SUDO)),
     whole("/var", None, Some(SERVICES)),
@@ -59,12 +63,12 @@ const PLACES: [Place; 33] = [
         ),
         Some("root inside can command the host's services by the sockets in it"),
     ),
-    whole("/run/systemd", Some(COMMANDS), Some(COMMANDS)),
-    whole("/run/systemd/private", Some(COMMANDS), Some(COMMANDS)),
-    whole("/run/docker.sock", Some(COMMANDS), Some(COMMANDS)),
-    whole("/run/containerd", Some(COMMANDS), Some(COMMANDS)),
-    whole("/run/podman", Some(COMMANDS), Some(COMMANDS)),
-    whole("/run/libvirt", Some(COMMANDS), Some(COMMANDS)),
+    dangerous("/run/systemd", COMMANDS),
+    dangerous("/run/systemd/private", COMMANDS),
+    dangerous("/run/docker.sock", COMMANDS),
+    dangerous("/run/containerd", COMMANDS),
+    dangerous("/run/podman", COMMANDS),
+    dangerous("/run/libvirt", COMMANDS),
     whole(
         "/boot",
         None,
@@ -107,10 +111,6 @@ const PLACES: [Place; 33] = [
     ),
 ];
 
-const COMMANDS_BY_SUDO: &str = "root inside can give the host's users root's rights";
-const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root: what is written there, such \
-                                 as keys for ssh or .bashrc, is obeyed";
-
 const fn whole(
     path: &'static str,
     seen: Option<&'static str>,
@@ -122,6 +122,11 @@ const fn whole(
         seen,
         written,
     }
+}
+
+/// A place that is as dangerous read-only.
+const fn dangerous(path: &'static str, why: &'static str) -> Place {
+    whole(path, Some(why), Some(why))
 }
 
 const fn with_contents(

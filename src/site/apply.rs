@@ -5,7 +5,7 @@
 //! the old manifest, by which the next `up` goes on.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use super::context::Context;
@@ -14,8 +14,8 @@ use super::pipeline::{self, BringUp, Brought, MountLookup, Pipeline, Then, lock}
 use super::services::{Namespaces, ServedSite, ServicePlace};
 use super::up::Done;
 use super::{Site, SiteError, configuration, load, manifest_file};
+use crate::base::HostPath;
 use crate::base::sync::lock as locked;
-use crate::base::{HostPath, SiteName};
 use crate::engine::{MadeDirectories, StagedFile};
 use crate::manifest::{self, Manifest, Scope, SourceFile};
 use crate::patience::Stop;
@@ -348,9 +348,4 @@ fn take_down(context: &Context, site: &Site) -> Result<(), SiteError> {
 fn is_missing(manifest: &Manifest) -> bool {
     let walk = Host::new().walk(&manifest.root);
     walk.is_err_and(|error| error.is_missing())
-}
-
-/// The file of a site's own manifest.
-pub(crate) fn own_file(config: &Path, site: &SiteName) -> PathBuf {
-    config.join("sites").join(format!("{site}.yaml"))
 }

@@ -1,6 +1,7 @@
 //! The configuration directory: sites and presets as files.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -158,14 +159,18 @@ pub(crate) fn of_template(file: &Path) -> SiteList {
     list
 }
 
+/// The file of a site's own manifest.
+pub(crate) fn own_file(config: &Path, name: impl fmt::Display) -> PathBuf {
+    config.join("sites").join(format!("{name}.yaml"))
+}
+
 /// The site of this name, whether or not it has a manifest: its own, or the template of its name.
 pub(crate) fn site_named(config: &Path, name: SiteName) -> Site {
-    let directory = config.join("sites");
-    let file = directory.join(format!("{name}.yaml"));
+    let file = own_file(config, &name);
     if let Some((template, _)) = name.instance()
         && is_absent(&file)
     {
-        let template = directory.join(format!("{template}@.yaml"));
+        let template = own_file(config, format_args!("{template}@"));
         if !is_absent(&template) {
             return Site {
                 name,

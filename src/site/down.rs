@@ -153,7 +153,7 @@ impl TakeDown {
 
     /// The steps that would take the site down.
     ///
-    /// Errors: it is in use.
+    /// Errors: it is in use, and is not to be taken down then.
     pub(crate) fn look(&self, site: &Site) -> Result<Plan, DownError> {
         let records = self.records(site)?;
         let desired = self.desired(site);
@@ -164,7 +164,7 @@ impl TakeDown {
         };
         let down = Down::new(self, site, root, records)?;
         let (observed, plan) = down.observe_and_plan(desired)?;
-        if unmounts(&plan) {
+        if unmounts(&plan) && self.options.if_in_use == IfInUse::Fail {
             down.stop_if_in_use(&observed, Depth::All)?;
         }
         Ok(down.placeholders.apply(&down, plan).0)
@@ -194,7 +194,7 @@ impl TakeDown {
             && let Some(other) = self.set_up_as(&site.name, &root)
         {
             self.context.out.site(&site.name).warn(format_args!(
-                "what is mounted in {root} is the site {other}'s: `mountjail down {other}`"
+                "the mounts in {root} belong to the site {other}: `mountjail down {other}`"
             ));
             return Ok(TakenDown::nothing(root));
         }

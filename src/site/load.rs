@@ -85,6 +85,12 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
         });
     }
 
+    missing_site(context, site)
+}
+
+/// The error that the configuration has no such site.
+pub(crate) fn missing_site(context: &Context, site: &Site) -> Error {
+    let Site { name, file } = site;
     let missing = Error::usage(format!(
         "there is no site {name}: {} does not exist",
         file.display()
@@ -94,6 +100,9 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
     if is_recorded(context, site) {
         return missing.hint(set_up_without_manifest(site));
     }
+    let known = configuration::list(&context.config)
+        .unwrap_or_default()
+        .sites;
     let known = known.iter().map(|known| known.name.as_str());
     missing.hint(match nearest(name.as_str(), known) {
         Some(near) => format!("did you mean {near}?"),

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ManifestError;
 use crate::base::{HostPath, SiteName};
+use crate::engine;
 use crate::manifest::{self, SourceFile};
 use crate::{Error, Result, sys};
 
@@ -55,15 +55,9 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// A value that differs after the file of the site's manifest was replaced or written to; `None`:
 /// there is none.
-pub(super) fn version(site: &Site) -> Option<(u64, u64, u64, i64, i64)> {
+pub(super) fn version(site: &Site) -> Option<engine::Identity> {
     let file = fs::metadata(&site.file).ok()?;
-    Some((
-        file.dev(),
-        file.ino(),
-        file.size(),
-        file.mtime(),
-        file.mtime_nsec(),
-    ))
+    Some(engine::identity(&file))
 }
 
 /// The bytes of the site's manifest, no more than one may have and one more; `None`: there is none.

@@ -12,6 +12,7 @@ pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod cost;
 pub(crate) mod down;
+pub(crate) mod down_in_services;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod fstab;

@@ -1,13 +1,14 @@
 //! A site is taken down, and its manifest goes: nothing is left of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::apply::{ManifestChange, own_file};
-use super::configuration::{has_manifest, site_named};
+use super::apply::ManifestChange;
+use super::configuration::{has_manifest, own_file, site_named};
 use super::context::Context;
 use super::down::{DownError, DownOptions, TakeDown, TakenDown, has_copies_aside};
+use super::down_in_services::down_in_services;
 use super::fstab::FstabLines;
-use super::services::Namespaces;
 use super::{Site, SiteError, manifest_file};
 use crate::adopt::DIRECTORY;
 use crate::base::SiteName;
@@ -113,7 +114,7 @@ impl Remover {
         let (mut plan, mut down) = (None, None);
         if !self.is_down(&there)? {
             plan = Some(run.look(&there.site)?);
-            let elsewhere = self.down_in_services(&there.site)?;
+            let elsewhere = self.detached_in_services(&there.site)?;
             let mut taken_down = run.locked(&there.site, &lock)?;
             taken_down.outcome.detached += elsewhere;
             taken_down.changed |= elsewhere > 0;
@@ -211,21 +212,16 @@ impl Remover {
         }
     }
 
-    /// Takes the site down in the mount namespaces of services; returns how many mounts were
-    /// detached.
-    fn down_in_services(&self, site: &Site) -> Result<usize, DownError> {
-        let down = |own: Context, here: &[Site]| {
-            let own: &'static Context = Box::leak(Box::new(own));
-            let run = TakeDown::new(own, 1, self.options)?;
-            Ok(here.iter().map(|site| run.without_lock(site)).collect())
-        };
-        let served = [(site.clone(), vec![])];
-        let mut found = Namespaces::find(self.context)?.each(self.context, &served, down);
-        let mut detached = 0;
-        for (_, result) in found.remove(&site.name).unwrap_or_default() {
-            detached += result?.outcome.detached;
-        }
-        Ok(detached)
+    /// Takes the site, whose lock is held, down in the mount namespaces of services; returns how
+    /// many mounts were detached.
+    fn detached_in_services(&self, site: &Site) -> Result<usize, DownError> {
+        let take = |run: &TakeDown, site: &Site, _: &Stop| run.without_lock(site);
+        let sites = std::slice::from_ref(site);
+        let found = down_in_services(self.context, sites, self.options, &Arc::default(), take)?;
+        let results = found.into_values().flatten().map(|(_, result)| result);
+        let taken_down = results.collect::<Result<Vec<_>, _>>()?;
+        let taken_down = taken_down.into_iter().flatten();
+        Ok(taken_down.map(|taken| taken.outcome.detached).sum())
     }
 }
 

@@ -100,7 +100,7 @@ fn path(name: &str) -> Result<Option<PathBuf>> {
 fn template(context: &Context, name: &str) -> Result<Option<PathBuf>> {
     let file = match path(name)? {
         Some(file) => file,
-        None => context.config.join("sites").join(format!("{name}.yaml")),
+        None => configuration::own_file(&context.config, name),
     };
     Ok(manifest::template_name(&file).is_some().then_some(file))
 }

@@ -172,6 +172,11 @@ fn nothing_there() {
     );
     assert!(out.contains(&end), "{out}");
     assert!(why("absent").contains("but nothing is there"));
+    let absent = directory.join("absent");
+    let json = sandbox
+        .ok(&["why", "s", "--json", absent.to_str().unwrap()])
+        .json();
+    assert_eq!(json["nothing_at"], absent.to_str().unwrap());
     for name in ["in", "file"] {
         assert!(!why(name).contains("nothing is there"), "{name}");
     }

@@ -119,18 +119,18 @@ fn unknown() {
         "{text}"
     );
     assert_eq!(data, "");
-    // A file that is no site hides no site.
+    // A file that is not a site hides no site.
     fs::remove_file(sandbox.config().join("sites/wrong.yaml")).unwrap();
     sandbox.manifest("no site", "root: /srv\n");
     let (text, _) = plugin(&sandbox, 3, &[]);
     assert_eq!(
         text,
-        "UNKNOWN - 2 sites; a file of the configuration is no site, `mountjail status` names it"
+        "UNKNOWN - 2 sites; a file of the configuration is not a site, `mountjail status` names it"
     );
     sandbox.ok(&["down", "b"]);
     let (text, _) = plugin(&sandbox, 2, &[]);
     assert!(
-        text.starts_with("CRITICAL - ") && text.contains("is no site"),
+        text.starts_with("CRITICAL - ") && text.contains("is not a site"),
         "{text}"
     );
 }

@@ -835,6 +835,21 @@ fn colours() {
 
     // `--color` decides, whatever the environment and the streams are.
     let piped = |when: &str, command: &str| sandbox.run(&[command, "s", "--color", when]).exits(3);
+    let file = sandbox.path("output");
+    let to_file = [
+        "status",
+        "s",
+        "--color",
+        "always",
+        "--output",
+        file.to_str().unwrap(),
+    ];
+    sandbox.ok(&to_file);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains("s: down") && !text.contains('\u{1b}'),
+        "{text}"
+    );
     for command in ["plan", "status"] {
         assert!(piped("always", command).stdout.contains("\u{1b}[3"));
         assert!(!piped("auto", command).stdout.contains('\u{1b}'));

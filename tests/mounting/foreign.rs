@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::{
     Ran, Running, Sandbox, Tree, bind, for_each_engine, for_each_engine_on_shared_root,
-    mounts_below, site_of_one_file, tree,
+    mounts_below, site_of_one_file, tree, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -37,7 +37,7 @@ pub fn all() -> Vec<Trial> {
             on_a_placeholder,
         ),
     ];
-    let more: [(&str, OnEngine); 12] = [
+    let more: [(&str, OnEngine); 13] = [
         (
             "a host's directory bound in the root is left alone",
             host_directory,
@@ -82,6 +82,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a file system that somebody mounted keeps its files",
             standing_files,
+        ),
+        (
+            "users of the host's own submounts do not use the site",
+            users_of_the_host,
         ),
     ];
     let private = trials
@@ -318,6 +322,29 @@ fn with_submounts(engine: &'static str) {
     }
 }
 
+fn users_of_the_host(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (source, [file, _]) = directory_with_mounts(&sandbox);
+    // The same place has two mounts, one on the other, as /dev/pts has on some hosts.
+    let sub = source.join("sub");
+    bind(&sandbox.directory("host/outer"), &sub);
+    let text = format!(
+        "mounts: [{{ source: {}, target: /d, recursive: true }}]\n",
+        source.display()
+    );
+    let root = sandbox.site("s", &text);
+    sandbox.ok(&["up", "s"]);
+    let line = format!("exec 3<{} && exec sleep 600", file.display());
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--mount", "--propagation", "private", "sh", "-c", &line]);
+    let elsewhere = Running::start(&mut elsewhere);
+    let open = format!("/proc/{}/fd/3", elsewhere.pid());
+    wait_until("the file is open", || fs::read_link(&open).is_ok());
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(mounts_below(&root), []);
+    drop(elsewhere);
+}
+
 fn harmless_advice(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let (source, files) = directory_with_mounts(&sandbox);
@@ -326,11 +353,13 @@ fn harmless_advice(engine: &'static str) {
     let target = root.join("d");
     fs::create_dir(&target).unwrap();
     rbind(&source, &target);
+    let mut followed = 0;
     for _ in 0..5 {
         let ran = sandbox.run(&["up", "s"]);
         if ran.code == 0 {
             break;
         }
+        followed += 1;
         let (_, advice) = ran.stderr.split_once("try: ").unwrap();
         let command = advice.split('`').nth(1).unwrap().to_owned();
         let done = Command::new("sh").args(["-c", &command]).status().unwrap();
@@ -338,6 +367,7 @@ fn harmless_advice(engine: &'static str) {
         let mut gone = files.iter().filter(|file| !file.exists());
         assert_eq!(gone.next(), None, "{command}\n{ran}");
     }
+    assert!(followed > 0, "there was nothing to advise");
     sandbox.ok(&["up", "s"]).says("nothing to do");
     sandbox.ok(&["down", "s"]);
     assert!(files.iter().all(|file| file.exists()));

@@ -239,7 +239,9 @@ fn its_own_alone() {
     for path in [&root, &by_another_path] {
         manifest(&sandbox, "s", path, "etc: [hosts, services]\n");
         for down in [&["down", "s"][..], &["down", "s", "--lazy"]] {
-            sandbox.ok(down).says("is the site q's: `mountjail down q`");
+            sandbox
+                .ok(down)
+                .says("belong to the site q: `mountjail down q`");
             sandbox.ok(&["status", "q"]).prints("up, 2 of 2 mounts ok");
         }
     }

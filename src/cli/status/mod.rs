@@ -3,7 +3,7 @@
 mod served;
 mod shown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -182,9 +182,10 @@ impl StatusArgs {
 
 /// The sites that are recorded and not among those of the configuration.
 fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
+    let known: HashSet<_> = sites.iter().map(|site| &site.name).collect();
     let mut recorded = vec![];
     for name in context.state.recorded_sites()? {
-        if sites.iter().all(|site| site.name != name) {
+        if !known.contains(&name) {
             let site = select::site(context, name.as_str())?;
             recorded.push(records::with_manifest(context, site));
         }

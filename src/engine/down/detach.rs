@@ -55,11 +55,12 @@ impl DownRun<'_> {
             Along::Nothing | Along::Submounts => IfInUse::Fail,
         };
         let cannot = |error: io::Error| cannot(&self.root, "unmount", target, &error);
-        match spot.umount(first) {
-            Err(error)
-                if self.if_in_use == IfInUse::Detach
-                    && error.raw_os_error() == Some(libc::EBUSY) =>
-            {
+        let mut result = spot.umount(first);
+        if is_busy(&result) && self.detach_uncovered(expected) {
+            result = spot.umount(first);
+        }
+        match result {
+            result if self.if_in_use == IfInUse::Detach && is_busy(&result) => {
                 nothing_inside(&self.root, "unmount", target, expected)?;
                 spot.umount(IfInUse::Detach).map_err(cannot)
             }
@@ -69,6 +70,19 @@ impl DownRun<'_> {
             }
             result => result.map_err(cannot),
         }
+    }
+
+    /// Detaches what is ours in the mount and could not be reached before: a mount on top of it,
+    /// which is gone now, hid both. Returns whether there was any.
+    fn detach_uncovered(&self, mount: &ObservedMount) -> bool {
+        let inside = mount.unique_id.map(sys::list_mounts_in);
+        let Some(Ok(inside)) = inside else {
+            return false;
+        };
+        let ours = self.detaches().filter_map(|(_, ours)| ours.unique_id);
+        let ours = ours.filter(|id| inside.contains(id));
+        let gone: Vec<_> = ours.map(|id| hidden::detach(id).is_ok()).collect();
+        gone.contains(&true)
     }
 
     /// Makes sure that nobody has mounted anything in the graft since it was looked at.
@@ -157,4 +171,9 @@ impl DownRun<'_> {
         };
         cannot(&self.root, "unmount", target, error).hint(hint)
     }
+}
+
+fn is_busy(result: &io::Result<()>) -> bool {
+    let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
+    errno == Some(libc::EBUSY)
 }

@@ -323,8 +323,11 @@ fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
 /// Whether a block applies to its users wherever they come from.
 fn always_applies(criteria: &[String]) -> bool {
     criteria.chunks(2).all(|pair| {
-        let criterion = pair[0].to_ascii_lowercase();
-        criterion == "user" || criterion == "group"
+        let [criterion, list] = pair else {
+            return false;
+        };
+        let criterion = criterion.to_ascii_lowercase();
+        (criterion == "user" || criterion == "group") && !list.contains(['*', '?'])
     })
 }
 
@@ -485,6 +488,7 @@ mod tests {
     fn the_first_block_of_a_user_counts() {
         let read = read_text(
             "Match User a Address 10.0.0.0/8\nChrootDirectory /srv/inside\n\
+             Match User a Group other*\nChrootDirectory /srv/inside\n\
              Match User a\nChrootDirectory /srv/a\n\
              Match User c\nChrootDirectory none\n\
              Match Group sftp\nChrootDirectory /srv/b\n\

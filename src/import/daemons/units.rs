@@ -133,7 +133,10 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
 fn temporary(word: &str) -> Option<DraftTmpfs> {
     let (target, options) = word.split_once(':').unwrap_or((word, ""));
     let is_mounted_first = target.starts_with("/dev/"); // before the mount of /dev
-    if target.contains('%') || is_mounted_first || JailPath::new(target).is_err() {
+    if target.contains('%')
+        || is_mounted_first
+        || JailPath::new(target).map_or(true, |path| path == JailPath::slash())
+    {
         return None;
     }
     // As systemd.exec(5) has it.
@@ -199,7 +202,7 @@ mod tests {
              BindReadOnlyPaths=/etc/hosts -/srv/a:/b:norbind\nBindPaths=/no/data\n\
              BindReadOnlyPaths=\n\
              BindReadOnlyPaths=\"/srv/a b\"\nMountAPIVFS=yes\n\
-             TemporaryFileSystem=/tmp:size=1M,mode=1777 /run:ro /var/x\n",
+             TemporaryFileSystem=/tmp:size=1M,mode=1777 /run:ro / /var/x\n",
         );
         let [site] = read.sites.as_slice() else {
             panic!("{read:?}")

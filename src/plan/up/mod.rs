@@ -16,6 +16,7 @@ use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
 use crate::base::hints::{unmount, unmount_tree};
+use crate::base::quote::shell_word;
 use crate::base::{ErrorCode, Extent, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, FileKind, Mount};
@@ -158,7 +159,11 @@ impl Planner<'_> {
     fn making_way(&self, mount: &Mount, state: State, count: usize) -> String {
         if state == State::WrongOptions {
             let at = self.desired.root.inside(&mount.target);
-            return format!("`mount -o remount,bind,{} {at}`", mount.attributes);
+            let at = shell_word(&at.to_string()).into_owned();
+            return format!(
+                "give it the options: `mount -o remount,bind,{} {at}`",
+                mount.attributes
+            );
         }
         // On a shared mount one umount(8) may take several away.
         let again = if count > 1 {

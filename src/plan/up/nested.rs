@@ -74,10 +74,12 @@ impl Planner<'_> {
         // What is in a mount that mountjail did not make may be at that mount's source as well.
         let is_taken_over = |top| is_taken_over(self.observed, above, top);
         let top = self.observed.stack(above).last();
-        let how = match top.filter(|top| is_taken_over(top)) {
-            Some(_) => unmount_tree(root.inside(above)),
-            None => unmount_tree(root.inside(foreign)),
+        let first = if top.is_some_and(is_taken_over) {
+            above
+        } else {
+            foreign
         };
+        let how = unmount_tree(root.inside(first));
         let (foreign, above) = (root.inside(foreign), root.inside(above));
         Error::failed(format!(
             "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",

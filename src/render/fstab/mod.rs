@@ -177,7 +177,7 @@ pub(crate) fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> 
 
 /// A path as it is written in fstab(5), with blanks, backslashes and control characters as octal
 /// codes. A `#` stays: it begins a comment only at the beginning of a line.
-fn escaped(path: &Path) -> Vec<u8> {
+pub(crate) fn escaped(path: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut text = vec![];
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {

@@ -2,8 +2,8 @@
 
 use super::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
 use super::parts::{
-    DIFF, ERRORS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, OUTDATED, PLACES, STATE,
-    STATUS_PLACE, STEPS, TEXTS, WATCH,
+    ATTACHED, DETACHED, DIFF, ERRORS, GAPS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, MOUNTS,
+    OUTDATED, PLACES, STATE, STATUS_PLACE, STEPS, SWAPPED, TEXTS, WATCH,
 };
 use super::{Key, Output, Shape, key, maybe};
 
@@ -17,15 +17,13 @@ const SCOPE: Key = maybe(
     "where its mounts are, if not on the host",
 );
 const CHANGED: Key = maybe("changed", Flag, "whether anything was done");
-const MOUNTS: Key = maybe("mounts", Number, "how many mounts it has");
-const ATTACHED: Key = maybe("attached", Number, "mounts that were made");
-const SWAPPED: Key = maybe("swapped", Number, "mounts that were replaced");
-const GAPS: Key = maybe(
-    "gaps",
-    Number,
-    "of these, those with a moment without a mount",
+const CHANGED_OR_WOULD: Key = maybe(
+    "changed",
+    Flag,
+    "whether anything was, or with --dry-run would be, done",
 );
-const DETACHED: Key = maybe("detached", Number, "mounts that were taken away");
+const MANIFEST_FILE: Key = maybe("manifest", MANIFEST, "the manifest");
+const DIFFERENCE: Key = maybe("diff", DIFF, "with --diff");
 const LEFT: Key = maybe("left", TEXTS, "sentences about what stays in the root");
 const PLAN_STEPS: Key = maybe("steps", STEPS, "what would be done");
 const CONFLICTS: Key = maybe("conflicts", ERRORS, "what is in the way");
@@ -79,14 +77,10 @@ const APPLY: Shape = Object(&[
     key(
         "applied",
         Flag,
-        "whether the site is as the manifest asks for now",
+        "whether the site is now as its manifest asks",
     ),
-    maybe(
-        "changed",
-        Flag,
-        "whether anything was, or with --dry-run would be, done",
-    ),
-    maybe("manifest", MANIFEST, "the manifest"),
+    CHANGED_OR_WOULD,
+    MANIFEST_FILE,
     MOUNTS,
     ATTACHED,
     SWAPPED,
@@ -101,7 +95,7 @@ const APPLY: Shape = Object(&[
     ),
     PLAN_STEPS,
     CONFLICTS,
-    maybe("diff", DIFF, "with --diff"),
+    DIFFERENCE,
     SITE_ERRORS,
 ]);
 
@@ -109,18 +103,14 @@ const REMOVE: Shape = Object(&[
     SITE,
     ROOT,
     key("removed", Flag, "whether it was removed"),
-    maybe(
-        "changed",
-        Flag,
-        "whether anything was, or with --dry-run would be, done",
-    ),
-    maybe("manifest", MANIFEST, "the manifest"),
+    CHANGED_OR_WOULD,
+    MANIFEST_FILE,
     maybe("drop_ins", TEXTS, "the drop-ins that were removed"),
     DETACHED,
     LEFT,
     PLAN_STEPS,
     CONFLICTS,
-    maybe("diff", DIFF, "with --diff"),
+    DIFFERENCE,
     SITE_ERRORS,
 ]);
 
@@ -335,47 +325,30 @@ pub(super) const DRAFT: &[Key] = &[
     maybe("errors", ERRORS, "why there is none"),
 ];
 
+const fn output(command: &'static str, keys: &'static [Key]) -> Output {
+    Output { command, keys }
+}
+
 /// What commands print, by their names.
 pub const OUTPUTS: &[Output] = &[
-    Output {
-        command: "up",
-        keys: &sites(&UP),
-    },
-    Output {
-        command: "down",
-        keys: &sites(&DOWN),
-    },
-    Output {
-        command: "apply",
-        keys: &sites(&APPLY),
-    },
-    Output {
-        command: "remove",
-        keys: &sites(&REMOVE),
-    },
-    Output {
-        command: "adopt",
-        keys: &sites(&ADOPT),
-    },
-    Output {
-        command: "plan",
-        keys: &sites(&PLAN),
-    },
-    Output {
-        command: "status",
-        keys: &[
+    output("up", &sites(&UP)),
+    output("down", &sites(&DOWN)),
+    output("apply", &sites(&APPLY)),
+    output("remove", &sites(&REMOVE)),
+    output("adopt", &sites(&ADOPT)),
+    output("plan", &sites(&PLAN)),
+    output(
+        "status",
+        &[
             key("sites", List(&STATUS), "an object per site"),
             key("watch", Or(&Object(WATCH)), "the watcher; null: none runs"),
             ALL_ERRORS,
         ],
-    },
-    Output {
-        command: "check",
-        keys: &sites(&CHECK),
-    },
-    Output {
-        command: "presets",
-        keys: &[
+    ),
+    output("check", &sites(&CHECK)),
+    output(
+        "presets",
+        &[
             maybe("presets", List(&PRESET), "all presets"),
             maybe("name", Text, "with a name: that preset"),
             maybe("description", Text, "what it is for"),
@@ -390,10 +363,10 @@ pub const OUTPUTS: &[Output] = &[
             maybe("notes", TEXTS, "such as optional lines without a file"),
             ALL_ERRORS,
         ],
-    },
-    Output {
-        command: "why",
-        keys: &[
+    ),
+    output(
+        "why",
+        &[
             key("path", Text, "the path inside"),
             key("leads_to", Text, "where it leads"),
             maybe("link", Or(&Object(LINK)), "the link that it is"),
@@ -404,6 +377,7 @@ pub const OUTPUTS: &[Output] = &[
                 "the owner of the site's own directory that it is",
             ),
             maybe("reasons", List(&REASON), "the lines that bring it"),
+            maybe("nothing_at", Text, "where it leads, if nothing is there"),
             maybe(
                 "below",
                 List(&Object(&[
@@ -414,10 +388,10 @@ pub const OUTPUTS: &[Output] = &[
             ),
             ALL_ERRORS,
         ],
-    },
-    Output {
-        command: "doctor",
-        keys: &[
+    ),
+    output(
+        "doctor",
+        &[
             key(
                 "sites",
                 DOCTOR_SITES,
@@ -448,14 +422,11 @@ pub const OUTPUTS: &[Output] = &[
             ),
             ALL_ERRORS,
         ],
-    },
-    Output {
-        command: "fstab",
-        keys: &sites(&FSTAB),
-    },
-    Output {
-        command: "units",
-        keys: &[
+    ),
+    output("fstab", &sites(&FSTAB)),
+    output(
+        "units",
+        &[
             maybe("sites", List(&UNITS), "an object per site"),
             maybe("in_sync", Flag, "with --check: whether all files are right"),
             maybe(
@@ -474,10 +445,10 @@ pub const OUTPUTS: &[Output] = &[
                 "with --uninstall: the files that were removed",
             ),
         ],
-    },
-    Output {
-        command: "trace",
-        keys: &[
+    ),
+    output(
+        "trace",
+        &[
             key("site", Text, "the site's name"),
             key("root", Text, "its root"),
             key("exit_code", Or(&Number), "the program's"),
@@ -512,13 +483,13 @@ pub const OUTPUTS: &[Output] = &[
             ),
             ALL_ERRORS,
         ],
-    },
-    Output {
-        command: "import",
-        keys: &[
+    ),
+    output(
+        "import",
+        &[
             key("sites", List(&Object(DRAFT)), "manifests"),
             key("presets", List(&Object(DRAFT)), "presets"),
             ALL_ERRORS,
         ],
-    },
+    ),
 ];

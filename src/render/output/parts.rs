@@ -110,21 +110,28 @@ pub(super) const STEP: &[Key] = &[
 
 pub(super) const STEPS: Shape = List(&Object(STEP));
 
-/// What a run did.
+// What a run did with mounts.
+pub(super) const MOUNTS: Key = maybe("mounts", Number, "how many mounts it has");
+pub(super) const ATTACHED: Key = maybe("attached", Number, "mounts that were made");
+pub(super) const SWAPPED: Key = maybe("swapped", Number, "mounts that were replaced");
+pub(super) const GAPS: Key = maybe(
+    "gaps",
+    Number,
+    "of these, those with a moment without a mount",
+);
+pub(super) const DETACHED: Key = maybe("detached", Number, "mounts that were taken away");
+
+/// What a run did for a service.
 pub(super) const UP_PLACE: &[Key] = &[
     key("unit", Text, "the service"),
     key("pid", Number, "a process of it"),
     maybe("up", Flag, "whether the site is up there"),
     maybe("changed", Flag, "whether anything was done there"),
-    maybe("mounts", Number, "how many mounts it has"),
-    maybe("attached", Number, "mounts that were made"),
-    maybe("swapped", Number, "mounts that were replaced"),
-    maybe(
-        "gaps",
-        Number,
-        "of these, those with a moment without a mount",
-    ),
-    maybe("detached", Number, "mounts that were taken away"),
+    MOUNTS,
+    ATTACHED,
+    SWAPPED,
+    GAPS,
+    DETACHED,
     maybe("site", Text, "the site"),
     maybe("root", Text, "its root"),
     maybe("steps", STEPS, "with --dry-run: what would be done there"),

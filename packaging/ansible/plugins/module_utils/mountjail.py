@@ -11,6 +11,12 @@ import os
 # The version of the JSON that these modules know.
 VERSION = 1
 
+# Options of each module that writes a file.
+CONTENTS = {
+    "config": {"type": "dict"},
+    "content": {"type": "str"},
+}
+
 ARGUMENTS = {
     "executable": {"type": "str", "default": "mountjail"},
     "config_dir": {"type": "path"},
@@ -82,6 +88,27 @@ def to_yaml(value):
         else:
             lines.append("%s: %s" % (key, json.dumps(item, ensure_ascii=False)))
     return "\n".join(lines) + "\n"
+
+
+def text_of(module):
+    """The text that C(config) or C(content) gives; None: neither is given."""
+    config = module.params["config"]
+    return module.params["content"] if config is None else to_yaml(config)
+
+
+def staged(directory, name, text):
+    """The text in a new file of that directory, which can be moved to its place."""
+    new = os.path.join(directory, name + ".yaml")
+    with open(new, "w", encoding="utf-8") as written:
+        written.write(text)
+    os.chmod(new, 0o644)
+    return new
+
+
+def put(module, new, file):
+    """Moves a staged file to its place. If there is a link, the file that it names is replaced."""
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    module.atomic_move(new, os.path.realpath(file))
 
 
 def diffs(diff):

@@ -72,9 +72,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mountjail.mountjail.plugins.module_utils.mountjail import (
     ARGUMENTS,
+    CONTENTS,
     Mountjail,
+    put,
     read,
-    to_yaml,
+    staged,
+    text_of,
 )
 
 
@@ -88,10 +91,7 @@ def validated(module, program, text):
     for other in os.listdir(known) if os.path.isdir(known) else []:
         if other.endswith(".yaml") and other != name + ".yaml":
             os.symlink(os.path.join(known, other), os.path.join(directory, "presets", other))
-    new = os.path.join(directory, "presets", name + ".yaml")
-    with open(new, "w", encoding="utf-8") as written:
-        written.write(text)
-    os.chmod(new, 0o644)
+    new = staged(os.path.join(directory, "presets"), name, text)
     command = [program.command[0], "--config-dir", directory, "presets", name, "--json"]
     code, dummy, err = module.run_command(command)
     if code != 0:
@@ -104,8 +104,7 @@ def main():
         argument_spec=dict(
             name=dict(type="str", required=True),
             state=dict(type="str", choices=["present", "absent"], default="present"),
-            config=dict(type="dict"),
-            content=dict(type="str"),
+            **CONTENTS,
             **ARGUMENTS,
         ),
         mutually_exclusive=[("config", "content")],
@@ -113,18 +112,13 @@ def main():
         supports_check_mode=True,
     )
     program = Mountjail(module)
-    name, config, after = (module.params[key] for key in ("name", "config", "content"))
-    if config is not None:
-        after = to_yaml(config)
-    if module.params["state"] == "absent":
-        after = None
-    file = os.path.join(program.config_dir, "presets", name + ".yaml")
+    after = text_of(module) if module.params["state"] == "present" else None
+    file = os.path.join(program.config_dir, "presets", module.params["name"] + ".yaml")
     before = read(file)
     if before != after:
         new = validated(module, program, after) if after is not None else None
         if not module.check_mode and new is not None:
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            module.atomic_move(new, os.path.realpath(file))
+            put(module, new, file)
         elif not module.check_mode:
             os.unlink(file)
     diff = {

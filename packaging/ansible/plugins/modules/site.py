@@ -72,7 +72,7 @@ EXAMPLES = r"""
     name: shop
     config:
       root: /srv/www/shop
-      presets: [dns, tls, tzdata]
+      presets: [dns, tls, timezone]
       users: [www-data]
       services: [php8.2-fpm.service]
     restart: true
@@ -116,10 +116,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mountjail.mountjail.plugins.module_utils.mountjail import (
     ARGUMENTS,
+    CONTENTS,
     Mountjail,
     diffs,
+    put,
     read,
-    to_yaml,
+    staged,
+    text_of,
 )
 
 
@@ -166,15 +169,10 @@ def present(module, program, text):
         },
     }
     if before != after:
-        directory = tempfile.mkdtemp(dir=module.tmpdir)
-        new = os.path.join(directory, name + ".yaml")
-        with open(new, "w", encoding="utf-8") as written:
-            written.write(after)
-        os.chmod(new, 0o644)
+        new = staged(tempfile.mkdtemp(dir=module.tmpdir), name, after)
         program.run(["check", new])
         if not module.check_mode:
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            module.atomic_move(new, os.path.realpath(file))
+            put(module, new, file)
     return site
 
 
@@ -205,22 +203,17 @@ def main():
             state=dict(
                 type="str", choices=["up", "present", "down", "absent"], default="up"
             ),
-            config=dict(type="dict"),
-            content=dict(type="str"),
             create_root=dict(type="bool", default=True),
             restart=dict(type="bool", default=False),
             lazy=dict(type="bool", default=False),
+            **CONTENTS,
             **ARGUMENTS,
         ),
         mutually_exclusive=[("config", "content")],
         supports_check_mode=True,
     )
     program = Mountjail(module)
-    config, text, state = (
-        module.params[key] for key in ("config", "content", "state")
-    )
-    if config is not None:
-        text = to_yaml(config)
+    text, state = text_of(module), module.params["state"]
     if text is not None and state in ("down", "absent"):
         module.fail_json(msg="state=%s takes no manifest" % state)
     if state == "present":
