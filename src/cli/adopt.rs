@@ -60,7 +60,7 @@ pub(super) struct AdoptArgs {
     also: Vec<JailPath>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 fn jail_path(text: &str) -> Result<JailPath, crate::base::BadPath> {

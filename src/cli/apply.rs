@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 
 use super::DIFFERENT;
 use super::report::Report;
-use super::up::{self, counts, extend, leave_host, tell_processes};
+use super::up::{extend, leave_host, tell_absent, tell_processes, told, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
 use crate::render::change::{Change, mounts_after, mounts_before};
-use crate::site::apply::{Applied, AppliedUp, Applier, Looked, ManifestChange, NewManifest};
+use crate::site::apply::{
+    Applied, AppliedUp, Applier, InServices, Looked, ManifestChange, NewManifest,
+};
 use crate::site::configuration::{absolute, own_file};
 use crate::site::context::{Context, stop_flag};
 use crate::site::services::{self, ServicePlace};
@@ -61,7 +63,7 @@ pub(super) struct ApplyArgs {
     restart: bool,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl ApplyArgs {
@@ -220,7 +222,7 @@ impl ApplyArgs {
         match applied.up {
             AppliedUp::Host(done) => {
                 object["root"] = json!(done.desired.root);
-                let up = up::told(context, site, &done);
+                let up = told(context, site, &done);
                 changed |= done.changes.steps > 0;
                 extend(&mut object, up);
                 object["changed"] = json!(changed);
@@ -232,15 +234,16 @@ impl ApplyArgs {
                 };
                 report.code(tell_processes(context, &done, self.restart, false));
             }
-            AppliedUp::Services(units, places) => {
-                if places.is_empty() {
-                    out.info(services::comes_with(&units));
-                }
+            AppliedUp::Services(InServices {
+                units,
+                places,
+                blind,
+            }) => {
+                tell_absent(context, site, &units, &blind, places.is_empty());
                 let mut objects = vec![];
                 for (place, done) in &places {
-                    out.info(format_args!("{}, in {}", done.summary(), place.unit));
                     changed |= done.changes.steps > 0;
-                    objects.push(with_place(place, counts(done)));
+                    objects.push(with_place(place, told_in(context, site, place, done)));
                 }
                 object["scope"] = json!("services");
                 object["places"] = json!(objects);

@@ -33,7 +33,7 @@ pub(super) struct CheckArgs {
     all: bool,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl CheckArgs {

@@ -65,7 +65,7 @@ pub(super) struct DoctorArgs {
     fpm: Vec<PathBuf>,
     /// Print the findings as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The site's name, or the path of its manifest
     #[arg(value_name = "SITE", add = complete::site())]
     site: Option<String>,

@@ -50,7 +50,7 @@ pub(super) struct DownArgs {
     scope: Option<OnlyScope>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Files that were moved aside are put back right after.
     #[arg(skip)]
     undoes: bool,

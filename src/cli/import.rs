@@ -43,7 +43,7 @@ pub(super) struct ImportArgs {
     write: bool,
     /// Print as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Where PHP-FPM's relative paths start [default: as its units and processes tell]
     #[arg(short, long, value_name = "DIR")]
     prefix: Option<PathBuf>,

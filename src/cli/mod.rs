@@ -27,7 +27,6 @@ mod up;
 mod watch;
 mod why;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,7 +40,7 @@ use crate::engine::enter_image;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
 pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
-use crate::site::out::Verbosity;
+use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
@@ -144,6 +143,37 @@ impl Command {
         }
     }
 
+    /// What it prints if it fails as a whole.
+    fn failure_form(&self) -> FailureForm {
+        let json = match self {
+            Self::Status(status) => return status.failure_form(),
+            Self::Up(up) => up.json,
+            Self::Down(down) => down.json,
+            Self::Apply(apply) => apply.json,
+            Self::Remove(remove) => remove.json,
+            Self::Adopt(adopt) => adopt.json,
+            Self::Plan(plan) => plan.json,
+            Self::Check(check) => check.json,
+            Self::Presets(presets) => presets.json,
+            Self::Why(why) => why.json,
+            Self::Doctor(doctor) => doctor.json,
+            Self::Fstab(fstab) => fstab.json,
+            Self::Units(units) => units.json,
+            Self::Trace(trace) => trace.json,
+            Self::Import(import) => import.json,
+            Self::Watch(_)
+            | Self::Exec(_)
+            | Self::Run(_)
+            | Self::Schema(_)
+            | Self::Completions(_) => false,
+        };
+        if json {
+            FailureForm::Json
+        } else {
+            FailureForm::Nothing
+        }
+    }
+
     /// The root of the image that it works on, in place of the host.
     fn image(&self) -> Option<&Path> {
         match self {
@@ -226,7 +256,10 @@ pub fn main() -> ExitCode {
     } = Cli::parse();
     global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
-    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
+    let out: &'static Out = Box::leak(Box::new(Out::new(
+        global.verbosity(),
+        command.failure_form(),
+    )));
     if let Some(image) = command.image()
         && let Err(error) = enter_image(image)
     {
@@ -245,23 +278,9 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => completions.run(out),
         command => {
             raise_open_files();
-            let as_json = wants_json(std::env::args_os());
-            let is_plugin = matches!(&command, Command::Status(status) if status.is_plugin());
-            run_in_worker(out, global.limit(), move || {
-                match run(global, command, out) {
-                    Err(error) if is_plugin => Ok(status::unknown(out, &error)),
-                    Err(error) if as_json => Ok(out.failure_as_json(&error)),
-                    result => result,
-                }
-            })
+            run_in_worker(out, global.limit(), move || run(global, command, out))
         }
     })
-}
-
-/// Whether the result is to be printed as JSON.
-fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    let mut arguments = arguments.skip(1).take_while(|argument| argument != "--");
-    arguments.any(|argument| argument == "--json")
 }
 
 /// Runs `command` in a worker; returns its exit code.
@@ -283,9 +302,10 @@ fn supervise(
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
 ) -> WorkerEnd {
     let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
-    supervisor::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
-        out.error(&Error::failed("cannot start a process").because(&error));
-        WorkerEnd::Exit(1)
+    let report = |error: &Error| out.failure(&error.clone().into());
+    supervisor::run(&report, limit, command).unwrap_or_else(|error| {
+        let cannot = Error::failed("cannot start a process").because(&error);
+        WorkerEnd::Exit(report(&cannot))
     })
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::report::Report;
+use super::up::OnlyScope;
 use super::{DIFFERENT, Which};
 use crate::manifest::Scope;
 use crate::site::context::Context;
@@ -22,46 +23,47 @@ pub(super) struct PlanArgs {
     which: Which,
     /// Print the steps as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl PlanArgs {
-    /// What `up --dry-run` does.
-    pub(super) fn of(which: &Which, json: bool) -> Self {
-        Self {
-            which: Which {
-                sites: which.sites.clone(),
-                all: which.all,
-            },
-            json,
-        }
-    }
-
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
-        let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
+        show(context, sites, None, self.json)
+    }
+}
 
-        let mut report = Report::new(context, self.json);
-        let mut served = vec![];
-        for (site, planned) in sites.into_iter().zip(plans) {
-            match planned {
-                Ok(planned) if planned.manifest.scope == Scope::Services => {
+/// Prints the plans of `sites`; returns the exit code. `only`: the sites that count.
+pub(super) fn show(
+    context: &Context,
+    sites: Vec<Site>,
+    only: Option<OnlyScope>,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+    let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
+
+    let mut report = Report::new(context, json);
+    let mut served = vec![];
+    for (site, planned) in sites.into_iter().zip(plans) {
+        match planned {
+            Ok(planned) if planned.manifest.scope == Scope::Services => {
+                if only != Some(OnlyScope::Host) {
                     context.out.notes(&planned.desired);
                     served.push((site, planned.manifest.services));
                 }
-                Ok(planned) => {
-                    context.out.notes(&planned.desired);
-                    add(&mut report, context, &planned.plan, None);
-                }
-                Err(failed) => report.failed(&site, &failed, json!({})),
             }
+            Ok(planned) => {
+                context.out.notes(&planned.desired);
+                add(&mut report, context, &planned.plan, None);
+            }
+            Err(failed) => report.failed(&site, &failed, json!({})),
         }
-        if !served.is_empty() {
-            add_served(&mut report, context, &served)?;
-        }
-        Ok(report.finish())
     }
+    if !served.is_empty() {
+        add_served(&mut report, context, &served)?;
+    }
+    Ok(report.finish())
 }
 
 /// The plans in the mount namespaces of services.

@@ -1,7 +1,7 @@
 //! `mountjail presets`: the presets that manifests can include.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::complete;
 use crate::site::ManifestError;
@@ -18,7 +18,7 @@ pub(super) struct PresetsArgs {
     name: Option<String>,
     /// Print as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl PresetsArgs {
@@ -70,7 +70,10 @@ impl PresetsArgs {
         let entries = match presets.entries(name) {
             Some(Ok(entries)) => entries,
             Some(Err(mistakes)) => {
-                return Ok(ManifestError::Mistakes(mistakes).report(context.out, &name));
+                let mistake = |mistake| render::json::mistake(None, mistake);
+                let errors: Vec<_> = mistakes.iter().map(mistake).collect();
+                let code = ManifestError::Mistakes(mistakes).report(context.out, &name);
+                return Ok(self.failed(context, code, &errors));
             }
             None => {
                 let missing = Error::usage(format!("there is no preset {name}"));
@@ -98,16 +101,27 @@ impl PresetsArgs {
                 };
                 Ok(context.out.print_and(&text, 0))
             }
-            Err(errors) => {
-                for error in &errors {
-                    context.out.error(
-                        &error
-                            .clone()
-                            .context(format_args!("preset {name} on this host")),
-                    );
+            Err(mut errors) => {
+                for error in &mut errors {
+                    *error = error
+                        .clone()
+                        .context(format_args!("preset {name} on this host"));
+                    context.out.error(error);
                 }
-                Ok(worst(errors.iter().map(Error::exit_code)))
+                let code = worst(errors.iter().map(Error::exit_code));
+                let error = |error| render::json::error(None, error);
+                let errors: Vec<_> = errors.iter().map(error).collect();
+                Ok(self.failed(context, code, &errors))
             }
         }
+    }
+
+    /// Prints the errors that were reported, if the result is to be printed as JSON.
+    fn failed(&self, context: &Context, code: u8, errors: &[Value]) -> u8 {
+        if !self.json {
+            return code;
+        }
+        let text = render::json::document(json!({ "errors": errors }));
+        context.out.print_and(text, code)
     }
 }

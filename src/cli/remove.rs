@@ -1,6 +1,6 @@
 //! `mountjail remove`: take a site down, and remove its manifest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -54,7 +54,7 @@ pub(super) struct RemoveArgs {
     how: HowDown,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl RemoveArgs {
@@ -92,26 +92,35 @@ impl RemoveArgs {
     fn show(&self, context: &'static Context, remover: Remover, site: &Site, report: &mut Report) {
         let look = move |site: &Site, _: &Stop| Ok(remover.look(site));
         let looked = parallel::one(context, site, &Arc::default(), look);
-        let (manifest, plan) = match looked {
-            Ok(Ok(looked)) => looked,
+        let removal = match looked {
+            Ok(Ok(removal)) => removal,
             Ok(Err(error)) => return failed(report, context, site, error),
             Err(error) => return report.failed(site, &error, json!({ "removed": false })),
         };
-        let has_steps = |plan: &Plan| !plan.steps.is_empty();
-        let mut object = plan.as_ref().map_or(json!({}), render::json::plan);
+        let drop_ins = match drop_ins_of(context, site) {
+            Ok(drop_ins) => drop_ins,
+            Err(error) => return report.failed(site, &error.into(), json!({ "removed": false })),
+        };
+        let changed = removal.is_change() || !drop_ins.is_empty();
+        let mut object = removal.plan.as_ref().map_or(json!({}), render::json::plan);
         object["site"] = json!(site.name);
         object["removed"] = json!(false);
-        object["changed"] = json!(manifest.is_change() || plan.as_ref().is_some_and(has_steps));
-        object["manifest"] = manifest_json(&manifest);
-        if let Some(plan) = &plan {
+        object["changed"] = json!(changed);
+        object["manifest"] = manifest_json(&removal.manifest);
+        object["drop_ins"] = json!(drop_ins);
+        if let Some(plan) = &removal.plan {
             report.styled(render::text::plan(plan, None));
         }
-        if manifest.is_change() {
-            let file = manifest.file.display();
-            report.text(format!("{}: the manifest {file} is removed\n", site.name));
+        let manifest = removal.manifest.is_change();
+        let manifest = manifest.then_some(("manifest", &removal.manifest.file));
+        let drop_ins = drop_ins.iter().map(|file| ("drop-in", file));
+        for (what, file) in drop_ins.chain(manifest) {
+            let file = file.display();
+            report.text(format!("{}: the {what} {file} is removed\n", site.name));
         }
-        self.add_diff(report, &mut object, &manifest, plan.as_ref());
-        report.site(DIFFERENT, object);
+        let plan = removal.plan.as_ref();
+        self.add_diff(report, &mut object, &removal.manifest, plan);
+        report.site(if changed { DIFFERENT } else { 0 }, object);
     }
 
     fn remove(
@@ -123,7 +132,7 @@ impl RemoveArgs {
     ) -> anyhow::Result<()> {
         let stop = stop_flag()?;
         let work = move |site: &Site, stop: &Stop| {
-            let drop_ins = || drop_ins_of(context, site);
+            let drop_ins = || remove_drop_ins_of(context, site);
             Ok(remover.remove(site, stop, &drop_ins))
         };
         match parallel::one(context, site, &stop, work) {
@@ -196,11 +205,24 @@ fn failed(report: &mut Report, context: &Context, site: &Site, error: DownError)
     down::add_failed(report, context, site, error, json!({ "removed": false }));
 }
 
-/// Removes the drop-ins that are only for the site: those of the host's own configuration.
+/// The drop-ins that are only for the site, if its configuration is the host's own.
 fn drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
-    if context.config == std::path::Path::new(configuration::DEFAULT) {
-        UnitsArgs::remove_of(context, &site.name)
+    if is_of_host(context) {
+        UnitsArgs::of_site(&site.name).own_drop_ins(context)
     } else {
         Ok(vec![])
     }
+}
+
+/// Removes the drop-ins of [`drop_ins_of`]; returns them.
+fn remove_drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
+    if is_of_host(context) {
+        UnitsArgs::of_site(&site.name).remove_own(context)
+    } else {
+        Ok(vec![])
+    }
+}
+
+fn is_of_host(context: &Context) -> bool {
+    context.config == Path::new(configuration::DEFAULT)
 }

@@ -16,7 +16,7 @@ use crate::{Error, engine, render};
 pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value> {
     let object = |reported: &Reported| match reported {
         Reported::Error(error) => render::json::error(Some(site), error),
-        Reported::Mistake(mistake) => render::json::mistake(site, mistake),
+        Reported::Mistake(mistake) => render::json::mistake(Some(site), mistake),
     };
     reported.iter().map(object).collect()
 }

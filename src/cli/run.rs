@@ -150,7 +150,7 @@ impl RunArgs {
                 .and_then(|context| self.work(context));
             out.exit_code(code.unwrap_or_else(|error| out.failure(&error)))
         };
-        apart::run(&|error| out.error(error), limit, work)
+        apart::run(&|error| out.failure(&error.clone().into()), limit, work)
     }
 
     /// In the worker.

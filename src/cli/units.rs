@@ -73,7 +73,7 @@ pub(super) struct UnitsArgs {
     dir: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl UnitsArgs {
@@ -283,11 +283,9 @@ impl UnitsArgs {
         code
     }
 
-    /// Removes the drop-ins of `site`, as a part of `mountjail remove`; returns them.
-    ///
-    /// Errors: one cannot be removed.
-    pub(super) fn remove_of(context: &Context, site: &SiteName) -> Result<Vec<PathBuf>> {
-        let own = Self {
+    /// `mountjail units --uninstall SITE`, as a part of `mountjail remove`.
+    pub(super) fn of_site(site: &SiteName) -> Self {
+        Self {
             tree: Tree::default(),
             which: Which {
                 sites: vec![site.to_string()],
@@ -298,15 +296,34 @@ impl UnitsArgs {
             check: false,
             dir: PathBuf::from(UNITS),
             json: false,
-        };
-        if own.all_written()?.iter().all(|file| !file.exists()) {
+        }
+    }
+
+    /// The drop-ins that mountjail wrote and that are only for these sites.
+    pub(super) fn own_drop_ins(&self, context: &Context) -> Result<Vec<PathBuf>> {
+        if self.all_written()?.iter().all(|file| !file.exists()) {
             return Ok(vec![]);
         }
-        match own.remove_drop_ins(context)? {
+        let mut own = self.written_for(context)?;
+        own.retain(|file| {
+            read_drop_in(file).is_ok_and(|text| text.is_some_and(|text| text.starts_with(HEADER)))
+        });
+        Ok(own)
+    }
+
+    /// Removes the drop-ins of these sites; returns them.
+    ///
+    /// Errors: one cannot be removed.
+    pub(super) fn remove_own(&self, context: &Context) -> Result<Vec<PathBuf>> {
+        if self.all_written()?.iter().all(|file| !file.exists()) {
+            return Ok(vec![]);
+        }
+        match self.remove_drop_ins(context)? {
             (removed, 0) => Ok(removed),
             _ => Err(
-                Error::failed("its drop-ins for systemd cannot be removed").hint(format!(
-                    "`mountjail units --uninstall {site}` names each of them"
+                Error::failed("the drop-ins for systemd cannot be removed").hint(format!(
+                    "`mountjail units --uninstall {}` names each of them",
+                    self.which.sites.join(" ")
                 )),
             ),
         }
@@ -373,7 +390,16 @@ impl UnitsArgs {
 
     fn written_for(&self, context: &Context) -> Result<Vec<PathBuf>> {
         let going = self.which.selection().sites(context)?;
-        let (manifests, _) = boot::manifests(context, &going);
+        let (manifests, unusable) = boot::manifests(context, &going);
+        for site in going
+            .iter()
+            .filter(|site| unusable.contains_key(&site.name))
+        {
+            context.out.site(&site.name).warn(
+                "without a manifest that can be used, the drop-ins of its services are not known: \
+                 `mountjail units --all --install` removes those that no site needs",
+            );
+        }
         let names = |site: &Site| {
             let manifest = manifests.iter().find(|(known, _)| known == site);
             manifest.map_or(&[][..], |(_, manifest)| &manifest.services)

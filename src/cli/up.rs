@@ -54,7 +54,7 @@ pub(super) struct UpArgs {
     #[arg(long)]
     dry_run: bool,
     /// Make the root directory if it does not exist
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     create: bool,
     /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
@@ -70,7 +70,7 @@ pub(super) struct UpArgs {
     scope: Option<OnlyScope>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The caller names what runs inside.
     #[arg(skip)]
     adopts: bool,
@@ -138,15 +138,9 @@ impl UpArgs {
         let mut found = namespaces.each(context, sites, up);
         for (site, units) in sites {
             let places = found.remove(&site.name).unwrap_or_default();
-            let blind = namespaces.without(units);
             let code = add_in_services(report, context, site, &places);
-            let out = context.out.site(&site.name);
-            for process in &blind {
-                out.warn(services::runs_without(process));
-            }
-            if places.is_empty() && blind.is_empty() {
-                out.info(services::comes_with(units));
-            }
+            let blind = namespaces.without(units);
+            tell_absent(context, site, units, &blind, places.is_empty());
             if code == 0 {
                 leave_host(report, context, site)?;
             }
@@ -155,11 +149,11 @@ impl UpArgs {
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        if self.dry_run {
-            return plan::PlanArgs::of(&self.which, self.json).run(context);
-        }
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
+        if self.dry_run {
+            return plan::show(context, sites, self.scope, self.json);
+        }
         self.run_for(context, &sites)
     }
 
@@ -244,6 +238,35 @@ pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     counts(done)
 }
 
+/// As [`told`], for a site in the mount namespace of a service.
+pub(super) fn told_in(context: &Context, site: &Site, place: &ServicePlace, done: &Done) -> Value {
+    let out = context.out.site(&site.name);
+    for left in &done.changes.outcome.left {
+        out.warn(left);
+    }
+    out.event(Event::Up)
+        .info(format_args!("{}, in {}", done.summary(), place.unit));
+    counts(done)
+}
+
+/// Reports the services `units` of a site that do not have its mounts: the processes in `blind` run
+/// without them or, if there is `no_place`, none runs.
+pub(super) fn tell_absent(
+    context: &Context,
+    site: &Site,
+    units: &[String],
+    blind: &[Process],
+    no_place: bool,
+) {
+    let out = context.out.site(&site.name);
+    for process in blind {
+        out.warn(services::runs_without(process));
+    }
+    if no_place && blind.is_empty() {
+        out.info(services::comes_with(units));
+    }
+}
+
 /// Reports a site in the mount namespaces of its services; returns the exit code.
 fn add_in_services(
     report: &mut Report,
@@ -254,16 +277,10 @@ fn add_in_services(
     let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
     for (place, result) in places {
         let mut object = json!(place);
-        let out = context.out.site(&site.name);
         match result {
             Ok(Brought::Up(done)) => {
-                for left in &done.changes.outcome.left {
-                    out.warn(left);
-                }
-                out.event(Event::Up)
-                    .info(format_args!("{}, in {}", done.summary(), place.unit));
                 object["up"] = json!(true);
-                extend(&mut object, counts(done));
+                extend(&mut object, told_in(context, site, place, done));
             }
             Ok(Brought::LeftDown | Brought::ForServices(_)) => object["up"] = json!(false),
             Err(failed) => {

@@ -31,7 +31,7 @@ pub(super) struct WhyArgs {
     path: PathBuf,
     /// Print as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl WhyArgs {

@@ -45,10 +45,11 @@ impl ApartEnd {
 
 /// Runs `command` in a worker that is nobody's child, and waits until it ends or tells how to go
 /// on. A worker that a file system holds is left behind. The calling process must have one thread.
+/// `report` shows an error to the administrator, and returns the exit code.
 ///
 /// Errors: no processes can be started, or they cannot communicate; then nothing was done.
 pub(crate) fn run(
-    report: &dyn Fn(&Error),
+    report: &dyn Fn(&Error) -> u8,
     limit: Option<Duration>,
     command: impl FnOnce() -> u8 + Send + 'static,
 ) -> io::Result<ApartEnd> {

@@ -108,7 +108,7 @@ pub(super) mod message {
 /// The worker: runs `command`, and ends.
 pub(super) fn run(
     supervisor: Supervisor,
-    report: &dyn Fn(&Error),
+    report: &dyn Fn(&Error) -> u8,
     limit: Option<Duration>,
     command: impl FnOnce() -> u8 + Send + 'static,
 ) -> ! {
@@ -130,8 +130,8 @@ pub(super) fn run(
         }
         Ok(code) => leave(&[message::EXIT, code]),
         Err(error) => {
-            report(&Error::failed("cannot start to work").because(&error));
-            sys::leave(1)
+            let cannot = Error::failed("cannot start to work").because(&error);
+            sys::leave(report(&cannot))
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) fn run_unsupervised(command: impl FnOnce() -> u8) -> WorkerEnd {
 /// Runs `command` in a thread until it ends, is silent for too long, or a signal ends it; gives its
 /// exit code.
 fn run_and_watch(
-    report: &dyn Fn(&Error),
+    report: &dyn Fn(&Error) -> u8,
     limit: Option<Duration>,
     command: impl FnOnce() -> u8 + Send + 'static,
 ) -> io::Result<u8> {
@@ -191,8 +191,7 @@ fn run_and_watch(
             watched.limit = Some(limit.min(LAST_WAIT));
         }
         if let Some(silence) = watched.silence() {
-            report(&silence.error());
-            leave(&[message::EXIT, 1]);
+            leave(&[message::EXIT, report(&silence.error())]);
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn error(site: Option<&SiteName>, error: &Error) -> Value {
 }
 
 /// As [`error`], with the place in the file: `{…, line, column, key}`
-pub(crate) fn mistake(site: &SiteName, mistake: &Diagnostic) -> Value {
+pub(crate) fn mistake(site: Option<&SiteName>, mistake: &Diagnostic) -> Value {
     let (line, column) = mistake.position().unzip();
     json!({
         "code": ErrorCode::Manifest,

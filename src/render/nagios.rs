@@ -6,6 +6,7 @@ use anstream::adapter::strip_str;
 
 use super::health::SiteHealth;
 use super::overview;
+use crate::Error;
 use crate::base::quote::brief;
 use crate::base::text::{and_more, plural};
 use crate::plan::SiteState;
@@ -97,8 +98,10 @@ pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) 
 }
 
 /// Nothing could be looked at.
-pub(crate) fn unknown(error: &dyn Display) -> Check {
-    Check::new(Level::Unknown, plain(&error.to_string()))
+pub(crate) fn unknown(error: &Error) -> Check {
+    let hint = error.hint_text().map(|hint| format!("; try: {hint}"));
+    let text = format!("{error}{}", hint.unwrap_or_default());
+    Check::new(Level::Unknown, plain(&text))
 }
 
 fn level(site: &SiteHealth<'_>) -> Level {

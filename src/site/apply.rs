@@ -18,6 +18,7 @@ use crate::base::HostPath;
 use crate::base::sync::lock as locked;
 use crate::engine::{MadeDirectories, StagedFile};
 use crate::manifest::{self, Manifest, Scope, SourceFile};
+use crate::observe::Process;
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::resolve::{Desired, Host, refuse_system};
@@ -80,7 +81,17 @@ pub(crate) struct Applied {
 /// Where it came up.
 pub(crate) enum AppliedUp {
     Host(Box<Done>),
-    Services(Vec<String>, Vec<(ServicePlace, Done)>),
+    Services(InServices),
+}
+
+/// Where a site with scope `services` came up.
+pub(crate) struct InServices {
+    /// The services that its manifest names.
+    pub units: Vec<String>,
+    /// Those of them that run in a mount namespace for their sites.
+    pub places: Vec<(ServicePlace, Done)>,
+    /// Processes of those that run without, one per unit.
+    pub blind: Vec<Process>,
 }
 
 /// Applies manifests.
@@ -260,7 +271,11 @@ impl Applier {
             Ok(places)
         });
         match all {
-            Ok(places) => Ok(AppliedUp::Services(served.1, places)),
+            Ok(places) => Ok(AppliedUp::Services(InServices {
+                blind: namespaces.without(&served.1),
+                units: served.1,
+                places,
+            })),
             Err(failed) => {
                 self.put_back(&namespaces, &served, (old, &locked(&were_up)), stop);
                 Err(failed)

@@ -20,13 +20,14 @@ use serde_json::json;
 
 use super::event::Event;
 use super::log::{DEBUG, ERROR, INFO, Log, WARNING};
+use crate::Error;
 use crate::base::SiteName;
 use crate::base::quote::brief;
 use crate::base::style;
 use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
+use crate::render::{self, nagios};
 use crate::resolve::Desired;
-use crate::{Error, render};
 
 /// The longest message, whatever paths and targets of links are in it. Text to be typed may be
 /// longer.
@@ -43,9 +44,20 @@ pub(crate) enum Verbosity {
     Verbose,
 }
 
+/// What a command prints on the standard output if it fails as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureForm {
+    Nothing,
+    /// An object with the error.
+    Json,
+    /// The line of a plugin of Nagios, whose exit code is UNKNOWN.
+    Plugin,
+}
+
 /// The two streams.
 pub(crate) struct Out {
     verbosity: Verbosity,
+    failures: FailureForm,
     /// Of messages, on the standard error.
     colour: bool,
     /// Of what is printed on the standard output for people.
@@ -59,9 +71,10 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    pub(crate) fn new(verbosity: Verbosity) -> Self {
+    pub(crate) fn new(verbosity: Verbosity, failures: FailureForm) -> Self {
         Self {
             verbosity,
+            failures,
             colour: has_colour(&io::stderr()),
             colour_of_data: has_colour(&io::stdout()),
             log: Log::of_this_process(),
@@ -201,20 +214,28 @@ impl Out {
         }
     }
 
-    /// As [`failure`](Self::failure), of a command that prints its result as JSON: the error is
-    /// printed so, too.
-    pub(crate) fn failure_as_json(&self, failure: &anyhow::Error) -> u8 {
-        let error = error_of(failure);
-        self.error(&error);
-        let errors = [render::json::error(None, &error)];
-        let text = render::json::document(json!({ "errors": errors }));
-        self.print_and(text, error.exit_code())
-    }
-
-    /// An error that ends the command; returns the exit code.
+    /// An error that ends the command, in its [`FailureForm`]; returns the exit code.
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> u8 {
         let error = error_of(failure);
-        self.error(&error);
+        match self.failures {
+            FailureForm::Nothing => self.reported(&error),
+            FailureForm::Json => {
+                let errors = [render::json::error(None, &error)];
+                let text = render::json::document(json!({ "errors": errors }));
+                self.print_and(text, self.reported(&error))
+            }
+            FailureForm::Plugin => {
+                self.take_aside();
+                let check = nagios::unknown(&error);
+                let code = check.code();
+                self.print_and(check.line, code)
+            }
+        }
+    }
+
+    /// Reports the error; returns its exit code.
+    fn reported(&self, error: &Error) -> u8 {
+        self.error(error);
         error.exit_code()
     }
 
@@ -222,7 +243,7 @@ impl Out {
     pub(crate) fn print_and(&self, text: impl AsRef<[u8]>, code: u8) -> u8 {
         match print(text.as_ref()) {
             Ok(()) => code,
-            Err(error) => self.failure(&error),
+            Err(error) => self.reported(&error_of(&error)),
         }
     }
 }

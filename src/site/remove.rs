@@ -39,6 +39,23 @@ impl Removed {
     }
 }
 
+/// How a site would be removed.
+pub(crate) struct Removal {
+    pub manifest: ManifestChange,
+    /// `None`: there is nothing to take down.
+    pub plan: Option<Plan>,
+    /// There are records of it.
+    pub is_recorded: bool,
+}
+
+impl Removal {
+    /// Whether anything would be done.
+    pub(crate) fn is_change(&self) -> bool {
+        let has_steps = |plan: &Plan| !plan.steps.is_empty();
+        self.manifest.is_change() || self.is_recorded || self.plan.as_ref().is_some_and(has_steps)
+    }
+}
+
 /// Removes sites.
 pub(crate) struct Remover {
     context: &'static Context,
@@ -84,8 +101,8 @@ impl Remover {
         Ok(there.manifest.is_change() || there.is_recorded() || there.site.instance().is_some())
     }
 
-    /// What would be done: the manifest, and the plan if there is something to take down.
-    pub(crate) fn look(&self, site: &Site) -> Result<(ManifestChange, Option<Plan>), DownError> {
+    /// What would be done.
+    pub(crate) fn look(&self, site: &Site) -> Result<Removal, DownError> {
         let there = self.there(site)?;
         Self::refuse(&there)?;
         let plan = if self.is_down(&there)? {
@@ -93,7 +110,11 @@ impl Remover {
         } else {
             Some(TakeDown::new(self.context, 1, self.options)?.look(&there.site)?)
         };
-        Ok((there.manifest, plan))
+        Ok(Removal {
+            is_recorded: there.is_recorded(),
+            manifest: there.manifest,
+            plan,
+        })
     }
 
     /// Takes the site down, and removes what `drop_ins` removes and its manifest.

@@ -583,6 +583,14 @@ fn removed() {
     assert_eq!(state(&sandbox), records);
     assert_eq!(names(&sandbox.config().join("sites")), sites);
 
+    // Only records are left of it.
+    sandbox.site("bare", "");
+    sandbox.ok(&["up", "bare"]);
+    fs::remove_file(own(&sandbox, "bare")).unwrap();
+    let predicted = sandbox.run(&["remove", "--json", "--dry-run", "bare"]);
+    assert_eq!(site(&predicted.exits(3))["changed"], true);
+    sandbox.ok(&["remove", "bare"]);
+
     sandbox
         .run(&["remove", "othr"])
         .exits(2)

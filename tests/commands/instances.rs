@@ -181,6 +181,12 @@ fn commands() {
     assert!(!drop_in("pool@alice.service").exists());
     assert!(drop_in("pool@bob.service").exists());
 
+    let shown = sandbox.run(&["up", "--dry-run", "--all", "--except", "customer@bob"]);
+    let shown = shown.exits(3).stdout;
+    assert!(
+        shown.contains("customer@alice") && !shown.contains("customer@bob"),
+        "{shown}"
+    );
     sandbox.ok(&["up", "--all", "--except", "customer@bob"]);
     assert!(customers.is_up("alice") && !customers.is_up("bob"));
     sandbox.ok(&["exec", "customer@alice", "--", "/bin/true"]);

@@ -51,6 +51,9 @@ fn versions() {
         (&["apply", "/nowhere.yaml"], 1),
         (&["remove", "absent"], 2),
         (&["fstab", "--file", "/nowhere", "--check", "s"], 1),
+        (&["fstab", "--root", "/nowhere", "s"], 1),
+        (&["doctor", "absent"], 2),
+        (&["trace", "absent", "--pid", "1"], 2),
     ];
     for (arguments, code) in commands {
         let mut all = arguments.to_vec();
@@ -58,6 +61,11 @@ fn versions() {
         let ran = sandbox.run(&all).exits(*code);
         assert_eq!(ran.json()["version"], 1, "{ran}");
     }
+    sandbox.file("config/presets/broken.yaml", "etc: 1\n");
+    let ran = sandbox.run(&["presets", "broken", "--json"]).exits(2);
+    assert_eq!(ran.json()["errors"][1]["key"], "etc", "{ran}");
+    let ran = sandbox.run(&["status", "--format", "json", "--config-dir", "/nowhere"]);
+    assert!(ran.exits(1).json()["errors"][0]["reason"].is_string());
     let below = sandbox.ok(&["why", "s", "/etc", "--json"]).json();
     assert_eq!(below["below"][0]["paths"][0], "/etc/hosts", "{below:#}");
 }

@@ -51,7 +51,7 @@ pub(super) struct FstabArgs {
     file: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl FstabArgs {

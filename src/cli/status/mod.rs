@@ -23,7 +23,7 @@ use crate::render::health::SiteHealth;
 use crate::render::text::StatusDetail;
 use crate::render::{nagios, prometheus};
 use crate::site::context::Context;
-use crate::site::out::Out;
+use crate::site::out::FailureForm;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::status::SiteStatus;
 use crate::site::{Selection, Site, SiteError, configuration, parallel, records, select};
@@ -87,18 +87,26 @@ struct StatusReport {
 }
 
 impl StatusArgs {
-    /// Whether a monitoring system reads the exit code and one line: a plugin's.
-    pub(super) fn is_plugin(&self) -> bool {
-        self.format == StatusFormat::Nagios
+    /// What it prints if it fails as a whole.
+    pub(super) fn failure_form(&self) -> FailureForm {
+        match self.format() {
+            StatusFormat::Json => FailureForm::Json,
+            StatusFormat::Nagios => FailureForm::Plugin,
+            StatusFormat::Text | StatusFormat::Prometheus => FailureForm::Nothing,
+        }
     }
 
-    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let format = if self.json {
+    fn format(&self) -> StatusFormat {
+        if self.json {
             StatusFormat::Json
         } else {
             self.format
-        };
-        if self.is_plugin() && self.output.is_some() {
+        }
+    }
+
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
+        let format = self.format();
+        if format == StatusFormat::Nagios && self.output.is_some() {
             let cannot = Error::usage("--format nagios prints its line, and writes no file");
             return Err(cannot.hint("leave out --output").into());
         }
@@ -332,12 +340,4 @@ impl StatusReport {
         let code = check.code();
         context.out.print_and(check.line, code)
     }
-}
-
-/// Prints that nothing is known, as a plugin does; returns its exit code.
-pub(super) fn unknown(out: &Out, error: &anyhow::Error) -> u8 {
-    out.take_aside();
-    let check = nagios::unknown(error);
-    let code = check.code();
-    out.print_and(check.line, code)
 }

@@ -17,8 +17,10 @@ use self::start::FollowedStart;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::jail_command::{self, JailCommand};
+use super::report::error_objects;
 use super::up::UpArgs;
 use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
@@ -36,7 +38,7 @@ use crate::trace::{
     Advice, AdviceContext, AdvisedLine, Follower, LookupFailure, Miss, MissOnHost, PAUSE,
     PresetContents, TraceEnd, TraceResult, advise, look, why_read_only,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, render};
 
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
@@ -101,7 +103,7 @@ pub(super) struct TraceArgs {
     up: bool,
     /// Print the report as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The site's name, or the path of its manifest
     #[arg(value_name = "SITE", add = complete::site())]
     site: String,
@@ -182,6 +184,17 @@ impl TraceArgs {
         }
     }
 
+    /// Reports why the site cannot be followed; returns the exit code.
+    fn failed(&self, context: &Context, site: &Site, failed: &SiteError) -> u8 {
+        let (code, errors) = failed.report(context.out, site);
+        if !self.json {
+            return code;
+        }
+        let errors = error_objects(&site.name, &errors);
+        let text = render::json::document(json!({ "errors": errors }));
+        context.out.print_and(text, code)
+    }
+
     /// In a worker: finds out what to follow, and hands it over to the supervisor.
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
@@ -192,7 +205,7 @@ impl TraceArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let jail = match jail_command::look(&pipeline, &site) {
             Ok(jail) => jail,
-            Err(failed) => return Ok(failed.report(context.out, &site).0),
+            Err(failed) => return Ok(self.failed(context, &site, &failed)),
         };
         let is_down = jail.state == SiteState::Down;
         let down = Error::failed(format!("{}: the site is not up", site.name));
@@ -299,7 +312,7 @@ impl TraceArgs {
         let site = select::site(context, &self.site)?;
         let code = match self.report(context, &site, followed, end) {
             Ok(code) => code,
-            Err(failed) => failed.report(context.out, &site).0,
+            Err(failed) => self.failed(context, &site, &failed),
         };
         if code != 0 || !self.up {
             return Ok(code);

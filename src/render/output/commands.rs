@@ -105,7 +105,7 @@ const REMOVE: Shape = Object(&[
     key("removed", Flag, "whether it was removed"),
     CHANGED_OR_WOULD,
     MANIFEST_FILE,
-    maybe("drop_ins", TEXTS, "the drop-ins that were removed"),
+    maybe("drop_ins", TEXTS, "the drop-ins that are removed"),
     DETACHED,
     LEFT,
     PLAN_STEPS,
