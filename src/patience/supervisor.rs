@@ -51,8 +51,8 @@ enum SupervisorEnd {
 /// Runs `command` in a worker, and returns in the supervisor how it ended. The calling process must
 /// have one thread.
 ///
-/// `report` shows an error to the administrator, and returns the exit code. `limit`: how long the command may wait for a file
-/// system, where it waits for no single site.
+/// `report` shows an error to the administrator, and returns the exit code. `limit`: how long the
+/// command may wait for a file system, where it waits for no single site.
 ///
 /// Errors: the processes cannot communicate.
 pub(crate) fn run(
