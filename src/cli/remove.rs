@@ -1,6 +1,5 @@
 //! `mountjail remove`: take a site down, and remove its manifest.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -9,7 +8,6 @@ use serde_json::{Value, json};
 use super::apply::{manifest_json, texts};
 use super::down::HowDown;
 use super::report::Report;
-use super::units::UnitsArgs;
 use super::{DIFFERENT, complete, down};
 use crate::base::SiteName;
 use crate::patience::Stop;
@@ -97,23 +95,19 @@ impl RemoveArgs {
             Ok(Err(error)) => return failed(report, context, site, error),
             Err(error) => return report.failed(site, &error, json!({ "removed": false })),
         };
-        let drop_ins = match drop_ins_of(context, site) {
-            Ok(drop_ins) => drop_ins,
-            Err(error) => return report.failed(site, &error.into(), json!({ "removed": false })),
-        };
-        let changed = removal.is_change() || !drop_ins.is_empty();
+        let changed = removal.is_change();
         let mut object = removal.plan.as_ref().map_or(json!({}), render::json::plan);
         object["site"] = json!(site.name);
         object["removed"] = json!(false);
         object["changed"] = json!(changed);
         object["manifest"] = manifest_json(&removal.manifest);
-        object["drop_ins"] = json!(drop_ins);
+        object["drop_ins"] = json!(removal.drop_ins);
         if let Some(plan) = &removal.plan {
             report.styled(render::text::plan(plan, None));
         }
         let manifest = removal.manifest.is_change();
         let manifest = manifest.then_some(("manifest", &removal.manifest.file));
-        let drop_ins = drop_ins.iter().map(|file| ("drop-in", file));
+        let drop_ins = removal.drop_ins.iter().map(|file| ("drop-in", file));
         for (what, file) in drop_ins.chain(manifest) {
             let file = file.display();
             report.text(format!("{}: the {what} {file} is removed\n", site.name));
@@ -131,10 +125,7 @@ impl RemoveArgs {
         report: &mut Report,
     ) -> anyhow::Result<()> {
         let stop = stop_flag()?;
-        let work = move |site: &Site, stop: &Stop| {
-            let drop_ins = || remove_drop_ins_of(context, site);
-            Ok(remover.remove(site, stop, &drop_ins))
-        };
+        let work = move |site: &Site, stop: &Stop| Ok(remover.remove(site, stop));
         match parallel::one(context, site, &stop, work) {
             Ok(Ok(done)) => self.removed(context, site, &done, report),
             Ok(Err(error)) => failed(report, context, site, error),
@@ -203,26 +194,4 @@ impl RemoveArgs {
 
 fn failed(report: &mut Report, context: &Context, site: &Site, error: DownError) {
     down::add_failed(report, context, site, error, json!({ "removed": false }));
-}
-
-/// The drop-ins that are only for the site, if its configuration is the host's own.
-fn drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
-    if is_of_host(context) {
-        UnitsArgs::of_site(&site.name).own_drop_ins(context)
-    } else {
-        Ok(vec![])
-    }
-}
-
-/// Removes the drop-ins of [`drop_ins_of`]; returns them.
-fn remove_drop_ins_of(context: &Context, site: &Site) -> Result<Vec<PathBuf>> {
-    if is_of_host(context) {
-        UnitsArgs::of_site(&site.name).remove_own(context)
-    } else {
-        Ok(vec![])
-    }
-}
-
-fn is_of_host(context: &Context) -> bool {
-    context.config == Path::new(configuration::DEFAULT)
 }

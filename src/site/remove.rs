@@ -1,13 +1,14 @@
 //! A site is taken down, and its manifest goes: nothing is left of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::apply::ManifestChange;
-use super::configuration::{has_manifest, own_file, site_named};
+use super::configuration::{self, has_manifest, own_file, site_named};
 use super::context::Context;
 use super::down::{DownError, DownOptions, TakeDown, TakenDown, has_copies_aside};
 use super::down_in_services::down_in_services;
+use super::drop_ins::{DropInFiles, UNITS};
 use super::fstab::FstabLines;
 use super::{Site, SiteError, manifest_file};
 use crate::adopt::DIRECTORY;
@@ -44,15 +45,20 @@ pub(crate) struct Removal {
     pub manifest: ManifestChange,
     /// `None`: there is nothing to take down.
     pub plan: Option<Plan>,
+    /// The drop-ins that would be removed.
+    pub drop_ins: Vec<PathBuf>,
     /// There are records of it.
-    pub is_recorded: bool,
+    is_recorded: bool,
 }
 
 impl Removal {
     /// Whether anything would be done.
     pub(crate) fn is_change(&self) -> bool {
         let has_steps = |plan: &Plan| !plan.steps.is_empty();
-        self.manifest.is_change() || self.is_recorded || self.plan.as_ref().is_some_and(has_steps)
+        self.manifest.is_change()
+            || self.is_recorded
+            || !self.drop_ins.is_empty()
+            || self.plan.as_ref().is_some_and(has_steps)
     }
 }
 
@@ -110,20 +116,20 @@ impl Remover {
         } else {
             Some(TakeDown::new(self.context, 1, self.options)?.look(&there.site)?)
         };
+        let drop_ins = match self.drop_in_files() {
+            Some(files) => files.own_of(std::slice::from_ref(site))?,
+            None => vec![],
+        };
         Ok(Removal {
             is_recorded: there.is_recorded(),
             manifest: there.manifest,
             plan,
+            drop_ins,
         })
     }
 
-    /// Takes the site down, and removes what `drop_ins` removes and its manifest.
-    pub(crate) fn remove(
-        &self,
-        site: &Site,
-        stop: &Stop,
-        drop_ins: &(dyn Fn() -> Result<Vec<PathBuf>> + Sync),
-    ) -> Result<Removed, DownError> {
+    /// Takes the site down, and removes its drop-ins and its manifest.
+    pub(crate) fn remove(&self, site: &Site, stop: &Stop) -> Result<Removed, DownError> {
         let run = TakeDown::new(self.context, 1, self.options)?;
 
         // Lock: another mountjail finishes its work on the site first.
@@ -144,7 +150,11 @@ impl Remover {
 
         // Remove what else there is of it. A run that was killed before is finished by the next.
         let about = |error: Error| error.context(&site.name);
-        let drop_ins = drop_ins().map_err(about)?;
+        let drop_ins = match self.drop_in_files() {
+            Some(files) => files.remove_own(std::slice::from_ref(site)),
+            None => Ok(vec![]),
+        };
+        let drop_ins = drop_ins.map_err(about)?;
         remove_file(&site.file).map_err(|error| about(error).hint(still_there(site)))?;
         run.forget_lock(site, lock).map_err(about)?;
         Ok(Removed {
@@ -152,6 +162,16 @@ impl Remover {
             down,
             drop_ins,
             plan,
+        })
+    }
+
+    /// The host's drop-ins for systemd; `None`: the sites are not those of the host's own
+    /// configuration.
+    fn drop_in_files(&self) -> Option<DropInFiles<'static>> {
+        let is_of_host = self.context.config == Path::new(configuration::DEFAULT);
+        is_of_host.then(|| DropInFiles {
+            context: self.context,
+            path: PathBuf::from(UNITS),
         })
     }
 

@@ -1,0 +1,283 @@
+//! The drop-ins for systemd in a directory of units: written, compared and removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::boot::{self, is_service};
+use super::context::Context;
+use super::out::worst;
+use super::unit_plan::PlannedUnits;
+use super::{Site, systemctl};
+use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
+use crate::render::systemd::{ALL, DROP_IN, HEADER, drop_in_of, unit_of};
+use crate::render::wrapper::{WRAPPER, wrapper_of};
+use crate::{Error, Result};
+
+/// Where the administrator's units are.
+pub(crate) const UNITS: &str = "/etc/systemd/system";
+
+/// The drop-ins that mountjail wrote, or may write, in a directory of units.
+pub(crate) struct DropInFiles<'c> {
+    pub context: &'c Context,
+    pub path: PathBuf,
+}
+
+impl DropInFiles<'_> {
+    /// mountjail's files that none of `sites` needs; if these are `all` sites, those that no site
+    /// needs, unless a manifest is not known, whose files they may be.
+    pub(crate) fn unneeded(
+        &self,
+        planned: &PlannedUnits,
+        sites: &[Site],
+        all: bool,
+    ) -> Result<Vec<PathBuf>> {
+        let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
+        if !all || !all_known {
+            let manifests = sites.iter().filter_map(|site| planned.manifest(site));
+            let services = manifests.flat_map(|manifest| &manifest.services);
+            let units = services.filter(|unit| planned.known.has(unit)).cloned();
+            let units: Vec<_> = units.chain([ALL.to_owned()]).collect();
+            let ordered = &planned.drop_ins.services;
+            let unordered = units.iter().filter(|unit| !ordered.contains_key(*unit));
+            let unneeded = unordered.map(|unit| drop_in_of(unit));
+            let unwrapped = units
+                .iter()
+                .map(|unit| wrapper_of(planned.known.ordering.name(unit)));
+            let unneeded = unneeded.chain(unwrapped);
+            return Ok(unneeded.map(|path| self.path.join(path)).collect());
+        }
+        // A service that does not exist now may come back.
+        let named = planned
+            .manifests
+            .iter()
+            .flat_map(|(_, manifest)| &manifest.services);
+        let absent: BTreeSet<_> = named
+            .filter(|unit| is_service(unit) && !planned.known.has(unit))
+            .flat_map(|unit| [drop_in_of(unit), wrapper_of(unit)])
+            .map(|path| self.path.join(path))
+            .collect();
+        let mut written = self.all_written()?;
+        written.retain(|path| !absent.contains(path));
+        Ok(written)
+    }
+
+    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's. Returns the exit
+    /// code: one file that cannot be written keeps no other site from its own.
+    pub(crate) fn install(&self, drop_ins: &BTreeMap<PathBuf, &str>, unneeded: Vec<PathBuf>) -> u8 {
+        let (mut changed, mut code) = (false, 0);
+        for (path, text) in drop_ins {
+            let verb = match write_drop_in(path, HEADER, text) {
+                Ok(true) => {
+                    changed = true;
+                    "wrote"
+                }
+                Ok(false) => "kept",
+                Err(error) => {
+                    code = self.report(code, &error);
+                    continue;
+                }
+            };
+            self.context
+                .out
+                .detail(format_args!("{verb} {}", path.display()));
+        }
+        let (removed, code) = self.remove(unneeded, code);
+        self.reload(changed || !removed.is_empty());
+        code
+    }
+
+    /// The drop-ins that mountjail wrote and that are only for these sites.
+    pub(crate) fn own_of(&self, going: &[Site]) -> Result<Vec<PathBuf>> {
+        if !self.has_any()? {
+            return Ok(vec![]);
+        }
+        let is_ours = |file: &PathBuf| {
+            let text = read_drop_in(file);
+            text.is_ok_and(|text| text.is_some_and(|text| text.starts_with(HEADER)))
+        };
+        Ok(self
+            .written_for(going)
+            .into_iter()
+            .filter(is_ours)
+            .collect())
+    }
+
+    /// Removes the drop-ins of these sites; returns them.
+    ///
+    /// Errors: one cannot be removed.
+    pub(crate) fn remove_own(&self, going: &[Site]) -> Result<Vec<PathBuf>> {
+        if !self.has_any()? {
+            return Ok(vec![]);
+        }
+        let names: Vec<_> = going.iter().map(|site| site.name.as_str()).collect();
+        match self.remove_of(going) {
+            (removed, 0) => Ok(removed),
+            _ => Err(
+                Error::failed("the drop-ins for systemd cannot be removed").hint(format!(
+                    "`mountjail units --uninstall {}` names each of them",
+                    names.join(" ")
+                )),
+            ),
+        }
+    }
+
+    /// Removes all drop-ins that mountjail wrote. Returns them, and the exit code.
+    pub(crate) fn remove_all(&self) -> Result<(Vec<PathBuf>, u8)> {
+        let (removed, code) = self.remove(self.all_written()?, 0);
+        self.reload(!removed.is_empty());
+        Ok((removed, code))
+    }
+
+    /// Removes the drop-ins of the sites `going`, but not those of a service that another site
+    /// names, too. Returns them, and the exit code.
+    pub(crate) fn remove_of(&self, going: &[Site]) -> (Vec<PathBuf>, u8) {
+        let (mut removed, mut code) = self.remove(self.written_for(going), 0);
+        let mut rewritten = false;
+        match self.new_drop_in_of_all(going) {
+            NewDropIn::None => {}
+            NewDropIn::Text(path, text) => match write_drop_in(&path, HEADER, &text) {
+                Ok(written) => rewritten = written,
+                Err(error) => code = self.report(code, &error),
+            },
+            NewDropIn::Gone(path) => {
+                let (more, worse) = self.remove(vec![path], code);
+                removed.extend(more);
+                code = worse;
+            }
+        }
+        self.reload(rewritten || !removed.is_empty());
+        (removed, code)
+    }
+
+    /// Whether there is any drop-in that mountjail may have written.
+    fn has_any(&self) -> Result<bool> {
+        Ok(self.all_written()?.iter().any(|file| file.exists()))
+    }
+
+    /// The places of all drop-ins that mountjail may have written.
+    fn all_written(&self) -> Result<Vec<PathBuf>> {
+        let cannot = |error: io::Error| {
+            Error::failed(format!("cannot list {}", self.path.display())).because(&error)
+        };
+        let directories = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            directories => directories.map_err(cannot)?,
+        };
+        let files = |directory: io::Result<DirEntry>| {
+            directory.map(|directory| [DROP_IN, WRAPPER].map(|name| directory.path().join(name)))
+        };
+        let mut files: Vec<_> = directories
+            .map(files)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(cannot)?
+            .concat();
+        files.sort();
+        Ok(files)
+    }
+
+    /// The places of the drop-ins that are only for the sites `going`.
+    fn written_for(&self, going: &[Site]) -> Vec<PathBuf> {
+        let (manifests, unusable) = boot::manifests(self.context, going);
+        for site in going
+            .iter()
+            .filter(|site| unusable.contains_key(&site.name))
+        {
+            self.context.out.site(&site.name).warn(
+                "without a manifest that can be used, the drop-ins of its services are not known: \
+                 `mountjail units --all --install` removes those that no site needs",
+            );
+        }
+        let names = |site: &Site| {
+            let manifest = manifests.iter().find(|(known, _)| known == site);
+            manifest.map_or(&[][..], |(_, manifest)| &manifest.services)
+        };
+        let needed: BTreeSet<_> = manifests
+            .iter()
+            .filter(|(site, _)| !going.contains(site))
+            .flat_map(|(_, manifest)| &manifest.services)
+            .collect();
+        let mut files = vec![];
+        for site in going {
+            let own = names(site).iter();
+            let unneeded = own.filter(|service| !needed.contains(service));
+            for service in unneeded {
+                files.push(self.path.join(drop_in_of(service)));
+                files.push(self.path.join(wrapper_of(service)));
+            }
+            files.push(self.path.join(drop_in_of(&unit_of(&site.name))));
+        }
+        files
+    }
+
+    /// The drop-in of mountjail.service without the sites `going`.
+    fn new_drop_in_of_all(&self, going: &[Site]) -> NewDropIn {
+        let path = self.path.join(drop_in_of(ALL));
+        if read_drop_in(&path).is_ok_and(|found| found.is_none()) {
+            return NewDropIn::None;
+        }
+        let stays = |site: &Site| !going.contains(site);
+        let planned = PlannedUnits::new(self.context, &self.path, &[], stays);
+        match planned.drop_ins.all {
+            Some(drop_in) => NewDropIn::Text(path, drop_in.text),
+            None => NewDropIn::Gone(path),
+        }
+    }
+
+    /// Has systemd read its units again if they changed.
+    fn reload(&self, changed: bool) {
+        if !changed || self.path != Path::new(UNITS) || !systemctl::is_running() {
+            return;
+        }
+        if let Err(error) = systemctl::systemctl(&["daemon-reload"]) {
+            self.context.out.warn(error);
+        }
+    }
+
+    /// Removes those of `files` that are mountjail's. Returns them, and the worst exit code.
+    fn remove(&self, files: Vec<PathBuf>, mut code: u8) -> (Vec<PathBuf>, u8) {
+        let mut removed = vec![];
+        for file in files {
+            match remove_drop_in(&file, HEADER) {
+                Ok(true) => {
+                    self.context
+                        .out
+                        .info(format_args!("removed {}", file.display()));
+                    removed.push(file);
+                }
+                Ok(false) => {}
+                Err(error) => code = self.report(code, &error),
+            }
+        }
+        (removed, code)
+    }
+
+    /// Reports `error`; the exit code after it, which was `code` before.
+    fn report(&self, code: u8, error: &Error) -> u8 {
+        self.context.out.error(error);
+        worst([code, error.exit_code()])
+    }
+}
+
+/// Whether the file at `path` has lines that are not in `text`, or cannot be read.
+pub(crate) fn may_lose_lines(path: &Path, text: &str) -> bool {
+    let lines: BTreeSet<_> = text.lines().collect();
+    match read_drop_in(path) {
+        Ok(found) => found
+            .unwrap_or_default()
+            .lines()
+            .any(|line| !lines.contains(line)),
+        Err(_) => true,
+    }
+}
+
+/// What becomes of the drop-in of mountjail.service.
+enum NewDropIn {
+    /// There is none.
+    None,
+    /// It gets this text.
+    Text(PathBuf, String),
+    /// No site needs it any more.
+    Gone(PathBuf),
+}

@@ -1,0 +1,169 @@
+//! Which drop-ins for systemd the sites of a configuration need.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::boot::{self, BootUnits};
+use super::context::Context;
+use super::wrappers::WrappedServices;
+use super::{Site, SiteError};
+use crate::Error;
+use crate::base::SiteName;
+use crate::manifest::{Manifest, Scope};
+use crate::render::systemd::{DropIn, DropIns, OrderingConflict, UnitNeeds, drop_ins, unit_of};
+
+/// The drop-ins of all sites, and what was found while they were made.
+pub(crate) struct PlannedUnits {
+    pub drop_ins: DropIns,
+    wrapped: WrappedServices,
+    needs: Vec<UnitNeeds>,
+    /// Why a site does not get all that its manifest names.
+    errors: BTreeMap<SiteName, Vec<Error>>,
+    pub manifests: Vec<(Site, Manifest)>,
+    /// Why a site has no manifest.
+    unusable: BTreeMap<SiteName, SiteError>,
+    pub some_are_silent: bool,
+    pub known: BootUnits,
+}
+
+impl PlannedUnits {
+    /// The drop-ins of all sites of the configuration that `counts`, and of `named`, by the host's
+    /// units, where those in `directory` take precedence.
+    pub(crate) fn new(
+        context: &Context,
+        directory: &Path,
+        named: &[Site],
+        counts: impl Fn(&Site) -> bool,
+    ) -> Self {
+        let (mut manifests, unusable) = boot::manifests(context, named);
+        manifests.retain(|(site, _)| counts(site));
+        let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
+        let mut boot = BootUnits::read(directory, manifests_alone);
+        let mut wrapped = WrappedServices::find(context, directory, &boot, &manifests);
+        let (mut needs, mut errors) = (vec![], std::mem::take(&mut wrapped.errors));
+        for (site, manifest) in &manifests {
+            if manifest.scope == Scope::Services {
+                continue;
+            }
+            let (needed, refused) = boot.needs(site, manifest);
+            needs.push(needed);
+            errors.insert(site.name.clone(), refused);
+        }
+        let drop_ins = drop_ins(&needs, &mut boot.ordering);
+        for OrderingConflict { site, unit, way } in &drop_ins.refused {
+            let file = manifests
+                .iter()
+                .find(|(known, _)| known.name == *site)
+                .map(|(_, manifest)| manifest.file_of_service(unit));
+            let error = Error::failed(format!(
+                "{site}: {unit} cannot start after the site's mounts"
+            ))
+            .because_of(format!(
+                "they would wait for each other: {} start in this order",
+                way.join(", ")
+            ));
+            let hint = file
+                .map(|file| format!("take it out of `services` in {file}"))
+                .unwrap_or_default();
+            errors
+                .entry(site.clone())
+                .or_default()
+                .push(error.hint(hint));
+        }
+        Self {
+            some_are_silent: unusable.values().any(SiteError::is_silent),
+            drop_ins,
+            wrapped,
+            needs,
+            errors,
+            manifests,
+            unusable,
+            known: boot,
+        }
+    }
+
+    pub(crate) fn manifest(&self, site: &Site) -> Option<&Manifest> {
+        self.manifests
+            .iter()
+            .find(|(known, _)| known == site)
+            .map(|(_, manifest)| manifest)
+    }
+
+    /// The drop-ins that are written whichever sites are named: they depend on each other.
+    pub(crate) fn always(&self) -> Vec<&DropIn> {
+        let apart = self
+            .manifests
+            .iter()
+            .filter(|(site, _)| self.drop_ins.apart.contains(&site.name));
+        self.drop_ins
+            .all
+            .iter()
+            .chain(apart.flat_map(|(site, _)| self.of(site)))
+            .collect()
+    }
+
+    /// The drop-ins of the site's own unit and of its services.
+    pub(crate) fn of(&self, site: &Site) -> Vec<&DropIn> {
+        let Some(manifest) = self.manifest(site) else {
+            return vec![];
+        };
+        let services = manifest
+            .services
+            .iter()
+            .filter_map(|service| self.drop_ins.services.get(service));
+        let wrapped = self.wrapped.of(&site.name);
+        let wrapped = wrapped
+            .into_iter()
+            .filter_map(|service| service.drop_in.as_ref().ok());
+        services
+            .chain(self.drop_ins.sites.get(&site.name))
+            .chain(wrapped)
+            .collect()
+    }
+
+    /// Why the site does not get all that it asks for; returned once.
+    pub(crate) fn failed(&mut self, site: &Site) -> Option<SiteError> {
+        let unusable = self.unusable.remove(&site.name);
+        unusable.or_else(|| {
+            let errors = self.errors.get(&site.name)?;
+            (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
+        })
+    }
+
+    pub(crate) fn report(&self, context: &Context, site: &Site) {
+        let name = &site.name;
+        let out = context.out.site(name);
+        let wrapped = self.wrapped.of(name).into_iter();
+        let wrapped: Vec<_> = wrapped.map(|service| &*service.unit).collect();
+        if !wrapped.is_empty() {
+            out.info(format_args!(
+                "mounted in the mount namespaces of {}, when they start",
+                wrapped.join(", ")
+            ));
+            return;
+        }
+        let needs = self.needs.iter().find(|needs| needs.site == *name);
+        match needs.map(|needs| needs.services.as_slice()) {
+            None | Some([]) => out.info("its manifest names no services; nothing to order"),
+            Some(names) => out.info(format_args!("mounted before {}", names.join(", "))),
+        }
+        if self.drop_ins.apart.contains(name) {
+            let unit = unit_of(name);
+            out.info(format_args!(
+                "mounted by {unit}, because it waits for something that other sites do not wait for"
+            ));
+        }
+        for missed in self
+            .drop_ins
+            .missed
+            .iter()
+            .filter(|missed| missed.site == *name)
+        {
+            let unit = &missed.unit;
+            out.info(format_args!(
+                "mounted without waiting for {unit}, which starts after the site's services; \
+                 mountjail-watch.service mounts what {unit} makes"
+            ));
+        }
+    }
+}
