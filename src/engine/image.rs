@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
+use crate::base::quote::shell_word;
 use crate::base::{Error, Result};
 use crate::sys;
 
@@ -30,8 +31,8 @@ pub(crate) fn enter_image(image: &Path) -> Result<()> {
     if !is_directory(&root.join("proc")) {
         let failed = Error::failed(format!("{} has no directory proc", image.display()));
         return Err(failed.at(image).hint(format!(
-            "name the directory that becomes the root of the image; `mkdir {}/proc`",
-            image.display()
+            "name the directory that becomes the root of the image; `mkdir {}`",
+            shell_word(&image.join("proc").to_string_lossy())
         )));
     }
     sys::new_mount_namespace().map_err(|error| match error.raw_os_error() {

@@ -58,6 +58,8 @@ pub(crate) struct Bind {
     pub lost: Vec<String>,
     /// Options that a manifest lacks, and without which the site might see more.
     pub foreign: Vec<String>,
+    /// Why the target leads nowhere that can be trusted, if that was found.
+    pub astray: Option<String>,
 }
 
 /// The kinds of sources that the first field can have, by their beginnings.
@@ -192,6 +194,7 @@ impl FstabFile {
             order: vec![],
             lost: vec![],
             foreign: vec![],
+            astray: None,
         };
         bind.apply(&options)?;
         self.binds.push(bind);

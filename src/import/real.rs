@@ -55,7 +55,7 @@ pub(super) fn follow_targets(fstab: &mut FstabFile, host: &Host) {
                 bind.target = real;
                 bind.source = mirror(host, &bind.source, &bind.target);
             }
-            Err(error) => bind.foreign.push(error.to_string()),
+            Err(error) => bind.astray = Some(error.to_string()),
         }
     }
     for target in fstab

@@ -118,12 +118,18 @@ fn root_of(bind: &Bind, roots: &BTreeSet<HostPath>) -> Result<HostPath, String> 
         source,
         target,
         foreign,
+        astray,
         ..
     } = bind;
     let Some(root) = root_above(target, roots) else {
         return Err("no other line and no pool shows a jail there; not imported".to_owned());
     };
 
+    if let Some(why) = astray {
+        return Err(format!(
+            "{why}; not imported: the line has to stay in fstab"
+        ));
+    }
     if !foreign.is_empty() {
         return Err(format!(
             "{}: a manifest cannot express it; not imported: the line has to stay in fstab",

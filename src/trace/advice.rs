@@ -317,8 +317,9 @@ pub(crate) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
                  write elsewhere"
             )
         }
-        None => "it was to be made in a directory that is read-only, because it was made for the \
-                 mounts in it; `directories` or `tmpfs` gives the site one of its own"
+        None => "it was to be written in a directory that is read-only: one that was made for the \
+                 mounts in it, in place of which `directories` or `tmpfs` gives the site one of its \
+                 own, or one on a disk that is mounted read-only"
             .to_owned(),
     }
 }
