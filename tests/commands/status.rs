@@ -434,6 +434,13 @@ fn metrics_of_others() {
         !text.contains("changes_total{site=\"down\""),
         "nothing is known of it\n{text}"
     );
+
+    // In a file, metrics tell the mistake; a text does not, so it is reported.
+    let file = sandbox.path("output");
+    let to_file = ["status", "--output", file.to_str().unwrap()];
+    sandbox.ok(&to_file).says("it is not absolute");
+    let ran = sandbox.ok(&[&to_file[..], &["--format", "prometheus"]].concat());
+    assert_eq!(ran.stderr, "");
 }
 
 fn history() {

@@ -115,7 +115,8 @@ impl StatusArgs {
         if format == StatusFormat::Nagios {
             return Ok(found.check(context, &shown));
         }
-        if self.output.is_none() {
+        // JSON and metrics have the errors in them.
+        if self.output.is_none() || format == StatusFormat::Text {
             found.report_errors(context);
         }
 
