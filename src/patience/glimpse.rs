@@ -191,7 +191,7 @@ mod tests {
     fn a_slow_machine_is_not_given_up_as_long_as_the_thread_goes_on() {
         let mut sleep = slept_often();
         assert!(!sleep.exceeds(2 * SECOND, || false));
-        assert!(!sleep.exceeds(2 * SECOND, || true), "what was is forgotten");
+        assert!(!sleep.exceeds(2 * SECOND, || true), "the past is forgotten");
     }
 
     #[test]

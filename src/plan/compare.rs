@@ -7,7 +7,7 @@ use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
 /// The detail of a mount that cannot be looked at.
-pub(super) const NOT_TO_BE_SEEN: &str = "what is mounted there cannot be looked at";
+pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
 
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///

@@ -317,10 +317,12 @@ pub(crate) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
                  write elsewhere"
             )
         }
-        None => "it was to be written in a directory that is read-only: one that was made for the \
-                 mounts in it, in place of which `directories` or `tmpfs` gives the site one of its \
-                 own, or one on a disk that is mounted read-only"
-            .to_owned(),
+        None => {
+            "it was to be written in a directory that is read-only: either it was made for the \
+                 mounts in it, and `directories` or `tmpfs` gives the site one of its own, or its \
+                 disk is mounted read-only"
+                .to_owned()
+        }
     }
 }
 

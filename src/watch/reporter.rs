@@ -339,7 +339,7 @@ impl WatcherTrouble {
             Self::Events => error.context("changes may have been missed"),
             Self::Pass => error.context("all sites stay as they are, and are checked later"),
             Self::State => {
-                error.context("what `mountjail status` shows about the watcher is out of date")
+                error.context("the watcher's state in `mountjail status` is out of date")
             }
         }
     }
@@ -350,7 +350,7 @@ impl WatcherTrouble {
             Self::Configuration => "the configuration can be read again",
             Self::Events => "changes can be read again",
             Self::Pass => "sites are checked again",
-            Self::State => "what `mountjail status` shows about the watcher is up to date again",
+            Self::State => "the watcher's state in `mountjail status` is up to date again",
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn all() -> Vec<Trial> {
         ("a socket that died and one that lives", sockets),
         ("directories and links of another layout", layouts),
         ("old copies are told from the site's own", versions),
-        ("what is the site's own is moved if it is named", named),
+        ("a site's own files are moved if they are named", named),
         ("users of the host are copies", users),
         ("a site that does not come up is as before", put_back),
         ("an undo takes nothing that came since", changed),

@@ -18,8 +18,8 @@ pub fn all() -> Vec<Trial> {
     let mut all = trials([
         ("a new site is applied once", new_site),
         ("a manifest comes from a pipe", from_a_pipe),
-        ("what changes is told before and after", told),
-        ("what fails leaves all as it was", as_before),
+        ("changes are shown before and after", told),
+        ("a failure leaves all as it was", as_before),
         ("a root is made, and goes if the site fails", roots),
         ("the manifest's owner, mode and link stay", kept),
         ("a killed run leaves the old manifest", killed),
@@ -34,7 +34,7 @@ pub fn all() -> Vec<Trial> {
         ("a site with a broken manifest is removed", broken),
         ("a site that is only recorded is removed", recorded),
         (
-            "what would be left keeps a site from being removed",
+            "a site of which something would be left is not removed",
             refused,
         ),
     ]);

@@ -14,7 +14,7 @@ pub fn all() -> Vec<Trial> {
     trials([
         ("lines and placeholders are made in an image", fstab),
         ("drop-ins are made in an image", units),
-        ("what is no image is refused", refused),
+        ("a directory that is not an image is refused", refused),
     ])
 }
 

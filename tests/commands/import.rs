@@ -747,7 +747,7 @@ fn merged() {
             pool.to_str().unwrap(),
         ])
         .json();
-    assert_eq!(imported, twice, "what is named twice counts once");
+    assert_eq!(imported, twice, "a line that is named twice counts once");
     let manifests: Vec<_> = imported["sites"]
         .as_array()
         .unwrap()
@@ -938,7 +938,7 @@ fn wrong_lines() {
         .says("ini:6: the section [a] is there already, in line 1");
     assert!(
         sandbox.config().join("sites/a.yaml").exists(),
-        "what is right is written"
+        "the pools that are right are written"
     );
     assert!(
         !sandbox.config().join("presets/a.yaml").exists(),

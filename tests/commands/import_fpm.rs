@@ -30,7 +30,7 @@ pub fn all() -> Vec<Trial> {
     ]);
     // Run alone, because they mount on /run and /etc.
     trials.push(on_shared_root(
-        "what PHP in a pool needs comes with the pool",
+        "a pool comes with the needs of its PHP",
         needs_of_php,
     ));
     trials.push(on_shared_root(

@@ -22,7 +22,7 @@ pub fn all() -> Vec<Trial> {
             "a site whose instance is gone is kept until it is taken down",
             gone,
         ),
-        ("what trace finds is added to the template", traced),
+        ("trace adds its lines to the template", traced),
         ("import leaves what a template has", imported),
     ]);
     all.push(alone(

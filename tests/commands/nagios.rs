@@ -11,7 +11,7 @@ pub fn all() -> Vec<Trial> {
         ("sites that are right are OK", ok),
         ("a site that has drifted is a WARNING", warning),
         ("a site that is down is CRITICAL", critical),
-        ("what cannot be looked at is UNKNOWN", unknown),
+        ("sites that cannot be looked at are UNKNOWN", unknown),
         ("the worst site decides, and is named first", the_worst),
         ("no text breaks the line or adds data", hostile_text),
     ])

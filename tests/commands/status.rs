@@ -51,10 +51,7 @@ pub fn all() -> Vec<Trial> {
             by_path,
         ),
         ("of several sites a line each is shown", in_short),
-        (
-            "what ran inside before the mounts came is named",
-            ran_before,
-        ),
+        ("processes from before the mounts are named", ran_before),
         (
             "words that matter have colours on a terminal alone",
             colours,

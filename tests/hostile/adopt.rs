@@ -41,13 +41,13 @@ pub fn all() -> Vec<Trial> {
         }),
         ("a directory that the owner made is not used", made_before),
         (
-            "what would wait or lead out is neither read nor moved",
+            "files that would wait or lead out are neither read nor moved",
             traps,
         ),
-        ("what the owner exchanges is not moved", exchanged),
+        ("files that the owner exchanges are not moved", exchanged),
         ("a full disk and a read-only root change nothing", full),
         ("directories without an end are given up", endless),
-        ("what cannot be renamed is reported", immutable),
+        ("files that cannot be renamed are reported", immutable),
     ]);
     all.push(alone("a file system that hangs stops one site", hanging));
     all

@@ -673,10 +673,7 @@ fn targets(engine: &'static str) {
     fs::create_dir_all(etc.join("ssl/certs")).unwrap();
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);
-    assert!(
-        etc.join("ssl/certs").exists(),
-        "what was there before stays"
-    );
+    assert!(etc.join("ssl/certs").exists(), "earlier files stay");
 }
 
 /// A new tmpfs with room for little.

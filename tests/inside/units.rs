@@ -12,14 +12,14 @@ use crate::support::{Ran, Sandbox, alone, empty_run};
 
 pub fn all() -> Vec<Trial> {
     let trials: [(&str, fn()); 5] = [
-        ("what systemd knows of a unit is reported", states),
+        ("the state of a unit is reported", states),
         ("a unit is compared with its RootDirectory=", root_directory),
         (
             "directories that a unit makes at its start are named",
             made_at_start,
         ),
         ("a root that sshd refuses is reported", sshd),
-        ("what is private is never opened", private),
+        ("private files are never opened", private),
     ];
     let apart = |(name, body): (&str, fn())| {
         alone(name, move || {

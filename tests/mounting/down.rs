@@ -77,7 +77,7 @@ pub fn all() -> Vec<Trial> {
             .flat_map(|(name, body)| for_each_engine(name, body)),
     );
     trials.extend(for_each_engine(
-        "what another run swapped while down waited for it goes",
+        "a mount that another run swapped while down waited goes",
         after_another_run,
     ));
     trials.extend(for_each_engine_alone(

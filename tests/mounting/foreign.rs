@@ -72,7 +72,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("no mount of ours hides another", none_hides_another),
         (
-            "what the host bound with its submounts is taken over without harm to the host",
+            "a bind of the host with its submounts is taken over without harm to the host",
             with_submounts,
         ),
         (
@@ -647,7 +647,7 @@ fn in_a_recursive_one(engine: &'static str) {
     let status = site.sandbox.ok(&["status", "s"]);
     assert!(
         !status.stdout.contains("foreign"),
-        "what came along is ours\n{status}"
+        "mounts that came along are ours\n{status}"
     );
     let theirs = site.theirs();
     site.sandbox

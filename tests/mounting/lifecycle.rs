@@ -309,7 +309,7 @@ fn live_changes(engine: &'static str) {
         .prints("detach /x/two")
         .prints("attach ");
     sandbox.ok(&["up", "s"]).says("1 attached, 1 detached");
-    assert_eq!(id("one"), Some(one), "what stays is not touched");
+    assert_eq!(id("one"), Some(one), "the mount that stays is not touched");
     assert_eq!(id("two"), None);
     assert!(!root.join("x/two").exists());
     assert_eq!(fs::read_to_string(root.join("x/three")).unwrap(), "three");

@@ -17,7 +17,10 @@ proc: true
 ";
 
 pub fn all() -> Vec<Trial> {
-    let mut trials = for_each_engine("what a site has for itself is made and goes", made);
+    let mut trials = for_each_engine(
+        "a site's own directories and file systems are made and go",
+        made,
+    );
     trials.extend(for_each_engine(
         "a tmpfs whose size changes is replaced",
         resized,
@@ -31,7 +34,7 @@ pub fn all() -> Vec<Trial> {
         hostile,
     ));
     trials.extend(for_each_engine("a failing run leaves nothing", undone));
-    trials.push(alone("what is there stays as it is", there_already));
+    trials.push(alone("an existing directory stays as it is", there_already));
     trials.push(alone("why and plan name what is made", named));
     trials.push(alone(
         "presets of packages are found, and those of the host go first",

@@ -14,16 +14,16 @@ use libtest_mimic::Trial;
 pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
     all.extend(for_each_engine(
-        "what was mounted over the root is in the way of nothing in it",
+        "a mount over the root is in the way of nothing in it",
         mounted_over,
     ));
     all.extend(trials([
         (
-            "what a killed run left in a root that was moved goes, and nothing else",
+            "remains of a killed run in a root that was moved go, and nothing else",
             killed_and_moved,
         ),
         (
-            "what a killed run may have left in a hidden root is named",
+            "remains of a killed run in a hidden root are named",
             killed_and_hidden,
         ),
         (

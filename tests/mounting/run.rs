@@ -26,7 +26,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a site that cannot come up is left out", left_out),
         ("sites are chosen by unit, by name, or all", chosen),
-        ("what is left of a namespace goes with the next run", swept),
+        ("remains of a namespace go with the next run", swept),
         (
             "two services share the placeholders of a site",
             shared_placeholders,

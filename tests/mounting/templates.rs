@@ -32,10 +32,7 @@ pub fn all() -> Vec<Trial> {
             one_line,
         ),
         ("a root with files of its own keeps them", own_files),
-        (
-            "what is the site's own is mounted into its graft",
-            own_mounts,
-        ),
+        ("a site's own mounts are mounted into its graft", own_mounts),
         ("a mount that somebody took off is put back", taken_off),
         (
             "a foreign mount in a graft is named and stays",
@@ -49,8 +46,8 @@ pub fn all() -> Vec<Trial> {
             "a site that was brought up file by file stays as it is",
             file_by_file,
         ),
-        ("what uses a graft keeps it", used),
-        ("what uses a copy of a graft keeps it", used_elsewhere),
+        ("a graft in use stays", used),
+        ("a graft with a copy in use stays", used_elsewhere),
         (
             "a mount that was moved within its graft is missed at its place",
             moved,

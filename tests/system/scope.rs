@@ -32,7 +32,7 @@ pub fn all() -> Vec<Trial> {
             templates,
         ),
         (
-            "what is in use in one namespace is taken away in none",
+            "a site in use in one namespace is taken down in none",
             in_use,
         ),
         (
@@ -318,7 +318,7 @@ fn reached() {
     sandbox.ok(&["down", "--all"]);
     assert!(!root.join("file").exists() && !other.join("file").exists());
     let left = fs::read_dir(sandbox.state().join("run/namespaces")).unwrap();
-    assert_eq!(left.count(), 0, "what is left of namespaces is swept");
+    assert_eq!(left.count(), 0, "remains of namespaces are swept");
 }
 
 fn templates() {

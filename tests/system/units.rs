@@ -16,7 +16,10 @@ pub fn all() -> Vec<Trial> {
             "drop-ins are written, kept and removed",
             written_and_removed,
         ),
-        ("what is installed is compared with the manifests", compared),
+        (
+            "installed drop-ins are compared with the manifests",
+            compared,
+        ),
         ("a service of two sites keeps its drop-in", shared_service),
         ("a unit that does not exist is an error", unknown_unit),
         (
@@ -194,7 +197,7 @@ fn written_and_removed() {
             Path::new("jail-b@x.service.d/50-mountjail.conf"),
             Path::new("mountjail@s.service.d/50-mountjail.conf")
         ],
-        "what no manifest names any more is gone"
+        "drop-ins that no manifest names are gone"
     );
     units(&sandbox, &["--all", "--uninstall"])
         .exits(0)

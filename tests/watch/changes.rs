@@ -119,7 +119,7 @@ fn every_way() {
     assert_eq!(
         fs::read_to_string(&jail).unwrap(),
         "by an editor",
-        "what there is stays"
+        "the present mounts stay"
     );
     fs::rename(&backup, &source).unwrap();
     watcher.says("in sync again");
@@ -217,7 +217,7 @@ fn come_and_go() {
         assert_eq!(
             mounts_below(&root.join("run/service")).len(),
             1,
-            "what is gone for a moment is not taken off"
+            "a source that is gone for a moment is not taken off"
         );
     }
     // A directory and all above it.

@@ -267,7 +267,7 @@ fn moved_root() {
     assert_eq!(
         fs::read_to_string(aside.join("conf")).unwrap(),
         "one",
-        "who is inside goes on"
+        "the process inside goes on"
     );
     fs::rename(&aside, &root).unwrap();
     watcher.says("s: in sync again");
@@ -460,14 +460,14 @@ fn full_state() {
     fs::write(&fill, vec![0; 1 << 20]).unwrap_err(); // as much as there is room for
     replace(&source, "two");
     watcher.says("s.json: No space left on device");
-    watcher.says("what `mountjail status` shows about the watcher is out of date: cannot write");
+    watcher.says("the watcher's state in `mountjail status` is out of date: cannot write");
     assert_eq!(
         fs::read_to_string(&jail).unwrap(),
         "one",
         "without a record nothing is mounted"
     );
     std::thread::sleep(Duration::from_secs(4));
-    for line in ["s: cannot write", "shows about the watcher is out of date"] {
+    for line in ["s: cannot write", "status` is out of date"] {
         assert_eq!(
             watcher.said().matches(line).count(),
             1,

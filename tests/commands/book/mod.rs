@@ -30,7 +30,7 @@ pub fn all() -> Vec<Trial> {
             links::lead_somewhere,
         ),
         (
-            "what a page shows is compared strictly",
+            "a page's output is compared strictly",
             session::patterns_are_strict,
         ),
         ("the book has all its pages", all_pages_are_in_the_summary),

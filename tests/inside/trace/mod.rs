@@ -74,10 +74,7 @@ pub fn all() -> Vec<Trial> {
             "a program that is missing gets its remedy",
             hunt::no_program,
         ),
-        (
-            "what is made in a missing directory is reported",
-            hunt::made,
-        ),
+        ("a file made in a missing directory is reported", hunt::made),
         ("links that lead out are followed", hunt::links_out),
         ("a failing program is never well", hunt::fails_by_itself),
         (
