@@ -478,7 +478,7 @@ fn full_state() {
     fs::remove_file(fill).unwrap();
     replace(&source, "three");
     soon_reads(&jail, "three");
-    watcher.says("shows about the watcher is up to date again");
+    watcher.says("status` is up to date again");
     soon("it has no failures", || {
         match &watcher.state(&sandbox)["failures"] {
             failures if *failures == serde_json::json!({}) => Ok(()),
