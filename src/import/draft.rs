@@ -333,6 +333,11 @@ fn list_of(key: &str, items: &[String]) -> String {
     format!("{key}:\n  - {}\n", items.join("\n  - "))
 }
 
+/// Whether `value` is a mode of chmod(1) in octal digits.
+pub(super) fn is_mode(value: &str) -> bool {
+    (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Lines of fstab(5) that mount a file system of the jail's own: proc and tmpfs.
 
-use super::draft::{Draft, DraftTmpfs};
+use super::draft::{Draft, DraftTmpfs, is_mode};
 use super::fstab::OtherMount;
 use super::mount_options::{Meaning, meaning_of};
 use crate::base::{HostPath, bytes};
@@ -95,10 +95,6 @@ fn is_expressed(fstype: &str, option: &str) -> bool {
 /// Whether it is not mounted at boot.
 fn is_for_later(mount: &OtherMount) -> bool {
     has(mount, "noauto") && !has(mount, "x-systemd.automount")
-}
-
-fn is_mode(value: &str) -> bool {
-    (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
 }
 
 fn has(mount: &OtherMount, option: &str) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{DaemonSites, FileLine, Needs};
 use crate::base::{JailPath, bytes};
-use crate::import::draft::{Draft, DraftItem, DraftMount, DraftTmpfs};
+use crate::import::draft::{Draft, DraftItem, DraftMount, DraftTmpfs, is_mode};
 use crate::import::logins;
 use crate::import::unit_file::{Assignment, UnitFile, words};
 use crate::observe::Units;
@@ -154,10 +154,6 @@ fn temporary(word: &str) -> Option<DraftTmpfs> {
         size,
         mode: Some(mode),
     })
-}
-
-fn is_mode(value: &str) -> bool {
-    (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
 }
 
 /// `-SOURCE:TARGET:norbind`, of which only the source is required.
