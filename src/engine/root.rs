@@ -339,10 +339,24 @@ impl Spot {
         }
         must_be_new(&directory, &found)?;
         let Ownership { uid, gid, mode } = owner;
-        if (found.uid, found.gid) != (uid, gid) {
-            fchown(&directory, Some(uid.into()), Some(gid.into()))?;
+        if (found.uid, found.gid, found.mode & 0o7777) == (uid, gid, mode) {
+            return Ok(());
         }
+        fchown(&directory, Some(uid.into()), Some(gid.into()))?;
         Ok(fchmod(&directory, Mode::from_bits_truncate(mode))?)
+    }
+
+    /// Whose the directory is that is here, and its mode; `None` for other kinds.
+    pub(super) fn owner_of(&self, kind: &CreatedKind) -> Option<Ownership> {
+        let found = self
+            .stat()
+            .ok()
+            .filter(|_| *kind == CreatedKind::Directory)?;
+        Some(Ownership {
+            uid: found.uid,
+            gid: found.gid,
+            mode: found.mode & 0o7777,
+        })
     }
 
     /// Removes what [`Self::create`] made if it is unchanged: the same file (if `file` is given),

@@ -12,6 +12,7 @@ use crate::base::hints::is_server_gone;
 use crate::base::{Error, Extent, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::plan::Along;
+use crate::resolve::Ownership;
 use crate::sys::{self, proc};
 
 pub(super) enum Undo<B: Backend> {
@@ -36,8 +37,12 @@ pub(super) enum Undo<B: Backend> {
     /// A placeholder or link was made at `spot`. The undo finds it wherever that was moved to
     /// since.
     Remove { made: CreatedPath, spot: Spot },
-    /// A placeholder or link was removed.
-    Recreate { path: JailPath, kind: CreatedKind },
+    /// A placeholder, link or directory was removed. `owner`: whose the directory was.
+    Recreate {
+        path: JailPath,
+        kind: CreatedKind,
+        owner: Option<Ownership>,
+    },
     /// A generated file was written or removed.
     Restore {
         path: HostPath,
@@ -124,7 +129,7 @@ impl<B: Backend> Undo<B> {
             Self::Reattach(old) | Self::SwapBack { old, .. } => {
                 intent.mounts.extend(old.record(&intent.mounts));
             }
-            Self::Recreate { path, kind } => {
+            Self::Recreate { path, kind, .. } => {
                 intent
                     .kept
                     .made
@@ -161,7 +166,7 @@ impl<B: Backend> Undo<B> {
                 Ok(())
             }
             Self::Remove { made, spot } => remove(made, &spot, before),
-            Self::Recreate { path, kind } => recreate(root, &path, &kind, before),
+            Self::Recreate { path, kind, owner } => recreate(root, &path, &kind, owner, before),
             Self::Restore { path, before } => {
                 return journal::put_back(path.as_path(), before).map(|()| what);
             }
@@ -290,14 +295,16 @@ fn recreate(
     root: &Root,
     path: &JailPath,
     kind: &CreatedKind,
+    owner: Option<Ownership>,
     before: &mut Records,
 ) -> io::Result<()> {
-    let file = root.spot(path)?.create(kind)?;
+    let spot = root.spot(path)?;
+    let file = spot.create(kind)?;
     let recorded = before.kept.made.iter_mut();
     for made in recorded.filter(|made| made.path == *path) {
         made.file = Some(file);
     }
-    Ok(())
+    owner.map_or(Ok(()), |owner| spot.give(owner))
 }
 
 /// The result of a swap.

@@ -34,6 +34,10 @@ pub fn all() -> Vec<Trial> {
         hostile,
     ));
     trials.extend(for_each_engine("a failing run leaves nothing", undone));
+    trials.extend(for_each_engine(
+        "a failing run gives a directory back as it was",
+        given_back,
+    ));
     trials.push(alone("an existing directory stays as it is", there_already));
     trials.push(alone("why and plan name what is made", named));
     trials.push(alone(
@@ -184,6 +188,23 @@ fn undone(engine: &'static str) {
     assert!(mounts_below(&root).is_empty());
     bare.assert_same(&tree(&root));
     sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+}
+
+/// A directory that is not wanted any more goes first, and then the run fails.
+fn given_back(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", MANIFEST);
+    sandbox.ok(&["up", "s"]);
+    let before = tree(&root);
+    sandbox.site("s", "directories: [/var/other]\n");
+    let mut command = sandbox.command_with_fault("mkdirat:error=EIO:when=1", &[]);
+    Ran::of(command.args(["up", "s"]))
+        .exits(1)
+        .says("the site is as it was before");
+    before.assert_same(&tree(&root));
+    sandbox.site("s", MANIFEST);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
     sandbox.ok(&["down", "s"]);
 }
 

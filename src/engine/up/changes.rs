@@ -120,19 +120,21 @@ impl<B: Backend> UpRun<'_, B> {
                 self.left.push(path.clone());
                 return Ok(()); // it stays recorded until it can be removed
             }
-            spot => Some(
-                spot.and_then(|spot| spot.remove(&kind, file))
-                    .map_err(failed)?,
-            ),
+            spot => {
+                let spot = spot.map_err(failed)?;
+                let owner = spot.owner_of(&kind);
+                Some((spot.remove(&kind, file).map_err(failed)?, owner))
+            }
         };
 
         match removed {
             None => {}
-            Some(true) => self.undo.push(Undo::Recreate {
+            Some((true, owner)) => self.undo.push(Undo::Recreate {
                 path: path.clone(),
                 kind,
+                owner,
             }),
-            Some(false) => self.left.push(path.clone()),
+            Some((false, _)) => self.left.push(path.clone()),
         }
         self.kept.made.retain(|made| made.path != *path);
         Ok(())
