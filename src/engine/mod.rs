@@ -54,7 +54,8 @@ pub(crate) use image::enter_image;
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub(crate) use namespaces::{
-    Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
+    OwnNamespace, Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace,
+    swept, within,
 };
 pub(crate) use replace::{create_file, replace_file};
 pub(crate) use staged::{Identity, identity};

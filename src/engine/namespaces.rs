@@ -138,6 +138,22 @@ fn in_namespace<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + S
     .map_err(|error| Error::failed("cannot enter a mount namespace").because(&error))
 }
 
+/// The mount namespace of a thread, to go back to from another one.
+pub(crate) struct OwnNamespace(OwnedFd);
+
+impl OwnNamespace {
+    /// That of this thread.
+    pub(crate) fn open() -> Result<Self> {
+        let opened = sys::mount_namespace().map_err(|error| cannot_find(&error))?;
+        Ok(Self(opened))
+    }
+
+    /// Does `work` in a thread that is in it.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        in_namespace(self.0.as_fd(), work)
+    }
+}
+
 /// The id of the mount namespace of this thread, whose root directory is the namespace's.
 fn own_id() -> Result<NamespaceId> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;

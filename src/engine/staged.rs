@@ -5,7 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::replace::{Durability, FileAccess, make_parents, rename_over, write_new};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::replace::{
+    Durability, FileAccess, make_parents, rename_over, sync_directory_of, write_new,
+};
 use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 
@@ -67,9 +72,9 @@ impl StagedFile {
         })
     }
 
-    /// Takes the place: rename(2).
+    /// Takes the place, in a way that survives a power cut.
     ///
-    /// Errors: somebody else wrote the file meanwhile; it cannot be replaced.
+    /// Errors: somebody else wrote the file meanwhile; it cannot be replaced. Then it is as it was.
     pub fn take_place(mut self) -> Result<()> {
         let cannot = |error: io::Error| cannot_write(&self.path, &error);
         let now = match fs::symlink_metadata(&self.real) {
@@ -79,9 +84,44 @@ impl StagedFile {
         if now != self.before {
             return Err(cannot(io::Error::from_raw_os_error(libc::EAGAIN)));
         }
-        rename_over(&self.temporary, &self.real, Durability::Reboot).map_err(cannot)?;
+        match self.before {
+            None => self.move_in(),
+            Some(_) => self.change_places(),
+        }
+        .map_err(cannot)?;
         self.is_done = true;
         Ok(())
+    }
+
+    /// Takes the place of nothing.
+    fn move_in(&self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.real)?;
+        match sync_directory_of(&self.real) {
+            Err(error) if fs::remove_file(&self.real).is_ok() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes places with the old file, which goes when that is sure to last.
+    fn change_places(&self) -> io::Result<()> {
+        let exchange = || {
+            let (new, old) = (&self.temporary, &self.real);
+            renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)
+        };
+        match exchange() {
+            // The file system cannot exchange files.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                return rename_over(&self.temporary, &self.real, Durability::Reboot);
+            }
+            exchanged => exchanged?,
+        }
+        match sync_directory_of(&self.real) {
+            Err(error) if exchange().is_ok() => Err(error),
+            _ => {
+                let _ = fs::remove_file(&self.temporary); // the next run replaces it
+                Ok(())
+            }
+        }
     }
 }
 
@@ -109,7 +149,7 @@ pub fn remove_file(path: &Path) -> Result<bool> {
     removed(&temporary_of(path)).map_err(cannot)?;
     let existed = removed(path).map_err(cannot)?;
     if existed {
-        super::replace::sync_directory_of(path).map_err(cannot)?;
+        sync_directory_of(path).map_err(cannot)?;
     }
     Ok(existed)
 }

@@ -4,26 +4,23 @@
 //! the last step it takes its place, all while the site's lock is held. A run that is killed leaves
 //! the old manifest, by which the next `up` goes on.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::context::Context;
-use super::down::{DownError, DownOptions, TakeDown};
 use super::pipeline::{self, BringUp, Brought, MountLookup, Pipeline, Then, lock};
-use super::services::{Namespaces, ServedSite, ServicePlace};
+use super::services::{Namespaces, ServicePlace};
 use super::up::Done;
-use super::{Site, SiteError, configuration, load, manifest_file};
+use super::{Site, SiteError, load, manifest_file};
 use crate::base::HostPath;
 use crate::base::sync::lock as locked;
-use crate::engine::{MadeDirectories, StagedFile};
-use crate::manifest::{self, Manifest, Scope, SourceFile};
-use crate::observe::Process;
+use crate::engine::{MadeDirectories, OwnNamespace, StagedFile};
+use crate::manifest::{Manifest, Scope};
+use crate::observe::{Process, RunNamespace};
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::resolve::{Desired, Host, refuse_system};
-use crate::sys::IfInUse;
-use crate::{Error, Result};
+use crate::{Error, Result, engine};
 
 /// A manifest that is to be applied.
 pub(crate) struct NewManifest {
@@ -119,7 +116,6 @@ impl Applier {
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(context, &run.engine, &site.name, stop)?;
         let before = Self::manifest_change(new)?;
-        let old = self.old_manifest(new);
         let made = MadeDirectories::above(&manifest.root, self.create_root);
 
         // Write the manifest beside its place. Any trouble with the disk is found now.
@@ -131,12 +127,12 @@ impl Applier {
 
         // Bring the site up, and put the manifest into its place as the last step.
         run.create_root = self.create_root;
-        run.then = staged.map(|staged| takes_place(site, staged));
+        run.then = staged.map(takes_place);
         let looked = self.look.then(|| self.look_at(new, &manifest)).transpose();
         let up = looked.and_then(|looked| {
             let up = match manifest.scope {
                 Scope::Host => on_host(&run, site, manifest, stop)?,
-                Scope::Services => self.in_services(&run, site, (manifest, old), stop)?,
+                Scope::Services => self.in_services(&run, site, manifest, stop)?,
             };
             Ok((looked, up))
         });
@@ -189,15 +185,6 @@ impl Applier {
         })
     }
 
-    /// What the site was up by, perhaps as an instance of a template.
-    fn old_manifest(&self, new: &NewManifest) -> Option<Manifest> {
-        let site = configuration::site_named(&self.context.config, new.site.name.clone());
-        let text = manifest_file::bytes(&site.file).ok()??;
-        let file = SourceFile::File(site.file.clone());
-        let text = manifest::decode(&file, text).ok()?;
-        load::manifest_from(self.context, &site, &text).ok()
-    }
-
     fn look_at(&self, new: &NewManifest, manifest: &Manifest) -> Result<Looked, SiteError> {
         let mut looked = Looked {
             manifest: Self::manifest_change(new)?,
@@ -234,88 +221,98 @@ impl Applier {
         Ok(looked)
     }
 
-    /// Brings the site up in the mount namespaces of all its services that run, or in none. `old`:
-    /// the manifest to go back to.
+    /// Brings the site up in the mount namespaces of all its services that run, or in none.
     fn in_services(
         &self,
         run: &BringUp,
         site: &Site,
-        (manifest, old): (Manifest, Option<Manifest>),
+        manifest: Manifest,
         stop: &Stop,
     ) -> Result<AppliedUp, SiteError> {
         if run.create_root {
             run.make_root(site, &manifest.root)?;
         }
         run.pipeline.resolve(&manifest)?;
-        let served = (site.clone(), manifest.services.clone());
-        let were_up = Mutex::new(HashSet::new());
-        let up = |own: Context, here: &[Site]| {
-            if own.state.record(&site.name).exists() {
-                locked(&were_up).insert(own.state.run.clone());
-            }
-            let run = BringUp::new(own, MountLookup::OneByOne, 1)?;
-            let up = |site| match run.locked(site, manifest.clone(), stop)? {
-                Brought::Up(done) => Ok(*done),
-                _ => Err(given_up(site)),
-            };
-            Ok(here.iter().map(up).collect::<Vec<Result<_, SiteError>>>())
-        };
+        let units = manifest.services.clone();
         let namespaces = Namespaces::find(self.context)?;
-        let mut found = namespaces.each(self.context, std::slice::from_ref(&served), up);
-        let places = found.remove(&site.name).unwrap_or_default().into_iter();
-        let places: Result<Vec<_>, SiteError> = places
-            .map(|(place, result)| result.map(|done| (place, done)))
-            .collect();
-        let all = places.and_then(|places| {
-            run.then.as_ref().map_or(Ok(()), |then| then())?;
-            Ok(places)
+        let of_site = namespaces.of(self.context, &site.name, &units);
+        let all = Arc::new(InAll {
+            context: self.context,
+            namespaces: of_site.into_iter().cloned().collect(),
+            host: OwnNamespace::open()?,
+            site: site.clone(),
+            manifest,
+            stop: stop.clone(),
+            then: run.then.clone(),
+            done: Mutex::default(),
         });
-        match all {
-            Ok(places) => Ok(AppliedUp::Services(InServices {
-                blind: namespaces.without(&served.1),
-                units: served.1,
-                places,
-            })),
-            Err(failed) => {
-                self.put_back(&namespaces, &served, (old, &locked(&were_up)), stop);
-                Err(failed)
+        all.up_from(0)?;
+        let places = std::mem::take(&mut *locked(&all.done));
+        Ok(AppliedUp::Services(InServices {
+            blind: namespaces.without(&units),
+            units,
+            places,
+        }))
+    }
+}
+
+/// A site that comes up in all of some mount namespaces, and `then` something is done; or else all
+/// is as it was. What is done in one namespace ends with what is done in the next, so whichever
+/// fails, those before it undo their own.
+struct InAll {
+    context: &'static Context,
+    namespaces: Vec<RunNamespace>,
+    host: OwnNamespace,
+    site: Site,
+    manifest: Manifest,
+    stop: Stop,
+    then: Option<Then>,
+    done: Mutex<Vec<(ServicePlace, Done)>>,
+}
+
+impl InAll {
+    /// Brings the site up in the namespaces from the `nth` on.
+    fn up_from(self: &Arc<Self>, nth: usize) -> Result<(), SiteError> {
+        let Some(namespace) = self.namespaces.get(nth) else {
+            let then = self.then.as_ref().map_or(Ok(()), |then| then());
+            return Ok(then.map_err(|error| error.context(&self.site.name))?);
+        };
+        let own = self
+            .context
+            .with_state(namespace.state(&self.context.state));
+        match engine::within(namespace, || self.up_in(own, nth)) {
+            Ok(done) => {
+                let place = ServicePlace::of(namespace);
+                locked(&self.done).insert(0, (place, done?));
+                Ok(())
             }
+            Err(error) if error.is_overtaken() => {
+                self.context.out.detail(error);
+                self.up_from(nth + 1)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Brings the site in the mount namespaces of its services to what it was by its `old` manifest
-    /// in those where it was up, and takes it down in the others.
-    fn put_back(
-        &self,
-        namespaces: &Namespaces,
-        served: &ServedSite,
-        (old, were_up): (Option<Manifest>, &HashSet<PathBuf>),
-        stop: &Stop,
-    ) {
-        let (site, _) = served;
-        let stop = &stop.whatever_the_signal();
-        let back = |own: Context, here: &[Site]| {
-            let was_up = were_up.contains(&own.state.run);
-            let back = |site| match (&old, was_up) {
-                (Some(old), true) => {
-                    let run = BringUp::new(own.clone(), MountLookup::OneByOne, 1)?;
-                    run.locked(site, old.clone(), stop).map(drop)
-                }
-                _ => take_down(&own, site),
-            };
-            Ok(here.iter().map(back).collect::<Vec<Result<_, SiteError>>>())
-        };
-        let served = std::slice::from_ref(served);
-        let mut ends = namespaces.each(self.context, served, back);
-        for (place, result) in ends.remove(&site.name).unwrap_or_default() {
-            if let Err(failed) = result {
-                let out = self.context.out.site(&site.name);
-                out.warn(format_args!(
-                    "it is not as it was before in {}: {}",
-                    place.unit,
-                    failed.text(site)
-                ));
-            }
+    /// Brings the site up in the `nth` namespace, which is that of this thread, and in those after
+    /// it.
+    fn up_in(self: &Arc<Self>, own: Context, nth: usize) -> Result<Done, SiteError> {
+        let mut run = BringUp::new(own, MountLookup::OneByOne, 1)?;
+        let (all, failed) = (self.clone(), Arc::new(Mutex::new(None)));
+        let failure = failed.clone();
+        run.then = Some(Arc::new(move || {
+            let rest = all.host.within(|| all.up_from(nth + 1))?;
+            rest.map_err(|error| {
+                *locked(&failure) = Some(error);
+                Error::failed("its mounts in another service")
+            })
+        }));
+        let brought = run.locked(&self.site, self.manifest.clone(), &self.stop);
+        match (brought, locked(&failed).take()) {
+            (Ok(Brought::Up(done)), _) => Ok(*done),
+            (Ok(_), _) => Err(given_up(&self.site)),
+            (Err(SiteError::Engine(own)), Some(failed)) => Err(failed.and_not_undone(*own)),
+            (Err(failed), _) => Err(failed),
         }
     }
 }
@@ -337,26 +334,18 @@ fn given_up(site: &Site) -> SiteError {
     Error::failed(format!("{}: it was left as it is", site.name)).into()
 }
 
-/// Has the staged manifest of `site` take its place.
-fn takes_place(site: &Site, staged: StagedFile) -> Then {
-    let (staged, name) = (Mutex::new(Some(staged)), site.name.clone());
-    Arc::new(move || match locked(&staged).take() {
-        Some(staged) => staged.take_place().map_err(|error| error.context(&name)),
-        None => Ok(()),
+/// Has the staged manifest take its place. What came of that is the same for a run that is tried
+/// again.
+fn takes_place(staged: StagedFile) -> Then {
+    let (staged, placed) = (Mutex::new(Some(staged)), OnceLock::new());
+    Arc::new(move || {
+        let place = || {
+            locked(&staged)
+                .take()
+                .map_or(Ok(()), StagedFile::take_place)
+        };
+        placed.get_or_init(place).clone()
     })
-}
-
-fn take_down(context: &Context, site: &Site) -> Result<(), SiteError> {
-    let context: &'static Context = Box::leak(Box::new(context.clone()));
-    let options = DownOptions {
-        if_in_use: IfInUse::Detach, // nothing of it was there a moment ago
-        remove_placeholders: false,
-    };
-    match TakeDown::new(context, 1, options)?.without_lock(site) {
-        Ok(_) => Ok(()),
-        Err(DownError::InUse(error, _)) => Err((*error).into()),
-        Err(DownError::Failed(failed)) => Err(failed),
-    }
 }
 
 /// Whether the root does not exist.

@@ -96,6 +96,15 @@ pub(crate) struct ServicePlace {
     pub pid: u32,
 }
 
+impl ServicePlace {
+    pub(crate) fn of(namespace: &RunNamespace) -> Self {
+        Self {
+            unit: namespace.to_string(),
+            pid: namespace.process.pid,
+        }
+    }
+}
+
 /// What became of sites in each of the namespaces that they are in.
 pub(crate) type InPlaces<T, E> = BTreeMap<SiteName, Vec<(ServicePlace, Result<T, E>)>>;
 
@@ -157,10 +166,7 @@ impl Namespaces {
                 }
                 Err(error) => Err(error),
             };
-            let place = ServicePlace {
-                unit: namespace.to_string(),
-                pid: namespace.process.pid,
-            };
+            let place = ServicePlace::of(namespace);
             for (site, result) in with_results(&here, results) {
                 found.entry(site).or_default().push((place.clone(), result));
             }

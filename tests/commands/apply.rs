@@ -20,6 +20,7 @@ pub fn all() -> Vec<Trial> {
         ("a manifest comes from a pipe", from_a_pipe),
         ("changes are shown before and after", told),
         ("a failure leaves all as it was", as_before),
+        ("a manifest that may not last takes no place", unsynced),
         ("a root is made, and goes if the site fails", roots),
         ("the manifest's owner, mode and link stay", kept),
         ("a killed run leaves the old manifest", killed),
@@ -267,14 +268,39 @@ fn as_before() {
     let file = given(&sandbox, "s", "two");
     let staged = sandbox.config().join("sites/.s.yaml.mountjail");
     let only = ["-P", staged.to_str().unwrap()];
-    let mut command = sandbox.command_with_fault("rename:error=EIO", &only);
+    let mut command = sandbox.command_with_fault("rename,renameat2:error=EIO", &only);
     let ran = Ran::of(command.args(["apply", file.to_str().unwrap()])).exits(1);
     let _ = ran
-        .says("cannot write")
+        .says("error: s: cannot write")
         .says("the site is as it was before");
     assert_eq!(fs::read(own(&sandbox, "s")).unwrap(), old);
     assert_eq!(fs::read(root.join("file")).unwrap(), b"one");
     sandbox.ok(&["status", "s"]);
+}
+
+/// The manifest is in its place, but it may not last: the disk fails.
+fn unsynced() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.directory("srv/s");
+    let sites = sandbox.config().join("sites");
+    let only = ["-P", sites.to_str().unwrap()];
+    let fail = |text: &str| {
+        let file = given(&sandbox, "s", text);
+        let mut command = sandbox.command_with_fault("fsync:error=EIO", &only);
+        Ran::of(command.args(["apply", file.to_str().unwrap()]))
+            .exits(1)
+            .says("cannot write");
+    };
+    fail("one");
+    assert_eq!(names(&sites), [] as [String; 0]);
+    assert!(mounts_below(&root).is_empty());
+
+    apply(&sandbox, &given(&sandbox, "s", "one"), &[]).exits(0);
+    let old = fs::read(own(&sandbox, "s")).unwrap();
+    fail("two");
+    assert_eq!(names(&sites), ["s.yaml"]);
+    assert_eq!(fs::read(own(&sandbox, "s")).unwrap(), old);
+    assert_eq!(fs::read(root.join("file")).unwrap(), b"one");
 }
 
 fn roots() {
@@ -328,7 +354,7 @@ fn killed() {
         let file = given(&sandbox, "s", "two");
         let staged = sandbox.config().join("sites/.s.yaml.mountjail");
         let only = ["-P", staged.to_str().unwrap()];
-        let mut command = sandbox.command_with_fault("rename:signal=SIGKILL", &only);
+        let mut command = sandbox.command_with_fault("rename,renameat2:signal=SIGKILL", &only);
         let _ = Ran::of(command.args(["apply", file.to_str().unwrap()])).exits(137);
         assert!(staged.exists());
         assert_eq!(fs::read(own(&sandbox, "s")).unwrap(), old);
@@ -536,9 +562,21 @@ fn services_fail() {
     ]
     .map(String::from);
     Ran::of(Command::new("nsenter").args(target)).exits(0);
-    apply(&sandbox, &text("two"), &[]).exits(1);
-    assert_eq!(seen_by(&a, &sandbox).as_deref(), Some("one"));
-    assert_eq!(fs::read(own(&sandbox, "s")).unwrap(), old);
+    // Also where the old manifest cannot tell how it was: it has mistakes, or is gone.
+    let two = text("two");
+    let set: [fn(&Sandbox); 3] = [
+        |_| (),
+        |sandbox| fs::write(own(sandbox, "s"), "xyz: 1\n").unwrap(),
+        |sandbox| fs::remove_file(own(sandbox, "s")).unwrap(),
+    ];
+    for set in set {
+        fs::write(own(&sandbox, "s"), &old).unwrap();
+        set(&sandbox);
+        let before = fs::read(own(&sandbox, "s")).ok();
+        apply(&sandbox, &two, &[]).exits(1);
+        assert_eq!(seen_by(&a, &sandbox).as_deref(), Some("one"));
+        assert_eq!(fs::read(own(&sandbox, "s")).ok(), before);
+    }
 }
 
 fn removed() {

@@ -20,6 +20,10 @@ pub fn all() -> Vec<Trial> {
             no_statmount,
         ),
         (
+            "a manifest that cannot be replaced is not reported as written",
+            not_written,
+        ),
+        (
             "records that cannot be listed are not none",
             unlistable_records,
         ),
@@ -86,6 +90,38 @@ fn no_statmount() {
     run(&["status", "s"]);
     run(&["down", "s"]);
     assert_eq!(mounts_below(&root), vec![]);
+}
+
+/// Where a run is tried again because the mount table may be old, as on an older kernel.
+fn not_written() {
+    let sandbox = Sandbox::new();
+    let text = |name: &str| {
+        let source = sandbox.file(format!("host/{name}"), name);
+        format!("mounts: [{{ source: {}, target: /x }}]\n", source.display())
+    };
+    let root = sandbox.site("s", &text("one"));
+    sandbox.ok(&["up", "s"]);
+    let file = sandbox.config().join("sites/s.yaml");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let new = format!("root: {}\n{}", root.display(), text("two"));
+    let new = sandbox.file("given/s.yaml", new);
+    let filter = sandbox.compile("filter", FILTER);
+    let staged = sandbox.config().join("sites/.s.yaml.mountjail");
+    let fault = "inject=rename,renameat2:error=EIO";
+    let mut command = sandbox.command_under(&[
+        "strace",
+        "-fqqo/dev/null",
+        "-P",
+        staged.to_str().unwrap(),
+        "-e",
+        fault,
+        filter.to_str().unwrap(),
+    ]);
+    Ran::of(command.arg("apply").arg(new))
+        .exits(1)
+        .says("cannot write");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), old);
+    assert_eq!(std::fs::read_to_string(root.join("x")).unwrap(), "one");
 }
 
 fn failing_source(engine: &'static str) {
