@@ -349,9 +349,17 @@ impl Engine {
         journal::write_kept(&self.state, site, &PersistentRecord { fstab, ..kept })
     }
 
-    /// Writes the record of a site as it was, after a run that did not see all of its mounts.
-    pub(crate) fn put_back_record(&self, site: &SiteName, record: &BootRecord) -> Result<()> {
-        journal::write_record(&self.state, site, record)
+    /// Has the record of a site be as it was, after a run that left its mounts alone. `None`: there
+    /// was none, and the site is down as before.
+    pub(crate) fn put_back_record(
+        &self,
+        site: &SiteName,
+        record: Option<&BootRecord>,
+    ) -> Result<()> {
+        match record {
+            Some(record) => journal::write_record(&self.state, site, record),
+            None => journal::remove_record(&self.state, site),
+        }
     }
 
     /// Adds to the history of the site what was done in templates that it has grafts of.

@@ -19,6 +19,10 @@ pub fn all() -> Vec<Trial> {
         "mount -a and up give the same on a shared root",
         same_both_ways,
     ));
+    trials.extend(for_each_engine(
+        "lines for another manifest than the site is up by leave its mounts ours",
+        other_manifest,
+    ));
     trials.push(on_shared_root(
         "host mounts stay outside",
         host_mounts_stay_outside,
@@ -563,6 +567,28 @@ fn locks_of_others() {
     other.wait().unwrap();
 }
 
+/// The manifest changes, and its lines are installed before the next `up`.
+fn other_manifest(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let file = sandbox.file("etc/fstab", OWN_LINES);
+    let text = |name: &str| {
+        let source = sandbox.file(format!("host/{name}"), name);
+        format!("mounts: [{{ source: {}, target: /x }}]\n", source.display())
+    };
+    let root = sandbox.site("s", &text("one"));
+    sandbox.ok(&["up", "s"]);
+    for next in ["up", "down"] {
+        sandbox.site("s", &text("two"));
+        fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+        sandbox.site("s", &text("three"));
+        sandbox.ok(&[next, "s"]);
+        let is_up = next == "up";
+        let shown = fs::read_to_string(root.join("x")).unwrap();
+        assert_eq!(shown, if is_up { "three" } else { "" });
+        assert_eq!(mounts_below(&root).len(), usize::from(is_up));
+    }
+}
+
 fn install_check_uninstall() {
     let (sandbox, file) = sandbox("devices: [null]\n");
     let root = sandbox.root("s");
@@ -580,6 +606,9 @@ fn install_check_uninstall() {
         "{installed}"
     );
     assert!(root.join("dev/null").is_file());
+    sandbox.run(&["status", "s"]).exits(3).prints("s: down");
+    sandbox.ok(&["up", "--all", "--if-up"]);
+    assert!(mounts_below(&root).is_empty(), "it stays down");
     let metadata = fs::metadata(&file).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o640);
     assert_eq!(

@@ -113,10 +113,9 @@ impl FstabEditor {
                 };
                 self.make_placeholders(&pipeline, lines, stop)
             })??;
-            if let Some(record) = &records.record {
-                self.engine.put_back_record(site, record)?;
-            }
         }
+        // Nothing was mounted or unmounted, whatever the manifest has now.
+        self.engine.put_back_record(site, records.record.as_ref())?;
 
         let file = HostPath::new(&self.file).map_err(|why| {
             Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
