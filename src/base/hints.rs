@@ -50,6 +50,10 @@ pub(crate) fn hint(doing: Doing, errno: i32) -> Option<&'static str> {
         (Creating, libc::EROFS) => {
             "the root is on a disk that is mounted read-only: `findmnt --target ROOT` names it"
         }
+        (Creating, libc::EPERM) => {
+            "is it, or its directory, immutable? see `lsattr -d`; file systems such as FAT have no \
+             links"
+        }
         (Creating, libc::EEXIST) => "it appeared while the command ran; run the command again",
         (Recording, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds it",
         (Recording, libc::EROFS) => "the disk is mounted read-only; name another with --state-dir",
@@ -71,6 +75,9 @@ pub(super) fn of_limit(errno: Option<i32>) -> Option<&'static str> {
             Some("raise the limit: `LimitNOFILE=` of the service, `ulimit -n` in a shell")
         }
         libc::ENFILE => Some("raise the limit: `sysctl fs.file-max`"),
+        libc::EFBIG => {
+            Some("raise the limit: `LimitFSIZE=` of the service, `ulimit -f` in a shell")
+        }
         _ => None,
     }
 }

@@ -184,6 +184,7 @@ impl JailCommand {
             .env("HOME", home)
             .env("USER", name)
             .env("LOGNAME", name);
+        sys::give_back_signals();
         process.exec()
     }
 

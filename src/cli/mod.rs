@@ -35,7 +35,6 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 
 use self::place::SiteInside;
-use crate::Error;
 use crate::engine::enter_image;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
@@ -43,6 +42,7 @@ pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
+use crate::{Error, sys};
 pub use complete::script as completion_script;
 
 /// How many seconds a site's file systems may be silent before the site is given up.
@@ -249,6 +249,7 @@ pub fn main() -> ExitCode {
     {
         return crate::doctor::inside_main();
     }
+    sys::survive_file_size_limit();
     complete::answer();
     let Cli {
         mut global,

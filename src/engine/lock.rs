@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpid, gettid};
 
+use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 use crate::patience::{Glimpse, Sleep, Stop, in_a_queue};
 
@@ -258,7 +259,7 @@ fn open(path: &Path) -> Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(|error| cannot(path).because(&error))
+        .map_err(|error| cannot(path).because(&error).hint_while(Doing::Recording))
 }
 
 fn cannot(path: &Path) -> Error {

@@ -1,10 +1,11 @@
-//! What this process inherited, and the runtime of Rust changes before `main`: the action of
-//! SIGPIPE, and which of the standard streams were closed.
+//! What this process inherited, and it or the runtime of Rust changes: the actions of SIGPIPE and
+//! SIGXFSZ, and which of the standard streams were closed.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 static PIPE_WAS_DEFAULT: AtomicBool = AtomicBool::new(false);
+static XFSZ_WAS_DEFAULT: AtomicBool = AtomicBool::new(false);
 /// One bit per closed standard stream.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
@@ -16,13 +17,7 @@ static CLOSED: AtomicU8 = AtomicU8::new(0);
 static REMEMBER: extern "C" fn() = remember;
 
 extern "C" fn remember() {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: nothing is set. `action` has room for a `struct sigaction`, for which zero is valid.
-    let is_default = unsafe {
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) == 0
-            && action.assume_init().sa_sigaction == libc::SIG_DFL
-    };
-    PIPE_WAS_DEFAULT.store(is_default, Ordering::Relaxed);
+    PIPE_WAS_DEFAULT.store(is_default(libc::SIGPIPE), Ordering::Relaxed);
 
     let mut closed = 0;
     for stream in 0..3 {
@@ -34,17 +29,48 @@ extern "C" fn remember() {
     CLOSED.store(closed, Ordering::Relaxed);
 }
 
+/// Whether the signal has its default action: `sigaction(2)`.
+fn is_default(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set. `action` has room for a `struct sigaction`, for which zero is valid.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_DFL
+    }
+}
+
+/// Has a file that grows beyond `RLIMIT_FSIZE` fail with EFBIG, and not end this process by
+/// SIGXFSZ in the middle of its work: `setrlimit(2)`.
+pub fn survive_file_size_limit() {
+    if is_default(libc::SIGXFSZ) {
+        XFSZ_WAS_DEFAULT.store(true, Ordering::Relaxed);
+        // SAFETY: to ignore a signal needs no function.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    }
+}
+
 /// Gives back what was inherited, for the program that this process becomes now: `sigaction(2)`,
 /// `fcntl(2)`. It is called last: a broken pipe may end this process from then on.
 pub fn give_back_inherited() {
-    if PIPE_WAS_DEFAULT.load(Ordering::Relaxed) {
-        // SAFETY: the default action needs no function.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    }
+    give_back_signals();
     for stream in 0..3 {
         if CLOSED.load(Ordering::Relaxed) & (1 << stream) != 0 {
             // SAFETY: there are no pointers. The stream is /dev/null, which the runtime opened.
             unsafe { libc::fcntl(stream, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
+/// As [`give_back_inherited`], the actions of signals alone.
+pub fn give_back_signals() {
+    let both = [
+        (libc::SIGPIPE, &PIPE_WAS_DEFAULT),
+        (libc::SIGXFSZ, &XFSZ_WAS_DEFAULT),
+    ];
+    for (signal, was_default) in both {
+        if was_default.load(Ordering::Relaxed) {
+            // SAFETY: the default action needs no function.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
 }

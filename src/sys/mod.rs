@@ -33,7 +33,7 @@ mod trace;
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_at_most, read_regular};
-pub use inherited::give_back_inherited;
+pub use inherited::{give_back_inherited, give_back_signals, survive_file_size_limit};
 pub use journald::send_to_journal;
 pub use leave::{abandon, is_ignored, leave};
 pub use memory::share_one_heap;

@@ -507,6 +507,15 @@ fn settings() {
         pipe.stderr, "",
         "the shell was ended by the signal, not by an error that it says"
     );
+    let size = [
+        "exec",
+        "s",
+        "--",
+        "sh",
+        "-c",
+        "kill -XFSZ $$; echo survived",
+    ];
+    assert_eq!(sandbox.run(&size).stdout, "");
 }
 
 /// The pool's user, by any path to the root, else the manifest's; never root unless asked for.

@@ -26,6 +26,10 @@ pub fn all() -> Vec<Trial> {
             replaced,
         ),
         ("a mount keeps its time while it is swapped", times),
+        (
+            "a limit of the size of files is an error like others",
+            file_size,
+        ),
     ]);
     let mut rebooted = |name: &str, body: fn(&'static str)| {
         all.extend(for_each_engine(
@@ -42,6 +46,31 @@ pub fn all() -> Vec<Trial> {
     });
     rebooted("with other inode numbers (overlay)", on_an_overlay);
     all
+}
+
+/// One site's record has no room: the run ends in an orderly way, and the others come up.
+fn file_size() {
+    let sandbox = Sandbox::new();
+    let lines: Vec<_> = (0..20)
+        .map(|nth| {
+            let source = sandbox.file(format!("host/{nth}"), "x");
+            format!("{{ source: {}, target: /d{nth}/x }}", source.display())
+        })
+        .collect();
+    let large = sandbox.site("large", &format!("mounts: [{}]\n", lines.join(", ")));
+    let small = sandbox.site("small", &format!("mounts: [{}]\n", lines[0]));
+    let bare = tree(&large);
+    let mut command = sandbox.command_under(&["prlimit", "--fsize=2000"]);
+    Ran::of(command.args(["up", "--all"]))
+        .exits(1)
+        .says("large: cannot write")
+        .says("File too large")
+        .says("`ulimit -f`");
+    assert!(mounts_below(&large).is_empty());
+    bare.assert_same(&tree(&large));
+    assert_eq!(mounts_below(&small).len(), 1);
+    sandbox.ok(&["up", "--all"]);
+    sandbox.ok(&["down", "--all"]);
 }
 
 fn run(command: &str, arguments: &[&str]) -> String {
