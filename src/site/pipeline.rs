@@ -23,6 +23,9 @@ use crate::{Error, Result, sys};
 /// How often a site is brought up that changes meanwhile.
 const ATTEMPTS: usize = 6;
 
+/// How often a site is looked at again that another mountjail works on meanwhile.
+pub(crate) const LOOKS: usize = 5;
+
 /// How often the templates of a site may change in one run. Once is enough, unless the host changes
 /// meanwhile.
 const MAX_REFRESHES: usize = 5;
@@ -87,9 +90,27 @@ impl Pipeline {
     }
 
     /// The last two stages of [`plan`](Self::plan) alone.
+    ///
+    /// The table and the records are not read at one moment. If another mountjail works on the site
+    /// in between, its mounts look like somebody else's; so what is in the way is looked at again.
     pub(crate) fn observe_and_plan(&self, desired: &Desired) -> Result<(Observed, Plan)> {
-        let mut observed = self.observe(desired, self.table.as_ref())?;
-        if self.table.is_none() {
+        let mut found = self.look(desired, self.table.as_ref())?;
+        for _ in 0..LOOKS {
+            if found.1.conflicts.is_empty() {
+                break;
+            }
+            let table = read_table(MountLookup::OneByOne)?;
+            let before = std::mem::replace(&mut found, self.look(desired, table.as_ref())?);
+            if before.1 == found.1 {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn look(&self, desired: &Desired, table: Option<&Table>) -> Result<(Observed, Plan)> {
+        let mut observed = self.observe(desired, table)?;
+        if table.is_none() {
             observe::look_into_grafts(&desired.root, &mut observed)
                 .map_err(|error| error.context(&desired.site))?;
         }
@@ -558,7 +579,7 @@ pub(crate) fn is_in_a_namespace(context: &Context, boot: &BootId, site: &SiteNam
         .any(|namespace| namespace.has(site, &context.state))
 }
 
-fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
+pub(crate) fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
     match lookup {
         MountLookup::OneByOne if sys::probe::statmount() => Ok(None),
         MountLookup::OneByOne | MountLookup::WholeTable => Table::read().map(Some),

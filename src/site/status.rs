@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::SiteError;
-use super::pipeline::Pipeline;
+use super::pipeline::{LOOKS, MountLookup, Pipeline, read_table};
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
 use crate::base::JailPath;
 use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, SiteRecords};
-use crate::plan::{self, Plan, Step};
+use crate::observe::{self, SiteRecords, Table};
+use crate::plan::{self, Plan, SiteState, State, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
 
 pub(crate) struct SiteStatus {
@@ -44,9 +44,50 @@ impl SiteStatus {
     }
 
     /// Of a site that has a manifest, or had one when the sites were listed.
+    ///
+    /// The table and the records are not read at one moment, and another mountjail may work on the
+    /// site in between: what differs is looked at again.
     pub(crate) fn of(pipeline: &Pipeline, site: Site) -> Self {
+        let records = records_at_home(pipeline, &site);
+        for warning in records.iter().flat_map(|records| &records.warnings) {
+            pipeline.context.out.site(&site.name).warn(warning);
+        }
+        let mut status = Self::seen(pipeline, pipeline.table.as_ref(), site.clone(), records);
+        for _ in 0..LOOKS {
+            if !status.may_be_torn() {
+                break;
+            }
+            let Ok(table) = read_table(MountLookup::OneByOne) else {
+                break;
+            };
+            let records = records_at_home(pipeline, &site);
+            let again = Self::seen(pipeline, table.as_ref(), site.clone(), records);
+            let before = std::mem::replace(&mut status, again);
+            if before.plan == status.plan {
+                break;
+            }
+        }
+        status
+    }
+
+    /// Whether it is as it would be between the two looks of this one.
+    fn may_be_torn(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| {
+            let mut states = plan.states.iter();
+            let has_foreign = states.any(|state| state.state == State::Foreign);
+            has_foreign || plan.site_state() == SiteState::Drifted
+        })
+    }
+
+    /// Of a site with these `records`, whose mounts are those of `table`.
+    fn seen(
+        pipeline: &Pipeline,
+        table: Option<&Table>,
+        site: Site,
+        records: Result<SiteRecords>,
+    ) -> Self {
         let mut failed = vec![];
-        let records = records_at_home(pipeline, &site).unwrap_or_else(|error| {
+        let records = records.unwrap_or_else(|error| {
             failed.push(SiteError::from(error));
             pipeline.context.state.no_records(&pipeline.boot)
         });
@@ -72,7 +113,8 @@ impl SiteStatus {
             Some(Desired::nothing(site.name.clone(), root))
         });
         let plan = desired.and_then(|desired| {
-            Self::plan(pipeline, &site, desired, records, &lookups, &mut failed)
+            let look = (pipeline, table);
+            Self::plan(look, &site, desired, records, &lookups, &mut failed)
         });
         Self {
             site,
@@ -85,7 +127,7 @@ impl SiteStatus {
     /// The plan of a site, with what has `failed` up to here as conflicts. Where not all is known
     /// that the manifest asks for, recorded mounts count as desired.
     fn plan(
-        pipeline: &Pipeline,
+        look: (&Pipeline, Option<&Table>),
         site: &Site,
         mut desired: Desired,
         records: SiteRecords,
@@ -93,7 +135,7 @@ impl SiteStatus {
         failed: &mut Vec<SiteError>,
     ) -> Option<Plan> {
         let has_no_manifest = !configuration::has_manifest(site);
-        let host = &pipeline.context.host;
+        let host = &look.0.context.host;
         let (resolved, absent) = if failed.is_empty() || has_no_manifest {
             let absent = named_and_absent(&desired, &records, host, lookups);
             (Resolved::Wholly, absent)
@@ -102,7 +144,7 @@ impl SiteStatus {
             (Resolved::InPart, absent)
         };
 
-        match plan_status(pipeline, &desired, records, absent, resolved) {
+        match plan_status(look, &desired, records, absent, resolved) {
             Ok(mut plan) => {
                 let errors = failed.iter().map(|failed| failed.as_error(site));
                 plan.conflicts.extend(errors);
@@ -140,9 +182,6 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     let Pipeline { context, boot, .. } = pipeline;
     let records = records::read(context, &site.name, boot);
     let records = records.map_err(|error| error.context(&site.name))?;
-    for warning in &records.warnings {
-        context.out.site(&site.name).warn(warning);
-    }
     Ok(match records.home(|| manifest_file::root_of(site)) {
         Some(home) => records.moved_to(&home),
         None => records,
@@ -157,7 +196,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
     };
     let nothing = Desired::nothing(name.clone(), root);
     let mut plan = plan_status(
-        pipeline,
+        (pipeline, pipeline.table.as_ref()),
         &nothing,
         records,
         BTreeSet::new(),
@@ -195,14 +234,14 @@ fn desired(
 }
 
 fn plan_status(
-    pipeline: &Pipeline,
+    (pipeline, table): (&Pipeline, Option<&Table>),
     desired: &Desired,
     records: SiteRecords,
     absent: BTreeSet<JailPath>,
     resolved: Resolved,
 ) -> Result<Plan> {
-    let mut observed = observe::observe(desired, records, pipeline.table.as_ref())?;
-    if pipeline.table.is_none() {
+    let mut observed = observe::observe(desired, records, table)?;
+    if table.is_none() {
         observe::look_into_grafts(&desired.root, &mut observed)?;
     }
     observed.absent = absent;

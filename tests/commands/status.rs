@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Ran, Sandbox, trials};
+use crate::support::{Ran, Sandbox, trials, wait_until};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -53,6 +53,10 @@ pub fn all() -> Vec<Trial> {
         ("of several sites a line each is shown", in_short),
         ("processes from before the mounts are named", ran_before),
         (
+            "mounts that go between the looks at table and records are not somebody else's",
+            between_the_looks,
+        ),
+        (
             "words that matter have colours on a terminal alone",
             colours,
         ),
@@ -61,6 +65,41 @@ pub fn all() -> Vec<Trial> {
             names_of_processes,
         ),
     ])
+}
+
+/// The mount table is read, and then, before the record is, another mountjail takes the site down.
+fn between_the_looks() {
+    for command in ["status", "plan", "check"] {
+        let sandbox = Sandbox::new();
+        let source = sandbox.file("host/file", "x");
+        let line = format!("{{ source: {}, target: /x }}", source.display());
+        sandbox.site("s", &format!("mounts: [{line}]\n"));
+        sandbox.ok(&["up", "s"]);
+        let (record, log) = (sandbox.state().join("run/s.json"), sandbox.path("log"));
+        let mut looks = sandbox.command_under(&[
+            "strace",
+            "-fqq",
+            "-o",
+            log.to_str().unwrap(),
+            "-P",
+            record.to_str().unwrap(),
+            "-e",
+            "inject=openat:delay_enter=3000000:when=1",
+        ]);
+        looks
+            .args([command, "s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let looks = looks.spawn().unwrap();
+        wait_until("it is about to read the record", || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("s.json"))
+        });
+        sandbox.ok(&["down", "s"]);
+        let looked = looks.wait_with_output().unwrap();
+        let said = [looked.stdout, looked.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(!said.contains("by mountjail"), "{command}: {said}");
+    }
 }
 
 /// Uses a library, a temporary file and a memfd, prints a line, and waits.
