@@ -21,6 +21,9 @@ use crate::{plan, render};
 pub(super) struct PlanArgs {
     #[command(flatten)]
     which: Which,
+    /// The steps of `up --renew`
+    #[arg(long)]
+    renew: bool,
     /// Print the steps as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -29,18 +32,41 @@ pub(super) struct PlanArgs {
 impl PlanArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        show(context, sites, None, self.json)
+        let which = WhichSteps {
+            only: None,
+            renew: self.renew,
+        };
+        show(context, sites, which, self.json)
     }
 }
 
-/// Prints the plans of `sites`; returns the exit code. `only`: the sites that count.
+/// Which steps are shown.
+#[derive(Clone, Copy)]
+pub(super) struct WhichSteps {
+    /// The sites that count.
+    pub(super) only: Option<OnlyScope>,
+    /// Those of `up --renew`.
+    pub(super) renew: bool,
+}
+
+impl WhichSteps {
+    fn pipeline(self, context: &Context) -> crate::Result<Pipeline> {
+        let mut pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        if self.renew {
+            pipeline.renew();
+        }
+        Ok(pipeline)
+    }
+}
+
+/// Prints the plans of `sites`; returns the exit code.
 pub(super) fn show(
     context: &Context,
     sites: Vec<Site>,
-    only: Option<OnlyScope>,
+    which: WhichSteps,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+    let pipeline = which.pipeline(context)?;
     let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
 
     let mut report = Report::new(context, json);
@@ -48,7 +74,7 @@ pub(super) fn show(
     for (site, planned) in sites.into_iter().zip(plans) {
         match planned {
             Ok(planned) if planned.manifest.scope == Scope::Services => {
-                if only != Some(OnlyScope::Host) {
+                if which.only != Some(OnlyScope::Host) {
                     context.out.notes(&planned.desired);
                     served.push((site, planned.manifest.services));
                 }
@@ -61,15 +87,20 @@ pub(super) fn show(
         }
     }
     if !served.is_empty() {
-        add_served(&mut report, context, &served)?;
+        add_served(&mut report, context, &served, which)?;
     }
     Ok(report.finish())
 }
 
 /// The plans in the mount namespaces of services.
-fn add_served(report: &mut Report, context: &Context, served: &[ServedSite]) -> crate::Result<()> {
+fn add_served(
+    report: &mut Report,
+    context: &Context,
+    served: &[ServedSite],
+    which: WhichSteps,
+) -> crate::Result<()> {
     let look = |own: Context, here: &[Site]| {
-        let pipeline = Pipeline::new(own.clone(), MountLookup::WholeTable)?;
+        let pipeline = which.pipeline(&own)?;
         Ok(parallel::look(&own, here, move |site: &Site| {
             pipeline.plan(site)
         }))

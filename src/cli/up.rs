@@ -59,6 +59,12 @@ pub(super) struct UpArgs {
     /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
+    /// Also replace mounts that were made one by one by grafts, which sites share
+    ///
+    /// An earlier version made them, or an engine without templates. Nothing is absent meanwhile.
+    /// Without this option that happens when another mount of the site changes.
+    #[arg(long)]
+    renew: bool,
     /// Leave alone sites that are down
     #[arg(long = "if-up", conflicts_with = "dry_run")]
     leave_down: bool,
@@ -87,6 +93,7 @@ impl UpArgs {
             which,
             dry_run: false,
             create: false,
+            renew: false,
             restart: false,
             leave_down: false,
             except: vec![],
@@ -113,6 +120,9 @@ impl UpArgs {
         let mut run = BringUp::new(context.clone(), lookup, sites)?;
         run.leave_down = self.leave_down;
         run.create_root = self.create;
+        if self.renew {
+            run.pipeline.renew();
+        }
         Ok(run)
     }
 
@@ -152,7 +162,11 @@ impl UpArgs {
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
         if self.dry_run {
-            return plan::show(context, sites, self.scope, self.json);
+            let which = plan::WhichSteps {
+                only: self.scope,
+                renew: self.renew,
+            };
+            return plan::show(context, sites, which, self.json);
         }
         self.run_for(context, &sites)
     }

@@ -137,7 +137,11 @@ pub(super) fn nothing_inside(
     else {
         return Ok(());
     };
+    nothing_in(root, what, target, id)
+}
 
+/// As [`nothing_inside`], for the mount with the unique mount ID `id`.
+pub(super) fn nothing_in(root: &Root, what: &str, target: &JailPath, id: u64) -> Result<()> {
     let inside = match sys::list_mounts_in(id) {
         Err(_) if !sys::probe::statmount() => return Ok(()),
         inside => inside.map_err(|error| cannot(root, "look into", target, &error))?,

@@ -101,6 +101,15 @@ impl Observed {
         targets.collect()
     }
 
+    /// Whether mounts were made one by one, outside of those at `grafts`.
+    pub(super) fn has_mounts_besides(&self, grafts: &BTreeSet<JailPath>) -> bool {
+        self.recorded_mounts().any(|mount| {
+            let above = mount.target.directories_above();
+            let is_in_one = above.iter().any(|above| grafts.contains(above));
+            mount.template.is_none() && !is_in_one
+        })
+    }
+
     /// The targets of the mounts that came along with the recorded grafts.
     pub(crate) fn member_targets(&self) -> impl Iterator<Item = &JailPath> {
         self.members().map(|member| &member.target)

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
-use crate::observe::{CreatedKind, CreatedPath, Observed};
+use crate::observe::{CreatedKind, CreatedPath, Observed, ObservedMount};
 use crate::resolve::{Desired, FileKind, Link, Mount};
 
 /// The number of shared mounts from which on a directory is a graft. With fewer, the graft would be
@@ -64,12 +64,31 @@ pub(super) struct GraftedSite {
     pub grafts: Vec<Graft>,
 }
 
+/// How sites share mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// The directory of the templates.
+    pub templates: HostPath,
+    /// Mounts that were made one by one make way for grafts, even if nothing else changes.
+    pub renew: bool,
+}
+
+/// What becomes of mounts of ours that stand where a graft could be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// They stay.
+    Stays,
+    /// A graft covers them.
+    MakesWay,
+}
+
 /// Puts what `desired` has in directories that the root lacks into grafts. `templates`: the
 /// directory of the templates; `None`: everything is mounted one by one.
 pub(super) fn layout(
     desired: &Desired,
     observed: &Observed,
     templates: Option<&HostPath>,
+    standing: Standing,
 ) -> GraftedSite {
     let mut layout = GraftedSite {
         desired: desired.clone(),
@@ -79,7 +98,7 @@ pub(super) fn layout(
         return layout;
     };
 
-    let soil = Soil::of(desired, observed);
+    let soil = Soil::of(desired, observed, standing);
     for (at, parts) in soil.parts() {
         if parts.shared.len() < WORTH_A_GRAFT && !soil.grafts.contains(&at) {
             continue;
@@ -222,6 +241,7 @@ struct Soil<'a> {
     /// The targets of the recorded grafts that are there.
     grafts: BTreeSet<&'a JailPath>,
     generated: HashSet<&'a HostPath>,
+    standing: Standing,
     /// The directories that were made in the root, if they may be covered: lines of fstab(5) mount
     /// on nothing of them.
     made: Vec<&'a CreatedPath>,
@@ -230,7 +250,7 @@ struct Soil<'a> {
 }
 
 impl<'a> Soil<'a> {
-    fn of(desired: &'a Desired, observed: &'a Observed) -> Self {
+    fn of(desired: &'a Desired, observed: &'a Observed, standing: Standing) -> Self {
         let grafts = observed
             .recorded_mounts()
             .filter(|mount| mount.template.is_some());
@@ -242,6 +262,7 @@ impl<'a> Soil<'a> {
             targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
             grafts: grafts.map(|mount| &mount.target).filter(is_there).collect(),
             generated: desired.files.iter().map(|file| &file.path).collect(),
+            standing,
             made: kept
                 .flat_map(|kept| &kept.made)
                 .filter(|made| made.kind == CreatedKind::Directory)
@@ -309,11 +330,11 @@ impl<'a> Soil<'a> {
     /// there is nothing else than what it made.
     fn is_free(&self, directory: &JailPath) -> bool {
         let mut own = self.desired.directories.iter();
-        if self.has_mounts(directory) || own.any(|own| own.path.starts_with(directory)) {
+        if self.has_lasting_mounts(directory) || own.any(|own| own.path.starts_with(directory)) {
             return false;
         }
         if !self.observed.paths.contains_key(directory) {
-            return true;
+            return first_in(&self.observed.mounts, directory).is_none();
         }
         let mut ours = false;
         for made in &self.made {
@@ -328,15 +349,20 @@ impl<'a> Soil<'a> {
         ours
     }
 
-    fn has_mounts(&self, directory: &JailPath) -> bool {
-        fn starts_in<V>(map: &BTreeMap<JailPath, V>, directory: &JailPath) -> bool {
-            let mut from = map.range(directory..);
-            from.next()
-                .is_some_and(|(path, _)| path.starts_with(directory))
-        }
-        starts_in(&self.observed.mounts, directory)
-            || starts_in(&self.observed.elsewhere, directory)
-            || starts_in(&self.observed.holders, directory)
+    /// Whether there are mounts in the directory that stay where they are.
+    fn has_lasting_mounts(&self, directory: &JailPath) -> bool {
+        let Observed {
+            mounts,
+            elsewhere,
+            holders,
+            ..
+        } = self.observed;
+        let stays = |target: &JailPath| {
+            self.standing == Standing::Stays || !can_be_covered(self.observed, target)
+        };
+        paths_in(mounts, directory).any(stays)
+            || first_in(elsewhere, directory).is_some()
+            || first_in(holders, directory).is_some()
     }
 
     /// Whether the directory is the one that was made, with nothing else in it than what was made.
@@ -344,7 +370,42 @@ impl<'a> Soil<'a> {
         let Some(seen) = self.observed.paths.get(&made.path) else {
             return true; // it is gone
         };
+        if self.observed.mounts.contains_key(&made.path) {
+            return true; // a mount of ours is on it
+        }
         let is_it = made.file.is_some_and(|file| file.is(&seen.file));
         is_it && seen.kind == FileKind::Directory && seen.empty
     }
+}
+
+/// Whether a graft may cover what is mounted at `target`: all of it is ours, was made one by one,
+/// and can be found when it is hidden.
+pub(super) fn can_be_covered(observed: &Observed, target: &JailPath) -> bool {
+    let is_plain = |seen: &ObservedMount| {
+        let mut recorded = observed.recorded_mounts();
+        let known = recorded.find(|known| {
+            known.target == *target && known.unique_id.is_some_and(|id| Some(id) == seen.unique_id)
+        });
+        known.is_some_and(|known| known.template.is_none() && !known.recursive)
+    };
+    let inside = paths_in(&observed.mounts, target).filter(|inside| *inside != target);
+    observed.stack(target).iter().all(is_plain)
+        && !observed.unseen.contains_key(target)
+        && inside.count() == 0
+}
+
+/// The paths at or below `directory`.
+fn paths_in<'m, V>(
+    map: &'m BTreeMap<JailPath, V>,
+    directory: &'m JailPath,
+) -> impl Iterator<Item = &'m JailPath> {
+    let from = map.range(directory..).map(|(path, _)| path);
+    from.take_while(|path| path.starts_with(directory))
+}
+
+fn first_in<'m, V>(
+    map: &'m BTreeMap<JailPath, V>,
+    directory: &'m JailPath,
+) -> Option<&'m JailPath> {
+    paths_in(map, directory).next()
 }

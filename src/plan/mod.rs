@@ -14,7 +14,7 @@ mod up;
 
 pub(crate) use compare::is_taken_over;
 pub use down::down;
-pub use graft::{Graft, GraftChange, Template};
+pub use graft::{Graft, GraftChange, Sharing, Template};
 
 pub use site::SiteState;
 pub use step::{Along, MountState, Plan, State, Step};

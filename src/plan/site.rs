@@ -97,6 +97,7 @@ impl Plan {
             Step::Refresh { .. }
             | Step::Detach { .. }
             | Step::DetachStray(_)
+            | Step::DetachCovered { .. }
             | Step::Attach { .. }
             | Step::Swap { .. } => None,
         }

@@ -99,10 +99,10 @@ impl Plan {
         self.grafts.iter().find(|graft| graft.has(target))
     }
 
-    /// Whether a graft goes or is replaced, or its template changes.
+    /// Whether a graft goes or is replaced or covers mounts, or its template changes.
     pub(crate) fn changes_grafts(&self) -> bool {
         self.steps.iter().any(|step| match step {
-            Step::Refresh { .. } => true,
+            Step::Refresh { .. } | Step::DetachCovered { .. } => true,
             Step::Detach { along, .. } | Step::Swap { along, .. } => {
                 matches!(along, Along::Members(_))
             }
@@ -134,6 +134,13 @@ pub enum Step {
     },
     /// Unmount a mount of ours that was moved away with a directory.
     DetachStray(Stray),
+    /// Unmount a mount of ours that a graft covers, once that is in its place.
+    DetachCovered {
+        /// Its path in the jail.
+        target: JailPath,
+        /// Its unique mount ID.
+        unique_id: u64,
+    },
     /// Remove a placeholder that mountjail made, if it is still the same file and empty.
     RemovePlaceholder {
         /// The path in the jail.
@@ -222,6 +229,7 @@ impl Step {
                 | Self::Swap { .. }
                 | Self::Detach { .. }
                 | Self::DetachStray(_)
+                | Self::DetachCovered { .. }
         )
     }
 
@@ -236,7 +244,7 @@ impl Step {
     }
 
     /// The path in the jail that the step changes. `None` for files on the host and for mounts that
-    /// were moved away.
+    /// were moved away or that a graft covers.
     pub fn path(&self) -> Option<&JailPath> {
         match self {
             Self::Detach { target, .. } => Some(target),
@@ -249,7 +257,8 @@ impl Step {
             Self::Refresh { .. }
             | Self::WriteFile(_)
             | Self::RemoveFile(_)
-            | Self::DetachStray(_) => None,
+            | Self::DetachStray(_)
+            | Self::DetachCovered { .. } => None,
         }
     }
 }
@@ -375,6 +384,7 @@ impl fmt::Display for Step {
                 let place = stray.place();
                 write!(f, "detach {place} (moved away from {})", stray.target)
             }
+            Self::DetachCovered { target, .. } => write!(f, "detach {target} beneath the graft"),
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
             Self::RemoveLink { path, destination } => {
                 write!(f, "remove link {path} -> {}", destination.display())

@@ -102,6 +102,9 @@ fn step(step: &Step) -> Value {
             let moved_to = stray.point.as_ref().map(|point| point.to_string_lossy());
             json!({ "step": "detach", "target": stray.target, "moved_to": moved_to })
         }
+        Step::DetachCovered { target, .. } => {
+            json!({ "step": "detach-covered", "target": target })
+        }
         Step::RemovePlaceholder { path, .. } => {
             json!({ "step": "remove-placeholder", "path": path })
         }

@@ -89,6 +89,7 @@ fn style_of_step(step: &Step) -> Style {
         Step::Refresh { .. } | Step::Swap { .. } => style::WARNING,
         Step::Detach { .. }
         | Step::DetachStray(_)
+        | Step::DetachCovered { .. }
         | Step::RemovePlaceholder { .. }
         | Step::RemoveLink { .. }
         | Step::RemoveFile(_) => style::WRONG,

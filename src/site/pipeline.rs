@@ -16,7 +16,7 @@ use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, SiteRecords, Stray, Table};
 use crate::patience::Stop;
-use crate::plan::{self, Graft, Plan, SiteState};
+use crate::plan::{self, Graft, Plan, Sharing, SiteState};
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result, sys};
 
@@ -47,8 +47,8 @@ pub(crate) struct Pipeline {
     /// The whole mount table, as it was before the first site, unless mounts are looked up one by
     /// one.
     pub table: Option<Table>,
-    /// The directory of the templates. `None`: everything is mounted one by one.
-    pub templates: Option<HostPath>,
+    /// How sites share mounts. `None`: everything is mounted one by one.
+    pub sharing: Option<Sharing>,
 }
 
 /// A site after the stages that only read.
@@ -65,7 +65,7 @@ impl Pipeline {
             resolver: context.resolver()?,
             boot: observe::boot_id()?,
             table: read_table(lookup)?,
-            templates: directory_of_templates(&context),
+            sharing: sharing(&context),
             context,
         })
     }
@@ -131,9 +131,16 @@ impl Pipeline {
         resolve(&self.context, &self.resolver, manifest)
     }
 
+    /// Mounts that were made one by one make way for grafts.
+    pub(crate) fn renew(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.renew = true;
+        }
+    }
+
     fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
-        let templates = self.templates.as_ref();
-        plan_up(&self.context, &self.boot, desired, observed, templates)
+        let sharing = self.sharing.as_ref();
+        plan_up(&self.context, &self.boot, desired, observed, sharing)
     }
 
     /// The mounts that are there, and the records.
@@ -188,8 +195,9 @@ impl BringUp {
         let engine = context.engine(observe::boot_id()?, sites, Purpose::Mount)?;
         let pipeline = Pipeline::new(context, lookup)?;
         let (state, boot) = (&pipeline.context.state, &pipeline.boot);
-        let directory = pipeline.templates.clone();
-        let templates = directory.map(|directory| Templates::new(&engine, state, boot, directory));
+        let sharing = pipeline.sharing.clone();
+        let templates =
+            sharing.map(|sharing| Templates::new(&engine, state, boot, sharing.templates));
         Ok(Self {
             templates: templates.transpose()?,
             engine,
@@ -496,12 +504,14 @@ fn stays_stale(plan: &Plan) -> Error {
     ))
 }
 
-/// Where templates are, if sites share mounts. Without unique mount IDs (Linux 6.8) everything is
-/// mounted one by one.
-fn directory_of_templates(context: &Context) -> Option<HostPath> {
-    sys::probe::statmount()
-        .then(|| HostPath::new(context.state.templates().run).ok())
-        .flatten()
+/// How sites share mounts. Without unique mount IDs (Linux 6.8) everything is mounted one by one.
+fn sharing(context: &Context) -> Option<Sharing> {
+    let templates = HostPath::new(context.state.templates().run).ok();
+    let sharing = templates.map(|templates| Sharing {
+        templates,
+        renew: false,
+    });
+    sharing.filter(|_| sys::probe::statmount())
 }
 
 /// What `manifest` asks for on the host.
@@ -553,9 +563,9 @@ fn plan_up(
     boot: &BootId,
     desired: &Desired,
     observed: &Observed,
-    templates: Option<&HostPath>,
+    sharing: Option<&Sharing>,
 ) -> Result<Plan> {
-    let plan = plan::up(desired, observed, templates);
+    let plan = plan::up(desired, observed, sharing);
     if plan.removals() == 0 {
         return Ok(plan);
     }

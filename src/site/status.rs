@@ -245,7 +245,7 @@ fn plan_status(
         observe::look_into_grafts(&desired.root, &mut observed)?;
     }
     observed.absent = absent;
-    let mut plan = plan::up(desired, &observed, pipeline.templates.as_ref());
+    let mut plan = plan::up(desired, &observed, pipeline.sharing.as_ref());
     if pipeline.context.state.is_of_namespace() {
         plan = plan.keeping_placeholders(); // other namespaces may have mounts on them
     }

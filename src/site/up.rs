@@ -94,7 +94,8 @@ impl Done {
 
 fn changes(step: &Step) -> Vec<Changed> {
     match step {
-        Step::Refresh { .. } => vec![], // they are those of the template's own run
+        // They are those of the template's own run, or count with their graft.
+        Step::Refresh { .. } | Step::DetachCovered { .. } => vec![],
         _ if step.change().is_some() => in_graft(step),
         Step::Attach { mount, .. } => vec![(Change::Attached, mount.target.clone())],
         Step::Swap { mount, .. } => vec![(Change::Swapped, mount.target.clone())],

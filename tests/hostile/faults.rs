@@ -51,6 +51,12 @@ pub fn all() -> Vec<Trial> {
             killed_in_undo,
         ),
         for_each_engine("a swap is undone without RENAME_EXCHANGE", without_exchange),
+        for_each_engine("up --renew recovers from each call failing", |engine| {
+            each_call(engine, Run::Renew, Fault::Error);
+        }),
+        for_each_engine("up --renew recovers from a kill at each call", |engine| {
+            each_call(engine, Run::Renew, Fault::Kill);
+        }),
         for_each_engine("down recovers from each call failing", |engine| {
             each_call(engine, Run::Down, Fault::Error);
         }),
@@ -72,6 +78,8 @@ enum Run {
     Swap,
     /// The same with a source that was deleted. No kernel attaches a mount of it again.
     SwapDeleted,
+    /// `up --renew` of a site whose mounts were made one by one.
+    Renew,
     /// Of a site that is up.
     Down,
 }
@@ -248,7 +256,9 @@ impl Site {
                 "two /gone",
             ],
         );
-        if run != Run::Up {
+        if run == Run::Renew {
+            site.up_one_by_one();
+        } else if run != Run::Up {
             site.sandbox.ok(&["up", "s"]);
         }
         if matches!(run, Run::Swap | Run::SwapDeleted) {
@@ -275,6 +285,18 @@ impl Site {
         site
     }
 
+    /// Brings the site up while lines of fstab(5) need what is in the root, so that nothing comes
+    /// from a template.
+    fn up_one_by_one(&self) {
+        let fstab = self.sandbox.file("fstab", "");
+        let fstab = fstab.to_str().unwrap();
+        self.sandbox
+            .ok(&["fstab", "--install", "--file", fstab, "s"]);
+        self.sandbox.ok(&["up", "s"]);
+        self.sandbox
+            .ok(&["fstab", "--uninstall", "--file", fstab, "s"]);
+    }
+
     fn write_manifest(&self, users: &str, mounts: &[&str]) {
         let lines = mounts.iter().map(|mount| {
             let (source, target) = mount.split_once(' ').unwrap();
@@ -294,8 +316,12 @@ impl Site {
         self.sandbox.manifest("s", text);
     }
 
-    fn arguments(run: Run) -> [&'static str; 2] {
-        [if run == Run::Down { "down" } else { "up" }, "s"]
+    fn arguments(run: Run) -> &'static [&'static str] {
+        match run {
+            Run::Down => &["down", "s"],
+            Run::Renew => &["up", "--renew", "s"],
+            Run::Up | Run::Swap | Run::SwapDeleted => &["up", "s"],
+        }
     }
 
     /// Runs under strace(1), which writes to `log`, with these faults.
@@ -466,7 +492,9 @@ impl Site {
             let files = fs::read_dir(self.sandbox.state().join(directory)).unwrap();
             let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
             let left: Vec<_> = files
-                .filter(|name| !["s.lock", "templates.lock", "scratch"].contains(&name.as_str()))
+                .filter(|name| {
+                    !["s.lock", "templates.lock", "scratch", ".edit.lock"].contains(&name.as_str())
+                })
                 .collect();
             assert!(
                 left.is_empty(),

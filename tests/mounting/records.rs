@@ -8,13 +8,19 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, tree, trials, unmount_all};
+use crate::support::{
+    Ran, Sandbox, for_each_engine, grafts_below, mounts_below, tree, trials, unmount_all,
+};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials([
         ("records of version 1 are read, and renewed", version_1),
+        (
+            "mounts in records of version 1 become grafts",
+            version_1_renewed,
+        ),
         ("an unknown field is kept", unknown_fields),
         (
             "a record of a newer mountjail is reported with a way out",
@@ -287,6 +293,29 @@ fn version_1() {
     );
     sandbox.ok(&["down", "s"]);
     bare.assert_same(&tree(&root));
+}
+
+fn version_1_renewed() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.directory("srv/s");
+    site(&sandbox, &root);
+    let fstab = sandbox.file("fstab", "");
+    sandbox.ok(&["fstab", "--install", "--file", text(&fstab), "s"]);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["fstab", "--uninstall", "--file", text(&fstab), "s"]);
+    let records = ["run/s.json", "lib/s.json"].map(|path| sandbox.state().join(path));
+    as_version_1(&records[0], &records[1]);
+    let mounts = mounts_below(&root).len();
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert!(grafts_below(&root).is_empty());
+
+    sandbox.ok(&["up", "--renew", "s"]);
+    assert!(!grafts_below(&root).is_empty());
+    assert_eq!(mounts_below(&root).len(), mounts);
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["up", "--renew", "s"]).says("nothing to do");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
 /// Files of the site's own, so that no directory comes from a template.

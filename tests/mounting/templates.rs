@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use crate::support::{
     Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
@@ -17,7 +18,7 @@ type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 14] = [
+    let both: [(&str, OnEngine); 17] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -46,6 +47,18 @@ pub fn all() -> Vec<Trial> {
             "a site that was brought up file by file stays as it is",
             file_by_file,
         ),
+        (
+            "up --renew turns mounts that were made one by one into grafts",
+            renewed,
+        ),
+        (
+            "mounts that were made one by one become grafts at the next change",
+            renewed_by_a_change,
+        ),
+        (
+            "a directory with things of others is not covered by a graft",
+            not_renewed,
+        ),
         ("a graft in use stays", used),
         ("a graft with a copy in use stays", used_elsewhere),
         (
@@ -60,6 +73,10 @@ pub fn all() -> Vec<Trial> {
     all.extend(for_each_engine_on_shared_root(
         "grafts follow where / is shared",
         swapped_once,
+    ));
+    all.extend(for_each_engine_on_shared_root(
+        "mounts that were made one by one become grafts where / is shared",
+        renewed,
     ));
     all.extend(for_each_engine(
         "nothing of a graft can be changed from inside",
@@ -421,6 +438,118 @@ fn file_by_file(engine: &'static str) {
     sandbox.ok(&["status", "a"]);
     sandbox.ok(&["down", "a"]);
     assert!(mounts_below(&roots[0]).is_empty());
+}
+
+/// Sites that are up file by file: lines of fstab(5) were mounted on what is in their roots.
+fn sites_file_by_file(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<PathBuf> {
+    let roots = sites(sandbox, names, more);
+    let fstab = sandbox.file("fstab", "");
+    let fstab = fstab.to_str().unwrap();
+    sandbox.ok(&["fstab", "--install", "--all", "--file", fstab]);
+    sandbox.ok(&["up", "--all"]);
+    sandbox.ok(&["fstab", "--uninstall", "--all", "--file", fstab]);
+    assert_eq!(templates(sandbox), 0);
+    roots
+}
+
+/// Does `work` while a file is read all the time, which must always be there.
+fn without_a_gap(file: &Path, work: impl FnOnce() + Send) {
+    let expected = fs::read(file).unwrap();
+    thread::scope(|scope| {
+        let work = scope.spawn(work);
+        while !work.is_finished() {
+            assert_eq!(fs::read(file).unwrap(), expected);
+        }
+        work.join().unwrap();
+    });
+}
+
+fn renewed(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let data = sandbox.directory("data");
+    let writable = format!(
+        "- {{ source: {}, target: /x/data, access: read-write }}\n",
+        data.display()
+    );
+    let roots = sites_file_by_file(&sandbox, &["a", "b"], &writable);
+    sandbox.ok(&["status", "--all"]);
+    sandbox.ok(&["up", "--all"]).says("nothing to do");
+    sandbox
+        .run(&["plan", "--renew", "a"])
+        .exits(3)
+        .prints("graft /x: swap 2 mounts")
+        .prints("detach /x/deep/two beneath the graft");
+    without_a_gap(&roots[0].join("x/deep/two"), || {
+        sandbox.ok(&["up", "--renew", "a"]).says("2 swapped");
+    });
+    sandbox.ok(&["up", "--renew", "--all"]).says("b: up");
+    assert_eq!(templates(&sandbox), 1);
+    for root in &roots {
+        assert_eq!(grafts_below(root).len(), 1);
+        assert_eq!(mounts_below(root).len(), 3, "the old ones are gone");
+        assert_eq!(read(root, "x/one"), "one");
+        fs::write(root.join("x/data/file"), "written").unwrap();
+    }
+    sandbox.ok(&["status", "--all"]);
+    sandbox
+        .ok(&["up", "--renew", "--all"])
+        .says("nothing to do");
+    replace(&sandbox.path("host/one"), "new");
+    sandbox.ok(&["up", "a"]).says("1 swapped");
+    assert_eq!(read(&roots[1], "x/one"), "new");
+    nothing_is_left(&sandbox);
+    for root in &roots {
+        assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+    }
+}
+
+fn renewed_by_a_change(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites_file_by_file(&sandbox, &["a", "b"], "");
+    replace(&sandbox.path("host/one"), "new");
+    without_a_gap(&roots[0].join("x/deep/two"), || {
+        sandbox.ok(&["up", "a"]).says("2 swapped");
+    });
+    assert_eq!(
+        (grafts_below(&roots[0]).len(), grafts_below(&roots[1]).len()),
+        (1, 0)
+    );
+    assert_eq!(read(&roots[0], "x/one"), "new");
+
+    // One more line, where two mounts were not worth a graft.
+    fs::write(sandbox.path("host/three"), "three").unwrap();
+    let line = format!(
+        "- {{ source: {}, target: /x/deep/three }}\n",
+        sandbox.path("host/three").display()
+    );
+    sandbox.site("b", &manifest(&sandbox, &line));
+    sandbox.ok(&["up", "b"]).says("1 attached, 2 swapped");
+    assert_eq!(mounts_below(&roots[1]).len(), 3);
+    assert_eq!(grafts_below(&roots[1]).len(), 1);
+    sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn not_renewed(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites_file_by_file(&sandbox, &["a", "b"], "");
+    // A file of the site's own, and a mount of somebody else.
+    fs::write(roots[0].join("x/own"), "own").unwrap();
+    let theirs = sandbox.file("theirs", "theirs");
+    let on = sandbox.file("srv/b/x/deep/theirs", "");
+    bind(&theirs, &on);
+    sandbox.ok(&["up", "--renew", "a"]);
+    assert_eq!(read(&roots[0], "x/own"), "own");
+    assert_eq!(mounts_below(&roots[0]).len(), 2);
+    sandbox.ok(&["up", "--renew", "b"]);
+    assert_eq!(read(&roots[1], "x/deep/theirs"), "theirs");
+    assert_eq!(mounts_below(&roots[1]).len(), 3);
+    assert!(grafts_below(&roots[1]).is_empty());
+
+    Ran::of(Command::new("umount").arg(&on)).exits(0);
+    fs::remove_file(&on).unwrap();
+    fs::remove_file(roots[0].join("x/own")).unwrap();
+    nothing_is_left(&sandbox);
 }
 
 /// A process with all privileges in a user namespace and a mount namespace of its own, in one site.

@@ -253,6 +253,7 @@ impl World {
             (Step::WriteFile(_) | Step::RemoveFile(_), _) => {
                 unreachable!("no site of the model has users")
             }
+            (Step::DetachCovered { .. }, _) => unreachable!("no site of the model has grafts"),
         }
     }
 

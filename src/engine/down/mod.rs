@@ -268,6 +268,7 @@ impl<'a> DownRun<'a> {
             | Step::CreateDirectory { .. }
             | Step::CreateLink { .. }
             | Step::Refresh { .. }
+            | Step::DetachCovered { .. }
             | Step::Attach { .. }
             | Step::Swap { .. } => Ok(()), // `down` never plans these
         }

@@ -47,6 +47,7 @@ impl<B: Backend> UpRun<'_, B> {
                     self.give(path, *owner)?;
                 }
                 Step::Refresh { .. }
+                | Step::DetachCovered { .. }
                 | Step::WriteFile(_)
                 | Step::Attach { .. }
                 | Step::Swap { .. } => {}

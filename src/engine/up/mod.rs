@@ -2,6 +2,7 @@
 //! undone.
 
 mod changes;
+mod covered;
 mod records;
 mod roll_back;
 
@@ -102,8 +103,13 @@ impl<'a, B: Backend> UpRun<'a, B> {
     }
 
     fn carry_out(mut self, then: Then<'_>) -> Result<Outcome, Box<EngineFailure>> {
-        match self.run_steps().and_then(|()| then()) {
-            Ok(()) => {
+        let covered = match self.open_covered() {
+            Ok(covered) => covered,
+            Err(error) => return Err(Box::new(error.into())),
+        };
+        match self.run_steps().and_then(|mounts| then().map(|()| mounts)) {
+            Ok(mounts) => {
+                self.detach_covered(covered, mounts);
                 self.outcome.left = still_there(&self.root, &self.left);
                 self.forget_old_files();
                 Ok(self.outcome)
@@ -112,7 +118,8 @@ impl<'a, B: Backend> UpRun<'a, B> {
         }
     }
 
-    fn run_steps(&mut self) -> Result<()> {
+    /// Returns the mounts that are there in the end.
+    fn run_steps(&mut self) -> Result<Vec<RecordedMount>> {
         self.write_files()?;
         let mut work = self.prepare()?;
         self.record_intent(&work)?;

@@ -90,7 +90,8 @@ impl<B: Backend> UpRun<'_, B> {
         let (mut attached, mut swapped, mut detached) = (0, 0, 0);
         for step in &self.plan.steps {
             match step {
-                Step::Refresh { .. } => {} // it is in the history of the template
+                // It is in the history of the template, or counts with its graft.
+                Step::Refresh { .. } | Step::DetachCovered { .. } => {}
                 _ if step.change().is_some() => {
                     let change = step.change().into_iter();
                     for change in change {
@@ -119,7 +120,11 @@ impl<B: Backend> UpRun<'_, B> {
             .is_some_and(|record| record.mounts.contains(mount))
     }
 
-    pub(super) fn record_result(&self, work: &[Work<'_, B>]) -> Result<()> {
+    /// Records the mounts that are there after the last change, and returns them.
+    pub(super) fn record_result(&self, work: &[Work<'_, B>]) -> Result<Vec<RecordedMount>> {
+        let mut mounts = self.plan.unchanged.clone();
+        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
+
         let was_known =
             |item: &Work<'_, B>| item.ready.unique_id().is_some() && item.submounts.is_none();
         let ids_were_known = work.iter().all(was_known);
@@ -129,13 +134,10 @@ impl<B: Backend> UpRun<'_, B> {
             .record
             .as_ref()
             .is_some_and(|record| record.mounts != self.plan.unchanged);
-        if ids_were_known && !old_is_gone {
-            return Ok(()); // the recorded intent is exactly the result
-        }
-
-        let mut mounts = self.plan.unchanged.clone();
-        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
-        self.write_record(mounts, self.history_with_this_run())
+        if !ids_were_known || old_is_gone {
+            self.write_record(mounts.clone(), self.history_with_this_run())?;
+        } // or else the recorded intent is exactly the result
+        Ok(mounts)
     }
 
     pub(super) fn write_record(

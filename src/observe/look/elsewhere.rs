@@ -54,10 +54,16 @@ impl ObservedRoot<'_> {
     }
 }
 
-/// Adds the mounts that are in grafts and did not come along with them. Without the whole table
-/// they are only looked for where it matters, since the kernel examines every mount for this.
+/// Adds the mounts that are in grafts and did not come along with them, and those among mounts that
+/// a graft may cover. Without the whole table they are only looked for where it matters, since the
+/// kernel examines every mount for this.
 pub(crate) fn look_into_grafts(root: &HostPath, observed: &mut Observed) -> Result<()> {
     let grafts = observed.graft_targets();
+    if observed.has_mounts_besides(&grafts) {
+        let table = Table::read()?;
+        list(root, table.below(root.as_path()), observed);
+        return Ok(());
+    }
     list_inside(root, grafts, observed).map_err(|error| cannot_ask(root, &error))
 }
 

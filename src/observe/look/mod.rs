@@ -93,8 +93,9 @@ struct ObservedRoot<'a> {
     /// The mounts below the root, sorted by mount point. `None`: the kernel is asked for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
-    /// Nothing is recorded as mounted, so directories that were made can be looked into.
-    is_down: bool,
+    /// Directories that were made are looked into, because a graft can go there: the site is down,
+    /// or has mounts that were made one by one.
+    has_soil: bool,
     recorded: Vec<JailPath>,
     /// The directory that was looked into last. Most targets share it with the target before.
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
@@ -141,7 +142,8 @@ impl<'a> ObservedRoot<'a> {
             private: LazyCell::new(Box::new(move || private_mount(&stat, table))),
             table: below,
             kept,
-            is_down: observed.record.is_none(),
+            has_soil: observed.record.is_none()
+                || observed.has_mounts_besides(&observed.graft_targets()),
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             absent: RefCell::default(),
@@ -203,14 +205,18 @@ impl<'a> ObservedRoot<'a> {
         Ok(())
     }
 
-    /// Looks at all directories that were made in the root of a site that is down.
+    /// Looks at all directories that were made in the root, if a graft can go there.
     fn look_at_what_was_made(&self, observed: &mut Observed) -> Result<()> {
-        if !self.is_down {
+        if !self.has_soil {
             return Ok(());
         }
         let kept = observed.kept.iter().flat_map(|kept| &kept.made);
         let directories = kept.filter(|made| made.kind == CreatedKind::Directory);
-        let paths: Vec<_> = directories.map(|made| made.path.clone()).collect();
+        let is_mounted = |path: &JailPath| observed.mounts.contains_key(path);
+        let bare = directories.filter(|made| {
+            !is_mounted(&made.path) && !made.path.directories_above().iter().any(is_mounted)
+        });
+        let paths: Vec<_> = bare.map(|made| made.path.clone()).collect();
         for path in paths {
             let stat = self
                 .stat(&path)

@@ -113,7 +113,7 @@ impl ObservedRoot<'_> {
         };
         paths.insert(
             parent.clone(),
-            self.seen(&parent, &stat, self.is_down && self.kept.contains(&parent))
+            self.seen(&parent, &stat, self.has_soil && self.kept.contains(&parent))
                 .map_err(cannot)?,
         );
         Ok(stat.kind == FileKind::Directory)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Planner;
 use super::orphans::NOT_IN_MANIFEST;
 use crate::base::JailPath;
-use crate::observe::Observed;
-use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
+use crate::observe::{Observed, ObservedMount};
+use crate::plan::compare::{Verdict, graft_verdict, is_recorded, is_same, verdict};
 use crate::plan::graft::{Graft, GraftChange};
 use crate::plan::step::{State, Step};
 use crate::resolve::Mount;
@@ -24,6 +24,9 @@ impl Planner<'_> {
     /// Plans a graft and the mounts that come along with it.
     pub(super) fn plan_graft(&mut self, graft: &Graft) {
         let verdict = graft_verdict(self.observed, graft);
+        if matches!(verdict, Verdict::Attach) {
+            self.cover(graft);
+        }
         let stays = matches!(verdict, Verdict::Keep(_));
         let found = StandingGraft {
             stays,
@@ -64,6 +67,9 @@ impl Planner<'_> {
         let verdict = verdict(self.observed, member);
         self.add_state_by(member, &verdict);
         match verdict {
+            Verdict::Keep(seen) if self.will_be_covered(&seen) => {
+                change.swap.push(member.clone());
+            }
             Verdict::Keep(_) => {}
             Verdict::Attach if !found.same => change.attach.push(member.clone()),
             _ if !found.stays || self.shows_its_template(member, &verdict) => {
@@ -71,6 +77,28 @@ impl Planner<'_> {
             }
             verdict => self.carry_out(member, None, verdict),
         }
+    }
+
+    /// Plans the mounts that were made one by one where `graft` comes. They stay until it is there,
+    /// so that nothing is ever absent.
+    fn cover(&mut self, graft: &Graft) {
+        let at = &graft.mount.target;
+        let recorded = self.observed.recorded_mounts();
+        let standing = recorded.filter(|mount| {
+            let mut stack = self.observed.stack(&mount.target).iter();
+            mount.target.starts_with(at) && stack.any(|seen| is_recorded(seen, mount))
+        });
+        for mount in standing {
+            self.buried.push(mount.clone());
+            self.covered
+                .extend(detach_covered(&mount.target, mount.unique_id));
+        }
+    }
+
+    /// Whether one of these mounts, which are right, goes beneath a graft that comes.
+    pub(super) fn will_be_covered(&self, seen: &[ObservedMount]) -> bool {
+        let mut ids = seen.iter().filter_map(|seen| seen.unique_id);
+        ids.any(|id| self.covered.iter().any(|step| is_of(step, id)))
     }
 
     /// Whether the template shows the same as the site does at the target of `member`, where
@@ -113,6 +141,15 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+pub(super) fn detach_covered(target: &JailPath, unique_id: Option<u64>) -> Option<Step> {
+    let target = target.clone();
+    unique_id.map(|unique_id| Step::DetachCovered { target, unique_id })
+}
+
+fn is_of(step: &Step, id: u64) -> bool {
+    matches!(step, Step::DetachCovered { unique_id, .. } if *unique_id == id)
 }
 
 /// The targets of the mounts that came along with the graft at `target`.

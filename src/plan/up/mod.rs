@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
-use super::graft::{GraftChange, GraftedSite, layout};
+use super::graft::{GraftChange, GraftedSite, Sharing, Standing, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
@@ -22,10 +22,32 @@ use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, FileKind, Mount};
 
 /// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
-/// unless this one is [unfinished](Plan::unfinished). `templates`: the directory of the templates;
-/// `None`: there are none, and everything is mounted one by one.
-pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Plan {
-    let GraftedSite { desired, grafts } = layout(desired, observed, templates);
+/// unless this one is [unfinished](Plan::unfinished). `sharing`: how sites share mounts; `None`:
+/// they do not, and everything is mounted one by one.
+///
+/// Mounts that were made one by one, as an earlier version did, make way for grafts when any mount
+/// changes.
+pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> Plan {
+    let templates = sharing.map(|sharing| &sharing.templates);
+    let planned = |standing| {
+        let site = layout(desired, observed, templates, standing);
+        plan(site, observed)
+    };
+    let mut as_it_is = planned(Standing::Stays);
+    let changes = as_it_is.steps.iter().any(Step::changes_mounts);
+    let one_by_one = |mount: &RecordedMount| mount.template.is_none();
+    let may_renew = changes || sharing.is_some_and(|sharing| sharing.renew);
+    if may_renew && as_it_is.conflicts.is_empty() && observed.recorded_mounts().any(one_by_one) {
+        let anew = planned(Standing::MakesWay);
+        if anew.conflicts.is_empty() {
+            as_it_is = anew;
+        }
+    }
+    as_it_is
+}
+
+fn plan(site: GraftedSite, observed: &Observed) -> Plan {
+    let GraftedSite { desired, grafts } = site;
     let mut planner = Planner {
         desired: &desired,
         observed,
@@ -41,6 +63,7 @@ pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) 
         uncovered: BTreeSet::new(),
         hidden: BTreeSet::new(),
         buried: vec![],
+        covered: vec![],
         strays: vec![],
     };
 
@@ -72,6 +95,8 @@ struct Planner<'a> {
     hidden: BTreeSet<JailPath>,
     /// The records of the hidden mounts, which are kept.
     buried: Vec<RecordedMount>,
+    /// The detaches of mounts that a graft covers.
+    covered: Vec<Step>,
     /// The detaches of mounts that were moved away.
     strays: Vec<Step>,
     /// The steps that refresh templates, by their grafts.
@@ -291,6 +316,7 @@ impl Planner<'_> {
         steps.extend(unneeded_files(self.desired, self.observed));
         steps.extend(made.create);
         steps.extend(self.mount.into_values());
+        steps.extend(self.covered);
 
         self.plan.conflicts.extend(made.conflicts);
         self.plan.in_the_way = made.in_the_way;

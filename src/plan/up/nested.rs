@@ -37,7 +37,9 @@ impl Planner<'_> {
         let desired = self.desired.mounts.iter();
         for mount in desired.filter(|mount| above(&mount.target, changing).is_some()) {
             for seen in self.observed.stack(&mount.target).iter().rev() {
-                self.add_detach(&mount.target, seen.clone(), mount.extent());
+                if !self.will_be_covered(std::slice::from_ref(seen)) {
+                    self.add_detach(&mount.target, seen.clone(), mount.extent());
+                }
             }
             self.plan
                 .unchanged

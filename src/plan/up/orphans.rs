@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Planner;
+use super::grafts::detach_covered;
 use super::held::Held;
 use crate::Error;
 use crate::base::hints::unmount_tree;
@@ -59,13 +60,31 @@ impl Planner<'_> {
             if stray.point.as_deref() == Some(made_at.as_path()) {
                 let mut recorded = self.observed.recorded_mounts();
                 let known = recorded.find(|mount| mount.unique_id == Some(stray.unique_id));
-                self.plan_hidden(&stray.target, known);
+                if self.is_covered(&stray.target) {
+                    self.covered
+                        .extend(detach_covered(&stray.target, Some(stray.unique_id)));
+                } else {
+                    self.plan_hidden(&stray.target, known);
+                }
                 continue;
             }
             let detail = format!("moved away with a directory, to {}", stray.place());
             self.add_undesired(&stray.target, None, State::Orphan, detail);
             self.strays.push(Step::DetachStray(stray.clone()));
         }
+    }
+
+    /// Whether a graft of ours hides what was mounted at `target` before: a run was killed before it
+    /// had detached that.
+    fn is_covered(&self, target: &JailPath) -> bool {
+        let Held::Ours(above) = self.held_by(target) else {
+            return false;
+        };
+        let mut top = self.observed.stack(&above).iter().rev();
+        let known = top
+            .next()
+            .and_then(|top| recorded(self.observed, &above, top));
+        known.is_some_and(|known| known.template.is_some())
     }
 
     /// Plans the mounts at other paths below the root. Submounts that came along with a recursive

@@ -60,6 +60,7 @@ pub(super) const STEP: &[Key] = &[
         Word(&[
             "write-file",
             "detach",
+            "detach-covered",
             "remove-placeholder",
             "remove-link",
             "remove-file",

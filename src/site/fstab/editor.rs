@@ -108,7 +108,7 @@ impl FstabEditor {
             // The mount points of the lines have to be on the disk, beneath the grafts.
             without_grafts(root, &grafts, || {
                 let pipeline = Pipeline {
-                    templates: None,
+                    sharing: None,
                     ..Pipeline::new(self.context.clone(), MountLookup::OneByOne)?
                 };
                 self.make_placeholders(&pipeline, lines, stop)

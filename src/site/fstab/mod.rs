@@ -79,7 +79,7 @@ impl FstabRun {
         let mut units = BootUnits::read(Path::new("/etc/systemd/system"), named);
         Ok(Self {
             pipeline: Pipeline {
-                templates: None,
+                sharing: None,
                 ..Pipeline::new(context.clone(), MountLookup::WholeTable)?
             },
             orders: units.order_lines(&manifests),
