@@ -26,6 +26,7 @@ pub struct Roots {
     /// The sites that are to come up in this run.
     coming: OnceLock<BTreeSet<SiteName>>,
     index: OnceLock<Arc<RootIndex>>,
+    mounts: Arc<MountCache>,
     system: OnceLock<Arc<Vec<SystemDirectory>>>,
 }
 
@@ -74,7 +75,6 @@ enum Relation {
 /// The roots by where they are. Each is represented by its index in [`Roots::all`].
 #[derive(Debug, Default)]
 struct RootIndex {
-    mounts: Arc<MountCache>,
     /// The paths without links, where they are known.
     paths: HashMap<usize, HostPath>,
     /// The directories at these paths.
@@ -130,7 +130,7 @@ impl Roots {
     /// The directory of the system that `root`, whose path has no links, is or is in, by whatever
     /// path, and whether it is below it. Errors: as open(2).
     pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
-        let place = MountCache::default().place(root.as_path())?;
+        let place = self.mounts.place(root.as_path())?;
         let level = place.levels.first();
         Ok(self.system().iter().find_map(|system| {
             let is_in = |(root, above): (&Level, &Level)| root.is_in(above);
@@ -147,7 +147,7 @@ impl Roots {
     fn system(&self) -> &[SystemDirectory] {
         self.system.get_or_init(|| {
             let place = |(path, with_contents)| {
-                let place = MountCache::default().place(Path::new(path)).ok()?; // or it is a link
+                let place = self.mounts.place(Path::new(path)).ok()?; // or it is a link
                 Some(SystemDirectory {
                     path,
                     with_contents,
@@ -209,7 +209,7 @@ impl Roots {
             return overlaps;
         }
         let index = self.index();
-        let looked = || index.mounts.place(root.as_path()).ok();
+        let looked = || self.mounts.place(root.as_path()).ok();
         let place = index.places.get(root).cloned().or_else(looked);
         for (nth, relation) in index.overlapping(root, place.as_ref()) {
             let (other, _) = &self.all[nth];
@@ -234,7 +234,7 @@ impl Roots {
         self.index.get_or_init(|| {
             let (mut index, host) = (RootIndex::default(), Host::new());
             let roots: Vec<_> = self.all.iter().map(|(_, root)| root.clone()).collect();
-            let mounts = index.mounts.clone();
+            let mounts = self.mounts.clone();
             let look = move |root: &HostPath| look(&host, &mounts, root);
             let looked = patience::each_within(roots.clone(), Some(patience::SHORT), look);
             for (nth, (root, looked)) in roots.into_iter().zip(looked).enumerate() {

@@ -175,7 +175,8 @@ fn warning(mount: &Mount) -> Option<String> {
 }
 
 fn danger(source: &HostPath, read_only: bool) -> Option<&'static str> {
-    let is_it = |place: &&Place| source.as_path() == Path::new(place.path);
+    // As bytes: paths of the host are normal, and each mount of each site is compared.
+    let is_it = |place: &&Place| source.as_path().as_os_str() == place.path;
     let place = PLACES.iter().find(is_it)?;
     if read_only { place.seen } else { place.written }
 }
