@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Running, Sandbox, Watcher, mounts_below, trials};
+use crate::support::{Ran, Running, Sandbox, Watcher, mounts_below, soon, trials};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -48,6 +48,12 @@ pub fn all() -> Vec<Trial> {
             "sites of services are left alone where only the host is meant",
             host_only,
         ),
+        ("fstab has no lines of sites of services", no_lines),
+        (
+            "two services of one site have its mounts each",
+            two_services,
+        ),
+        ("a service that a script starts by hand is reached", by_hand),
         ("a plan names the services", planned),
         (
             "exec, doctor and trace enter the namespace of a service",
@@ -220,8 +226,12 @@ struct Service {
 impl Service {
     /// Its shell reads lines, and does what they say.
     fn start(sandbox: &Sandbox) -> Self {
+        Self::of_unit(sandbox, OWN)
+    }
+
+    fn of_unit(sandbox: &Sandbox, unit: &str) -> Self {
         let mut command = sandbox.command();
-        command.args(["run", "--quiet", "--unit", OWN, "--", "sh"]);
+        command.args(["run", "--quiet", "--unit", unit, "--", "sh"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut running = Running::start(&mut command);
         let answers = std::io::BufReader::new(running.0.stdout.take().unwrap());
@@ -500,6 +510,139 @@ fn host_only() {
     assert_eq!(service.file(&root), "of the host\n");
 }
 
+fn no_lines() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    sandbox.site("h", "devices: [zero]\n");
+    let fstab = sandbox.file("fstab", "# mine\n");
+    let at = ["--file", fstab.to_str().unwrap()];
+    for action in ["--install", "--check"] {
+        sandbox
+            .run(&[&["fstab", action, "s"], &at[..]].concat())
+            .exits(2)
+            .says("s: its mounts belong to its services (`scope: services`)")
+            .says("try: write `scope: host` in the manifest");
+    }
+    sandbox.run(&["fstab", "s"]).exits(2);
+    assert_eq!(fs::read_to_string(&fstab).unwrap(), "# mine\n");
+    assert!(!root.join("file").exists(), "nothing was made for lines");
+
+    let all = |action: &'static str| [&["fstab", action, "--all"], &at[..]].concat();
+    sandbox
+        .ok(&all("--install"))
+        .says("h: 1 line in")
+        .says("s: left out: its mounts belong to its services");
+    assert!(!fs::read_to_string(&fstab).unwrap().contains("/file"));
+    sandbox.ok(&all("--check"));
+
+    // The lines of a site go that has become one of services.
+    let text = format!("root: {}\ndevices: [\"null\"]\n", root.display());
+    sandbox.manifest("s", &text);
+    sandbox.ok(&all("--install")).says("s: 1 line in");
+    sandbox.manifest("s", format!("{text}scope: services\nservices: [{OWN}]\n"));
+    sandbox
+        .run(&all("--check"))
+        .exits(3)
+        .prints("s has lines, but its mounts belong to its services");
+    sandbox.ok(&all("--install")).says("s: taken out of");
+    sandbox.ok(&all("--check"));
+    sandbox.ok(&all("--uninstall"));
+}
+
+fn two_services() {
+    const OTHER: &str = "jail-cron.service";
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let source = sandbox.file("host/file", "of the host\n");
+    let text = format!(
+        "scope: services\nservices: [{OWN}, {OTHER}]\n\
+         mounts: [{{ source: {}, target: /file }}]\n",
+        source.display()
+    );
+    let root = sandbox.site("s", &text);
+    let mut one = Service::start(&sandbox);
+    // The other one does not run yet.
+    let status = sandbox.ok(&["status", "s"]);
+    assert!(status.stdout.contains(OWN) && !status.stdout.contains(&format!("for {OTHER}")));
+    let mut two = Service::of_unit(&sandbox, OTHER);
+    for unit in [OWN, OTHER] {
+        let line = format!("s: up, 1 of 1 mounts ok in {}, for {unit}", root.display());
+        sandbox.ok(&["status", "s"]).prints(&line);
+    }
+
+    // Each has its own: what one loses, the other keeps.
+    let lose = format!("umount {}/file; echo gone", root.display());
+    assert_eq!(one.ask(&lose), "gone\n");
+    let size = format!("stat -c %s {}/file", root.display());
+    assert_eq!(
+        (one.ask(&size), two.ask(&size)),
+        ("0\n".into(), "12\n".into())
+    );
+    sandbox.run(&["status", "s"]).exits(3).prints("missing");
+    sandbox
+        .ok(&["up", "s"])
+        .says(&format!("1 attached, in {OWN}"))
+        .says(&format!("nothing to do, in {OTHER}"));
+
+    one.stop();
+    assert_eq!(two.file(&root), "of the host\n");
+    let line = format!("s: up, 1 of 1 mounts ok in {}, for {OTHER}", root.display());
+    sandbox.ok(&["status", "s"]).prints(&line);
+    sandbox.ok(&["down", "s"]).says("s: down, 1 mount detached");
+    assert_eq!(two.file(&root), "none\n");
+    two.stop();
+    sandbox.ok(&["down", "--all"]);
+    assert!(!root.join("file").exists());
+}
+
+/// As a script of OpenRC does: by start-stop-daemon(8), which keeps the pid.
+fn by_hand() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let (pidfile, shown) = (sandbox.path("pid"), sandbox.path("shown"));
+    let line = format!(
+        "cat {}/file >{}; exec sleep 1000",
+        root.display(),
+        shown.display()
+    );
+    let at = pidfile.to_str().unwrap();
+    let start = [
+        "start-stop-daemon",
+        "--start",
+        "--background",
+        "--make-pidfile",
+    ];
+    let start = [&start[..], &["--pidfile", at, "--startas"]].concat();
+    let run = ["--", "run", "--unit", "jail-fpm", "--", "sh", "-c", &line];
+    Ran::of(sandbox.command_under(&start).args(run)).exits(0);
+    soon("the service runs, with its file", || {
+        let shown = fs::read(&shown).map_err(|error| error.to_string())?;
+        (shown == b"of the host\n")
+            .then_some(())
+            .ok_or_else(|| format!("{shown:?}"))
+    });
+    let pid: u32 = fs::read_to_string(&pidfile)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let line = format!("s: up, 1 of 1 mounts ok in {}, for {OWN}", root.display());
+    sandbox.ok(&["status", "s"]).prints(&line);
+    let json = sandbox.ok(&["status", "s", "--json"]).json();
+    assert_eq!(json["sites"][0]["places"][0]["pid"], pid);
+    sandbox
+        .ok(&["up", "s"])
+        .says("nothing to do, in jail-fpm.service");
+    assert!(mounts_below(&root).is_empty());
+
+    let stop = ["--stop", "--pidfile", at, "--retry", "TERM/60/KILL/5"];
+    Ran::of(Command::new("start-stop-daemon").args(stop)).exits(0);
+    sandbox
+        .ok(&["status", "s"])
+        .prints("s: down, comes up with jail-fpm.service");
+    sandbox.ok(&["down", "--all"]);
+    assert!(!root.join("file").exists());
+}
+
 fn planned() {
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
@@ -584,7 +727,7 @@ fn watched() {
     replace("two\n");
     let until = |service: &mut Service, text: &str| {
         let service = std::cell::RefCell::new(service);
-        crate::support::soon("the service reads the new file", || {
+        soon("the service reads the new file", || {
             let found = service.borrow_mut().file(&root);
             (found == text).then_some(()).ok_or(found)
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{FstabArgs, no_manifest};
+use super::{FstabArgs, no_lines};
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
@@ -38,10 +38,12 @@ impl FstabArgs {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
         let block = Arc::new(block(&self.file, &text)?);
-        let (run, found) = (FstabRun::new(context, &sites)?, block.clone());
+        let (run, found) = (Arc::new(FstabRun::new(context, &sites)?), block.clone());
+        let sites = self.of_the_host(context, sites, &run);
+        let checking = run.clone();
         let check = move |site: &Site| {
-            let lines = run.lines(site)?;
-            compare(&run, &lines, found.get(&site.name)).map_err(NoLines::from)
+            let lines = checking.lines(site)?;
+            compare(&checking, &lines, found.get(&site.name)).map_err(NoLines::from)
         };
         let checked = parallel::look(context, &sites, check);
 
@@ -68,7 +70,7 @@ impl FstabArgs {
         }
         for name in block.sites().filter(|_| self.which.all) {
             if sites.iter().all(|site| site.name != *name) {
-                let error = no_manifest(context, name);
+                let error = no_lines(context, &run, name);
                 report.text(format!("{error}\n"));
                 let error = render::json::error(Some(name), &Error::failed(error));
                 let object = json!({ "site": name, "in_sync": false, "errors": [error] });

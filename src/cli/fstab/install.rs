@@ -24,6 +24,7 @@ impl FstabArgs {
         let editor = Arc::new(FstabEditor::new(context, &self.file)?);
         let before = editor.block()?; // before anything is made
         let run = FstabRun::new(context, &sites)?;
+        let sites = self.of_the_host(context, sites, &run);
         let stop = stop_flag()?;
 
         // Make what the lines mount on.

@@ -72,6 +72,7 @@ impl FstabArgs {
     fn print(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let run = FstabRun::new(context, &sites)?;
+        let sites = self.of_the_host(context, sites, &run);
         let render = move |site: &Site| run.lines(site).map_err(SiteError::from);
         let found = parallel::look(context, &sites, render);
 
@@ -87,6 +88,17 @@ impl FstabArgs {
             }
         }
         Ok(report.finish())
+    }
+
+    /// The sites without those that are not meant: with --all, those whose mounts belong to services.
+    fn of_the_host(&self, context: &Context, sites: Vec<Site>, run: &FstabRun) -> Vec<Site> {
+        let is_meant = |site: &Site| !self.which.all || !run.is_served(&site.name);
+        let (meant, others): (Vec<_>, Vec<_>) = sites.into_iter().partition(is_meant);
+        for site in &others {
+            let out = context.out.site(&site.name);
+            out.info("left out: its mounts belong to its services (scope: services)");
+        }
+        meant
     }
 
     /// Names lines that a failed site has in the file.
@@ -112,7 +124,11 @@ impl FstabArgs {
     }
 }
 
-fn no_manifest(context: &Context, name: &SiteName) -> String {
+/// Why the file should not have lines of the site.
+fn no_lines(context: &Context, run: &FstabRun, name: &SiteName) -> String {
+    if run.is_served(name) {
+        return format!("{name} has lines, but its mounts belong to its services");
+    }
     let directory = context.config.join("sites");
     format!(
         "{name} has lines, but no manifest in {}",

@@ -12,6 +12,7 @@ use super::boot::{self, BootUnits, FstabOrder};
 use super::pipeline::{MountLookup, Pipeline};
 use super::{Context, ManifestError, Site, SiteError, systemctl};
 use crate::base::{HostPath, JailPath, SiteName};
+use crate::manifest::{Manifest, Scope};
 use crate::observe::Observed;
 use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, FstabBlock, FstabLine};
@@ -26,6 +27,8 @@ pub(crate) use recorded::FstabLines;
 pub(crate) struct FstabRun {
     pub pipeline: Pipeline,
     orders: BTreeMap<SiteName, FstabOrder>,
+    /// The sites with scope `services`.
+    served: BTreeSet<SiteName>,
 }
 
 /// One site as lines.
@@ -76,6 +79,9 @@ impl FstabRun {
     pub(crate) fn new(context: &Context, sites: &[Site]) -> Result<Self> {
         let (manifests, _) = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
+        let is_served = |manifest: &Manifest| manifest.scope == Scope::Services;
+        let served = manifests.iter().filter(|(_, manifest)| is_served(manifest));
+        let served = served.map(|(site, _)| site.name.clone()).collect();
         let mut units = BootUnits::read(Path::new("/etc/systemd/system"), named);
         Ok(Self {
             pipeline: Pipeline {
@@ -83,12 +89,21 @@ impl FstabRun {
                 ..Pipeline::new(context.clone(), MountLookup::WholeTable)?
             },
             orders: units.order_lines(&manifests),
+            served,
         })
+    }
+
+    /// Whether the mounts of the site belong to its services.
+    pub(crate) fn is_served(&self, site: &SiteName) -> bool {
+        self.served.contains(site)
     }
 
     pub(crate) fn lines(&self, site: &Site) -> Result<SiteLines, NoLines> {
         // Load: the manifest, with the presets that it includes.
         let manifest = self.pipeline.load(site)?;
+        if manifest.scope == Scope::Services {
+            return Err(for_services(site).into());
+        }
 
         // Resolve: the mounts that it asks for on this host.
         let desired = self.pipeline.resolve(&manifest)?;
@@ -125,6 +140,16 @@ impl FstabRun {
         let (observed, plan) = self.pipeline.observe_and_plan(&lines.desired)?;
         Ok(lines.placeholders(plan, &observed))
     }
+}
+
+/// The error of a site whose mounts must not be on the host.
+fn for_services(site: &Site) -> Error {
+    Error::usage(format!(
+        "{}: its mounts belong to its services (`scope: services`); lines of fstab(5) would make \
+         them on the host",
+        site.name
+    ))
+    .hint("write `scope: host` in the manifest, or start the services with `mountjail run`")
 }
 
 impl SiteLines {
