@@ -24,6 +24,8 @@ pub(crate) fn unmount_tree(point: impl AsRef<Path>) -> String {
 pub(crate) enum Doing {
     /// Mounting a source on a target.
     Mounting,
+    /// Making or changing a template: mounts, files beside them, and a mount namespace.
+    MakingTemplates,
     /// Making a placeholder or a link in a root.
     Creating,
     /// Writing a record or a generated file.
@@ -34,9 +36,13 @@ pub(crate) enum Doing {
 
 /// The hint about `errno`, where one helps.
 pub(crate) fn hint(doing: Doing, errno: i32) -> Option<&'static str> {
-    use Doing::{Creating, Editing, Mounting, Recording};
+    use Doing::{Creating, Editing, MakingTemplates, Mounting, Recording};
     Some(match (doing, errno) {
         (Mounting, libc::ENOSPC) => "the limit fs.mount-max is reached: see `sysctl fs.mount-max`",
+        (MakingTemplates, libc::ENOSPC) => {
+            "a limit is reached, or the disk is full: see `sysctl fs.mount-max \
+             user.max_mnt_namespaces` and `df /run`"
+        }
         (Mounting, libc::EPERM) => {
             "mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"
         }

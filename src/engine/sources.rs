@@ -79,7 +79,7 @@ impl<B: Backend> Sources<B> {
         let files = template.mounts.iter().map(|mount| mount.file).collect();
         let shown = (name.clone(), files);
         let cell = Arc::clone(lock(&self.grafts).entry(shown).or_default());
-        let cannot = |error: io::Error| cannot_follow(name, at).because(&error);
+        let cannot = |error: io::Error| cannot_follow(name, at, &error);
         let prepared = cell.get_or_init(|| {
             let (ready, file) = follow()?;
             backend.settle(&ready).map_err(cannot)?;
@@ -102,14 +102,14 @@ impl<B: Backend> Sources<B> {
             let (ready, _) = prepare(backend, mount)?;
             backend
                 .share(&ready)
-                .map_err(|error| cannot_copy(mount).because(&error))?;
+                .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
             Ok(ready)
         });
 
         let prepared = prepared.as_ref().map_err(Clone::clone)?;
         backend
             .copy(prepared, mount.extent())
-            .map_err(|error| cannot_copy(mount).because(&error))
+            .map_err(|error| explain(cannot_copy(mount).because(&error), mount))
     }
 }
 
@@ -131,11 +131,13 @@ pub(super) fn follow<B: Backend>(
     };
     store
         .within(follow)?
-        .map_err(|error: io::Error| cannot_follow(template, path).because(&error))
+        .map_err(|error: io::Error| cannot_follow(template, path, &error))
 }
 
-fn cannot_follow(template: &SiteName, path: &JailPath) -> Error {
+fn cannot_follow(template: &SiteName, path: &JailPath, error: &io::Error) -> Error {
     Error::failed(format!("cannot copy {path} of {template}"))
+        .because(error)
+        .hint_while(Doing::Mounting)
 }
 
 /// Makes a file system of the site's own.

@@ -24,6 +24,7 @@ use super::backend::{make_private, mount, set_propagation};
 use super::features::Choice;
 use super::journal;
 use super::lock::Lock;
+use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, Extent, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
@@ -407,6 +408,7 @@ impl TemplateStore {
             let directory = directory.display();
             Error::failed(format!("cannot make a place for templates in {directory}"))
                 .because(&error)
+                .hint_while(Doing::MakingTemplates)
         })
     }
 
@@ -470,7 +472,9 @@ impl TemplateStore {
 
     fn cannot(&self, what: &str, template: &SiteName, error: &io::Error) -> Error {
         let root = self.root_of(template);
-        Error::failed(format!("cannot {what} the template {}", root.display())).because(error)
+        Error::failed(format!("cannot {what} the template {}", root.display()))
+            .because(error)
+            .hint_while(Doing::MakingTemplates)
     }
 }
 

@@ -60,7 +60,9 @@ impl Templates {
             let template = &graft.template;
             let name = match (need, known(observed, graft)) {
                 (TemplateNeed::Member, Some(known)) => known.template.clone(),
-                _ => store.hold(&template.contents, &plan.site)?,
+                _ => store
+                    .hold(&template.contents, &plan.site)
+                    .map_err(|error| error.context(&plan.site))?,
             };
             let shown = (name.clone(), files(template));
             if need == TemplateNeed::Mounted && lock(&self.ready).contains(&shown) {

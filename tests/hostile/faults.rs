@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, replace, tree};
+use crate::support::{
+    Mount, Ran, Sandbox, Tree, for_each_engine, grafts_below, mounts_below, replace, tree,
+};
 use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -57,6 +59,10 @@ pub fn all() -> Vec<Trial> {
         for_each_engine("up --renew recovers from a kill at each call", |engine| {
             each_call(engine, Run::Renew, Fault::Kill);
         }),
+        for_each_engine(
+            "a full mount table is named, and nothing is half made",
+            full,
+        ),
         for_each_engine("down recovers from each call failing", |engine| {
             each_call(engine, Run::Down, Fault::Error);
         }),
@@ -149,6 +155,29 @@ pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterat
     let each = std::env::var_os("MOUNTJAIL_FAULTS").is_some_and(|which| which == "each");
     let ends = [*calls.start(), *calls.end()];
     calls.filter(move |nth| each || ends.contains(nth) || (nth + offset).is_multiple_of(3))
+}
+
+/// The kernel has as many mounts as it may have (`fs.mount-max`) when a mount is to be attached, and
+/// stays so.
+fn full(engine: &'static str) {
+    let attaches = if engine == "classic" {
+        "mount"
+    } else {
+        "move_mount"
+    };
+    for run in [Run::Up, Run::Renew] {
+        let count = Site::new(engine, run).count_calls(run, &[], 0)[attaches];
+        for nth in chosen(1..=count, run as usize) {
+            let site = Site::new(engine, run);
+            let before = site.visible();
+            let fault = format!("inject={attaches}:error=ENOSPC:when={nth}+");
+            let ran = site.run(run, Path::new("/dev/null"), &[&fault]);
+            let ran = ran.exits(1).says("error: s: ").says("`sysctl fs.mount-max");
+            site.told_the_truth(run, &fault, &before, &ran);
+            site.converges(&fault);
+            site.goes_down(&fault);
+        }
+    }
 }
 
 /// The last mount fails; while the others are undone, the program is killed.
@@ -257,6 +286,8 @@ impl Site {
             ],
         );
         if run == Run::Renew {
+            let two = ["one /etc/one", "two /etc/deep/two", "dir /srv/dir"];
+            site.write_manifest("www-data", &two);
             site.up_one_by_one();
         } else if run != Run::Up {
             site.sandbox.ok(&["up", "s"]);
@@ -413,6 +444,11 @@ impl Site {
         ran: &Ran,
     ) {
         if ran.code == 0 {
+            let renews = run == Run::Renew;
+            assert!(
+                !renews || !grafts_below(&self.root).is_empty(),
+                "{what}: {ran}"
+            );
             match run {
                 Run::Down => self.is_bare(what),
                 _ => drop(self.sandbox.ok(&["status", "s"])),

@@ -594,7 +594,7 @@ fn two_services() {
     assert!(!root.join("file").exists());
 }
 
-/// As a script of OpenRC does: by start-stop-daemon(8), which keeps the pid.
+/// As a script of another init system does: by start-stop-daemon(8), which keeps the pid.
 fn by_hand() {
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
