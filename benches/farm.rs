@@ -1,6 +1,7 @@
 //! Whole processes against the raw system calls and against what people use instead, in one table.
 //!
-//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts. All of it happens in a
+//! `cargo bench`, as root, on a quiet machine; it takes some minutes. `target/bench` then has the
+//! figures and a picture. Every site has 30 mounts. All of it happens in a
 //! mount namespace of its own. Ratios of one run are what counts; times are of this machine.
 
 mod support;
@@ -9,6 +10,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
+use std::iter::Sum;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +22,8 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use support::plot::{Plot, machine};
 use support::{Farm, MOUNTS, Roots, apart};
 
 /// Sites of the large farm.
@@ -109,6 +113,22 @@ fn median(mut times: Vec<Took>) -> Took {
 struct Took {
     wall: Duration,
     cpu: Duration,
+}
+
+impl Took {
+    fn figures(self) -> Value {
+        json!({ "ms": ms(self.wall), "cpu_ms": ms(self.cpu) })
+    }
+}
+
+impl Sum for Took {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let add = |sum: Self, one: Self| Self {
+            wall: sum.wall + one.wall,
+            cpu: sum.cpu + one.cpu,
+        };
+        all.fold(Self::default(), add)
+    }
 }
 
 /// The whole life of farms, ours and the raw one in turn.
@@ -205,80 +225,126 @@ fn row(what: &str, ours: Took, theirs: Took, goal: &str) {
     );
 }
 
+/// All that is measured with farms of one size.
+struct Measured {
+    sites: usize,
+    life: Life,
+    /// Until the program begins that `run --all` becomes.
+    served: Duration,
+    /// Not of the largest farm, for which it takes many minutes: mount(8) reads the whole table for
+    /// each line.
+    mount_a: Option<Took>,
+    /// As many starts of bubblewrap as there are sites.
+    bubblewrap: Took,
+}
+
+/// The sizes of farms, and how many rounds there are with each.
+const SIZES: [(usize, usize); 5] = [(1, 21), (10, 11), (100, 5), (300, 3), (MANY, 6)];
+
+/// Measures farms of one size. The last one is returned, with nothing mounted.
+fn measure(base: &Path, sites: usize, rounds: usize) -> (Measured, Farm) {
+    let (life, farm) = life(base, sites, rounds);
+    let spawn = || {
+        (0..sites)
+            .map(|site| time(&mut bubblewrap(&farm, site)))
+            .sum()
+    };
+    let measured = Measured {
+        sites,
+        life,
+        served: start_of_program(base, sites, rounds.min(5)),
+        mount_a: (sites < MANY).then(|| mount_a(base, sites)),
+        bubblewrap: median((0..rounds.div_ceil(sites)).map(|_| spawn()).collect()),
+    };
+    (measured, farm)
+}
+
+/// `mount -a` with lines for the same mounts.
+fn mount_a(base: &Path, sites: usize) -> Took {
+    let farm = Farm::new(base, &format!("{sites}-fstab"), sites, Roots::Placeholders);
+    let fstab = fstab(&farm);
+    let took = time(Command::new("mount").arg("-a").arg("-T").arg(fstab));
+    raw_down(&farm);
+    fs::remove_dir_all(&farm.dir).unwrap();
+    took
+}
+
 fn table() {
-    let base = apart();
-    let (of_one, one) = life(base.path(), 1, 21);
-    let spawn = median((0..21).map(|_| time(&mut bubblewrap(&one))).collect());
-    let (of_ten, _) = life(base.path(), 10, 11);
-    let (of_hundred, _) = life(base.path(), 100, 5);
-    let hundred = Farm::new(base.path(), "100-fstab", 100, Roots::Placeholders);
-    let mount_a = time(
-        Command::new("mount")
-            .arg("-a")
-            .arg("-T")
-            .arg(fstab(&hundred)),
-    );
-    raw_down(&hundred);
-    let (of_many, many) = life(base.path(), MANY, 6);
-    let resident = peak_of(&many);
-    let started = start_of_program(base.path(), MANY, 5);
+    let (base, machine) = (apart(), machine());
+    let mut all = vec![];
+    let mut resident = 0;
+    for (sites, rounds) in SIZES {
+        let (measured, farm) = measure(base.path(), sites, rounds);
+        if sites == MANY {
+            resident = peak_of(&farm);
+        }
+        all.push(measured);
+    }
+    let [one, ten, hundred, _, many] = &all[..] else {
+        unreachable!("one for each size");
+    };
 
     println!("{MOUNTS} mounts per site; medians; times in ms; ratios of times and of CPU times\n");
     println!(
         "{:<38} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  goal",
         "", "mountjail", "reference", "CPU", "CPU", "ratio", "CPU"
     );
+    let (first, raw_up) = (one.life.first, many.life.raw_up);
     row(
         "up, 1 site / bubblewrap spawn",
-        of_one.first,
-        spawn,
+        first,
+        one.bubblewrap,
         "<= 0.5",
     );
-    row("up, 1 site / raw calls", of_one.first, of_one.raw_up, "");
+    row("up, 1 site / raw calls", first, one.life.raw_up, "");
     row(
         "up --all, 10 sites / raw calls",
-        of_ten.first,
-        of_ten.raw_up,
+        ten.life.first,
+        ten.life.raw_up,
         "",
     );
     row(
         "up --all, 100 / raw calls",
-        of_hundred.first,
-        of_hundred.raw_up,
+        hundred.life.first,
+        hundred.life.raw_up,
         "",
     );
-    row("up --all, 100 / mount -a", of_hundred.first, mount_a, "");
-    let raw_up = of_many.raw_up;
+    row(
+        "up --all, 100 / mount -a",
+        hundred.life.first,
+        hundred.mount_a.unwrap_or_default(),
+        "",
+    );
     row(
         "up --all, 1000, with placeholders",
-        of_many.up,
+        many.life.up,
         raw_up,
         "<= 0.5",
     );
     row(
         "up --all, 1000, without any",
-        of_many.first,
+        many.life.first,
         raw_up,
         "<= 0.6",
     );
     row(
         "nothing to do, 1000 / raw calls",
-        of_many.again,
+        many.life.again,
         raw_up,
         "<= 0.3",
     );
     row(
         "down --all, 1000 / raw, one by one",
-        of_many.down,
-        of_many.raw_down,
+        many.life.down,
+        many.life.raw_down,
         "<= 0.2",
     );
     println!(
         "{:<38} {:>9.2} {:>9.2} {:>26.2} {:>6}  <= 0.5",
         "run --all, 1000, until exec / raw",
-        ms(started),
+        ms(many.served),
         ms(raw_up.wall),
-        ms(started) / ms(raw_up.wall),
+        ms(many.served) / ms(raw_up.wall),
         "",
     );
     println!(
@@ -286,17 +352,71 @@ fn table() {
         "peak memory at 1000 sites, MiB", ""
     );
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
+    let sizes: Vec<_> = all.iter().map(Measured::figures).collect();
+    plot(&all).write(&json!({ "machine": machine, "sizes": sizes, "peak_memory_mib": resident }));
 }
 
-/// The same 30 files bound by bubblewrap around `true`.
-fn bubblewrap(farm: &Farm) -> Command {
+/// Times by the number of sites.
+fn plot(all: &[Measured]) -> Plot {
+    let line = |time: fn(&Measured) -> Option<Duration>| -> Vec<(f64, f64)> {
+        let point = |of: &Measured| {
+            let sites = f64::from(u32::try_from(of.sites).unwrap());
+            Some((sites, ms(time(of)?)))
+        };
+        all.iter().filter_map(point).collect()
+    };
+    let lines = vec![
+        ("mountjail up", line(|of| Some(of.life.first.wall))),
+        ("mount -a", line(|of| Some(of.mount_a?.wall))),
+        ("mountjail run", line(|of| Some(of.served))),
+        (
+            "bubblewrap, one by one",
+            line(|of| Some(of.bubblewrap.wall)),
+        ),
+        (
+            "the bare system calls",
+            line(|of| Some(of.life.raw_up.wall)),
+        ),
+    ];
+    let times = lines.iter().flat_map(|(_, points)| points);
+    let most = times.map(|(_, time)| *time).fold(1.0, f64::max);
+    Plot {
+        name: "performance-sites",
+        x: ("sites with 30 mounts each", 1.0..1200.0),
+        // Room for the names above the lines.
+        y: ("ms", 1.0..most * 20.0),
+        log_y: true,
+        lines,
+    }
+}
+
+impl Measured {
+    fn figures(&self) -> Value {
+        let life = &self.life;
+        json!({
+            "sites": self.sites,
+            "up": life.first.figures(),
+            "up_with_placeholders": life.up.figures(),
+            "nothing_to_do": life.again.figures(),
+            "down": life.down.figures(),
+            "run": { "ms": ms(self.served) },
+            "raw_up": life.raw_up.figures(),
+            "raw_down": life.raw_down.figures(),
+            "mount_a": self.mount_a.map(Took::figures),
+            "bubblewrap": self.bubblewrap.figures(),
+        })
+    }
+}
+
+/// The 30 files of a site bound by bubblewrap around `true`.
+fn bubblewrap(farm: &Farm, site: usize) -> Command {
     let mut command = Command::new("bwrap");
     command.args(["--dev-bind", "/", "/"]);
     for nth in 0..MOUNTS {
         command
             .arg("--ro-bind")
             .arg(farm.source(nth))
-            .arg(farm.target(0, nth));
+            .arg(farm.target(site, nth));
     }
     command.arg("true");
     command

@@ -1,7 +1,8 @@
 //! How long a jail shows the old file after the host replaced it: `mountjail watch` as a whole
 //! process.
 //!
-//! `cargo bench --bench watch`, as root, on a quiet machine. All of it happens in a mount namespace
+//! `cargo bench --bench watch`, as root, on a quiet machine; `target/bench` then has the figures and
+//! a picture. All of it happens in a mount namespace
 //! of its own. Quantiles of one run; times are of this machine.
 
 mod support;
@@ -15,13 +16,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
+use serde_json::{Value, json};
+use support::plot::{Plot, machine};
 use support::{Farm, MOUNTS, Roots, apart};
 
 /// How often the file is replaced.
-const REPLACED: usize = 1000;
+const REPLACED: usize = 300;
 
 fn main() {
-    let base = apart();
+    let (base, machine) = (apart(), machine());
     println!(
         "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts per site; \
          times in ms\n"
@@ -30,9 +33,42 @@ fn main() {
         "{:<40} {:>9} {:>9} {:>9}  goal",
         "", "median", "99 %", "worst"
     );
-    one_site(base.path());
-    many_sites(base.path());
+    let one = one_site(base.path());
+    let many = many_sites(base.path());
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
+    let (one, many) = (by_percent(one), by_percent(many));
+    plot(&one, &many).write(&json!({
+        "machine": machine, "ms_by_percent": { "1": figures(&one), "1000": figures(&many) },
+    }));
+}
+
+/// The time that so many percent of all do not exceed, from 1 to 100, in ms.
+fn by_percent(mut times: Vec<Duration>) -> Vec<(f64, f64)> {
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e3;
+    let percents = 1..=100_u8;
+    percents
+        .map(|percent| (at(percent.into()), percent.into()))
+        .collect()
+}
+
+fn figures(by_percent: &[(f64, f64)]) -> Value {
+    let times = by_percent.iter().map(|(time, _)| *time);
+    times.collect::<Vec<_>>().into()
+}
+
+/// How many of the replacements are seen within which time.
+fn plot(one: &[(f64, f64)], many: &[(f64, f64)]) -> Plot {
+    Plot {
+        name: "performance-watch",
+        x: ("ms after rename(2)", 1.0..2000.0),
+        y: ("% of the replacements", 0.0..120.0),
+        log_y: false,
+        lines: vec![
+            ("seen in a single site", one.to_vec()),
+            ("seen in each of 1000 sites", many.to_vec()),
+        ],
+    }
 }
 
 fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
@@ -46,7 +82,8 @@ fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
     );
 }
 
-fn one_site(base: &Path) {
+/// Returns how long it took each time, 10 ms apart.
+fn one_site(base: &Path) -> Vec<Duration> {
     let farm = Farm::new(base, "1", 1, Roots::Empty);
     let watcher = watch(&farm);
     let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -62,11 +99,8 @@ fn one_site(base: &Path) {
         times(Duration::ZERO, 1),
         "<= 10, worst <= 100",
     );
-    row(
-        "1 site, 10 ms apart",
-        times(Duration::from_millis(10), 2001),
-        "<= 10, worst <= 100",
-    );
+    let apart = times(Duration::from_millis(10), 2001);
+    row("1 site, 10 ms apart", apart.clone(), "<= 10, worst <= 100");
     thread::scope(|scope| {
         scope.spawn(|| read_all_the_time(&farm.target(0, 0), &done, &reads));
         row(
@@ -82,26 +116,30 @@ fn one_site(base: &Path) {
         reads.load(Ordering::Relaxed)
     );
     watcher.end();
+    apart
 }
 
-fn many_sites(base: &Path) {
+/// Returns how long it took each time.
+fn many_sites(base: &Path) -> Vec<Duration> {
     let farm = Farm::new(base, "1000", 1000, Roots::Empty);
     let watcher = watch(&farm);
     let all: Vec<usize> = (0..1000).collect();
     let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
+    let times: Vec<_> = thread::scope(|scope| {
         scope.spawn(|| read_all_the_time(&farm.target(7, 0), &done, &reads));
         let times = (1..=20).map(|nth| {
             thread::sleep(Duration::from_secs(1));
             replaced(&farm, nth, &all)
         });
-        row(
-            "1000 sites, until the last one has it",
-            times.collect(),
-            "<= 20, worst <= 100",
-        );
+        let times = times.collect();
         done.store(true, Ordering::Relaxed);
+        times
     });
+    row(
+        "1000 sites, until the last one has it",
+        times.clone(),
+        "<= 20, worst <= 100",
+    );
     println!(
         "{:<40} {:>9} reads in one of them, each of them whole",
         "",
@@ -112,6 +150,7 @@ fn many_sites(base: &Path) {
         watcher.resident() / 1024
     );
     watcher.end();
+    times
 }
 
 /// Every read must give one of the contents, whole.

@@ -1,6 +1,8 @@
 //! What the benchmarks share: a mount namespace of their own, and many sites that bind the same
 //! files.
 
+pub mod plot;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
