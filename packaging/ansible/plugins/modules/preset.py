@@ -66,7 +66,6 @@ file:
 """
 
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -76,27 +75,9 @@ from ansible_collections.mountjail.mountjail.plugins.module_utils.mountjail impo
     Mountjail,
     put,
     read,
-    staged,
+    text_diff,
     text_of,
 )
-
-
-def validated(module, program, text):
-    """The text in a file that can be moved to its place, after mountjail has read it."""
-    name = module.params["name"]
-    directory = tempfile.mkdtemp(dir=module.tmpdir)
-    for part in ("sites", "presets"):
-        os.mkdir(os.path.join(directory, part))
-    known = os.path.join(program.config_dir, "presets")
-    for other in os.listdir(known) if os.path.isdir(known) else []:
-        if other.endswith(".yaml") and other != name + ".yaml":
-            os.symlink(os.path.join(known, other), os.path.join(directory, "presets", other))
-    new = staged(os.path.join(directory, "presets"), name, text)
-    command = [program.command[0], "--config-dir", directory, "presets", name, "--json"]
-    code, dummy, err = module.run_command(command)
-    if code != 0:
-        module.fail_json(msg=err.strip(), rc=code)
-    return new
 
 
 def main():
@@ -112,21 +93,19 @@ def main():
         supports_check_mode=True,
     )
     program = Mountjail(module)
+    name = module.params["name"]
     after = text_of(module) if module.params["state"] == "present" else None
-    file = os.path.join(program.config_dir, "presets", module.params["name"] + ".yaml")
+    file = os.path.join(program.config_dir, "presets", name + ".yaml")
     before = read(file)
     if before != after:
-        new = validated(module, program, after) if after is not None else None
-        if not module.check_mode and new is not None:
-            put(module, new, file)
+        if after is not None and not program.is_missing:
+            program.assume({"presets/%s.yaml" % name: after})
+            program.run(["presets", name])
+        if not module.check_mode and after is not None:
+            put(module, after, file)
         elif not module.check_mode:
             os.unlink(file)
-    diff = {
-        "before_header": file,
-        "after_header": file,
-        "before": before or "",
-        "after": after or "",
-    }
+    diff = text_diff(file, before, after)
     module.exit_json(changed=before != after, file=file, diff=diff)
 
 

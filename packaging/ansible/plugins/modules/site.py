@@ -17,7 +17,8 @@ author:
 options:
   name:
     description:
-      - The site's name. A site of a template is C(NAME@INSTANCE).
+      - The site's name. C(NAME@INSTANCE) is a site of a template, C(NAME@) the template with all
+        its sites.
     type: str
     required: true
   state:
@@ -26,6 +27,8 @@ options:
       - V(present) has the manifest written and valid, and leaves mounts as they are.
       - V(down) has nothing of the site mounted. The manifest stays.
       - V(absent) has the site down and its manifest away.
+      - If a site of a template fails to come up, the others come up, and the template stays as
+        written. It is validated first.
     type: str
     choices: [up, present, down, absent]
     default: up
@@ -55,6 +58,7 @@ options:
     default: false
 extends_documentation_fragment:
   - mountjail.mountjail.common
+  - mountjail.mountjail.assumed
 attributes:
   check_mode:
     support: full
@@ -110,20 +114,35 @@ errors:
 """
 
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.mountjail.mountjail.plugins.module_utils.mountjail import (
     ARGUMENTS,
+    ASSUMED,
     CONTENTS,
     Mountjail,
+    assumed,
     diffs,
+    is_changed,
+    is_up,
     put,
     read,
-    staged,
     text_of,
 )
+
+
+def written(name, file, before, after):
+    """The result of a manifest that was before, or will be after."""
+    return {
+        "site": name,
+        "changed": before != after,
+        "manifest": {"file": file, "changed": before != after},
+        "diff": {
+            "manifest": {"file": file, "before": before, "after": after},
+            "mounts": None,
+        },
+    }
 
 
 def apply(module, program, text):
@@ -138,62 +157,129 @@ def apply(module, program, text):
 
 
 def up(module, program):
-    """Brings a site up by the manifest that it has."""
+    """The sites of a name, brought up by the manifests that are there."""
     name = module.params["name"]
     if module.check_mode:
-        site = program.run(["plan", name])["sites"][0]
-        site["changed"] = bool(site.get("steps"))
-        return site
+        return program.run(["plan", name])["sites"]
     arguments = ["up", name]
     for option, argument in (("create_root", "--create"), ("restart", "--restart")):
         if module.params[option]:
             arguments.append(argument)
-    return program.run(arguments)["sites"][0]
+    return program.run(arguments)["sites"]
 
 
-def present(module, program, text):
+def present(module, program, file, text):
     """Writes the manifest, and leaves the mounts as they are."""
     name = module.params["name"]
-    file = os.path.join(program.config_dir, "sites", name + ".yaml")
     before = read(file)
-    if text is None and before is None:
-        module.fail_json(msg="%s has no manifest; give config or content" % name)
     after = before if text is None else text
-    site = {
-        "site": name,
-        "changed": before != after,
-        "manifest": {"file": file, "changed": before != after},
-        "diff": {
-            "manifest": {"file": file, "before": before, "after": after},
-            "mounts": None,
-        },
-    }
+    if after is None:
+        module.fail_json(msg="%s has no manifest; give config or content" % name)
     if before != after:
-        new = staged(tempfile.mkdtemp(dir=module.tmpdir), name, after)
-        program.run(["check", new])
+        check = Mountjail(module)
+        check.assume({**assumed(module), "sites/%s.yaml" % name: after})
+        check.run(["check", name])
         if not module.check_mode:
-            put(module, new, file)
+            put(module, after, file)
+    return written(name, file, before, after)
+
+
+def of_template(program, name):
+    """The sites of a template that are up, or have manifests of their own."""
+    sites = program.results(["status"])[1]["sites"]
+    return [site for site in sites if site["site"].startswith(name)]
+
+
+def template_up(module, program, file, text):
+    """Writes the template, brings its sites up, and takes those down that it no longer has."""
+    name = module.params["name"]
+    site = present(module, program, file, text)
+    program.assume({} if text is None or not module.check_mode else {"sites/%s.yaml" % name: text})
+    sites = up(module, program)
+    kept = [one["site"] for one in sites]
+    gone = [one for one in of_template(program, name) if one["site"] not in kept and is_up(one)]
+    if gone and not module.check_mode:
+        program.run(["down"] + [one["site"] for one in gone] + lazy(module))
+    site["changed"] = site["changed"] or is_changed(sites) or bool(gone)
     return site
+
+
+def lazy(module):
+    return ["--lazy"] if module.params["lazy"] else []
 
 
 def down(module, program):
     name = module.params["name"]
     if module.check_mode:
-        site = program.run(["status", name])["sites"][0]
-        places = site.get("places", [site])
-        site["changed"] = any(place.get("state", "down") != "down" for place in places)
-        return site
-    lazy = ["--lazy"] if module.params["lazy"] else []
-    return program.run(["down", name] + lazy)["sites"][0]
+        sites = program.results(["status", name])[1]["sites"]
+        changed = any(is_up(site) for site in sites)
+    else:
+        sites = program.run(["down", name] + lazy(module))["sites"]
+        changed = is_changed(sites)
+    return {"site": name, **sites[0], "changed": changed} if sites else {"changed": False}
 
 
-def remove(module, program):
-    arguments = ["remove", "--if-exists", "--diff", module.params["name"]]
-    if module.params["lazy"]:
-        arguments.append("--lazy")
+def remove(module, program, name):
+    arguments = ["remove", "--if-exists", "--diff", name] + lazy(module)
     if module.check_mode:
         arguments.append("--dry-run")
     return program.run(arguments)["sites"][0]
+
+
+def template_removed(module, program, file):
+    """Takes the template's sites down, and removes its manifest, and those of its sites."""
+    name, before = module.params["name"], read(file)
+    sites = of_template(program, name)
+    own = [
+        site["site"]
+        for site in sites
+        if os.path.lexists(os.path.join(os.path.dirname(file), site["site"] + ".yaml"))
+    ]
+    changed = before is not None or bool(own) or any(is_up(site) for site in sites)
+    if not module.check_mode:
+        names = [site["site"] for site in sites if site["site"] not in own]
+        if names:
+            program.run(["down"] + names + lazy(module))
+        if before is not None:
+            os.unlink(file)
+        for one in own:
+            remove(module, program, one)
+    return {**written(name, file, before, None), "changed": changed}
+
+
+def compared(module, file, text):
+    """What files alone tell, on a host that has no mountjail yet."""
+    before, state = read(file), module.params["state"]
+    after = None if state == "absent" else before if text is None else text
+    site = written(module.params["name"], file, before, after)
+    return {**site, "changed": True} if state == "up" else site
+
+
+def reached(module, program, text):
+    """Has the site in the state that is asked for; returns what is to be told about it."""
+    name, state = module.params["name"], module.params["state"]
+    file = os.path.join(program.config_dir, "sites", name + ".yaml")
+    is_template = name.endswith("@")
+    if program.is_missing:
+        return compared(module, file, text)
+    if state == "present":
+        return present(module, program, file, text)
+    if state == "down":
+        return down(module, program)
+    if state == "absent":
+        return (
+            template_removed(module, program, file)
+            if is_template
+            else remove(module, program, name)
+        )
+    if is_template:
+        return template_up(module, program, file, text)
+    # The manifest that is there is applied again. An instance may have none of its own.
+    text = read(file) if text is None else text
+    if text is not None:
+        return apply(module, program, text)
+    sites = up(module, program)
+    return {**sites[0], "changed": is_changed(sites)}
 
 
 def main():
@@ -208,24 +294,17 @@ def main():
             lazy=dict(type="bool", default=False),
             **CONTENTS,
             **ARGUMENTS,
+            **ASSUMED,
         ),
         mutually_exclusive=[("config", "content")],
         supports_check_mode=True,
     )
     program = Mountjail(module)
+    program.assume(assumed(module))
     text, state = text_of(module), module.params["state"]
     if text is not None and state in ("down", "absent"):
         module.fail_json(msg="state=%s takes no manifest" % state)
-    if state == "present":
-        site = present(module, program, text)
-    elif state == "down":
-        site = down(module, program)
-    elif state == "absent":
-        site = remove(module, program)
-    elif text is not None:
-        site = apply(module, program, text)
-    else:
-        site = up(module, program)
+    site = reached(module, program, text)
     diff = site.pop("diff", None)
     result = {"changed": site.get("changed", False), "site": site}
     if diff is not None:
