@@ -43,7 +43,7 @@ options:
     type: str
   create_root:
     description:
-      - Make the root directory if it does not exist.
+      - Make the root directory if it does not exist. The roots of a template's sites must exist.
     type: bool
     default: true
   restart:
@@ -145,11 +145,11 @@ def written(name, file, before, after):
     }
 
 
-def apply(module, program, text):
+def apply(module, program, text, dry_run):
     arguments = ["apply", "--name", module.params["name"], "--diff", "-"]
     if module.params["create_root"]:
         arguments.append("--create")
-    if module.check_mode:
+    if dry_run:
         arguments.append("--dry-run")
     elif module.params["restart"]:
         arguments.append("--restart")
@@ -161,11 +161,18 @@ def up(module, program):
     name = module.params["name"]
     if module.check_mode:
         return program.run(["plan", name])["sites"]
-    arguments = ["up", name]
-    for option, argument in (("create_root", "--create"), ("restart", "--restart")):
-        if module.params[option]:
-            arguments.append(argument)
-    return program.run(arguments)["sites"]
+    restart = ["--restart"] if module.params["restart"] else []
+    return program.run(["up", name] + restart)["sites"]
+
+
+def validate(module, program, text):
+    name = module.params["name"]
+    if not name.endswith("@"):
+        apply(module, program, text, dry_run=True)
+        return
+    with_text = Mountjail(module)
+    with_text.assume({**assumed(module), "sites/%s.yaml" % name: text})
+    with_text.run(["check", name])
 
 
 def present(module, program, file, text):
@@ -176,9 +183,7 @@ def present(module, program, file, text):
     if after is None:
         module.fail_json(msg="%s has no manifest; give config or content" % name)
     if before != after:
-        check = Mountjail(module)
-        check.assume({**assumed(module), "sites/%s.yaml" % name: after})
-        check.run(["check", name])
+        validate(module, program, after)
         if not module.check_mode:
             put(module, after, file)
     return written(name, file, before, after)
@@ -277,7 +282,7 @@ def reached(module, program, text):
     # The manifest that is there is applied again. An instance may have none of its own.
     text = read(file) if text is None else text
     if text is not None:
-        return apply(module, program, text)
+        return apply(module, program, text, module.check_mode)
     sites = up(module, program)
     return {**sites[0], "changed": is_changed(sites)}
 
