@@ -74,7 +74,8 @@ def what_is_wrong(site, places):
     """Each thing once, in the order in which it is worth reading."""
     found = [failure(error) for error in site.get("errors") or []]
     for place in places:
-        found += place.get("reasons") or []
+        # A site's errors are among its reasons.
+        found += [] if found and place is site else place.get("reasons") or []
         found += ["%s is %s" % (mount["target"], mount["state"]) for mount in wrong_mounts(place)]
         found += [old_process(process) for process in place.get("outdated") or []]
     if not found and site.get("state") not in ("up", None):
