@@ -1193,8 +1193,8 @@ fn hostile() {
             .filter(|process| process.name == "sh")
     };
     // By its number in proc_pid_stat(5), where the second one is the name.
-    let field = |process: &Process, nth: usize| -> Option<i32> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+    let field = |pid: u32, nth: usize| -> Option<i32> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         text.rsplit_once(')')?
             .1
             .split_whitespace()
@@ -1212,14 +1212,15 @@ fn hostile() {
         wait_until("the shell and its children hang", || shells().count() >= 3);
         let inside = processes_inside(&site.root);
         let probe = inside.iter().find(|process| process.name != "sh").unwrap();
-        let doctor = field(probe, parent).unwrap();
+        let first = field(probe.pid, parent).unwrap();
+        let doctor = field(first.unsigned_abs(), parent).unwrap();
         for process in &inside {
             assert!(
-                field(process, terminal).is_none_or(|number| number == 0),
+                field(process.pid, terminal).is_none_or(|number| number == 0),
                 "{process} has a terminal"
             );
             assert_ne!(
-                field(process, session),
+                field(process.pid, session),
                 Some(doctor),
                 "{process} is in doctor's session"
             );
@@ -1235,6 +1236,13 @@ fn hostile() {
             .filter_map(|entry| fs::read_link(entry.path()).ok())
             .collect();
         assert!(open.iter().all(harmless), "{open:?}");
+        wait_until("hundreds have lived and died", || {
+            shells().any(|shell| own_number(shell.pid).is_some_and(|number| number > 300))
+        });
+        assert!(
+            dead_children(first) < 100,
+            "the first process inside reaps the others"
+        );
         kill(Pid::from_raw(doctor), signal).unwrap();
         script.wait().unwrap();
         wait_until("nobody is left inside", || {
@@ -1251,6 +1259,21 @@ fn hostile() {
         [],
         "nobody is left inside after its time is over"
     );
+}
+
+/// The number of a process in its own PID namespace.
+fn own_number(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last()?.parse().ok()
+}
+
+/// How many children of the process have ended and were not waited for.
+fn dead_children(pid: i32) -> usize {
+    let dead = format!(" Z {pid} ");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let texts = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    texts.filter(|text| text.contains(&dead)).count()
 }
 
 /// The children of this process, dead ones too, by name.

@@ -20,14 +20,15 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::setsid;
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::{Pid, close, setsid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::HostPath;
 use crate::jail::{self, JailUser};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 pub(super) use code::{CheckLibraries, Mailer, MailerState};
 pub(super) use files::{
@@ -153,8 +154,54 @@ fn reason(error: io::Error) -> String {
 }
 
 /// The process inside: reads its job from standard input, and prints the reply.
+///
+/// It is the first of a PID namespace, and so the parent of all that have lost theirs. A child does
+/// the work. This process reaps, since whatever the site's owner has started there could otherwise
+/// fill the host's table of processes with dead ones.
 pub(crate) fn main() -> ExitCode {
-    let reply: Reply = enter_and_answer().map_err(|error| error.to_string());
+    if let Err(error) = be_apart() {
+        return reply(Err(error));
+    }
+    match sys::fork() {
+        Ok(None) => reply(enter_and_answer()),
+        Ok(Some(worker)) => reap_until(worker),
+        Err(error) => reply(Err(Error::failed("cannot start a process").because(&error))),
+    }
+}
+
+fn not_by_hand() -> Error {
+    Error::usage("this command is only for `mountjail doctor`")
+}
+
+/// Leaves the session of the caller, and ends with it.
+///
+/// Errors: the caller is not `mountjail doctor`.
+fn be_apart() -> Result<()> {
+    // The jail's code must not have a terminal. This fails in a command that a shell starts,
+    // because the shell makes each command the leader of a process group.
+    setsid().map_err(|error| not_by_hand().because(&error.into()))?;
+    let _ = set_pdeathsig(Signal::SIGKILL); // there is such a signal
+    Ok(())
+}
+
+/// Reaps all children until `worker` has ended; the kernel then ends the others.
+fn reap_until(worker: Pid) -> ExitCode {
+    // The caller reads until nobody has the other end any more.
+    for standard in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+        let _ = close(standard); // it was open
+    }
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, 0)) if pid == worker => return ExitCode::SUCCESS,
+            Ok(ended) if ended.pid() == Some(worker) => return ExitCode::FAILURE,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return ExitCode::FAILURE, // there are no children
+        }
+    }
+}
+
+fn reply(answer: Result<Value>) -> ExitCode {
+    let reply: Reply = answer.map_err(|error| error.to_string());
     let text = serde_json::to_vec(&reply).unwrap_or_default(); // it is JSON already
     match io::stdout().write_all(&text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,12 +210,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn enter_and_answer() -> Result<Value> {
-    let not_by_hand = || Error::usage("this command is only for `mountjail doctor`");
-
-    // The jail's code must not have a terminal. This fails in a command that a shell starts,
-    // because the shell makes each command the leader of a process group.
-    setsid().map_err(|error| not_by_hand().because(&error.into()))?;
-
     let mut text = vec![];
     io::stdin()
         .take(MAX_BYTES)
@@ -181,8 +222,6 @@ fn enter_and_answer() -> Result<Value> {
         return php.answer(&job.root, &job.who);
     }
     jail::enter(&job.root, &job.who)?;
-    // After the change of user, which would clear it: nothing stays behind if doctor is killed.
-    let _ = set_pdeathsig(Signal::SIGKILL);
 
     job.question
         .answer()

@@ -188,7 +188,7 @@ pub fn read_only() {
     refused(
         &report,
         "/etc/x.pid",
-        "it was to be made in a directory that is read-only",
+        "it was to be written in a directory that is read-only",
     );
     assert_eq!(lines(&report), Vec::<&str>::new());
 }
