@@ -14,7 +14,7 @@ use plotters::prelude::*;
 use serde_json::{Value, json};
 
 const SIZE: (u32, u32) = (400, 330);
-const FONT: (&str, u32) = ("sans-serif", 12);
+const FONT: (&str, u32) = ("sans-serif", 15);
 /// Of text and axes.
 const GREY: RGBColor = RGBColor(122, 122, 122);
 const COLOURS: [RGBColor; 5] = [
