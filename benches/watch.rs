@@ -1,9 +1,8 @@
 //! How long a jail shows the old file after the host replaced it: `mountjail watch` as a whole
 //! process.
 //!
-//! `cargo bench --bench watch`, as root, on a quiet machine; `target/bench` then has the figures and
-//! a picture. All of it happens in a mount namespace
-//! of its own. Quantiles of one run; times are of this machine.
+//! `cargo bench --bench watch`, as root, on a quiet machine; `target/bench` then has the figures
+//! and a picture. All of it happens in a mount namespace of its own. Quantiles of one run; times are of this machine.
 
 mod support;
 
