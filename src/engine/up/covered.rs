@@ -60,7 +60,8 @@ impl<'a, B: Backend> UpRun<'a, B> {
         for mount in covered {
             self.log_step(mount.step);
             let detached = match mount.open {
-                Some(open) => sys::umount_at(open),
+                // It cannot be undone any more, so the only remedy is to try again.
+                Some(open) => sys::umount_at(&open).or_else(|_| sys::umount_at(&open)),
                 None => hidden::detach(mount.unique_id),
             };
             match detached {
