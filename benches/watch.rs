@@ -2,7 +2,8 @@
 //! process.
 //!
 //! `cargo bench --bench watch`, as root, on a quiet machine; `target/bench` then has the figures
-//! and a picture. All of it happens in a mount namespace of its own. Quantiles of one run; times are of this machine.
+//! and a picture. All of it happens in a mount namespace of its own. Quantiles are of one run, times
+//! of this machine.
 
 mod support;
 

@@ -157,8 +157,8 @@ pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterat
     calls.filter(move |nth| each || ends.contains(nth) || (nth + offset).is_multiple_of(3))
 }
 
-/// The kernel has as many mounts as it may have (`fs.mount-max`) when a mount is to be attached, and
-/// stays so.
+/// The kernel has as many mounts as it may have (`fs.mount-max`) when a mount is to be attached,
+/// and stays so.
 fn full(engine: &'static str) {
     let attaches = if engine == "classic" {
         "mount"

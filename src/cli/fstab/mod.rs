@@ -90,7 +90,7 @@ impl FstabArgs {
         Ok(report.finish())
     }
 
-    /// The sites without those that are not meant: with --all, those whose mounts belong to services.
+    /// The sites that are meant: with --all not those whose mounts belong to services.
     fn of_the_host(&self, context: &Context, sites: Vec<Site>, run: &FstabRun) -> Vec<Site> {
         let is_meant = |site: &Site| !self.which.all || !run.is_served(&site.name);
         let (meant, others): (Vec<_>, Vec<_>) = sites.into_iter().partition(is_meant);

@@ -47,8 +47,8 @@ impl<'a, B: Backend> UpRun<'a, B> {
         Ok(covered)
     }
 
-    /// Detaches the mounts that grafts cover now. `recorded`: the mounts in the record. A mount that
-    /// cannot be detached stays recorded, and is left to the next run.
+    /// Detaches the mounts that grafts cover now. `recorded`: the mounts in the record. A mount
+    /// that cannot be detached stays recorded, and is left to the next run.
     pub(super) fn detach_covered(
         &mut self,
         covered: Vec<Covered<'_>>,

@@ -74,8 +74,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether a graft of ours hides what was mounted at `target` before: a run was killed before it
-    /// had detached that.
+    /// Whether a graft of ours hides a mount at `target`: a run was killed before it had detached
+    /// that.
     fn is_covered(&self, target: &JailPath) -> bool {
         let Held::Ours(above) = self.held_by(target) else {
             return false;
