@@ -2,8 +2,8 @@
 //! process.
 //!
 //! `cargo bench --bench watch`, as root, on a quiet machine; `target/bench` then has the figures
-//! and a picture. All of it happens in a mount namespace of its own. Quantiles are of one run, times
-//! of this machine.
+//! and a picture. All of it happens in a mount namespace of its own. Quantiles are of one run,
+//! times of this machine.
 
 mod support;
 
@@ -21,7 +21,7 @@ use support::plot::{Plot, machine};
 use support::{Farm, MOUNTS, Roots, apart};
 
 /// How often the file is replaced.
-const REPLACED: usize = 300;
+const REPLACED: usize = 1000;
 
 fn main() {
     let (base, machine) = (apart(), machine());

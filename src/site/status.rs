@@ -47,8 +47,8 @@ impl SiteStatus {
     ///
     /// The table and the records are not read at one moment, and another mountjail may work on the
     /// site in between: what differs is looked at again.
-    pub(crate) fn of(pipeline: &Pipeline, site: Site) -> Self {
-        let records = records_at_home(pipeline, &site);
+    pub(crate) fn of(pipeline: &Pipeline, site: &Site) -> Self {
+        let records = records_at_home(pipeline, site);
         for warning in records.iter().flat_map(|records| &records.warnings) {
             pipeline.context.out.site(&site.name).warn(warning);
         }
@@ -60,7 +60,7 @@ impl SiteStatus {
             let Ok(table) = read_table(MountLookup::OneByOne) else {
                 break;
             };
-            let records = records_at_home(pipeline, &site);
+            let records = records_at_home(pipeline, site);
             let again = Self::seen(pipeline, table.as_ref(), site.clone(), records);
             let before = std::mem::replace(&mut status, again);
             if before.plan == status.plan {

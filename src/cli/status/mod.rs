@@ -164,7 +164,7 @@ impl StatusArgs {
                 if recorded.contains(site) && !configuration::has_manifest(site) {
                     SiteStatus::without_manifest(&own, site.clone())
                 } else {
-                    SiteStatus::of(&own, site.clone())
+                    SiteStatus::of(&own, site)
                 },
             )
         };

@@ -83,7 +83,7 @@ pub(super) fn served(
     }
     let look = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
         let pipeline = Pipeline::new(own.clone(), MountLookup::WholeTable)?;
-        let look = move |site: &Site| Ok(SiteStatus::of(&pipeline, site.clone()));
+        let look = move |site: &Site| Ok(SiteStatus::of(&pipeline, site));
         Ok(parallel::look(&own, here, look))
     };
     let namespaces = Namespaces::find(context)?;
