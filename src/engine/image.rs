@@ -28,6 +28,9 @@ pub(crate) fn enter_image(image: &Path) -> Result<()> {
     if root == Path::new("/") {
         return Ok(()); // it is the host's own tree
     }
+    if !is_directory(&root) {
+        return Err(cannot(io::Error::from_raw_os_error(libc::ENOTDIR)));
+    }
     if !is_directory(&root.join("proc")) {
         let failed = Error::failed(format!("{} has no directory proc", image.display()));
         return Err(failed.at(image).hint(format!(

@@ -46,7 +46,7 @@ pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
-pub use outdated::{Inside, Outdated, outdated};
+pub use outdated::{Inside, Outdated, ProcessesIn, outdated};
 pub use outside::users_outside;
 pub(crate) use processes::own_unit;
 pub use processes::{

@@ -90,6 +90,15 @@ impl fmt::Display for Outdated {
     }
 }
 
+/// The processes that are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessesIn {
+    /// Those in all mount namespaces.
+    All,
+    /// Those in the mount namespace of this thread.
+    Own,
+}
+
 /// The processes inside each of `roots` that have mapped a library, program or other file that is
 /// not there any more: it was removed or replaced, or its mount was swapped. `table` is the mount
 /// table of this namespace.
@@ -97,7 +106,7 @@ impl fmt::Display for Outdated {
 /// A file does not count while its path still leads to it, as in a stale mount, because a restart
 /// of the process would change nothing. A file that is mapped shared and writable does not count
 /// either.
-pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
+pub fn outdated(roots: &[&HostPath], table: &Table, which: ProcessesIn) -> Vec<Inside> {
     let mut by_root: Vec<OldInRoot> = roots.iter().map(|_| OldInRoot::default()).collect();
     for (pid, proc) in proc::processes() {
         let Ok(at) = fs::read_link(proc.join("root")) else {
@@ -106,6 +115,9 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
         let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else {
             continue;
         };
+        if which == ProcessesIn::Own && !same_namespace(&proc) {
+            continue;
+        }
 
         let found = &mut by_root[nth];
         if found.processes >= MAX_PROCESSES_IN_ROOT || found.files >= MAX_FILES_IN_ROOT {

@@ -220,7 +220,7 @@ impl BringUp {
         let version = manifest_file::version(site);
         let mut manifest = self.pipeline.load(site)?;
         if of_services(&manifest) {
-            return Ok(Brought::ForServices(manifest.services));
+            return self.for_services(site, manifest);
         }
 
         // Lock: another mountjail finishes its work on the site first. It may be `apply`, which
@@ -229,10 +229,18 @@ impl BringUp {
         if manifest_file::version(site) != version {
             manifest = self.pipeline.load(site)?;
             if of_services(&manifest) {
-                return Ok(Brought::ForServices(manifest.services));
+                return self.for_services(site, manifest);
             }
         }
         self.locked(site, manifest, stop)
+    }
+
+    /// Leaves the mounts of the site to its services.
+    fn for_services(&self, site: &Site, manifest: Manifest) -> Result<Brought, SiteError> {
+        if self.create_root {
+            self.make_root(site, &manifest.root)?;
+        }
+        Ok(Brought::ForServices(manifest.services))
     }
 
     /// Brings the site, whose lock is held, to what `manifest` asks for.

@@ -179,10 +179,15 @@ impl Remover {
         let about = |error: Error| error.context(&site.name);
         let before = match manifest_file::bytes(&site.file) {
             // A link that leads nowhere, or a directory, has no text.
-            Err(error) if site.file.symlink_metadata().is_ok() => match error.errno() {
-                Some(libc::ENOENT) => Some(vec![]),
-                _ => return Err(about(error)),
-            },
+            Err(error) if site.file.symlink_metadata().is_ok() => {
+                if error.errno() != Some(libc::ENOENT) {
+                    let (file, name) = (site.file.display(), &site.name);
+                    return Err(about(error).hint(format!(
+                        "remove {file} by hand, and then run `mountjail remove --if-exists {name}`"
+                    )));
+                }
+                Some(vec![])
+            }
             before => before.map_err(about)?,
         };
         let state = &self.context.state;
@@ -245,6 +250,12 @@ impl Remover {
             return Ok(false);
         };
         let root = manifest_file::root_of(&there.site);
+        if root.is_none() {
+            self.context.out.site(&there.site.name).warn(
+                "nothing is recorded of it, and its manifest does not tell its root: `findmnt` \
+                 shows whether anything is mounted there",
+            );
+        }
         let walk = root.and_then(|root| Host::new().walk(&root).ok());
         let table = Table::read()?;
         match walk.map(|walk| table.points_below(walk.real.as_path())) {

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ran, Running, Sandbox, alone, empty_run, mounts_below, tree, trials, wait_until,
+    Ran, Running, Sandbox, alone, empty_run, mounts_below, overlay, tree, trials, wait_until,
 };
 
 pub fn all() -> Vec<Trial> {
@@ -681,13 +681,19 @@ fn broken() {
 
         // It was not up, either.
         fs::write(own(&sandbox, "s"), text).unwrap();
-        sandbox.ok(&["remove", "s"]);
+        let removed = sandbox.ok(&["remove", "s"]);
+        if text != b"" {
+            removed.says("its manifest does not tell its root");
+        }
         assert!(!own(&sandbox, "s").exists());
         apply(&sandbox, &given(&sandbox, "s", "one"), &[]).exits(0);
     }
     // An apply puts a broken manifest right.
     fs::write(own(&sandbox, "s"), "root: [\n").unwrap();
     apply(&sandbox, &given(&sandbox, "s", "one"), &[]).exits(0);
+    fs::create_dir(own(&sandbox, "d")).unwrap();
+    let line = format!("remove {} by hand", own(&sandbox, "d").display());
+    sandbox.run(&["remove", "d"]).exits(2).says(&line);
     symlink("nowhere", own(&sandbox, "t")).unwrap();
     sandbox.ok(&["remove", "t"]);
     assert!(own(&sandbox, "t").symlink_metadata().is_err());
@@ -739,15 +745,11 @@ fn refused() {
 fn drop_ins() {
     empty_run();
     let sandbox = Sandbox::new();
-    for directory in [
-        "/etc/mountjail",
-        "/etc/systemd/system",
-        "/var/lib/mountjail",
-    ] {
-        fs::create_dir_all(directory).unwrap();
-        let arguments = ["-t", "tmpfs", "-o", "mode=755", "own", directory];
-        Ran::of(Command::new("mount").args(arguments)).exits(0);
+    for directory in ["/etc", "/var/lib"] {
+        overlay(&sandbox, Path::new(directory));
     }
+    fs::create_dir_all("/etc/mountjail").unwrap();
+    fs::create_dir_all("/etc/systemd/system").unwrap();
     let run = |arguments: &[&str]| {
         let mut command = sandbox.command();
         command.env_remove("MOUNTJAIL_CONFIG_DIR").args(arguments);

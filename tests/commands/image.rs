@@ -147,5 +147,9 @@ fn refused() {
     let _ = run(&sandbox, &image.join("nothing"), &["check"])
         .exits(1)
         .says("No such file");
+    let file = sandbox.file("file", "");
+    let _ = run(&sandbox, &file, &["check"])
+        .exits(1)
+        .says("Not a directory");
     let _ = run(&sandbox, &image, &["up", "s"]).exits(2);
 }

@@ -17,6 +17,10 @@ pub fn all() -> Vec<Trial> {
             a_swapped_library,
         ),
         (
+            "a swapped library in the namespace of a service is named",
+            swapped_in_a_service,
+        ),
+        (
             "a library replaced in a bound directory is named",
             in_a_directory,
         ),
@@ -202,6 +206,29 @@ fn program(sandbox: &Sandbox, library: &Path) -> PathBuf {
     ];
     Ran::of(Command::new("gcc").args(arguments)).exits(0);
     path
+}
+
+fn swapped_in_a_service() {
+    let sandbox = Sandbox::new();
+    let library_path = library(&sandbox, 1);
+    let prog = program(&sandbox, &library_path);
+    let text = format!(
+        "programs: [{}]\nscope: services\nservices: [a.service]\n",
+        prog.display()
+    );
+    let root = sandbox.site("s", &text);
+    let mut command = sandbox.command();
+    command.args(["run", "--unit", "a", "--", "chroot"]);
+    let inside = Inside::start(command.arg(&root).arg(&prog));
+    let status = sandbox.ok(&["status", "s"]);
+    assert!(!status.stdout.contains("note:"), "{status}");
+    library(&sandbox, 2);
+    sandbox.ok(&["up", "s"]);
+    let status = sandbox.ok(&["status", "s"]);
+    status.prints(&format!("prog (pid {}", inside.pid()));
+    let json = sandbox.ok(&["status", "--json"]).json();
+    let outdated = &json["sites"][0]["places"][0]["outdated"];
+    assert_eq!(outdated[0]["files"][0], "libanswer.so.1", "{json:#}");
 }
 
 fn a_swapped_library() {

@@ -161,6 +161,12 @@ fn roots() {
         sandbox.run(&["up", "s"]).exits(code).says(message);
     }
     sandbox.ok(&["up", "--create", "s"]).says("made the root");
+    // Its mounts come with its services, the root does not.
+    let served = sandbox.path("srv/served");
+    let text = "scope: services\nservices: [a.service]\n";
+    sandbox.manifest("served", format!("root: {}\n{text}", served.display()));
+    sandbox.ok(&["up", "--create", "served"]);
+    assert!(served.is_dir());
     assert_eq!(
         fs::metadata(&missing).unwrap().permissions().mode() & 0o777,
         0o755

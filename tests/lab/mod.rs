@@ -15,7 +15,7 @@ use std::process::Command;
 pub use fpm::Fpm;
 pub use servers::{MYSQL, REDIS, Server, dns, mysql, mysql_numbered, redis, tls};
 
-use crate::support::{Ran, Sandbox, made_once};
+use crate::support::{Ran, Sandbox, made_once, overlay};
 
 /// The address of the name server, as systemd-resolved's: not the one that a resolver without
 /// configuration asks.
@@ -56,25 +56,6 @@ pub fn prepare(sandbox: &Sandbox) {
     )
     .unwrap();
     add_authority(sandbox);
-}
-
-/// A writable view of `path` that ends with the namespace.
-pub fn overlay(sandbox: &Sandbox, path: &Path) {
-    let name = path.to_string_lossy().replace('/', "-");
-    let upper = sandbox.directory(format!("overlay/upper{name}"));
-    let work = sandbox.directory(format!("overlay/work{name}"));
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        path.display(),
-        upper.display(),
-        work.display()
-    );
-    Ran::of(
-        Command::new("mount")
-            .args(["-t", "overlay", "-o", &options, "lab"])
-            .arg(path),
-    )
-    .exits(0);
 }
 
 /// The key and the certificate of the TLS server.

@@ -334,6 +334,25 @@ fn scratch_base() -> &'static Path {
     SCRATCH.get().expect("a trial runs inside support::main")
 }
 
+/// A writable view of `path` that ends with the namespace.
+pub fn overlay(sandbox: &Sandbox, path: &Path) {
+    let name = path.to_string_lossy().replace('/', "-");
+    let upper = sandbox.directory(format!("overlay/upper{name}"));
+    let work = sandbox.directory(format!("overlay/work{name}"));
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        path.display(),
+        upper.display(),
+        work.display()
+    );
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "overlay", "-o", &options, "lab"])
+            .arg(path),
+    )
+    .exits(0);
+}
+
 /// Mounts an empty directory on `/run`, for the daemons of a trial that runs [`alone`].
 pub fn empty_run() {
     let options = Some("mode=755");

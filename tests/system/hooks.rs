@@ -6,8 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::lab::overlay;
-use crate::support::{Ran, Sandbox, mounts_below, on_shared_root, trials};
+use crate::support::{Ran, Sandbox, mounts_below, on_shared_root, overlay, trials};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {

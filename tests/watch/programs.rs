@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::lab::{self, Fpm, NAME, Server};
 use crate::support::{
-    Ran, Sandbox, Watcher, mounts_below, on_shared_root, soon, soon_reads, wait_until,
+    Ran, Sandbox, Watcher, mounts_below, on_shared_root, overlay, soon, soon_reads, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -40,7 +40,7 @@ fn pool() {
         .next()
         .unwrap()
         .unwrap();
-    lab::overlay(&sandbox, library.parent().unwrap());
+    overlay(&sandbox, library.parent().unwrap());
     let (_dns, _tls) = (lab::dns(), lab::tls(&sandbox));
     let root = sandbox.site("site1", "presets: [php-fpm]\nusers: [www-data]\n");
     sandbox.ok(&["up", "site1"]);

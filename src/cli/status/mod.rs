@@ -15,7 +15,7 @@ use self::shown::Shown;
 use super::complete;
 use super::report::Report;
 use crate::base::{HostPath, SiteName};
-use crate::observe::{self, Inside, WatchState, now};
+use crate::observe::{self, Inside, ProcessesIn, WatchState, now};
 use crate::patience;
 use crate::plan::{Plan, SiteState};
 use crate::render;
@@ -179,7 +179,7 @@ impl StatusArgs {
             }
         }
         let served = served(context, &found)?;
-        let inside = outdated(pipeline, &found);
+        let inside = outdated(pipeline, &found, ProcessesIn::All);
         Ok(StatusReport {
             sites: found,
             served,
@@ -203,7 +203,7 @@ fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
 }
 
 /// Per site, the processes inside that use old files.
-fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
+fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus], which: ProcessesIn) -> Vec<Inside> {
     let (mut nths, mut roots) = (vec![], vec![]);
     for (nth, status) in sites.iter().enumerate() {
         if let Some(plan) = &status.plan {
@@ -214,7 +214,8 @@ fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
     let limit = pipeline.context.limit;
     let look = move |roots: &Vec<HostPath>| {
         let table = pipeline.table.as_ref()?;
-        Some(observe::outdated(&roots.iter().collect::<Vec<_>>(), table))
+        let roots: Vec<_> = roots.iter().collect();
+        Some(observe::outdated(&roots, table, which))
     };
     // The files of processes may lie on any file system.
     let mut answers = patience::each_within(vec![roots], limit, look);

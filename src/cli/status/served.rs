@@ -1,15 +1,17 @@
 //! Sites with scope `services`: their state in the mount namespaces of their services.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
+use super::outdated;
 use super::shown::Shown;
 use crate::Result;
 use crate::base::SiteName;
 use crate::cli::DIFFERENT;
 use crate::cli::report::error_objects;
-use crate::observe::{Inside, Process};
+use crate::observe::{Inside, Process, ProcessesIn};
 use crate::plan::{Plan, SiteState};
 use crate::render;
 use crate::render::text::{StatusDetail, line};
@@ -24,7 +26,7 @@ use crate::site::{Site, SiteError, parallel, wrappers};
 #[derive(Default)]
 pub(super) struct Served {
     units: Vec<String>,
-    places: Vec<(ServicePlace, SiteStatus)>,
+    places: Vec<PlaceStatus>,
     /// Processes of services that run without the site's mounts.
     without: Vec<Process>,
     /// It is still on the host, where it was before its scope was changed.
@@ -33,11 +35,18 @@ pub(super) struct Served {
     complaints: Vec<String>,
 }
 
+/// A site in one of these namespaces.
+struct PlaceStatus {
+    place: ServicePlace,
+    status: SiteStatus,
+    inside: Inside,
+}
+
 impl Served {
     pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.places
             .iter()
-            .filter_map(|(_, status)| status.plan.as_ref())
+            .filter_map(|seen| seen.status.plan.as_ref())
     }
 
     /// Up, if it is so for all services that run; down, if none does.
@@ -82,9 +91,16 @@ pub(super) fn served(
         return Ok(BTreeMap::new());
     }
     let look = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
-        let pipeline = Pipeline::new(own.clone(), MountLookup::WholeTable)?;
-        let look = move |site: &Site| Ok(SiteStatus::of(&pipeline, site));
-        Ok(parallel::look(&own, here, look))
+        let pipeline = Arc::new(Pipeline::new(own.clone(), MountLookup::WholeTable)?);
+        let looking = pipeline.clone();
+        let look = move |site: &Site| Ok(SiteStatus::of(&looking, site));
+        let results = parallel::look(&own, here, look);
+        let seen = here.iter().cloned().zip(results);
+        let seen = seen
+            .map(|(site, result)| result.unwrap_or_else(|failed| SiteStatus::lost(site, failed)));
+        let seen: Vec<_> = seen.collect();
+        let inside = outdated(pipeline, &seen, ProcessesIn::Own);
+        Ok(seen.into_iter().zip(inside).map(Ok).collect())
     };
     let namespaces = Namespaces::find(context)?;
     let mut places = namespaces.each(context, &served, look);
@@ -92,12 +108,17 @@ pub(super) fn served(
     let mut found = BTreeMap::new();
     for (site, units) in served {
         let of_site = places.remove(&site.name).unwrap_or_default().into_iter();
-        let status = |(place, result): (ServicePlace, Result<SiteStatus, SiteError>)| {
-            let lost = |failed| SiteStatus::lost(site.clone(), failed);
-            (place, result.unwrap_or_else(lost))
+        let seen = |(place, result): (ServicePlace, Result<_, SiteError>)| {
+            let lost = |failed| (SiteStatus::lost(site.clone(), failed), Inside::default());
+            let (status, inside) = result.unwrap_or_else(lost);
+            PlaceStatus {
+                place,
+                status,
+                inside,
+            }
         };
         let served = Served {
-            places: of_site.map(status).collect(),
+            places: of_site.map(seen).collect(),
             without: namespaces.without(&units),
             on_host: context.state.record(&site.name).exists(),
             complaints: complaints.remove(&site.name).unwrap_or_default(),
@@ -113,21 +134,20 @@ pub(super) fn served(
 pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> Shown {
     let mut codes = vec![];
     let (mut errors, mut objects) = (vec![], vec![]);
-    let places = served.places.iter().flat_map(|(_, status)| &status.failed);
-    for failed in status.failed.iter().chain(places) {
+    for failed in status.failed.iter().chain(failures(served)) {
         let (code, reported) = failed.outcome(&status.site);
         codes.push(code);
         errors.extend(failed.messages(&status.site));
         objects.extend(error_objects(&status.site.name, &reported));
     }
     let name = &status.site.name;
-    let place = |(place, status): &(ServicePlace, SiteStatus)| {
-        let mut object = match &status.plan {
-            Some(plan) => render::json::status(plan, &Inside::default()),
+    let place = |seen: &PlaceStatus| {
+        let mut object = match &seen.status.plan {
+            Some(plan) => render::json::status(plan, &seen.inside),
             None => json!({ "site": name }),
         };
-        object["unit"] = json!(place.unit);
-        object["pid"] = json!(place.pid);
+        object["unit"] = json!(seen.place.unit);
+        object["pid"] = json!(seen.place.pid);
         object
     };
     let places: Vec<_> = served.places.iter().map(place).collect();
@@ -157,7 +177,7 @@ pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> 
 
 /// The errors of all its places.
 pub(super) fn failures(served: &Served) -> impl Iterator<Item = &SiteError> {
-    served.places.iter().flat_map(|(_, status)| &status.failed)
+    served.places.iter().flat_map(|seen| &seen.status.failed)
 }
 
 pub(super) fn text(
@@ -175,13 +195,20 @@ pub(super) fn text(
             format_args!("{name}: down, {}", services::comes_with(&served.units)),
         );
     }
-    for (place, status) in &served.places {
+    for PlaceStatus {
+        place,
+        status,
+        inside,
+    } in &served.places
+    {
         match &status.plan {
             Some(plan) if detail == StatusDetail::Sites => {
-                let inside = Inside::default();
-                text += &render::overview::site(plan, Some(&place.unit), &inside, &reasons);
+                text += &render::overview::site(plan, Some(&place.unit), inside, &reasons);
             }
-            Some(plan) => text += &render::text::status(plan, Some(&place.unit), detail),
+            Some(plan) => {
+                text += &render::text::status(plan, Some(&place.unit), detail);
+                text += &render::text::outdated(inside);
+            }
             None => line(
                 &mut text,
                 format_args!("{name}: not answering, for {}", place.unit),

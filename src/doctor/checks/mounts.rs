@@ -3,7 +3,7 @@
 use super::Exam;
 use crate::base::text::few;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::observe::{self, Process};
+use crate::observe::{self, Process, ProcessesIn};
 use crate::plan::State;
 
 /// How many mounts are named.
@@ -76,7 +76,7 @@ pub(super) fn processes(exam: &Exam<'_>) -> CheckOutcome {
         };
         problems.push(Problem::new(text, Remedy::act(process.restart())));
     }
-    for root in observe::outdated(&[&desired.root], exam.site.table) {
+    for root in observe::outdated(&[&desired.root], exam.site.table, ProcessesIn::All) {
         for outdated in &root.outdated {
             let restart = outdated.processes.first().map(Process::restart);
             let remedy = Remedy::act(restart.unwrap_or_default());
