@@ -117,10 +117,11 @@ fn assert_same(theirs: &BTreeMap<String, BTreeMap<String, String>>, ours: &[Pool
             .contains(&key.as_str());
             if simple || key.starts_with("env[") || key.starts_with("php_admin_value[") {
                 // A line end can be a part of a value, and is one in what is printed.
-                let ours = pool
-                    .get(key)
-                    .and_then(|value| value.lines().next())
-                    .unwrap_or("undefined");
+                let printed = pool.get(key).map(|value| format!("{value}\n"));
+                let ours = printed
+                    .as_deref()
+                    .and_then(|printed| printed.lines().next());
+                let ours = ours.unwrap_or("undefined");
                 let theirs = if value.is_empty() { "undefined" } else { value };
                 assert_eq!(ours, theirs, "{key} of {}", pool.name);
             }
