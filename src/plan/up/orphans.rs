@@ -60,7 +60,8 @@ impl Planner<'_> {
             if stray.point.as_deref() == Some(made_at.as_path()) {
                 let mut recorded = self.observed.recorded_mounts();
                 let known = recorded.find(|mount| mount.unique_id == Some(stray.unique_id));
-                if self.is_covered(&stray.target) {
+                let under_root = self.observed.under_root.contains(&stray.unique_id);
+                if !under_root && self.is_covered(&stray.target) {
                     self.covered
                         .extend(detach_covered(&stray.target, Some(stray.unique_id)));
                 } else {
