@@ -62,7 +62,6 @@ pub(super) struct UpArgs {
     /// Also replace mounts that were made one by one by grafts, which sites share
     ///
     /// An earlier version made them, or an engine without templates. Nothing is absent meanwhile.
-    /// Without this option that happens when another mount of the site changes.
     #[arg(long)]
     renew: bool,
     /// Leave alone sites that are down

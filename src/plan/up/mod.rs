@@ -25,25 +25,22 @@ use crate::resolve::{Desired, FileKind, Mount};
 /// unless this one is [unfinished](Plan::unfinished). `sharing`: how sites share mounts; `None`:
 /// they do not, and everything is mounted one by one.
 ///
-/// Mounts that were made one by one, as an earlier version did, make way for grafts when any mount
-/// changes.
+/// Mounts that were made one by one, as an earlier version did, make way for grafts only if they
+/// are to be renewed.
 pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> Plan {
     let templates = sharing.map(|sharing| &sharing.templates);
     let planned = |standing| {
         let site = layout(desired, observed, templates, standing);
         plan(site, observed)
     };
-    let mut as_it_is = planned(Standing::Stays);
-    let changes = as_it_is.steps.iter().any(Step::changes_mounts);
+    let as_it_is = planned(Standing::Stays);
     let one_by_one = |mount: &RecordedMount| mount.template.is_none();
-    let may_renew = changes || sharing.is_some_and(|sharing| sharing.renew);
-    if may_renew && as_it_is.conflicts.is_empty() && observed.recorded_mounts().any(one_by_one) {
-        let anew = planned(Standing::MakesWay);
-        if anew.conflicts.is_empty() {
-            as_it_is = anew;
-        }
-    }
-    as_it_is
+    let renews = sharing.is_some_and(|sharing| sharing.renew)
+        && as_it_is.conflicts.is_empty()
+        && observed.recorded_mounts().any(one_by_one);
+    let anew = renews.then(|| planned(Standing::MakesWay));
+    anew.filter(|anew| anew.conflicts.is_empty())
+        .unwrap_or(as_it_is)
 }
 
 fn plan(site: GraftedSite, observed: &Observed) -> Plan {
