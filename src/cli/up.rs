@@ -59,9 +59,8 @@ pub(super) struct UpArgs {
     /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
-    /// Also replace mounts that were made one by one by grafts, which sites share
-    ///
-    /// An earlier version made them, or an engine without templates. Nothing is absent meanwhile.
+    /// Replace mounts that were made one by one, as by an earlier version, with grafts, which sites
+    /// share; no file is absent meanwhile
     #[arg(long)]
     renew: bool,
     /// Leave alone sites that are down

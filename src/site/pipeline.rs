@@ -99,13 +99,18 @@ impl Pipeline {
             if found.1.conflicts.is_empty() {
                 break;
             }
-            let table = read_table(MountLookup::OneByOne)?;
+            let table = self.table_now()?;
             let before = std::mem::replace(&mut found, self.look(desired, table.as_ref())?);
             if before.1 == found.1 {
                 break;
             }
         }
         Ok(found)
+    }
+
+    /// The mount table as it is now, if this looks at the whole of it.
+    pub(super) fn table_now(&self) -> Result<Option<Table>> {
+        self.table.as_ref().map(|_| Table::read()).transpose()
     }
 
     fn look(&self, desired: &Desired, table: Option<&Table>) -> Result<(Observed, Plan)> {
@@ -597,7 +602,7 @@ pub(crate) fn is_in_a_namespace(context: &Context, boot: &BootId, site: &SiteNam
         .any(|namespace| namespace.has(site, &context.state))
 }
 
-pub(crate) fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
+fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
     match lookup {
         MountLookup::OneByOne if sys::probe::statmount() => Ok(None),
         MountLookup::OneByOne | MountLookup::WholeTable => Table::read().map(Some),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::SiteError;
-use super::pipeline::{LOOKS, MountLookup, Pipeline, read_table};
+use super::pipeline::{LOOKS, Pipeline};
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
@@ -57,7 +57,7 @@ impl SiteStatus {
             if !status.may_be_torn() {
                 break;
             }
-            let Ok(table) = read_table(MountLookup::OneByOne) else {
+            let Ok(table) = pipeline.table_now() else {
                 break;
             };
             let records = records_at_home(pipeline, site);
