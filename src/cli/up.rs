@@ -60,7 +60,7 @@ pub(super) struct UpArgs {
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
     /// Replace mounts that were made one by one, as by an earlier version, with grafts, which sites
-    /// share; no file is absent meanwhile
+    /// share; services that run inside may miss files for a moment
     #[arg(long)]
     renew: bool,
     /// Leave alone sites that are down
