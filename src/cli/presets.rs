@@ -1,7 +1,7 @@
 //! `mountjail presets`: the presets that manifests can include.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::complete;
 use crate::site::ManifestError;
@@ -73,7 +73,7 @@ impl PresetsArgs {
                 let mistake = |mistake| render::json::mistake(None, mistake);
                 let errors: Vec<_> = mistakes.iter().map(mistake).collect();
                 let code = ManifestError::Mistakes(mistakes).report(context.out, &name);
-                return Ok(self.failed(context, code, &errors));
+                return Ok(context.out.failure_of(code, &errors));
             }
             None => {
                 let missing = Error::usage(format!("there is no preset {name}"));
@@ -111,17 +111,8 @@ impl PresetsArgs {
                 let code = worst(errors.iter().map(Error::exit_code));
                 let error = |error| render::json::error(None, error);
                 let errors: Vec<_> = errors.iter().map(error).collect();
-                Ok(self.failed(context, code, &errors))
+                Ok(context.out.failure_of(code, &errors))
             }
         }
-    }
-
-    /// Prints the errors that were reported, if the result is to be printed as JSON.
-    fn failed(&self, context: &Context, code: u8, errors: &[Value]) -> u8 {
-        if !self.json {
-            return code;
-        }
-        let text = render::json::document(json!({ "errors": errors }));
-        context.out.print_and(text, code)
     }
 }

@@ -17,9 +17,10 @@ use crate::engine::{
 };
 use crate::patience::apart::{self, ApartEnd};
 use crate::patience::{Stop, worker};
+use crate::site::bring_up::{BringUp, Brought};
 use crate::site::context::{Context, stop_flag};
 use crate::site::out::{Out, worst};
-use crate::site::pipeline::{BringUp, Brought, MountLookup};
+use crate::site::pipeline::MountLookup;
 use crate::site::services::{ProgramSites, SitesOfProgram};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Site, SiteError, parallel};

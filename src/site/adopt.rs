@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::bring_up::lock;
 use super::context::Purpose;
-use super::pipeline::{MountLookup, Pipeline, lock};
+use super::pipeline::{MountLookup, Pipeline};
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
 use crate::base::quote::shell_word;

@@ -7,8 +7,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::bring_up::{BringUp, Brought, Then, lock};
 use super::context::Context;
-use super::pipeline::{self, BringUp, Brought, MountLookup, Pipeline, Then, lock};
+use super::pipeline::{self, MountLookup, Pipeline};
 use super::services::{Namespaces, ServicePlace};
 use super::up::Done;
 use super::{Site, SiteError, load, manifest_file};

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use super::bring_up::lock;
 use super::context::Purpose;
 use super::fstab::FstabLines;
-use super::pipeline::{self, lock};
+use super::pipeline;
 use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};

@@ -16,7 +16,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::event::Event;
 use super::log::{DEBUG, ERROR, INFO, Log, WARNING};
@@ -220,9 +220,8 @@ impl Out {
         match self.failures {
             FailureForm::Nothing => self.reported(&error),
             FailureForm::Json => {
-                let errors = [render::json::error(None, &error)];
-                let text = render::json::document(json!({ "errors": errors }));
-                self.print_and(text, self.reported(&error))
+                let code = self.reported(&error);
+                self.failure_of(code, &[render::json::error(None, &error)])
             }
             FailureForm::Plugin => {
                 self.take_aside();
@@ -231,6 +230,15 @@ impl Out {
                 self.print_and(check.line, code)
             }
         }
+    }
+
+    /// Errors that end the command and were reported, as JSON objects: they are printed if its
+    /// result is to be JSON. Returns the exit code, which is `code` if printing succeeds.
+    pub(crate) fn failure_of(&self, code: u8, errors: &[Value]) -> u8 {
+        if self.failures != FailureForm::Json {
+            return code;
+        }
+        self.print_and(render::json::document(json!({ "errors": errors })), code)
     }
 
     /// Reports the error; returns its exit code.

@@ -1,34 +1,17 @@
-//! One site's way through the stages: load, lock, resolve, observe, plan, carry out.
-//!
-//! [`Pipeline`] has the stages that only read: `plan`, `check`, `doctor` and `fstab` end there.
-//! [`BringUp`] has all of them: `up` and the watcher.
+//! One site's way through the stages that only read: load, resolve, observe, plan. `plan`, `check`,
+//! `doctor` and `fstab` end there; `up` goes on in [`bring_up`](super::bring_up).
 
-use std::sync::Arc;
-
-use super::context::{Context, Purpose};
-use super::settled::SettledSites;
-use super::templates::{self, Templates};
-use super::up::{Changes, Done};
-use super::users::SiteUsers;
-use super::{ManifestError, Site, SiteError, load, manifest_file, records};
+use super::context::Context;
+use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock, Log, Outcome, create_root};
-use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, BootId, Depth, Observed, RunNamespaces, SiteRecords, Stray, Table};
-use crate::patience::Stop;
-use crate::plan::{self, Graft, Plan, Sharing, SiteState};
+use crate::manifest::Manifest;
+use crate::observe::{self, BootId, Observed, RunNamespaces, SiteRecords, Table};
+use crate::plan::{self, Plan, Sharing};
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result, sys};
 
-/// How often a site is brought up that changes meanwhile.
-const ATTEMPTS: usize = 6;
-
 /// How often a site is looked at again that another mountjail works on meanwhile.
-pub(crate) const LOOKS: usize = 5;
-
-/// How often the templates of a site may change in one run. Once is enough, unless the host changes
-/// meanwhile.
-const MAX_REFRESHES: usize = 5;
+const LOOKS: usize = 5;
 
 /// How mounts are looked up.
 #[derive(Clone, Copy)]
@@ -94,23 +77,38 @@ impl Pipeline {
     /// The table and the records are not read at one moment. If another mountjail works on the site
     /// in between, its mounts look like somebody else's; so what is in the way is looked at again.
     pub(crate) fn observe_and_plan(&self, desired: &Desired) -> Result<(Observed, Plan)> {
-        let mut found = self.look(desired, self.table.as_ref())?;
+        let found = self.look(desired, self.table.as_ref())?;
+        let may_be_torn = |(_, plan): &(Observed, Plan)| !plan.conflicts.is_empty();
+        let is_same = |(_, one): &(Observed, Plan), (_, other): &_| one == other;
+        Ok(self.look_again(found, may_be_torn, is_same, |table| {
+            self.look(desired, table).ok()
+        }))
+    }
+
+    /// Looks again at a site that another mountjail may work on, until two looks in a row are the
+    /// same. `found`: what the first look found. `look` gets the mount table as it is then, if this
+    /// looks at the whole of it; `None`: it found nothing, and what was found before stands.
+    pub(super) fn look_again<T>(
+        &self,
+        mut found: T,
+        may_be_torn: impl Fn(&T) -> bool,
+        is_same: impl Fn(&T, &T) -> bool,
+        look: impl Fn(Option<&Table>) -> Option<T>,
+    ) -> T {
         for _ in 0..LOOKS {
-            if found.1.conflicts.is_empty() {
+            if !may_be_torn(&found) {
                 break;
             }
-            let table = self.table_now()?;
-            let before = std::mem::replace(&mut found, self.look(desired, table.as_ref())?);
-            if before.1 == found.1 {
+            let table = self.table.as_ref().map(|_| Table::read()).transpose();
+            let Some(now) = table.ok().and_then(|table| look(table.as_ref())) else {
+                break;
+            };
+            let before = std::mem::replace(&mut found, now);
+            if is_same(&before, &found) {
                 break;
             }
         }
-        Ok(found)
-    }
-
-    /// The mount table as it is now, if this looks at the whole of it.
-    pub(super) fn table_now(&self) -> Result<Option<Table>> {
-        self.table.as_ref().map(|_| Table::read()).transpose()
+        found
     }
 
     fn look(&self, desired: &Desired, table: Option<&Table>) -> Result<(Observed, Plan)> {
@@ -143,7 +141,7 @@ impl Pipeline {
         }
     }
 
-    fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
+    pub(super) fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
         let sharing = self.sharing.as_ref();
         plan_up(&self.context, &self.boot, desired, observed, sharing)
     }
@@ -154,7 +152,7 @@ impl Pipeline {
         observe::observe(desired, records, table).map_err(|error| error.context(&desired.site))
     }
 
-    fn records(&self, desired: &Desired) -> Result<SiteRecords> {
+    pub(super) fn records(&self, desired: &Desired) -> Result<SiteRecords> {
         let (context, site) = (&self.context, &desired.site);
         let records = records::read(context, site, &self.boot);
         let records = records.map_err(|error| error.context(site))?;
@@ -163,358 +161,6 @@ impl Pipeline {
         }
         records::at_root(context, desired, records)
     }
-}
-
-/// What became of a site that was to come up.
-pub(crate) enum Brought {
-    /// It is as its manifest asks for.
-    Up(Box<Done>),
-    /// It is down, and was left alone.
-    LeftDown,
-    /// Its mounts belong to the namespaces of these services, not to the host.
-    ForServices(Vec<String>),
-}
-
-/// All stages, and what all sites of one run share for them.
-pub(crate) struct BringUp {
-    pub pipeline: Pipeline,
-    pub engine: Engine,
-    /// `None`: everything is mounted one by one.
-    pub templates: Option<Templates>,
-    /// Sites that are down stay down.
-    pub leave_down: bool,
-    /// A root directory that does not exist is made.
-    pub create_root: bool,
-    /// What has to work out when a site is up, or else it is left as it was.
-    pub then: Option<Then>,
-    /// Sites that were found to need nothing.
-    settled: SettledSites,
-}
-
-/// What is done once, when a site is as desired.
-pub(crate) type Then = Arc<dyn Fn() -> Result<()> + Send + Sync>;
-
-impl BringUp {
-    /// For a run over that many sites.
-    pub(crate) fn new(context: Context, lookup: MountLookup, sites: usize) -> Result<Self> {
-        let engine = context.engine(observe::boot_id()?, sites, Purpose::Mount)?;
-        let pipeline = Pipeline::new(context, lookup)?;
-        let (state, boot) = (&pipeline.context.state, &pipeline.boot);
-        let sharing = pipeline.sharing.clone();
-        let templates =
-            sharing.map(|sharing| Templates::new(&engine, state, boot, sharing.templates));
-        Ok(Self {
-            templates: templates.transpose()?,
-            engine,
-            pipeline,
-            leave_down: false,
-            create_root: false,
-            then: None,
-            settled: SettledSites::default(),
-        })
-    }
-
-    /// Takes a site from its manifest to its mounts.
-    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<Brought, SiteError> {
-        let Pipeline { context, .. } = &self.pipeline;
-
-        // Load: the manifest, with the presets that it includes.
-        let of_services = |manifest: &Manifest| {
-            manifest.scope == Scope::Services && !context.state.is_of_namespace()
-        };
-        let version = manifest_file::version(site);
-        let mut manifest = self.pipeline.load(site)?;
-        if of_services(&manifest) {
-            return self.for_services(site, manifest);
-        }
-
-        // Lock: another mountjail finishes its work on the site first. It may be `apply`, which
-        // replaces the manifest.
-        let _lock = lock(context, &self.engine, &site.name, stop)?;
-        if manifest_file::version(site) != version {
-            manifest = self.pipeline.load(site)?;
-            if of_services(&manifest) {
-                return self.for_services(site, manifest);
-            }
-        }
-        self.locked(site, manifest, stop)
-    }
-
-    /// Leaves the mounts of the site to its services.
-    fn for_services(&self, site: &Site, manifest: Manifest) -> Result<Brought, SiteError> {
-        if self.create_root {
-            self.make_root(site, &manifest.root)?;
-        }
-        Ok(Brought::ForServices(manifest.services))
-    }
-
-    /// Brings the site, whose lock is held, to what `manifest` asks for.
-    pub(crate) fn locked(
-        &self,
-        site: &Site,
-        manifest: Manifest,
-        stop: &Stop,
-    ) -> Result<Brought, SiteError> {
-        let Pipeline { context, .. } = &self.pipeline;
-
-        // Resolve: the mounts and links that the manifest asks for on this host.
-        if self.create_root {
-            self.make_root(site, &manifest.root)?;
-        }
-        let desired = match self.pipeline.resolve(&manifest) {
-            Err(_) if self.leave_down && self.was_never_up(site)? => {
-                return Ok(Brought::LeftDown);
-            }
-            resolved => resolved?,
-        };
-
-        // Observe, plan, carry out.
-        let resolve_again = |_| {
-            let context = context.with_new_host();
-            resolve(&context, &context.resolver()?, &manifest)
-        };
-        let Some((desired, changes)) = self.reconcile(desired, stop, resolve_again)? else {
-            return Ok(Brought::LeftDown);
-        };
-        Ok(Brought::Up(Box::new(Done {
-            desired,
-            services: manifest.services,
-            changes,
-        })))
-    }
-
-    /// Brings the site, whose lock is held, to what is `desired`, and returns that with what was
-    /// changed. `None`: the site is down, and was left alone.
-    ///
-    /// A run that fails because something changed meanwhile is tried again, with a new look at what
-    /// is mounted. Something may have been mounted after the table was read and before the lock was
-    /// taken. Or the failure itself says that it was overtaken; then the site is resolved again.
-    pub(crate) fn reconcile(
-        &self,
-        mut desired: Desired,
-        stop: &Stop,
-        mut resolve_again: impl FnMut(Desired) -> Result<Desired, SiteError>,
-    ) -> Result<Option<(Desired, Changes)>, SiteError> {
-        let table = self.pipeline.table.as_ref();
-        let mut changes = self.try_reconcile(&desired, table, stop);
-        for attempt in 1..ATTEMPTS {
-            let Err(failed) = &changes else { break };
-            let is_overtaken = failed.is_overtaken();
-            let table_is_old = attempt == 1 && table.is_some();
-            if stop.is_set() || !(is_overtaken || table_is_old) {
-                break;
-            }
-
-            let out = self.pipeline.context.out.site(&desired.site);
-            out.detail("trying again: something changed after it was looked at");
-            if is_overtaken {
-                desired = resolve_again(desired)?;
-            }
-            let table = read_table(MountLookup::OneByOne)?;
-            changes = self.try_reconcile(&desired, table.as_ref(), stop);
-        }
-        Ok(changes?.map(|changes| (desired, changes)))
-    }
-
-    fn try_reconcile(
-        &self,
-        desired: &Desired,
-        table: Option<&Table>,
-        stop: &Stop,
-    ) -> Result<Option<Changes>, SiteError> {
-        self.reconcile_in(desired, table, stop, MAX_REFRESHES)
-    }
-
-    /// Observes, plans and carries out; again, as long as the plan cannot see all steps yet.
-    /// `refreshes`: how often a template may still be changed.
-    fn reconcile_in(
-        &self,
-        desired: &Desired,
-        table: Option<&Table>,
-        stop: &Stop,
-        refreshes: usize,
-    ) -> Result<Option<Changes>, SiteError> {
-        let Pipeline { context, .. } = &self.pipeline;
-        let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
-        let mut changes: Option<Changes> = None;
-        let mut newer_table = None;
-        loop {
-            // Observe: the mounts that are there, and the records. What is as in a site that needs
-            // nothing needs nothing.
-            let table = newer_table.as_ref().or(table);
-            let records = self.pipeline.records(desired)?;
-            if table.is_none() && self.settled.have_one_like(desired, &records) {
-                return Ok(Some(changes.unwrap_or_default()));
-            }
-            let mut observed = observe::observe(desired, records, table)
-                .map_err(|error| error.context(&desired.site))?;
-
-            // Plan: the steps from there to what is desired. A graft goes with all that is in it.
-            let mut plan = self.pipeline.plan_up(desired, &observed)?;
-            if table.is_none() && plan.changes_grafts() {
-                observe::look_into_grafts(&desired.root, &mut observed)
-                    .map_err(|error| error.context(&desired.site))?;
-                plan = self.pipeline.plan_up(desired, &observed)?;
-            }
-            if self.leave_down && plan.site_state() == SiteState::Down {
-                return Ok(changes);
-            }
-            if !plan.conflicts.is_empty() {
-                return Err(SiteError::Errors(plan.conflicts));
-            }
-
-            // Carry out: the steps, or undo what was done. A template that the site has a graft of
-            // changes first; the rest can only be planned when that is done.
-            let changes = changes.get_or_insert_default();
-            if let Some(graft) = plan.refreshed() {
-                let rest = || {
-                    let table = table.map(|_| Table::read()).transpose()?;
-                    self.reconcile_in(desired, table.as_ref(), stop, refreshes - 1)
-                };
-                if refreshes == 0 {
-                    return Err(stays_stale(&plan).into());
-                }
-                changes.extend(self.refresh(graft, (&plan, &observed), stop, &log, rest)?);
-                return Ok(Some(std::mem::take(changes)));
-            }
-            Self::spare_replaced_root(desired, &observed)?;
-            let carried_out = self.carry_out(&plan, &observed, stop, &log);
-            self.release_templates(&plan, &observed, carried_out.is_err());
-            changes.add(carried_out?, &plan);
-            self.settled.add(desired, &observed, &plan);
-            if !plan.unfinished {
-                return Ok(Some(std::mem::take(changes)));
-            }
-            newer_table = table.map(|_| Table::read()).transpose()?;
-        }
-    }
-
-    /// Refuses to go on if another directory is at the root now, and something still runs in the
-    /// one that the site was set up in: that would lose its mounts.
-    fn spare_replaced_root(desired: &Desired, observed: &Observed) -> Result<()> {
-        let Desired { site, root, .. } = desired;
-        let mut homes = observed.strays.iter().filter_map(Stray::home);
-        let Some(home) = homes.find(|home| home != root) else {
-            return Ok(());
-        };
-        let users = SiteUsers::default();
-        let inside = users.of(&home, &Observed::default(), Depth::All)?;
-        if inside.by.is_empty() {
-            return Ok(());
-        }
-        Err(Error::failed(format!(
-            "{site}: another directory is at {root} now, and the one that the site was set up in, \
-             {home}, is in use: {}; nothing was changed",
-            inside.by.join(", ")
-        ))
-        .hint(format!(
-            "end what runs there, or take the mounts away anyway: `mountjail down --lazy {site}`"
-        )))
-    }
-
-    /// Carries `plan` out, with the templates that it needs.
-    fn carry_out(
-        &self,
-        plan: &Plan,
-        observed: &Observed,
-        stop: &Stop,
-        log: Log<'_>,
-    ) -> Result<Outcome, SiteError> {
-        if let Some(templates) = &self.templates
-            && !plan.grafts.is_empty()
-            && !plan.steps.is_empty()
-        {
-            templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
-        }
-        let mut then = || match &self.then {
-            Some(then) if !plan.unfinished => then(),
-            _ => Ok(()),
-        };
-        self.engine
-            .up_then(plan, observed, stop, log, &mut then)
-            .map_err(SiteError::Engine)
-    }
-
-    /// Changes the template of `graft`, and does the `rest`. If one of the two fails, both are
-    /// undone. Returns what was changed.
-    fn refresh(
-        &self,
-        graft: &Graft,
-        (plan, observed): (&Plan, &Observed),
-        stop: &Stop,
-        log: Log<'_>,
-        rest: impl Fn() -> Result<Option<Changes>, SiteError> + Sync,
-    ) -> Result<Changes, SiteError> {
-        let Some(templates) = &self.templates else {
-            return Ok(Changes::default());
-        };
-        let (store, site) = (self.engine.templates()?, &plan.site);
-        let mut done = None;
-        let mut then = || match done.insert(rest()) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::failed(format!("{site}: the rest of its mounts"))),
-        };
-        let refreshed = templates.refresh(store, site, (graft, observed), stop, log, &mut then);
-        let out = self.pipeline.context.out.site(site);
-        match (refreshed, done) {
-            (Ok(mut refreshed), Some(Ok(rest))) => {
-                if let Err(error) = self.engine.remember(site, &refreshed.outcome) {
-                    out.warn(error);
-                }
-                refreshed.extend(rest.unwrap_or_default());
-                Ok(refreshed)
-            }
-            (refreshed, Some(Err(failed))) => Err(match refreshed {
-                Err(SiteError::Engine(template)) => failed.and_not_undone(*template),
-                _ => failed,
-            }),
-            (refreshed, _) => refreshed,
-        }
-    }
-
-    /// Releases the templates that the site does not use any more after `plan`, or that it does not
-    /// use because that `failed`. If they cannot be released, they stay until the site is taken
-    /// down.
-    fn release_templates(&self, plan: &Plan, observed: &Observed, failed: bool) {
-        let may_be_unused = !observed.grafts.is_empty() || failed;
-        if may_be_unused && !plan.steps.is_empty() {
-            let Pipeline { context, boot, .. } = &self.pipeline;
-            let released =
-                templates::release_unused(&self.engine, &context.state, boot, &plan.site);
-            if let Err(error) = released {
-                context.out.site(&plan.site).warn(error);
-            }
-        }
-    }
-
-    pub(super) fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
-        if create_root(root).map_err(|error| error.context(&site.name))? {
-            let out = self.pipeline.context.out.site(&site.name);
-            out.info(format_args!("made the root {root}"));
-        }
-        Ok(())
-    }
-
-    /// Whether `up` has not brought the site up since the boot.
-    fn was_never_up(&self, site: &Site) -> Result<bool> {
-        let Pipeline { context, boot, .. } = &self.pipeline;
-        match context.state.read(&site.name, boot) {
-            Ok(records) => Ok(records.record.is_none()),
-            Err(error) => Err(error.context(&site.name)),
-        }
-    }
-}
-
-/// Mounts of a graft that do not follow their template.
-fn stays_stale(plan: &Plan) -> Error {
-    Error::failed(format!(
-        "{}: the mounts of a graft do not follow its template",
-        plan.site
-    ))
-    .hint(format!(
-        "take the site down and up again: `mountjail down {}`",
-        plan.site
-    ))
 }
 
 /// How sites share mounts. Without unique mount IDs (Linux 6.8) everything is mounted one by one.
@@ -555,20 +201,6 @@ fn moved_root(context: &Context, manifest: &Manifest) -> Option<Error> {
     )))
 }
 
-/// Takes the site's lock. If another mountjail has it, that is reported before the wait.
-pub(crate) fn lock(
-    context: &Context,
-    engine: &Engine,
-    site: &SiteName,
-    stop: &Stop,
-) -> Result<Lock> {
-    let out = context.out.site(site);
-    let waiting = |other: &str| out.info(format_args!("waiting for {other} to finish"));
-    engine
-        .lock(site, context.limit, stop, waiting)
-        .map_err(|error| error.context(site))
-}
-
 /// The steps from `observed` to `desired`. Placeholders stay that other namespaces may have mounts
 /// on, or other hosts, on storage that these share: removing one takes the mount on it away there.
 fn plan_up(
@@ -602,7 +234,7 @@ pub(crate) fn is_in_a_namespace(context: &Context, boot: &BootId, site: &SiteNam
         .any(|namespace| namespace.has(site, &context.state))
 }
 
-fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
+pub(super) fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
     match lookup {
         MountLookup::OneByOne if sys::probe::statmount() => Ok(None),
         MountLookup::OneByOne | MountLookup::WholeTable => Table::read().map(Some),

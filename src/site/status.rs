@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::SiteError;
-use super::pipeline::{LOOKS, Pipeline};
+use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
@@ -52,22 +52,12 @@ impl SiteStatus {
         for warning in records.iter().flat_map(|records| &records.warnings) {
             pipeline.context.out.site(&site.name).warn(warning);
         }
-        let mut status = Self::seen(pipeline, pipeline.table.as_ref(), site.clone(), records);
-        for _ in 0..LOOKS {
-            if !status.may_be_torn() {
-                break;
-            }
-            let Ok(table) = pipeline.table_now() else {
-                break;
-            };
+        let status = Self::seen(pipeline, pipeline.table.as_ref(), site.clone(), records);
+        let is_same = |one: &Self, other: &Self| one.plan == other.plan;
+        pipeline.look_again(status, Self::may_be_torn, is_same, |table| {
             let records = records_at_home(pipeline, site);
-            let again = Self::seen(pipeline, table.as_ref(), site.clone(), records);
-            let before = std::mem::replace(&mut status, again);
-            if before.plan == status.plan {
-                break;
-            }
-        }
-        status
+            Some(Self::seen(pipeline, table, site.clone(), records))
+        })
     }
 
     /// Whether it is as it would be between the two looks of this one.

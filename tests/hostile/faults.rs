@@ -23,56 +23,42 @@ const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mk
                      flock,fstatfs";
 
 pub fn all() -> Vec<Trial> {
-    [
-        for_each_engine("up recovers from each call failing", |engine| {
-            each_call(engine, Run::Up, Fault::Error);
-        }),
-        for_each_engine("up recovers from a kill at each call", |engine| {
-            each_call(engine, Run::Up, Fault::Kill);
-        }),
-        for_each_engine("a swap recovers from each call failing", |engine| {
-            each_call(engine, Run::Swap, Fault::Error);
-        }),
-        for_each_engine("a swap recovers from each call failing twice", |engine| {
-            each_call(engine, Run::Swap, Fault::Errors);
-        }),
-        for_each_engine("a swap recovers from SIGTERM at each call", |engine| {
-            each_call(engine, Run::Swap, Fault::Stop);
-        }),
-        for_each_engine("a swap recovers from a kill at each call", |engine| {
-            each_call(engine, Run::Swap, Fault::Kill);
-        }),
-        for_each_engine(
-            "a swap of deleted files recovers from each call failing",
-            |engine| {
-                each_call(engine, Run::SwapDeleted, Fault::Error);
-            },
-        ),
+    let each = [
+        ("up", Run::Up, Fault::Error),
+        ("up", Run::Up, Fault::Kill),
+        ("a swap", Run::Swap, Fault::Error),
+        ("a swap", Run::Swap, Fault::Errors),
+        ("a swap", Run::Swap, Fault::Stop),
+        ("a swap", Run::Swap, Fault::Kill),
+        ("a swap of deleted files", Run::SwapDeleted, Fault::Error),
+        ("up --renew", Run::Renew, Fault::Error),
+        ("up --renew", Run::Renew, Fault::Kill),
+        ("down", Run::Down, Fault::Error),
+        ("down", Run::Down, Fault::Kill),
+    ];
+    let each = each.into_iter().flat_map(|(what, run, fault)| {
+        let how = match fault {
+            Fault::Error => "each call failing",
+            Fault::Errors => "each call failing twice",
+            Fault::Stop => "SIGTERM at each call",
+            Fault::Kill => "a kill at each call",
+        };
+        for_each_engine(&format!("{what} recovers from {how}"), move |engine| {
+            each_call(engine, run, fault);
+        })
+    });
+    let others = [
         for_each_engine(
             "a swap recovers from a kill while it is undone",
             killed_in_undo,
         ),
         for_each_engine("a swap is undone without RENAME_EXCHANGE", without_exchange),
-        for_each_engine("up --renew recovers from each call failing", |engine| {
-            each_call(engine, Run::Renew, Fault::Error);
-        }),
-        for_each_engine("up --renew recovers from a kill at each call", |engine| {
-            each_call(engine, Run::Renew, Fault::Kill);
-        }),
         for_each_engine(
             "a full mount table is named, and nothing is half made",
             full,
         ),
-        for_each_engine("down recovers from each call failing", |engine| {
-            each_call(engine, Run::Down, Fault::Error);
-        }),
-        for_each_engine("down recovers from a kill at each call", |engine| {
-            each_call(engine, Run::Down, Fault::Kill);
-        }),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    each.chain(others.into_iter().flatten()).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -202,13 +202,19 @@ fn own_files(engine: &'static str) {
     nothing_is_left(&sandbox);
 }
 
-fn own_mounts(engine: &'static str) {
-    let sandbox = Sandbox::with_engine(engine);
+/// A directory of the host's, and the line that lets a site write there.
+fn writable_data(sandbox: &Sandbox) -> (PathBuf, String) {
     let data = sandbox.directory("data");
-    let writable = format!(
+    let line = format!(
         "- {{ source: {}, target: /x/data, access: read-write }}\n",
         data.display()
     );
+    (data, line)
+}
+
+fn own_mounts(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (data, writable) = writable_data(&sandbox);
     let roots = sites(&sandbox, &["a", "b"], &writable);
     sandbox.ok(&["up", "--all"]);
     assert_eq!(templates(&sandbox), 1);
@@ -466,11 +472,7 @@ fn without_a_gap(file: &Path, work: impl FnOnce() + Send) {
 
 fn renewed(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let data = sandbox.directory("data");
-    let writable = format!(
-        "- {{ source: {}, target: /x/data, access: read-write }}\n",
-        data.display()
-    );
+    let (_, writable) = writable_data(&sandbox);
     let roots = sites_file_by_file(&sandbox, &["a", "b"], &writable);
     sandbox.ok(&["status", "--all"]);
     sandbox.ok(&["up", "--all"]).says("nothing to do");

@@ -187,7 +187,10 @@ pub fn trials<const N: usize>(bodies: [(&str, fn()); N]) -> Vec<Trial> {
 }
 
 /// A trial for each way of mounting, with the value for `MOUNTJAIL_ENGINE`.
-pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
+pub fn for_each_engine(
+    name: &str,
+    body: impl Fn(&'static str) + Copy + Send + 'static,
+) -> Vec<Trial> {
     let trial = |engine| {
         on_engine(format!("{name} ({engine})"), engine, move || {
             body(engine);

@@ -17,7 +17,6 @@ use self::start::FollowedStart;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::jail_command::{self, JailCommand};
 use super::report::error_objects;
@@ -38,7 +37,7 @@ use crate::trace::{
     Advice, AdviceContext, AdvisedLine, Follower, LookupFailure, Miss, MissOnHost, PAUSE,
     PresetContents, TraceEnd, TraceResult, advise, look, why_read_only,
 };
-use crate::{Error, Result, render};
+use crate::{Error, Result};
 
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
@@ -185,14 +184,10 @@ impl TraceArgs {
     }
 
     /// Reports why the site cannot be followed; returns the exit code.
-    fn failed(&self, context: &Context, site: &Site, failed: &SiteError) -> u8 {
+    fn failed(context: &Context, site: &Site, failed: &SiteError) -> u8 {
         let (code, errors) = failed.report(context.out, site);
-        if !self.json {
-            return code;
-        }
         let errors = error_objects(&site.name, &errors);
-        let text = render::json::document(json!({ "errors": errors }));
-        context.out.print_and(text, code)
+        context.out.failure_of(code, &errors)
     }
 
     /// In a worker: finds out what to follow, and hands it over to the supervisor.
@@ -205,7 +200,7 @@ impl TraceArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let jail = match jail_command::look(&pipeline, &site) {
             Ok(jail) => jail,
-            Err(failed) => return Ok(self.failed(context, &site, &failed)),
+            Err(failed) => return Ok(Self::failed(context, &site, &failed)),
         };
         let is_down = jail.state == SiteState::Down;
         let down = Error::failed(format!("{}: the site is not up", site.name));
@@ -312,7 +307,7 @@ impl TraceArgs {
         let site = select::site(context, &self.site)?;
         let code = match self.report(context, &site, followed, end) {
             Ok(code) => code,
-            Err(failed) => self.failed(context, &site, &failed),
+            Err(failed) => Self::failed(context, &site, &failed),
         };
         if code != 0 || !self.up {
             return Ok(code);

@@ -149,7 +149,10 @@ fn for_services(site: &Site) -> Error {
          them on the host",
         site.name
     ))
-    .hint("write `scope: host` in the manifest, or start the services with `mountjail run`")
+    .hint(
+        "write `scope: host` in the manifest, or let the services mount it: `mountjail units --all \
+         --install`",
+    )
 }
 
 impl SiteLines {

@@ -28,6 +28,10 @@ options:
       - How many seconds a site's file systems may be silent before the site is given up.
       - Without it, 10; 0 waits for ever.
     type: int
+attributes:
+  check_mode:
+    support: full
+    description: Tells exactly whether anything would change.
 requirements:
   - mountjail 0.2.0 or later on the host
   - root (O(ignore:become))

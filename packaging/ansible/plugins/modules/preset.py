@@ -37,9 +37,6 @@ options:
 extends_documentation_fragment:
   - mountjail.mountjail.common
 attributes:
-  check_mode:
-    support: full
-    description: Tells exactly whether anything would change.
   diff_mode:
     support: full
     description: Shows the preset before and after.

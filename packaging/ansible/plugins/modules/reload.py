@@ -31,9 +31,6 @@ extends_documentation_fragment:
   - mountjail.mountjail.common
   - mountjail.mountjail.assumed
 attributes:
-  check_mode:
-    support: full
-    description: Tells exactly whether anything would change.
   diff_mode:
     support: none
     description: The module M(mountjail.mountjail.site) shows a site's mounts.

@@ -24,9 +24,6 @@ extends_documentation_fragment:
   - mountjail.mountjail.common
   - mountjail.mountjail.assumed
 attributes:
-  check_mode:
-    support: full
-    description: Tells exactly whether anything would change.
   diff_mode:
     support: full
     description: Shows the lines that are missing, and those that are too many.
