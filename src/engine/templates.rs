@@ -185,13 +185,16 @@ impl TemplateStore {
         self.state.run.join(format!("{contents}.is"))
     }
 
+    /// Makes `template` the one that is found by its contents, in place of one that is gone. Another
+    /// command may do the same for a template of its own: either is right, so the last one stays.
     fn index(&self, contents: &str, template: &SiteName) -> io::Result<()> {
         if self.find(contents).is_some() {
             return Ok(());
         }
-        let entry = self.entry_of(contents);
-        let _ = fs::remove_file(&entry); // of a template that is gone
-        symlink(template.as_str(), entry)
+        let new = self.state.run.join(format!("{template}.is"));
+        let _ = fs::remove_file(&new); // of a killed run
+        symlink(template.as_str(), &new)?;
+        fs::rename(new, self.entry_of(contents))
     }
 
     fn unindex(&self, contents: &str, template: &SiteName) {
@@ -530,4 +533,33 @@ pub(crate) fn without_grafts<T: Send>(
     done.map_err(|error| {
         Error::failed(format!("cannot look beneath the grafts in {root}")).because(&error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn templates_that_come_to_have_the_same_contents_at_once_are_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        let store = &TemplateStore::new(&state, Choice::Classic);
+        let templates = ["template-a", "template-b"].map(|name| SiteName::new(name).unwrap());
+        for template in &templates {
+            fs::create_dir_all(store.state.sites_of(template)).unwrap();
+        }
+
+        for round in 0..500 {
+            let contents = &format!("{round}");
+            symlink("template-gone", store.entry_of(contents)).unwrap();
+            thread::scope(|scope| {
+                for template in &templates {
+                    scope.spawn(|| store.index(contents, template).unwrap());
+                }
+            });
+            assert!(templates.contains(&store.find(contents).unwrap()));
+        }
+    }
 }
