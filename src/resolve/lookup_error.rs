@@ -63,17 +63,12 @@ impl LookupError {
     /// tell. The unknown never counts as absent. But a user who is not root cannot look everywhere:
     /// to them, a closed directory is empty.
     pub fn is_unknown(&self) -> bool {
-        use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
         match self {
             Self::Unreadable {
-                errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR,
-                ..
-            } => false,
-            Self::Unreadable {
-                errno: EACCES | EPERM,
+                errno: libc::EACCES | libc::EPERM,
                 ..
             } => may_look_everywhere(),
-            Self::Unreadable { .. } => true,
+            Self::Unreadable { errno, .. } => is_unknown(*errno),
             _ => false,
         }
     }
@@ -166,6 +161,15 @@ impl From<LookupError> for io::Error {
     fn from(error: LookupError) -> Self {
         Self::from_raw_os_error(error.errno())
     }
+}
+
+/// Whether `errno` leaves it open what is there: the kernel, a disk or a server could not tell.
+pub(super) fn is_unknown(errno: i32) -> bool {
+    use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
+    !matches!(
+        errno,
+        ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR | EACCES | EPERM
+    )
 }
 
 /// `None` in place of an error that means that nothing is there, or not what was looked for.

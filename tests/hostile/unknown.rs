@@ -1,7 +1,7 @@
 //! Promise: a file that cannot be looked at is never taken for absent: the site stays as it is, and
 //! no other one is concerned.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::Fuse;
@@ -224,14 +224,20 @@ fn failing_calls() {
     let link = sandbox.path("host/data/link");
     std::os::unix::fs::symlink(sandbox.file("host/aside", "y"), &link).unwrap();
     let bound = data.parent().unwrap();
+    // Nothing else brings the library that this program needs.
+    let plugin = sandbox.directory("host/plugins").join("mount");
+    std::fs::copy("/bin/mount", &plugin).unwrap();
+    let library = library_of("/bin/mount", "libmount.so.1");
     let text = format!(
         "presets: [dns]\nusers: [{{ name: nobody, optional: true }}]\nprograms: [/bin/sh]\n\
          mounts:\n- {{ source: {}, \
          optional: true }}\n- {{ source: {}, target: /f, optional: true }}\n\
-         - {{ source: \"{}/f*\", optional: true }}\n",
+         - {{ source: \"{}/f*\", optional: true }}\n\
+         - {{ source: {}, executable: true }}\n",
         bound.display(),
         file.display(),
         data.display(),
+        plugin.parent().unwrap().display(),
     );
     let root = sandbox.site("s", &text);
     sandbox.ok(&["up", "s"]);
@@ -243,6 +249,8 @@ fn failing_calls() {
         ("read", Path::new("/etc/ld.so.cache")),
         ("pread64", Path::new("/bin/sh")),
         ("pread64", Path::new("/usr/bin/getent")),
+        ("pread64", &plugin),
+        ("pread64", &library),
         ("getdents64", Path::new("/")),
         ("getdents64", bound),
         ("getdents64", &data),
@@ -268,6 +276,15 @@ fn failing_calls() {
         }
     }
     sandbox.ok(&["up", "s"]).says("nothing to do");
+}
+
+/// The file that the loader opens for `name`, which `program` needs (`ldd(1)`).
+fn library_of(program: &str, name: &str) -> PathBuf {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let line = listed.lines().find(|line| line.contains(name)).unwrap();
+    let path = line.split_ascii_whitespace().nth(2).unwrap();
+    std::fs::canonicalize(path).unwrap()
 }
 
 fn broken_getent() {

@@ -5,7 +5,7 @@ use crate::base::{HostPath, MountAttributes, lexical};
 use crate::resolve::desired::{Cause, FileKind};
 use crate::resolve::item::Item;
 use crate::resolve::ldso::Closure;
-use crate::resolve::lookup_error::{LookupError, found};
+use crate::resolve::lookup_error::{LookupError, found, is_unknown};
 use crate::resolve::objects;
 use crate::resolve::walk::LinkOnTheWay;
 use crate::{Error, Result};
@@ -18,8 +18,12 @@ impl Expander<'_> {
         let objects = objects::below(self.host, source, &mut self.out.notes).map_err(cannot)?;
         let loader = self.shared.loader(self.host)?;
         for object in objects {
-            let Ok(closure) = loader.closure_of_object(&object) else {
-                continue; // it is damaged, or for another machine
+            let closure = match loader.closure_of_object(&object) {
+                Ok(closure) => closure,
+                Err(error) if error.errno().is_some_and(is_unknown) => {
+                    return Err(error.context(format!("cannot tell what {source} needs")));
+                }
+                Err(_) => continue, // it is damaged, or for another machine
             };
             for (path, step, opened) in needed_by(&closure) {
                 let is_in = |path: &HostPath| path.starts_with(source);

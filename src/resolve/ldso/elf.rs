@@ -111,17 +111,14 @@ pub enum BadElf {
     /// More than any program has.
     #[error("it names libraries with more than {MOST_TEXT} bytes")]
     TooMuch,
-    /// The kernel refused to read it.
-    #[error("cannot read it: {0}")]
-    Unreadable(String),
+    /// The kernel refused to read it, with this errno.
+    #[error("cannot read it: {}", nix::errno::Errno::from_raw(*.0).desc())]
+    Unreadable(i32),
 }
 
 impl From<io::Error> for BadElf {
     fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(errno) => Self::Unreadable(nix::errno::Errno::from_raw(errno).desc().to_owned()),
-            None => Self::Unreadable(error.to_string()),
-        }
+        Self::Unreadable(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 

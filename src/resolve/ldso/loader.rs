@@ -105,7 +105,13 @@ impl<'h> Loader<'h> {
             let mut objects = lock(&self.state.objects);
             objects.entry(walk.real.clone()).or_insert(object).clone()
         };
-        let object = object.map_err(OpenError::Elf)?;
+        let object = object.map_err(|bad| match bad {
+            BadElf::Unreadable(errno) => OpenError::Lookup(LookupError::Unreadable {
+                at: walk.real.clone(),
+                errno,
+            }),
+            bad => OpenError::Elf(bad),
+        })?;
         Ok(Opened {
             path: path.clone(),
             real: walk.real,

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write};
 
-use super::elf::BadElf;
 use super::loader::{CACHE, OpenError, Opened};
 use super::objects::{Loaded, Objects};
 use super::system::{self, Family};
@@ -196,11 +195,6 @@ impl LibrarySearch<'_> {
                     self.skipped.borrow_mut().push(reason.to_string());
                 }
                 Ok(None)
-            }
-            Err(OpenError::Elf(BadElf::Unreadable(reason))) => {
-                let library = self.chain();
-                let error = Error::failed(format!("cannot read {path} as the library {library}"));
-                Err(NotFound::Unknown(error.because_of(reason)))
             }
             Err(OpenError::Elf(reason)) => Err(self.broken(&path, reason)),
         }
