@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use serde_json::json;
 
+use super::args::Which;
 use super::down::DownArgs;
-use super::report::Report;
+use super::report::{DIFFERENT, Report};
 use super::up::UpArgs;
-use super::{DIFFERENT, Which};
 use crate::adopt::DIRECTORY;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath};

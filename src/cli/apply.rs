@@ -9,9 +9,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::DIFFERENT;
-use super::report::Report;
-use super::up::{extend, leave_host, tell_absent, tell_processes, told, told_in};
+use super::processes::tell_processes;
+use super::report::{DIFFERENT, Report};
+use super::up::{extend, leave_host, tell_absent, told, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};

@@ -7,8 +7,9 @@ use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::json;
 
+use super::args::Tree;
+use super::complete;
 use super::report::Report;
-use super::{Tree, complete};
 use crate::base::JailPath;
 use crate::observe::Table;
 use crate::plan::{Plan, Step};

@@ -21,9 +21,9 @@ const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
 /// The function that completes in bash.
 const BASH: &str = include_str!("complete.bash");
 
-/// If a shell's script runs this program: prints the completions, and exits.
-pub(super) fn answer() {
-    CompleteEnv::with_factory(super::command)
+/// If a shell's script runs this program: prints the completions of `command`, and exits.
+pub(super) fn answer(command: fn() -> clap::Command) {
+    CompleteEnv::with_factory(command)
         .var(VARIABLE)
         .completer("mountjail")
         .complete();

@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use machine::{MachineReport, UnservedPool};
 
-use super::report::Report;
-use super::{DIFFERENT, complete, jail_command, run_as};
+use super::complete;
+use super::jail_command;
+use super::report::{DIFFERENT, Report};
+use super::run_as;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName, style};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};

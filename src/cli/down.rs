@@ -7,9 +7,8 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Which;
+use super::args::{OnlyScope, Which};
 use super::report::Report;
-use super::up::OnlyScope;
 use crate::adopt::DIRECTORY;
 use crate::base::SiteName;
 use crate::base::text::plural;

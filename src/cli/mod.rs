@@ -3,6 +3,7 @@
 
 mod adopt;
 mod apply;
+mod args;
 mod check;
 mod complete;
 mod doctor;
@@ -15,41 +16,37 @@ mod missing_program;
 mod place;
 mod plan;
 mod presets;
+mod processes;
 mod remove;
 mod report;
 mod run;
 mod run_as;
 mod schema;
 mod status;
+mod supervised;
 mod trace;
 mod units;
 mod up;
 mod watch;
 mod why;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use self::args::Global;
 use self::place::SiteInside;
+use self::supervised::{raise_open_files, run_in_worker, supervise};
 use crate::engine::enter_image;
-use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
 pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
-use crate::site::out::{FailureForm, Verbosity};
+use crate::site::Out;
+use crate::site::out::FailureForm;
 use crate::site::trust::{Effect, Trust};
-use crate::site::{Context, Out, Selection};
-use crate::{Error, sys};
+use crate::sys;
 pub use complete::script as completion_script;
-
-/// How many seconds a site's file systems may be silent before the site is given up.
-const DEFAULT_LIMIT: u64 = 10;
-
-/// Exit code: differences were found.
-const DIFFERENT: u8 = 3;
 
 /// Read-only bind mounts for chrooted services, from one manifest per site.
 ///
@@ -69,43 +66,6 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
                           2  wrong usage, or a mistake in a manifest\n  \
                           3  differences found (plan, status, adopt, fstab --check, \
                           units --check), or a check failed (doctor)";
-
-/// Options of every command.
-#[derive(Clone, Debug, Args)]
-struct Global {
-    /// Directory of sites/, presets/ and defaults.yaml
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "MOUNTJAIL_CONFIG_DIR",
-        default_value = "/etc/mountjail"
-    )]
-    config_dir: PathBuf,
-    /// Directory of the records [default: /run/mountjail and /var/lib/mountjail]
-    #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
-    state_dir: Option<PathBuf>,
-    /// Give up on a site whose file systems do not answer for this long; 0: never [default: 10]
-    #[arg(
-        long,
-        global = true,
-        value_name = "SECONDS",
-        value_parser = clap::value_parser!(u64).range(..=86400)
-    )]
-    timeout: Option<u64>,
-    /// Report each step
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
-    verbose: bool,
-    /// Report errors only
-    #[arg(short, long, global = true)]
-    quiet: bool,
-    /// When words have colours; auto: on a terminal
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    color: ColorChoice,
-    /// The id of the mount namespace that this process is in, if it is that of a service.
-    #[arg(skip)]
-    namespace: Option<String>,
-}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -200,41 +160,6 @@ impl Command {
     }
 }
 
-/// The tree that a command is for.
-#[derive(Clone, Debug, Default, Args)]
-struct Tree {
-    /// Work on an image that is being built: PREFIX is its root, and all paths are in it
-    #[arg(long, value_name = "PREFIX")]
-    root: Option<PathBuf>,
-}
-
-/// Which sites a command is for.
-#[derive(Clone, Debug, Default, Args)]
-struct Which {
-    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`); NAME@: all sites
-    /// of a template
-    #[arg(
-        value_name = "SITE",
-        required_unless_present = "all",
-        conflicts_with = "all",
-        add = complete::site()
-    )]
-    sites: Vec<String>,
-    /// All sites of the configuration
-    #[arg(long)]
-    all: bool,
-}
-
-impl Which {
-    fn selection(&self) -> Selection {
-        if self.all {
-            Selection::All
-        } else {
-            Selection::Named(self.sites.clone())
-        }
-    }
-}
-
 /// The command line's definition, for manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -250,7 +175,7 @@ pub fn main() -> ExitCode {
         return crate::doctor::inside_main();
     }
     sys::survive_file_size_limit();
-    complete::answer();
+    complete::answer(command);
     let Cli {
         mut global,
         command,
@@ -284,32 +209,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Runs `command` in a worker; returns its exit code.
-fn run_in_worker(
-    out: &'static Out,
-    limit: Option<Duration>,
-    command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
-) -> u8 {
-    match supervise(out, limit, command) {
-        WorkerEnd::Exit(code) => code,
-        WorkerEnd::HandOver(_) => 1, // no such command hands anything over
-    }
-}
-
-/// Runs `command` in a worker, and reports its error; returns how the worker ended.
-fn supervise(
-    out: &'static Out,
-    limit: Option<Duration>,
-    command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
-) -> WorkerEnd {
-    let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
-    let report = |error: &Error| out.failure(&error.clone().into());
-    supervisor::run(&report, limit, command).unwrap_or_else(|error| {
-        let cannot = Error::failed("cannot start a process").because(&error);
-        WorkerEnd::Exit(report(&cannot))
-    })
-}
-
 /// Looks for the command in a worker, which can be given up, and then becomes the command.
 fn run_exec(global: Global, exec: exec::ExecArgs, out: &'static Out) -> u8 {
     let exec = Arc::new(exec);
@@ -319,41 +218,6 @@ fn run_exec(global: Global, exec: exec::ExecArgs, out: &'static Out) -> u8 {
     }) {
         WorkerEnd::Exit(code) => code,
         WorkerEnd::HandOver(entry) => exec.enter(&entry, out),
-    }
-}
-
-impl Global {
-    fn verbosity(&self) -> Verbosity {
-        match (self.verbose, self.quiet) {
-            (true, _) => Verbosity::Verbose,
-            (_, true) => Verbosity::Quiet,
-            _ => Verbosity::Normal,
-        }
-    }
-
-    /// `--color`, as the streams take it.
-    fn anstream_color(&self) -> anstream::ColorChoice {
-        match self.color {
-            ColorChoice::Auto => anstream::ColorChoice::Auto,
-            ColorChoice::Always => anstream::ColorChoice::Always,
-            ColorChoice::Never => anstream::ColorChoice::Never,
-        }
-    }
-
-    /// How long a file system may be silent; `None`: for ever.
-    fn limit(&self) -> Option<Duration> {
-        let seconds = self.timeout.unwrap_or(DEFAULT_LIMIT);
-        (seconds > 0).then(|| Duration::from_secs(seconds))
-    }
-
-    /// What the commands share, for as long as this process lives.
-    fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context> {
-        let limit = self.limit();
-        let mut context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
-        if let Some(namespace) = &self.namespace {
-            context = context.with_state(context.state.of_namespace(namespace));
-        }
-        Ok(Box::leak(Box::new(context)))
     }
 }
 
@@ -381,14 +245,6 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
         | Command::Trace(_)
         | Command::Schema(_)
         | Command::Completions(_) => Ok(1),
-    }
-}
-
-/// Raises the limit of open files: a run over many sites has a descriptor per distinct source.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // a limit too low is an error later
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::{Global, run, supervise};
+use super::args::Global;
+use super::run;
+use super::supervised::supervise;
 use crate::engine::enter;
 use crate::manifest::Scope;
 use crate::observe::RunNamespace;

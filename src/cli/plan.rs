@@ -3,9 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::report::Report;
-use super::up::OnlyScope;
-use super::{DIFFERENT, Which};
+use super::args::{OnlyScope, Which};
+use super::report::{DIFFERENT, Report};
 use crate::manifest::Scope;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::apply::{manifest_json, texts};
+use super::complete;
+use super::down;
 use super::down::HowDown;
-use super::report::Report;
-use super::{DIFFERENT, complete, down};
+use super::report::{DIFFERENT, Report};
 use crate::base::SiteName;
 use crate::patience::Stop;
 use crate::plan::Plan;

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::DIFFERENT;
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
 use crate::site::{Context, Reported, Site, SiteError};
 use crate::{Error, engine, render};
+
+/// Exit code: differences were found.
+pub(super) const DIFFERENT: u8 = 3;
 
 /// What was reported about `site`, as JSON.
 pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value> {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use clap::Args;
 use nix::unistd::execvp;
 
-use super::{Global, complete, raise_open_files};
+use super::args::Global;
+use super::complete;
+use super::supervised::raise_open_files;
 use crate::base::sync::processors;
 use crate::base::text::plural;
 use crate::engine::{

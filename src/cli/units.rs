@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use self::check::Difference;
-use super::report::Report;
-use super::{DIFFERENT, Tree, Which};
+use super::args::{Tree, Which};
+use super::report::{DIFFERENT, Report};
 use crate::render::json::document;
 use crate::site::context::Context;
 use crate::site::drop_ins::{DropInFiles, UNITS, may_lose_lines};

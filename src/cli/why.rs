@@ -6,7 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::{Tree, complete, trace};
+use super::args::Tree;
+use super::complete;
+use super::trace;
 use crate::base::hints::is_absent;
 use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::{Entry, Origin, Pattern, Request};

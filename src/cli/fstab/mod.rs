@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::args::{Tree, Which};
 use super::report::Report;
-use super::{Tree, Which};
 use crate::base::SiteName;
 use crate::render;
 use crate::render::fstab::FstabBlock;

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::DIFFERENT;
-use crate::cli::report::error_objects;
+use crate::cli::report::{DIFFERENT, error_objects};
 use crate::observe::Inside;
 use crate::plan::{Plan, SiteState};
 use crate::render;

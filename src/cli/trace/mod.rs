@@ -18,10 +18,12 @@ use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
+use super::args::Global;
+use super::complete;
 use super::jail_command::{self, JailCommand};
 use super::report::error_objects;
+use super::supervised::{run_in_worker, supervise};
 use super::up::UpArgs;
-use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::manifest::{self, Origin, Presets, SourceFile};
