@@ -1,5 +1,6 @@
 //! `mountjail status`: every mount and its state.
 
+mod outdated;
 mod served;
 mod shown;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use self::outdated::outdated;
 use self::served::{Served, served};
 use self::shown::Shown;
 use super::complete;
@@ -80,11 +82,6 @@ struct StatusReport {
     sites: Vec<SiteStatus>,
     /// Of sites with scope `services`: what is in the namespaces of their services.
     served: BTreeMap<SiteName, Served>,
-    /// Per site, the processes inside that use old files.
-    inside: Vec<Inside>,
-    /// What a running watcher says about these sites.
-    watch: Option<WatchState>,
-}
 
 impl StatusArgs {
     /// What it prints if it fails as a whole.

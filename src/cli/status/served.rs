@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::outdated;
+use super::outdated::outdated;
 use super::shown::Shown;
 use crate::Result;
 use crate::base::SiteName;

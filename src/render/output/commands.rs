@@ -1,11 +1,11 @@
 //! What each command prints.
 
-use super::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
+use super::shape::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
 use super::parts::{
     ATTACHED, DETACHED, DIFF, ERRORS, GAPS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, MOUNTS,
     OUTDATED, PLACES, STATE, STATUS_PLACE, STEPS, SWAPPED, TEXTS, WATCH,
 };
-use super::{Key, Output, Shape, key, maybe};
+use super::shape::{Key, Output, Shape, key, maybe};
 
 const SITE: Key = key("site", Text, "the site's name");
 const ROOT: Key = maybe("root", Text, "its root");

@@ -1,7 +1,7 @@
 //! Parts of several outputs.
 
-use super::Shape::{Flag, List, Map, Number, Object, Or, Text, Word};
-use super::{Key, Shape, key, maybe};
+use super::shape::Shape::{Flag, List, Map, Number, Object, Or, Text, Word};
+use super::shape::{Key, Shape, key, maybe};
 
 pub(super) const TEXTS: Shape = List(&Text);
 
