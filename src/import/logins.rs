@@ -5,7 +5,13 @@ use std::fs;
 
 use nix::unistd::{Group, Uid, User};
 
-use super::daemons::sshd::Login;
+/// A user of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Login {
+    pub name: String,
+    pub uid: u32,
+    pub home: String,
+}
 
 /// The user with this name.
 pub(super) fn named(name: &str) -> Option<Login> {

@@ -25,6 +25,7 @@ pub(crate) mod php;
 mod php_ini;
 mod real;
 mod roots;
+mod site_names;
 mod source_properties;
 pub(crate) mod unit_file;
 
@@ -33,8 +34,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use draft::{Draft, DraftKind};
 
+use crate::base::HostPath;
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
 use crate::observe::Units;
 use crate::resolve::{Host, refuse_system};
@@ -43,9 +44,6 @@ use daemons::{DaemonSites, keys, postfix, sshd};
 use file_format::FileFormat;
 use files::{included_by_sshd, is_of_fpm, text};
 use fstab::{Bind, FstabFile, OtherMount};
-
-/// Names of directories that do not tell which site they are for.
-const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"];
 
 /// Reads configuration files, and then makes drafts of all that they have.
 #[derive(Debug, Default)]
@@ -278,7 +276,8 @@ impl Importer {
         for (root, binds) in &assigned.by_root {
             let at = drafts.iter().position(|draft| draft.root() == Some(root));
             let at = at.unwrap_or_else(|| {
-                let mut draft = Draft::new(name_of(root), DraftKind::Site(root.clone()));
+                let mut draft =
+                    Draft::new(site_names::of_root(root), DraftKind::Site(root.clone()));
                 draft.place.clone_from(&binds[0].place);
                 drafts.push(draft);
                 drafts.len() - 1
@@ -349,31 +348,6 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
     }
 }
 
-/// A site's name made from its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.
-fn name_of(root: &HostPath) -> String {
-    let mut names = vec![];
-    for name in root.as_path().iter().skip(1) {
-        names.push(as_site_name(&name.to_string_lossy()));
-    }
-
-    let is_telling = |name: &&String| !NAMELESS.contains(&name.as_str());
-    match names.iter().rfind(is_telling).or(names.last()) {
-        Some(name) => name.clone(),
-        None => "site".to_owned(),
-    }
-}
-
-/// `text` as a site's name: other characters become `-`.
-fn as_site_name(text: &str) -> String {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    let name = text.replace(|c| !is_allowed(c), "-");
-    if SiteName::new(&name).is_ok() {
-        name
-    } else {
-        format!("site{name}")
-    }
-}
-
 /// Appends a number to a name that another site has already, and warns about it.
 fn unique_names(imported: &mut Imported) {
     let mut taken: BTreeSet<String> = BTreeSet::new();
@@ -427,18 +401,6 @@ mod tests {
             if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
                 let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
             }
-        }
-    }
-
-    #[test]
-    fn names_come_from_roots() {
-        for (root, name) in [
-            ("/srv/www/site1", "site1"),
-            ("/srv/www/site1/chroot", "site1"),
-            ("/srv/ä b", "site--b"),
-            ("/root", "root"),
-        ] {
-            assert_eq!(name_of(&HostPath::new(root).unwrap()), name);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::base::SiteName;
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{StateDir, unit_lines};
 use crate::render::systemd::{DropIn, HEADER};
-use crate::render::wrapper::{Call, Obstacle, obstacles, wrapper};
+use crate::render::wrapper::{Call, StartObstacle, obstacles, wrapper};
 use crate::{Error, Result};
 
 /// A service that is started by `mountjail run`.
@@ -21,7 +21,7 @@ pub(crate) struct WrappedService {
     pub unit: String,
     pub sites: Vec<SiteName>,
     /// `Err`: it cannot be started so, for these reasons.
-    pub drop_in: Result<DropIn, Vec<Obstacle>>,
+    pub drop_in: Result<DropIn, Vec<StartObstacle>>,
 }
 
 /// The services of the sites with scope `services`, and errors of sites that name others.
@@ -116,7 +116,7 @@ fn wrapped(
     }
 }
 
-fn error_of(site: &SiteName, unit: &str, obstacle: &Obstacle) -> Error {
+fn error_of(site: &SiteName, unit: &str, obstacle: &StartObstacle) -> Error {
     Error::failed(format!(
         "{site}: {unit} cannot mount it: {}: {}",
         obstacle.what, obstacle.why

@@ -16,9 +16,8 @@ use self::served::{Served, served};
 use self::shown::Shown;
 use super::complete;
 use super::report::Report;
-use crate::base::{HostPath, SiteName};
+use crate::base::SiteName;
 use crate::observe::{self, Inside, ProcessesIn, WatchState, now};
-use crate::patience;
 use crate::plan::{Plan, SiteState};
 use crate::render;
 use crate::render::health::SiteHealth;
@@ -82,6 +81,11 @@ struct StatusReport {
     sites: Vec<SiteStatus>,
     /// Of sites with scope `services`: what is in the namespaces of their services.
     served: BTreeMap<SiteName, Served>,
+    /// Per site, the processes inside that use old files.
+    inside: Vec<Inside>,
+    /// What a running watcher says about these sites.
+    watch: Option<WatchState>,
+}
 
 impl StatusArgs {
     /// What it prints if it fails as a whole.
@@ -197,32 +201,6 @@ fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
         }
     }
     Ok(recorded)
-}
-
-/// Per site, the processes inside that use old files.
-fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus], which: ProcessesIn) -> Vec<Inside> {
-    let (mut nths, mut roots) = (vec![], vec![]);
-    for (nth, status) in sites.iter().enumerate() {
-        if let Some(plan) = &status.plan {
-            nths.push(nth);
-            roots.push(plan.root.clone());
-        }
-    }
-    let limit = pipeline.context.limit;
-    let look = move |roots: &Vec<HostPath>| {
-        let table = pipeline.table.as_ref()?;
-        let roots: Vec<_> = roots.iter().collect();
-        Some(observe::outdated(&roots, table, which))
-    };
-    // The files of processes may lie on any file system.
-    let mut answers = patience::each_within(vec![roots], limit, look);
-    let found = answers.pop().flatten().flatten().unwrap_or_default();
-
-    let mut inside = vec![Inside::default(); sites.len()];
-    for (nth, found) in nths.into_iter().zip(found) {
-        inside[nth] = found;
-    }
-    inside
 }
 
 fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {

@@ -9,6 +9,7 @@ pub(super) mod units;
 use std::path::Path;
 
 use super::draft::{Draft, DraftItem, DraftKind};
+use super::site_names;
 use crate::base::HostPath;
 use crate::observe::Units;
 
@@ -60,7 +61,7 @@ impl DaemonSites {
             return self.sites.get_mut(at);
         }
 
-        let mut draft = Draft::new(super::name_of(&root), DraftKind::Site(root));
+        let mut draft = Draft::new(site_names::of_root(&root), DraftKind::Site(root));
         draft.place = place.to_string();
         draft.found.push(format!("{what} of {place}."));
         self.sites.push(draft);

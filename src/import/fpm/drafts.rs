@@ -5,12 +5,14 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
-use super::{Pool, needs};
+use super::needs;
+use super::pool::Pool;
 use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftItem, DraftKind};
+use crate::import::logins;
 use crate::import::php::PhpSettings;
 use crate::import::real::real;
-use crate::import::{as_site_name, logins};
+use crate::import::site_names::as_site_name;
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 

@@ -3,106 +3,21 @@
 mod drafts;
 mod masters;
 mod needs;
+mod pool;
 mod pool_user;
 mod reader;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
 pub(crate) use needs::written_by;
+pub use pool::{FpmConfiguration, Pool};
 pub(crate) use pool_user::{PoolUser, pool_users};
 
 use super::glob3::matching;
-use super::php_ini::PhpValue;
-use crate::base::HostPath;
-use crate::resolve::Host;
-use crate::{Error, Result};
-
-/// A pool, its directives with `$pool`, `$prefix` and variables replaced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pool {
-    /// `[www]`
-    pub name: String,
-    /// The file with the beginning of its section.
-    pub file: PathBuf,
-    /// The line of that, from 1.
-    pub line: usize,
-    /// The unit of its master process.
-    pub unit: Option<String>,
-    /// The values by their names in lower case.
-    directives: HashMap<String, PhpValue>,
-}
-
-/// The configuration of one master process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FpmConfiguration {
-    /// The pools in the order of their beginnings, without those that are wrong.
-    pub pools: Vec<Pool>,
-    /// What is wrong: with a pool, which is then left out, or with a line outside the pools.
-    pub errors: Vec<Error>,
-    /// What the administrator should look at: sentences.
-    pub warnings: Vec<String>,
-    /// The files that were read.
-    pub files: Vec<PathBuf>,
-}
-
-impl Pool {
-    /// The value of a directive such as `chroot`, if it is set and not empty.
-    pub fn get(&self, directive: &str) -> Option<&str> {
-        self.known(directive).filter(|value| !value.is_empty())
-    }
-
-    /// The value of a directive, which may be empty.
-    fn known(&self, directive: &str) -> Option<&str> {
-        match self.directives.get(directive) {
-            Some(value) if value.unknown.is_none() => Some(&value.text),
-            _ => None,
-        }
-    }
-
-    /// The absolute path of its `chroot`, if it has one.
-    pub fn chroot(&self) -> Option<String> {
-        self.get("chroot").map(ToOwned::to_owned)
-    }
-
-    /// `FILE:LINE`, for messages.
-    pub fn place(&self) -> String {
-        format!("{}:{}", self.file.display(), self.line)
-    }
-
-    /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
-    pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
-        let mut values = vec![];
-        for (directive, value) in &self.directives {
-            let setting = directive
-                .strip_prefix(kind)
-                .and_then(|rest| rest.strip_prefix('['))
-                .and_then(|rest| rest.strip_suffix(']'));
-            if let Some(setting) = setting {
-                values.push((setting.to_owned(), value.text.clone()));
-            }
-        }
-        values
-    }
-
-    /// Whether its chroot is the directory `root`, possibly through links that are root's. A link
-    /// that others can change does not decide whose pool it is.
-    pub fn lives_in(&self, host: &Host, root: &HostPath) -> bool {
-        let Some(Ok(chroot)) = self.chroot().map(HostPath::new) else {
-            return false;
-        };
-        if chroot == *root {
-            return true;
-        }
-        match (host.walk_strictly(&chroot), host.walk_strictly(root)) {
-            (Ok(chroot), Ok(root)) => chroot.stat.file == root.stat.file,
-            _ => false,
-        }
-    }
-}
+use crate::Result;
 
 /// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as
 /// `/etc/php/8.2/fpm`.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::Pool;
+use super::pool::Pool;
 use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftDirectory, DraftItem};
 use crate::import::php::PhpSettings;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::masters::Master;
-use super::{FpmConfiguration, Pool};
+use super::pool::{FpmConfiguration, Pool};
 use crate::import::glob3::matching;
 use crate::import::php_ini::{PhpValue, Statement, statements};
 use crate::{Error, Result};

@@ -1,10 +1,10 @@
 //! What each command prints.
 
-use super::shape::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
 use super::parts::{
     ATTACHED, DETACHED, DIFF, ERRORS, GAPS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, MOUNTS,
     OUTDATED, PLACES, STATE, STATUS_PLACE, STEPS, SWAPPED, TEXTS, WATCH,
 };
+use super::shape::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
 use super::shape::{Key, Output, Shape, key, maybe};
 
 const SITE: Key = key("site", Text, "the site's name");

@@ -1,0 +1,158 @@
+//! Files → `Match` blocks, with the files that they include.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::import::daemons::FileLine;
+use crate::import::logins::Login;
+use crate::import::unit_file;
+
+/// How deep sshd lets files include each other.
+const MAX_DEPTH: usize = 16;
+
+/// What a configuration refers to on this host.
+pub(in crate::import) struct SshdHost<'h> {
+    /// The user of a name.
+    pub user: &'h dyn Fn(&str) -> Option<Login>,
+    /// The users of a group.
+    pub users_of_group: &'h dyn Fn(&str) -> Vec<Login>,
+    /// The files that match a pattern of `Include`, in the order in which sshd reads them.
+    pub included: &'h dyn Fn(&str) -> Result<Vec<IncludedFile>>,
+}
+
+/// A file and its text.
+pub(in crate::import) type IncludedFile = (PathBuf, String);
+
+/// A `Match` block, or what is in none.
+#[derive(Clone, Default)]
+pub(super) struct MatchBlock {
+    /// Names and patterns, each after its keyword. Empty: the block applies to everybody.
+    pub criteria: Vec<String>,
+    /// The first `ChrootDirectory`, which counts.
+    pub root: Option<ChrootLine>,
+    pub sftp: bool,
+}
+
+/// A `ChrootDirectory` line.
+#[derive(Clone)]
+pub(super) struct ChrootLine {
+    pub file: PathBuf,
+    pub line: usize,
+    pub root: String,
+}
+
+/// The blocks of a file and of those that it includes.
+pub(super) struct Blocks<'h> {
+    host: &'h SshdHost<'h>,
+    pub all: Vec<MatchBlock>,
+    /// The block that a line belongs to.
+    current: usize,
+    depth: usize,
+    pub warnings: Vec<String>,
+}
+
+impl<'h> Blocks<'h> {
+    pub(super) fn new(host: &'h SshdHost<'h>) -> Self {
+        Self {
+            host,
+            all: vec![MatchBlock::default()],
+            current: 0,
+            depth: 0,
+            warnings: vec![],
+        }
+    }
+
+    /// Adds the lines of a file. Its `Match` blocks end with it, and apply within the block that it
+    /// is included in.
+    pub(super) fn file(&mut self, file: &Path, text: &str) {
+        let within = self.current;
+        for (line, nth) in text.lines().zip(1..) {
+            let mut words = words(line).into_iter();
+            let Some(keyword) = words.next() else {
+                continue;
+            };
+            let place = FileLine { file, line: nth };
+            match keyword.to_ascii_lowercase().as_str() {
+                "match" => self.begin(within, criteria(words)),
+                "include" => words.for_each(|pattern| self.include(place, &pattern)),
+                "chrootdirectory" => {
+                    let line = words.next().map(|root| ChrootLine {
+                        file: file.to_owned(),
+                        line: nth,
+                        root,
+                    });
+                    let block = &mut self.all[self.current];
+                    block.root = block.root.take().or(line);
+                }
+                "forcecommand" => {
+                    let is_sftp = words.next().is_some_and(|word| word == "internal-sftp");
+                    self.all[self.current].sftp |= is_sftp;
+                }
+                _ => {}
+            }
+        }
+        self.current = within;
+    }
+
+    fn begin(&mut self, within: usize, criteria: Vec<String>) {
+        self.current = self.all.len();
+        self.all.push(MatchBlock {
+            criteria: [self.all[within].criteria.clone(), criteria].concat(),
+            ..MatchBlock::default()
+        });
+    }
+
+    fn include(&mut self, place: FileLine<'_>, pattern: &str) {
+        if self.depth == MAX_DEPTH {
+            self.warnings.push(format!(
+                "{place}: files include each other more than {MAX_DEPTH} deep, which sshd refuses"
+            ));
+            return;
+        }
+        match (self.host.included)(pattern) {
+            Ok(files) => {
+                self.depth += 1;
+                for (file, text) in files {
+                    self.file(&file, &text);
+                }
+                self.depth -= 1;
+            }
+            Err(error) => self
+                .warnings
+                .push(format!("{place}: Include {pattern}: {error}")),
+        }
+    }
+}
+
+/// The criteria of a `Match` line, each as two words. `all` is none.
+fn criteria(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut criteria: Vec<String> = vec![];
+    for word in words {
+        match word.split_once('=') {
+            Some((keyword, value)) if criteria.len().is_multiple_of(2) => {
+                criteria.extend([keyword.to_owned(), value.to_owned()]);
+            }
+            _ if word.eq_ignore_ascii_case("all") && criteria.len().is_multiple_of(2) => {}
+            _ => criteria.push(word),
+        }
+    }
+    criteria
+}
+
+/// The words of a line. Blanks or one `=` separate them, and `"…"` is one word.
+pub(super) fn words(line: &str) -> Vec<String> {
+    let line = line.trim();
+    if line.starts_with('#') {
+        return vec![];
+    }
+    let (keyword, rest) = line
+        .split_once(|c: char| c.is_whitespace() || c == '=')
+        .unwrap_or((line, ""));
+    let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
+    let rest = rest.split(" #").next().unwrap_or_default();
+    [keyword.to_owned()]
+        .into_iter()
+        .chain(unit_file::words(rest))
+        .filter(|word| !word.is_empty())
+        .collect()
+}

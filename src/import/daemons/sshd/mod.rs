@@ -1,0 +1,201 @@
+//! `ChrootDirectory` of `sshd_config(5)`, for everybody and in `Match` blocks.
+
+mod blocks;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use self::blocks::{Blocks, ChrootLine, MatchBlock, words};
+use super::{DaemonSites, FileLine, Needs};
+use crate::import::logins::Login;
+use crate::observe::Units;
+
+pub(in crate::import) use blocks::{IncludedFile, SshdHost};
+
+/// Keywords that only `sshd_config` has.
+const KEYWORDS: [&str; 14] = [
+    "allowgroups",
+    "allowusers",
+    "authorizedkeysfile",
+    "chrootdirectory",
+    "forcecommand",
+    "hostkey",
+    "kbdinteractiveauthentication",
+    "match",
+    "passwordauthentication",
+    "permitrootlogin",
+    "pubkeyauthentication",
+    "subsystem",
+    "usepam",
+    "x11forwarding",
+];
+
+/// Whether a line is one of `sshd_config`.
+pub(in crate::import) fn looks_like(line: &str) -> bool {
+    words(line)
+        .first()
+        .is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()))
+}
+
+/// The sites of a file, and of the files that it includes.
+pub(in crate::import) fn read(
+    file: &Path,
+    text: &str,
+    host: &SshdHost<'_>,
+    units: &Units,
+) -> DaemonSites {
+    let mut blocks = Blocks::new(host);
+    blocks.file(file, text);
+    let mut read = DaemonSites {
+        warnings: blocks.warnings,
+        ..DaemonSites::default()
+    };
+    // Of the blocks that apply to a user, the first one counts.
+    let mut settled: Vec<Login> = vec![];
+    for block in &blocks.all {
+        let Some(line) = &block.root else { continue };
+        let named = users(&block.criteria, host);
+        let mut users = named.clone();
+        users.retain(|user| !settled.contains(user));
+        if always_applies(&block.criteria) {
+            settled.extend(users.iter().cloned());
+        }
+        let is_settled = users.is_empty() && !named.is_empty();
+        if !is_settled && !line.root.eq_ignore_ascii_case("none") {
+            add_sites(&mut read, line, block, &users, units);
+        }
+    }
+    if read == DaemonSites::default() {
+        read.warnings.push(format!(
+            "{}: it has no ChrootDirectory: nothing to mount",
+            file.display()
+        ));
+    }
+    read
+}
+
+/// The sites of a `ChrootDirectory`: one, or one per user if its value differs between them.
+fn add_sites(
+    read: &mut DaemonSites,
+    line: &ChrootLine,
+    block: &MatchBlock,
+    users: &[Login],
+    units: &Units,
+) {
+    let ChrootLine { file, line, root } = line;
+    let place = FileLine { file, line: *line };
+    if !root.contains('%') {
+        add_site(read, place, root, block, users, units);
+    } else if users.is_empty() {
+        read.warnings.push(format!(
+            "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
+             manifest for each"
+        ));
+    } else {
+        for user in users {
+            let root = expand(root, user);
+            add_site(read, place, &root, block, std::slice::from_ref(user), units);
+        }
+    }
+}
+
+fn add_site(
+    read: &mut DaemonSites,
+    place: FileLine<'_>,
+    root: &str,
+    block: &MatchBlock,
+    users: &[Login],
+    units: &Units,
+) {
+    let what = if block.criteria.is_empty() {
+        "The ChrootDirectory".to_owned()
+    } else {
+        format!("The ChrootDirectory for {}", block.criteria.join(" "))
+    };
+    let Some(draft) = read.site(place, &what, root) else {
+        return;
+    };
+
+    let users: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
+    let needs = Needs {
+        presets: if block.sftp {
+            &["sftp", "syslog", "timezone"]
+        } else {
+            &["ssh-shell", "shell", "timezone"]
+        },
+        users: &users,
+        services: &["ssh.service", "sshd.service"],
+    };
+    needs.add_to(draft, units);
+    if users.is_empty() {
+        draft.remarks.push(format!(
+            "{place}: the file does not tell for which users it is: name them under `users`."
+        ));
+    }
+}
+
+/// The users that all criteria apply to, as far as these tell: `User a,b`, `Group g`. Empty: they
+/// do not tell.
+fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
+    let mut found: Option<Vec<Login>> = None;
+    let mut excluded = vec![];
+    for pair in criteria.chunks(2) {
+        let [criterion, list] = pair else { continue };
+        let of_name = |name: &str| match criterion.to_ascii_lowercase().as_str() {
+            "user" => (host.user)(name).into_iter().collect(),
+            "group" => (host.users_of_group)(name),
+            _ => vec![],
+        };
+
+        let (not, names): (Vec<_>, Vec<_>) =
+            list.split(',').partition(|name| name.starts_with('!'));
+        excluded.extend(not.into_iter().flat_map(|name| of_name(&name[1..])));
+        let tells = ["user", "group"].contains(&criterion.to_ascii_lowercase().as_str());
+        if !tells || names.iter().any(|name| name.contains(['*', '?'])) {
+            continue;
+        }
+        let users: Vec<_> = names.into_iter().flat_map(of_name).collect();
+        found = Some(match found {
+            Some(before) => before
+                .into_iter()
+                .filter(|user| users.contains(user))
+                .collect(),
+            None => users,
+        });
+    }
+    let mut found = found.unwrap_or_default();
+    found.retain(|user| !excluded.contains(user));
+    found
+}
+
+/// Whether a block applies to its users wherever they come from.
+fn always_applies(criteria: &[String]) -> bool {
+    criteria.chunks(2).all(|pair| {
+        let [criterion, list] = pair else {
+            return false;
+        };
+        let criterion = criterion.to_ascii_lowercase();
+        (criterion == "user" || criterion == "group") && !list.contains(['*', '?'])
+    })
+}
+
+/// `root` with its tokens replaced.
+fn expand(root: &str, login: &Login) -> String {
+    let mut text = String::new();
+    let mut chars = root.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('u') => text.push_str(&login.name),
+            Some('h') => text.push_str(&login.home),
+            Some('U') => text.push_str(&login.uid.to_string()),
+            Some('%') | None => text.push('%'),
+            Some(other) => text.extend(['%', other]),
+        }
+    }
+    text
+}

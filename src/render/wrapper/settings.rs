@@ -1,0 +1,36 @@
+//! What the `[Service]` lines of a unit say together.
+
+use crate::observe::UnitLine;
+
+/// The values of a list. An empty value removes those before it.
+pub(super) fn list<'l>(lines: &'l [UnitLine], key: &str) -> Vec<&'l UnitLine> {
+    let mut found = vec![];
+    for line in lines {
+        if line.section != "Service" || line.key != key {
+            continue;
+        }
+        if line.value.is_empty() {
+            found.clear();
+        } else {
+            found.push(line);
+        }
+    }
+    found
+}
+
+/// The last value of a setting; `None`: it has its default.
+pub(super) fn last<'l>(lines: &'l [UnitLine], key: &str) -> Option<&'l str> {
+    let mut values = lines
+        .iter()
+        .filter(|line| line.section == "Service" && line.key == key);
+    let value = values.next_back()?.value.as_str();
+    (!value.is_empty()).then_some(value)
+}
+
+pub(super) fn is_yes(value: &str) -> bool {
+    ["1", "yes", "y", "true", "t", "on"].contains(&value)
+}
+
+pub(super) fn is_no(value: &str) -> bool {
+    ["0", "no", "n", "false", "f", "off"].contains(&value)
+}
