@@ -15,7 +15,7 @@ use super::up::{extend, leave_host, tell_absent, told, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
-use crate::render::change::{Change, mounts_after, mounts_before};
+use crate::render::change::{SiteChange, mounts_after, mounts_before};
 use crate::site::apply::{
     Applied, AppliedUp, Applier, InServices, Looked, ManifestChange, NewManifest,
 };
@@ -218,48 +218,15 @@ impl ApplyArgs {
         if let Some(looked) = &applied.looked {
             self.add_diff(report, &mut object, looked);
         }
-        let mut changed = applied.manifest.is_change();
+        let site = AppliedSite {
+            context,
+            site,
+            manifest_changed: applied.manifest.is_change(),
+            restart: self.restart,
+        };
         match applied.up {
-            AppliedUp::Host(done) => {
-                object["root"] = json!(done.desired.root);
-                let up = told(context, site, &done);
-                changed |= done.changes.steps > 0;
-                extend(&mut object, up);
-                object["changed"] = json!(changed);
-                report.site(0, object);
-                let done = if done.changes.is_empty() {
-                    vec![]
-                } else {
-                    vec![(site, *done)]
-                };
-                report.code(tell_processes(context, &done, self.restart, false));
-            }
-            AppliedUp::Services(InServices {
-                units,
-                places,
-                blind,
-            }) => {
-                tell_absent(context, site, &units, &blind, places.is_empty());
-                let mut objects = vec![];
-                for (place, done) in &places {
-                    changed |= done.changes.steps > 0;
-                    objects.push(with_place(place, told_in(context, site, place, done)));
-                }
-                object["scope"] = json!("services");
-                object["places"] = json!(objects);
-                object["changed"] = json!(changed);
-                report.site(0, object);
-                leave_host(report, context, site)?;
-                let mut done: Vec<(&Site, Done)> = places
-                    .into_iter()
-                    .map(|(_, done)| (site, done))
-                    .filter(|(_, done)| !done.changes.is_empty())
-                    .collect();
-                done.truncate(1); // they are restarted once
-                if self.restart {
-                    report.code(tell_processes(context, &done, true, false));
-                }
-            }
+            AppliedUp::Host(done) => site.on_host(*done, object, report),
+            AppliedUp::Services(served) => site.in_services(served, object, report)?,
         }
         Ok(())
     }
@@ -271,6 +238,63 @@ impl ApplyArgs {
         let change = change(looked);
         object["diff"] = change.json();
         report.text(change.text());
+    }
+}
+
+/// A site that is as its new manifest asks for.
+struct AppliedSite<'s> {
+    context: &'static Context,
+    site: &'s Site,
+    manifest_changed: bool,
+    /// Its running services are reloaded or restarted if its mounts changed.
+    restart: bool,
+}
+
+impl AppliedSite<'_> {
+    fn on_host(&self, done: Done, mut object: Value, report: &mut Report) {
+        let up = told(self.context, self.site, &done);
+        extend(&mut object, up);
+        object["root"] = json!(done.desired.root);
+        object["changed"] = json!(self.manifest_changed || done.changes.steps > 0);
+        report.site(0, object);
+
+        let mut changed = vec![(self.site, done)];
+        changed.retain(|(_, done)| !done.changes.is_empty());
+        report.code(tell_processes(self.context, &changed, self.restart, false));
+    }
+
+    fn in_services(
+        &self,
+        served: InServices,
+        mut object: Value,
+        report: &mut Report,
+    ) -> Result<()> {
+        let Self { context, site, .. } = *self;
+        let InServices {
+            units,
+            places,
+            blind,
+        } = served;
+        tell_absent(context, site, &units, &blind, places.is_empty());
+        let mut changed = self.manifest_changed;
+        let mut objects = vec![];
+        for (place, done) in &places {
+            changed |= done.changes.steps > 0;
+            objects.push(with_place(place, told_in(context, site, place, done)));
+        }
+        object["scope"] = json!("services");
+        object["places"] = json!(objects);
+        object["changed"] = json!(changed);
+        report.site(0, object);
+        leave_host(report, context, site)?;
+
+        if self.restart {
+            let done = places.into_iter().map(|(_, done)| (site, done));
+            let changed = done.filter(|(_, done)| !done.changes.is_empty());
+            let once: Vec<_> = changed.take(1).collect();
+            report.code(tell_processes(context, &once, true, false));
+        }
+        Ok(())
     }
 }
 
@@ -286,7 +310,7 @@ pub(super) fn texts(manifest: &ManifestChange) -> (Option<String>, Option<String
     (before, manifest.after.clone())
 }
 
-fn change(looked: &Looked) -> Change {
+fn change(looked: &Looked) -> SiteChange {
     let mounts = looked.desired.as_ref().map(|desired| {
         let (mut before, mut after) = (vec![], vec![]);
         for (place, plan) in &looked.plans {
@@ -297,7 +321,7 @@ fn change(looked: &Looked) -> Change {
         }
         (before, after)
     });
-    Change {
+    SiteChange {
         file: looked.manifest.file.display().to_string(),
         manifest: texts(&looked.manifest),
         mounts,

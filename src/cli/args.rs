@@ -89,9 +89,9 @@ impl Global {
     }
 }
 
-/// The tree that a command is for.
+/// The image that a command works on, in place of the host.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Tree {
+pub(super) struct ImageRoot {
     /// Work on an image that is being built: PREFIX is its root, and all paths are in it
     #[arg(long, value_name = "PREFIX")]
     pub(super) root: Option<PathBuf>,

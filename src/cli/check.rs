@@ -7,7 +7,7 @@ use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::json;
 
-use super::args::Tree;
+use super::args::ImageRoot;
 use super::complete;
 use super::report::Report;
 use crate::base::JailPath;
@@ -25,7 +25,7 @@ use crate::{Error, adopt, observe, render};
 #[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct CheckArgs {
     #[command(flatten)]
-    tree: Tree,
+    image: ImageRoot,
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]
     sites: Vec<String>,
@@ -40,7 +40,7 @@ pub(super) struct CheckArgs {
 impl CheckArgs {
     /// The root of the image that it works on.
     pub(super) fn image(&self) -> Option<&Path> {
-        self.tree.root.as_deref()
+        self.image.root.as_deref()
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {

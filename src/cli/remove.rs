@@ -14,7 +14,7 @@ use crate::base::SiteName;
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::render;
-use crate::render::change::{Change, mounts_before};
+use crate::render::change::{SiteChange, mounts_before};
 use crate::site::apply::ManifestChange;
 use crate::site::context::{Context, stop_flag};
 use crate::site::down::DownError;
@@ -183,7 +183,7 @@ impl RemoveArgs {
             return;
         }
         let before = plan.map(|plan| mounts_before(plan, "")).unwrap_or_default();
-        let change = Change {
+        let change = SiteChange {
             file: manifest.file.display().to_string(),
             manifest: texts(manifest),
             mounts: Some((before, vec![])),

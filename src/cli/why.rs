@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::args::Tree;
+use super::args::ImageRoot;
 use super::complete;
 use super::trace;
 use crate::base::hints::is_absent;
@@ -24,7 +24,7 @@ use crate::{Error, render, resolve};
 #[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
 pub(super) struct WhyArgs {
     #[command(flatten)]
-    tree: Tree,
+    image: ImageRoot,
     /// The site's name, or the path of its manifest
     #[arg(value_name = "SITE", add = complete::site())]
     site: String,
@@ -39,7 +39,7 @@ pub(super) struct WhyArgs {
 impl WhyArgs {
     /// The root of the image that it works on.
     pub(super) fn image(&self) -> Option<&Path> {
-        self.tree.root.as_deref()
+        self.image.root.as_deref()
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::Exam;
+use super::exam::Exam;
 use super::finding::Remedy;
 use super::inside::{Denied, DeniedAt, InsideError};
 use crate::base::JailPath;

@@ -9,70 +9,35 @@
 mod ask;
 mod checks;
 mod denied;
+mod exam;
 mod finding;
 mod inside;
 mod machine;
+mod pool_php;
 mod pools;
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
 
-use crate::base::{HostPath, JailPath};
-use crate::import::fpm::PoolUser;
-use crate::jail::JailUser;
+use crate::base::HostPath;
 use crate::manifest::Manifest;
-use crate::observe::{self, Process, Table};
-use crate::plan::Plan;
+use crate::observe::{self};
 use crate::resolve::ldso::is_musls;
-use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id, why};
+use crate::resolve::{Host, interpreter_of, root_id};
 use crate::sys;
 
 pub(crate) use ask::SUBCOMMAND;
 pub(crate) use denied::mode_in_words;
+pub(crate) use exam::{ExamOptions, ExaminedSite};
 pub(crate) use finding::{CheckVerdict, Finding, Remedy};
 pub(crate) use inside::main as inside_main;
 pub(crate) use machine::Machine;
 
-use ask::{AnswerLimit, NoAnswer};
 use checks::NamedCheck;
+use exam::Exam;
 use finding::CheckOutcome;
 use inside::Probe;
-use pools::PoolPhp;
-
-/// The site that is examined.
-#[derive(Debug)]
-pub(crate) struct ExaminedSite<'s> {
-    pub manifest: &'s Manifest,
-    pub desired: &'s Desired,
-    /// The state of its mounts.
-    pub plan: &'s Plan,
-    /// The pools of PHP-FPM that have this root.
-    pub pool_users: &'s [PoolUser],
-    /// The mount table of the host.
-    pub table: &'s Table,
-    /// The user that probes run as.
-    pub user: JailUser,
-    /// When it came up, in milliseconds since boot; `None` if that is not known, as for mounts that
-    /// mount(8) made.
-    pub since: Option<u64>,
-}
-
-/// What the caller asks for in addition.
-#[derive(Clone, Debug)]
-pub(crate) struct ExamOptions {
-    /// The time limit of one probe.
-    pub limit: Duration,
-    /// A name that should resolve.
-    pub name: Option<String>,
-    /// A TLS server that should be trusted: host and port.
-    pub tls: Option<(String, u16)>,
-    /// Once it is set, no more probes are run.
-    pub stop: Arc<AtomicBool>,
-}
 
 /// Runs all checks in parallel. The result is in the order in which they are shown.
 pub(crate) fn examine(site: &ExaminedSite<'_>, options: &ExamOptions, host: &Host) -> Vec<Finding> {
@@ -126,136 +91,5 @@ fn other_c_library(host: &Host) -> Option<&'static str> {
     match interpreter_of(host, &shell) {
         Some(loader) if is_musls(host, &loader) => None,
         _ => Some("this mountjail is built with musl, and the programs of this host are not"),
-    }
-}
-
-/// What the checks share.
-struct Exam<'e> {
-    site: &'e ExaminedSite<'e>,
-    options: &'e ExamOptions,
-    host: &'e Host,
-    /// All presets that the manifest includes.
-    presets: BTreeSet<&'e str>,
-    /// The processes that live in the root.
-    inside: Vec<Process>,
-    /// Why the C library's answers to a probe are not those that the site's processes get.
-    other_c_library: Option<&'static str>,
-    /// What PHP itself answers, once a check needs it.
-    php: OnceLock<Vec<PoolPhp<'e>>>,
-}
-
-impl<'e> Exam<'e> {
-    /// What PHP itself answers for the site's pools.
-    fn php(&self) -> &[PoolPhp<'e>] {
-        self.php.get_or_init(|| pools::ask(self))
-    }
-
-    /// Runs a probe inside.
-    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
-        self.ask_as(&self.site.user, probe)
-    }
-
-    fn ask_as<P: Probe>(&self, user: &JailUser, probe: P) -> Result<P::Answer, NoAnswer> {
-        let limit = AnswerLimit {
-            limit: self.options.limit,
-            stop: &self.options.stop,
-        };
-        ask::ask(&self.site.desired.root, user, probe, limit)
-    }
-
-    /// Runs a probe on the host itself, as the site's user.
-    fn ask_on_host<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
-        let limit = AnswerLimit {
-            limit: self.options.limit,
-            stop: &self.options.stop,
-        };
-        ask::ask(&HostPath::slash(), &self.site.user, probe, limit)
-    }
-
-    /// A limit for probes that wait, so that they end before they are killed.
-    fn inner_limit(&self) -> Duration {
-        self.options.limit * 4 / 5
-    }
-
-    /// The users of all pools, or only the one that the caller named. Never root.
-    fn users(&self) -> Vec<&JailUser> {
-        let of_pools: Vec<_> = self
-            .site
-            .pool_users
-            .iter()
-            .map(|pool_user| &pool_user.user)
-            .filter(|user| !user.is_root())
-            .collect();
-
-        let mut users = vec![&self.site.user];
-        if of_pools.first() == users.first() {
-            for user in of_pools {
-                if !users.contains(&user) {
-                    users.push(user);
-                }
-            }
-        }
-        users
-    }
-
-    /// Whether PHP-FPM runs inside, or is to run there.
-    fn is_php(&self) -> bool {
-        !self.site.pool_users.is_empty() || self.presets.contains("php-fpm")
-    }
-
-    /// The desired mount that shows `path`.
-    fn mount_of(&self, path: &Path) -> Option<&Mount> {
-        why(self.site.desired, &JailPath::new(path).ok()?).mount
-    }
-
-    /// Whether a desired mount shows `path`.
-    fn brings(&self, path: &str) -> bool {
-        self.mount_of(Path::new(path)).is_some()
-    }
-
-    fn on_host(&self, path: &Path) -> bool {
-        HostPath::new(path).is_ok_and(|path| self.host.is_there(&path).unwrap_or(false))
-    }
-
-    /// What brings `/proc`.
-    fn proc(&self) -> Remedy {
-        if self.mount_of(Path::new("/proc")).is_some() {
-            self.up()
-        } else {
-            Remedy::ManifestLine("proc: true".to_owned())
-        }
-    }
-
-    fn up(&self) -> Remedy {
-        Remedy::act(format!("mountjail up {}", self.site.desired.site))
-    }
-
-    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does
-    /// not ask for it.
-    fn bring(&self, path: &Path, line: Remedy) -> Remedy {
-        if let Some(at) = self.denied(path) {
-            return self.opened(&at);
-        }
-        if self.mount_of(path).is_some() && !self.is_as_it_should_be() {
-            self.up()
-        } else if !self.on_host(path) {
-            Remedy::act(format!(
-                "install the package that has {}: it is not on this host either",
-                path.display()
-            ))
-        } else if self.mount_of(path).is_some() {
-            let site = &self.site.desired.site;
-            let path = path.display();
-            Remedy::act(format!(
-                "see which file it is inside: `mountjail why {site} {path}`"
-            ))
-        } else {
-            line
-        }
-    }
-
-    /// Whether `up` would change nothing.
-    fn is_as_it_should_be(&self) -> bool {
-        self.site.plan.in_sync() && self.site.plan.conflicts.is_empty()
     }
 }

@@ -2,39 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exam;
 use super::ask::NoAnswer;
+use super::exam::Exam;
 use super::inside::{Php, PhpState};
+use super::pool_php::PoolPhp;
 use crate::base::HostPath;
 use crate::import::fpm::PoolUser;
 use crate::resolve::Host;
 
-/// What PHP itself answered for one pool.
-#[derive(Debug)]
-pub(super) struct PoolPhp<'e> {
-    pub pool_user: &'e PoolUser,
-    /// Why it could not be asked.
-    pub state: Result<PhpState, String>,
-}
-
-impl PoolPhp<'_> {
-    /// Whether the extension is loaded, as PHP says, or else its files.
-    pub fn loads(&self, extension: &str) -> bool {
-        match &self.state {
-            Ok(state) => state.loads(extension),
-            Err(_) => self.pool_user.settings.loads(extension),
-        }
-    }
-
-    /// A setting, also where it is PHP's own default.
-    pub fn get(&self, key: &str) -> Option<&str> {
-        let known = self.state.as_ref().ok().and_then(|state| state.get(key));
-        known.or_else(|| self.pool_user.settings.get(key))
-    }
+/// What PHP itself answers for the site's pools. It is asked once.
+pub(super) fn of<'e, 'x>(exam: &'x Exam<'e>) -> &'x [PoolPhp<'e>] {
+    exam.php.get_or_init(|| ask(exam))
 }
 
 /// Asks PHP for each pool; never as root. Pools that differ in nothing share an answer.
-pub(super) fn ask<'e>(exam: &Exam<'e>) -> Vec<PoolPhp<'e>> {
+fn ask<'e>(exam: &Exam<'e>) -> Vec<PoolPhp<'e>> {
     let mut asked: Vec<(Php, &PoolUser, Result<PhpState, String>)> = vec![];
     let mut found = vec![];
     for pool_user in exam.site.pool_users {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::mount_options::{Meaning, meaning_of};
+use super::mount_options::{OptionMeaning, meaning_of};
 use crate::base::HostPath;
 use crate::base::text::unescape_octal;
 use crate::render::fstab::{FstabBlock, outside_lines};
@@ -232,11 +232,13 @@ impl Bind {
     fn apply(&mut self, options: &FstabOptions<'_>) -> Result<(), String> {
         for option in options.in_words() {
             match meaning_of(&option) {
-                Meaning::Plain => self.set(option.strip_suffix("=recursive").unwrap_or(&option)),
-                Meaning::Order => self.order.push(option),
-                Meaning::Lost => self.lost.push(option),
-                Meaning::Foreign => self.foreign.push(option),
-                Meaning::Subdirectory(name) => {
+                OptionMeaning::Plain => {
+                    self.set(option.strip_suffix("=recursive").unwrap_or(&option))
+                }
+                OptionMeaning::Order => self.order.push(option),
+                OptionMeaning::Lost => self.lost.push(option),
+                OptionMeaning::Foreign => self.foreign.push(option),
+                OptionMeaning::Subdirectory(name) => {
                     let path = self.source.as_path().join(name.trim_start_matches('/'));
                     self.source = host_path(&path)?;
                 }

@@ -372,6 +372,7 @@ fn unique_names(imported: &mut Imported) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::SiteName;
 
     proptest::proptest! {
         #[test]

@@ -2,7 +2,7 @@
 
 /// What becomes of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'o> {
+pub(super) enum OptionMeaning<'o> {
     /// A manifest expresses it, or it has no effect on what a process inside sees and may do.
     Plain,
     /// It says when systemd mounts it.
@@ -79,24 +79,26 @@ const LOST: [&str; 9] = [
     "unbindable",
 ];
 
-pub(super) fn meaning_of(option: &str) -> Meaning<'_> {
+pub(super) fn meaning_of(option: &str) -> OptionMeaning<'_> {
     // mount(8) 2.38 and later can also set flags on the mounts below.
     let flag = option.strip_suffix("=recursive").unwrap_or(option);
     if option.is_empty() || PLAIN.contains(&flag) {
-        return Meaning::Plain;
+        return OptionMeaning::Plain;
     }
     if LOST.contains(&flag) {
-        return Meaning::Lost;
+        return OptionMeaning::Lost;
     }
     let (name, value) = option.split_once('=').unwrap_or((option, ""));
     match name {
-        "X-mount.subdir" => Meaning::Subdirectory(value),
+        "X-mount.subdir" => OptionMeaning::Subdirectory(value),
         // The mount points of a site are made where they are missing.
-        "X-mount.mkdir" | "x-mount.mkdir" | "comment" | "user" => Meaning::Plain,
-        _ if name.starts_with("X-mount.") || name.starts_with("x-mount.") => Meaning::Foreign,
-        _ if name.starts_with("x-systemd.") || name.starts_with("x-initrd.") => Meaning::Order,
-        _ if name.starts_with("x-") || name.starts_with("X-") => Meaning::Plain,
-        _ => Meaning::Foreign,
+        "X-mount.mkdir" | "x-mount.mkdir" | "comment" | "user" => OptionMeaning::Plain,
+        _ if name.starts_with("X-mount.") || name.starts_with("x-mount.") => OptionMeaning::Foreign,
+        _ if name.starts_with("x-systemd.") || name.starts_with("x-initrd.") => {
+            OptionMeaning::Order
+        }
+        _ if name.starts_with("x-") || name.starts_with("X-") => OptionMeaning::Plain,
+        _ => OptionMeaning::Foreign,
     }
 }
 
@@ -107,16 +109,16 @@ mod tests {
     #[test]
     fn options_that_are_not_known_are_foreign() {
         for (option, meaning) in [
-            ("ro=recursive", Meaning::Plain),
-            ("X-mount.mkdir=0755", Meaning::Plain),
-            ("x-gvfs-hide", Meaning::Plain),
-            ("x-systemd.requires=a.service", Meaning::Order),
-            ("rslave", Meaning::Lost),
-            ("X-mount.subdir=a/b", Meaning::Subdirectory("a/b")),
-            ("X-mount.idmap=b:0:1000:1", Meaning::Foreign),
-            ("nosymfollow=recursive", Meaning::Foreign),
-            ("context=x", Meaning::Foreign),
-            ("uid=33", Meaning::Foreign),
+            ("ro=recursive", OptionMeaning::Plain),
+            ("X-mount.mkdir=0755", OptionMeaning::Plain),
+            ("x-gvfs-hide", OptionMeaning::Plain),
+            ("x-systemd.requires=a.service", OptionMeaning::Order),
+            ("rslave", OptionMeaning::Lost),
+            ("X-mount.subdir=a/b", OptionMeaning::Subdirectory("a/b")),
+            ("X-mount.idmap=b:0:1000:1", OptionMeaning::Foreign),
+            ("nosymfollow=recursive", OptionMeaning::Foreign),
+            ("context=x", OptionMeaning::Foreign),
+            ("uid=33", OptionMeaning::Foreign),
         ] {
             assert_eq!(meaning_of(option), meaning, "{option}");
         }

@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, DraftTmpfs, is_mode};
 use super::fstab::OtherMount;
-use super::mount_options::{Meaning, meaning_of};
+use super::mount_options::{OptionMeaning, meaning_of};
 use crate::base::{HostPath, bytes};
 
 /// Options of tmpfs(5).
@@ -87,7 +87,7 @@ fn is_expressed(fstype: &str, option: &str) -> bool {
         ("tmpfs", _) if TMPFS.contains(&name) => true,
         _ => !matches!(
             meaning_of(option),
-            Meaning::Foreign | Meaning::Subdirectory(_)
+            OptionMeaning::Foreign | OptionMeaning::Subdirectory(_)
         ),
     }
 }

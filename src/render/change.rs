@@ -10,7 +10,7 @@ use crate::resolve::Desired;
 const CONTEXT: usize = 3;
 
 /// A manifest and the mounts of a site, before and after.
-pub(crate) struct Change {
+pub(crate) struct SiteChange {
     /// The manifest's file.
     pub file: String,
     /// Its text; `None`: there is no file.
@@ -19,7 +19,7 @@ pub(crate) struct Change {
     pub mounts: Option<(Vec<String>, Vec<String>)>,
 }
 
-impl Change {
+impl SiteChange {
     /// As diff(1) shows it with `-u`; empty if nothing differs.
     pub(crate) fn text(&self) -> String {
         let (before, after) = &self.manifest;
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_new_manifest_comes_from_nowhere() {
-        let change = Change {
+        let change = SiteChange {
             file: "/etc/mountjail/sites/s.yaml".to_owned(),
             manifest: (None, Some("root: /srv/s\n".to_owned())),
             mounts: Some((vec![], vec!["/a on /a (ro)".to_owned()])),
@@ -128,7 +128,7 @@ mod tests {
     fn what_is_the_same_is_not_shown() {
         let text = Some("root: /srv/s\n".to_owned());
         let mounts = vec!["/a on /a (ro)".to_owned()];
-        let change = Change {
+        let change = SiteChange {
             file: "s.yaml".to_owned(),
             manifest: (text.clone(), text),
             mounts: Some((mounts.clone(), mounts)),

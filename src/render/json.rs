@@ -1,6 +1,7 @@
 //! JSON for programs: stable keys; paths are text, with replacement characters if they are not
 //! UTF-8.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -93,68 +94,58 @@ pub(crate) fn fstab_text(lines: &[Vec<u8>]) -> Vec<String> {
 }
 
 fn step(step: &Step) -> Value {
-    match step {
-        Step::WriteFile(file) => json!({ "step": "write-file", "path": file.path }),
+    let (name, more) = match step {
+        Step::WriteFile(file) => ("write-file", json!({ "path": file.path })),
         Step::Detach { target, source, .. } => {
-            json!({ "step": "detach", "target": target, "source": source })
+            ("detach", json!({ "target": target, "source": source }))
         }
         Step::DetachStray(stray) => {
             let moved_to = stray.point.as_ref().map(|point| point.to_string_lossy());
-            json!({ "step": "detach", "target": stray.target, "moved_to": moved_to })
+            (
+                "detach",
+                json!({ "target": stray.target, "moved_to": moved_to }),
+            )
         }
-        Step::DetachCovered { target, .. } => {
-            json!({ "step": "detach-covered", "target": target })
-        }
-        Step::RemovePlaceholder { path, .. } => {
-            json!({ "step": "remove-placeholder", "path": path })
-        }
-        Step::RemoveLink { path, destination } => {
-            json!({ "step": "remove-link", "path": path, "text": destination.to_string_lossy() })
-        }
-        Step::RemoveFile(path) => json!({ "step": "remove-file", "path": path }),
+        Step::DetachCovered { target, .. } => ("detach-covered", json!({ "target": target })),
+        Step::RemovePlaceholder { path, .. } => ("remove-placeholder", json!({ "path": path })),
+        Step::RemoveLink { path, destination } => ("remove-link", link_at(path, destination)),
+        Step::RemoveFile(path) => ("remove-file", json!({ "path": path })),
         Step::CreatePlaceholder { path, kind } => {
-            let kind = if *kind == FileKind::Directory {
-                "directory"
-            } else {
-                "file"
-            };
-            json!({ "step": "create-placeholder", "path": path, "kind": kind })
+            let is_directory = *kind == FileKind::Directory;
+            let kind = if is_directory { "directory" } else { "file" };
+            ("create-placeholder", json!({ "path": path, "kind": kind }))
         }
-        Step::CreateDirectory { path, owner } => {
-            let Ownership { uid, gid, mode } = owner;
-            let mode = format!("{mode:04o}");
-            json!({
-                "step": "create-directory", "path": path, "uid": uid, "gid": gid, "mode": mode,
-            })
-        }
-        Step::CreateLink { path, destination } => {
-            json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
-        }
-        Step::Refresh { graft, change } => with(
-            json!({ "step": "refresh", "target": graft.mount.target }),
-            change_of(change),
-        ),
-        Step::Attach {
-            mount,
-            graft: Some(change),
-        } => with(
-            json!({ "step": "graft", "target": mount.target }),
-            change_of(change),
-        ),
-        Step::Attach { mount, graft: None } => with(json!({ "step": "attach" }), mount_of(mount)),
+        Step::CreateDirectory { path, owner } => ("create-directory", directory(path, owner)),
+        Step::CreateLink { path, destination } => ("create-link", link_at(path, destination)),
+        Step::Refresh { graft, change } => ("refresh", graft_on(&graft.mount.target, change)),
+        Step::Attach { mount, graft } => match graft {
+            Some(change) => ("graft", graft_on(&mount.target, change)),
+            None => ("attach", mount_of(mount)),
+        },
         Step::Swap {
             mount,
-            graft: Some(change),
+            graft,
+            because,
             ..
-        } => with(
-            json!({ "step": "swap-graft", "target": mount.target }),
-            change_of(change),
-        ),
-        Step::Swap { mount, because, .. } => with(
-            json!({ "step": "swap", "because": because }),
-            mount_of(mount),
-        ),
-    }
+        } => match graft {
+            Some(change) => ("swap-graft", graft_on(&mount.target, change)),
+            None => ("swap", with(json!({ "because": because }), mount_of(mount))),
+        },
+    };
+    with(json!({ "step": name }), more)
+}
+
+fn link_at(path: &JailPath, destination: &Path) -> Value {
+    json!({ "path": path, "text": destination.to_string_lossy() })
+}
+
+fn directory(path: &JailPath, owner: &Ownership) -> Value {
+    let Ownership { uid, gid, mode } = owner;
+    json!({ "path": path, "uid": uid, "gid": gid, "mode": format!("{mode:04o}") })
+}
+
+fn graft_on(target: &JailPath, change: &GraftChange) -> Value {
+    with(json!({ "target": target }), change_of(change))
 }
 
 fn mount_of(mount: &Mount) -> Value {

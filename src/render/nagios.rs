@@ -19,14 +19,14 @@ const LONGEST: usize = 300;
 
 /// From the best to the worst.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
+enum NagiosState {
     Ok,
     Warning,
     Unknown,
     Critical,
 }
 
-impl Display for Level {
+impl Display for NagiosState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ok => "OK",
@@ -39,7 +39,7 @@ impl Display for Level {
 
 /// What a plugin answers.
 pub(crate) struct Check {
-    level: Level,
+    level: NagiosState,
     /// One line.
     pub line: String,
 }
@@ -48,14 +48,14 @@ impl Check {
     /// The exit code of a plugin.
     pub(crate) fn code(&self) -> u8 {
         match self.level {
-            Level::Ok => 0,
-            Level::Warning => 1,
-            Level::Critical => 2,
-            Level::Unknown => 3,
+            NagiosState::Ok => 0,
+            NagiosState::Warning => 1,
+            NagiosState::Critical => 2,
+            NagiosState::Unknown => 3,
         }
     }
 
-    fn new(level: Level, text: impl Display) -> Self {
+    fn new(level: NagiosState, text: impl Display) -> Self {
         let line = format!("MOUNTJAIL {level} - {text}\n");
         Self { level, line }
     }
@@ -68,14 +68,14 @@ pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) 
         .iter()
         .zip(lines)
         .map(|(site, line)| (level(site), line))
-        .filter(|(level, _)| *level != Level::Ok)
+        .filter(|(level, _)| *level != NagiosState::Ok)
         .collect();
     wrong.sort_by_key(|(level, _)| std::cmp::Reverse(*level)); // it keeps the order of sites
-    let of_sites = wrong.first().map_or(Level::Ok, |(level, _)| *level);
+    let of_sites = wrong.first().map_or(NagiosState::Ok, |(level, _)| *level);
     let level = if is_whole {
         of_sites
     } else {
-        of_sites.max(Level::Unknown)
+        of_sites.max(NagiosState::Unknown)
     };
 
     let mut text = if wrong.is_empty() {
@@ -101,15 +101,15 @@ pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) 
 pub(crate) fn unknown(error: &Error) -> Check {
     let hint = error.hint_text().map(|hint| format!("; try: {hint}"));
     let text = format!("{error}{}", hint.unwrap_or_default());
-    Check::new(Level::Unknown, plain(&text))
+    Check::new(NagiosState::Unknown, plain(&text))
 }
 
-fn level(site: &SiteHealth<'_>) -> Level {
+fn level(site: &SiteHealth<'_>) -> NagiosState {
     match site.state {
-        _ if site.is_right => Level::Ok,
-        None => Level::Unknown,
-        Some(SiteState::Down) => Level::Critical,
-        Some(SiteState::Up | SiteState::Drifted) => Level::Warning,
+        _ if site.is_right => NagiosState::Ok,
+        None => NagiosState::Unknown,
+        Some(SiteState::Down) => NagiosState::Critical,
+        Some(SiteState::Up | SiteState::Drifted) => NagiosState::Warning,
     }
 }
 
@@ -134,10 +134,10 @@ fn performance(sites: &[SiteHealth<'_>]) -> String {
         text,
         "right={};;;0;{all} drifted={};0;;0;{all} down={};;0;0;{all} unknown={};;;0;{all} \
          mounts_ok={ok};;;0;{mounts} outdated_processes={outdated};;;0",
-        count(Level::Ok),
-        count(Level::Warning),
-        count(Level::Critical),
-        count(Level::Unknown),
+        count(NagiosState::Ok),
+        count(NagiosState::Warning),
+        count(NagiosState::Critical),
+        count(NagiosState::Unknown),
     );
     text
 }

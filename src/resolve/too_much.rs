@@ -7,7 +7,7 @@ use super::desired::{Desired, Mount};
 use crate::base::HostPath;
 
 /// A place that is not brought along unless a line names it.
-struct Place {
+struct HostPlace {
     path: &'static str,
     /// What is below it is not brought along either.
     with_contents: bool,
@@ -26,7 +26,7 @@ const COMMANDS_BY_SUDO: &str = "root inside can give the host's users root's rig
 const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root: what is written there, such \
                                  as keys for ssh or .bashrc, is obeyed";
 
-const PLACES: [Place; 33] = [
+const PLACES: [HostPlace; 33] = [
     whole(
         "/",
         Some("it is the whole host, with all its secrets"),
@@ -115,8 +115,8 @@ const fn whole(
     path: &'static str,
     seen: Option<&'static str>,
     written: Option<&'static str>,
-) -> Place {
-    Place {
+) -> HostPlace {
+    HostPlace {
         path,
         with_contents: false,
         seen,
@@ -125,7 +125,7 @@ const fn whole(
 }
 
 /// A place that is as dangerous read-only.
-const fn dangerous(path: &'static str, why: &'static str) -> Place {
+const fn dangerous(path: &'static str, why: &'static str) -> HostPlace {
     whole(path, Some(why), Some(why))
 }
 
@@ -133,8 +133,8 @@ const fn with_contents(
     path: &'static str,
     seen: Option<&'static str>,
     written: Option<&'static str>,
-) -> Place {
-    Place {
+) -> HostPlace {
+    HostPlace {
         with_contents: true,
         ..whole(path, seen, written)
     }
@@ -176,7 +176,7 @@ fn warning(mount: &Mount) -> Option<String> {
 
 fn danger(source: &HostPath, read_only: bool) -> Option<&'static str> {
     // As bytes: paths of the host are normal, and each mount of each site is compared.
-    let is_it = |place: &&Place| source.as_path().as_os_str() == place.path;
+    let is_it = |place: &&HostPlace| source.as_path().as_os_str() == place.path;
     let place = PLACES.iter().find(is_it)?;
     if read_only { place.seen } else { place.written }
 }

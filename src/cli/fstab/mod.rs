@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::args::{Tree, Which};
+use super::args::{ImageRoot, Which};
 use super::report::Report;
 use crate::base::SiteName;
 use crate::render;
@@ -29,7 +29,7 @@ use crate::site::{Site, SiteError, parallel};
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct FstabArgs {
     #[command(flatten)]
-    tree: Tree,
+    image: ImageRoot,
     #[command(flatten)]
     which: Which,
     /// Write the lines to the file; with --all remove those of sites that do not exist any more
@@ -57,7 +57,7 @@ pub(super) struct FstabArgs {
 impl FstabArgs {
     /// The root of the image that it works on.
     pub(super) fn image(&self) -> Option<&Path> {
-        self.tree.root.as_deref()
+        self.image.root.as_deref()
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {

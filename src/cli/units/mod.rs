@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::check::Difference;
-use super::args::{Tree, Which};
+use super::args::{ImageRoot, Which};
 use super::report::{DIFFERENT, Report};
 use crate::render::json::document;
 use crate::site::context::Context;
@@ -41,7 +41,7 @@ use crate::{Result, render};
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct UnitsArgs {
     #[command(flatten)]
-    tree: Tree,
+    image: ImageRoot,
     #[command(flatten)]
     which: Which,
     /// Write them; with --all remove those that no site needs any more
@@ -64,7 +64,7 @@ pub(super) struct UnitsArgs {
 impl UnitsArgs {
     /// The root of the image that it works on.
     pub(super) fn image(&self) -> Option<&Path> {
-        self.tree.root.as_deref()
+        self.image.root.as_deref()
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Exam;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Devices, InsideError};
 use crate::resolve::FileKind;

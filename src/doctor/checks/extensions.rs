@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Exam;
 use super::php::NO_POOL;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::pools::PoolPhp;
+use crate::doctor::pool_php::PoolPhp;
+use crate::doctor::pools;
 
 /// The configuration of `OpenLDAP`'s library, which names the certificates that ldaps:// trusts.
 const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
@@ -16,12 +17,12 @@ const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 const PRESETS: [(&str, &str); 1] = [("imagick", "imagemagick")];
 
 pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
-    if exam.php().is_empty() {
+    if pools::of(exam).is_empty() {
         return CheckOutcome::not_needed(NO_POOL);
     }
 
     let (mut problems, mut good, mut untried) = (vec![], BTreeSet::new(), None);
-    for php in exam.php() {
+    for php in pools::of(exam) {
         match &php.state {
             Ok(state) => {
                 good.insert(format!("PHP {} loads its extensions", state.version));

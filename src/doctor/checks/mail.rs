@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Exam;
 use super::code::{self, SENDMAIL};
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Mailer, MailerState};
+use crate::doctor::pools;
 
 const SHELL: &str = "/bin/sh";
 
@@ -198,7 +199,7 @@ fn commands(exam: &Exam<'_>) -> (Vec<MailCommand>, Vec<Problem>) {
     let brought = SENDMAIL.into_iter().find(is_brought);
     // Each once, and whether it was asked for.
     let mut lines: BTreeMap<String, bool> = BTreeMap::new();
-    for php in exam.php() {
+    for php in pools::of(exam) {
         let settings = &php.pool_user.settings;
         if settings.disables("mail") {
             continue;

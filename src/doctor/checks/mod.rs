@@ -15,9 +15,9 @@ mod tls;
 
 use CheckFunction::{Inside, Outside};
 
-use super::Exam;
 use super::ask::NoAnswer;
 use super::denied;
+use super::exam::Exam;
 use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;

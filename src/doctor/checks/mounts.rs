@@ -1,7 +1,7 @@
 //! The mounts themselves, and the processes that do not see them.
 
-use super::Exam;
 use crate::base::text::few;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::observe::{self, Process, ProcessesIn};
 use crate::plan::State;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Group, User};
 
-use super::Exam;
 use crate::Result;
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{AccountIds, Exist, NameServices};
 use crate::jail::JailUser;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::thread;
 
-use super::Exam;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Nameserver, Nameservers, Resolve};
 

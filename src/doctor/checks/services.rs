@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 
-use super::Exam;
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Exist;
 use crate::import::unit_file::{self, UnitFile};

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Exam;
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Connect, InsideError, Socket, Sockets};
-use crate::doctor::pools::PoolPhp;
+use crate::doctor::pool_php::PoolPhp;
+use crate::doctor::pools;
 use crate::resolve::{FileKind, Mount};
 
 /// The presets that bring a socket, and the server that it belongs to.
@@ -107,7 +108,7 @@ fn may_have_sockets(mount: &Mount) -> bool {
 /// where a server of this host listens there.
 fn named_by_php(exam: &Exam<'_>) -> BTreeMap<PathBuf, String> {
     let mut named = BTreeMap::new();
-    for php in exam.php() {
+    for php in pools::of(exam) {
         let settings = &php.pool_user.settings;
         for (extension, key) in DATABASES {
             let socket = match (settings.get(key), php.get(key)) {

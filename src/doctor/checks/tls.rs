@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exam;
 use crate::base::HostPath;
 use crate::base::text::plural;
 use crate::doctor::ask::NoAnswer;
+use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{
     Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
 };
+use crate::doctor::pools;
 use crate::resolve::ldso::Loader;
 
 /// Programs that most likely use the OpenSSL that PHP uses.
@@ -59,7 +60,9 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 
 /// What libcurl, which has a file of its own, complains about.
 fn curls(exam: &Exam<'_>) -> Option<Problem> {
-    let mut states = exam.php().iter().filter_map(|php| php.state.as_ref().ok());
+    let mut states = pools::of(exam)
+        .iter()
+        .filter_map(|php| php.state.as_ref().ok());
     let why = states.find_map(|state| state.failed.get("curl"))?;
     let remedy = if exam.presets.contains("tls") {
         Remedy::act("run `update-ca-certificates --fresh`")
