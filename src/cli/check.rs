@@ -1,24 +1,19 @@
 //! `mountjail check`: validate and resolve, without changing anything.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
-use nix::unistd::geteuid;
 use serde_json::json;
 
 use super::args::ImageRoot;
 use super::complete;
 use super::report::Report;
-use crate::base::JailPath;
-use crate::observe::Table;
-use crate::plan::{Plan, Step};
-use crate::resolve::Desired;
+use crate::render;
+use crate::site::check::check;
 use crate::site::context::Context;
 use crate::site::event::Event;
 use crate::site::pipeline::{MountLookup, Pipeline};
-use crate::site::{Selection, Site, SiteError, parallel};
-use crate::{Error, adopt, observe, render};
+use crate::site::{Selection, Site, parallel};
 
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
@@ -66,42 +61,4 @@ impl CheckArgs {
         }
         Ok(report.finish())
     }
-}
-
-/// What the site needs. Errors: what keeps it from coming up, as far as that can be seen without
-/// doing it. Only root can be sure to see what is in the root.
-fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
-    let mut desired = pipeline.desired(site)?;
-    desired.warnings.extend(observe::users_outside(&desired));
-    match pipeline.observe_and_plan(&desired) {
-        Ok((_, plan)) if plan.conflicts.is_empty() => {
-            let unwritable = unwritable(&desired, &plan, pipeline.table.as_ref());
-            if !unwritable.is_empty() {
-                return Err(SiteError::Errors(unwritable));
-            }
-            let warnings = [desired.warnings.clone(), adopt::leftovers(&desired)].concat();
-            Ok(Desired {
-                warnings,
-                ..desired
-            })
-        }
-        Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
-        Err(_) if !geteuid().is_root() => Ok(desired),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// An error for each directory of the root in which the plan makes or removes something and cannot.
-/// Paths in mounts of ours are left out: these may go first.
-fn unwritable(desired: &Desired, plan: &Plan, table: Option<&Table>) -> Vec<Error> {
-    let ours = plan.states.iter().filter(|state| state.source.is_some());
-    let ours: BTreeSet<_> = ours.map(|state| &state.target).collect();
-    let is_in_root = |path: &&JailPath| {
-        let above = path.directories_above();
-        !above.iter().any(|above| ours.contains(above))
-    };
-    let steps = plan.steps.iter().filter(|step| !step.changes_mounts());
-    let paths = steps.filter_map(Step::path).filter(is_in_root);
-    let errors = observe::unwritable(&desired.root, paths, table).into_iter();
-    errors.map(|error| error.context(&desired.site)).collect()
 }

@@ -2,6 +2,7 @@
 //! work.
 
 mod adopt;
+mod advice;
 mod apply;
 mod args;
 mod check;

@@ -1,22 +1,17 @@
 //! `mountjail why`: what brings a path into a jail.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
+use super::advice::advisor;
 use super::args::ImageRoot;
 use super::complete;
-use super::trace;
-use crate::base::hints::is_absent;
-use crate::base::{JailPath, MAX_LINKS, lexical};
-use crate::manifest::{Entry, Origin, Pattern, Request};
-use crate::resolve::Desired;
+use crate::base::JailPath;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
-use crate::site::{Site, load, select};
-use crate::trace::{Miss, look};
+use crate::site::{load, select};
 use crate::{Error, render, resolve};
 
 /// Show which line, preset, program or link brings a path into a jail
@@ -64,12 +59,14 @@ impl WhyArgs {
             resolve::below(&desired, &answer.leads_to)
         };
         if !is_brought && answer.link.is_none() && below.is_empty() {
-            return Err(nothing_brings(context, &site, &desired, path).into());
+            let advisor = advisor(&pipeline, &desired);
+            let manifest = load::manifest(context, &site).ok();
+            return Err(advisor.why_nothing(manifest.as_ref(), path).into());
         }
         let (text, object) = if below.is_empty() {
             let mut object = render::json::why(&path, &answer);
             let mut text = render::text::why(&path, &answer);
-            if let Some(end) = nothing_at(&desired, &answer.leads_to) {
+            if let Some(end) = resolve::nothing_at(&desired, &answer.leads_to) {
                 text += &render::text::nothing_at(&answer.leads_to, &end);
                 object["nothing_at"] = json!(end);
             }
@@ -87,92 +84,4 @@ impl WhyArgs {
         };
         Ok(context.out.print_and(&text, 0))
     }
-}
-
-/// Where `path`, which something brings, leads by the links in mounted directories, if nothing is
-/// there: neither in a mount nor in the root itself.
-fn nothing_at(desired: &Desired, path: &JailPath) -> Option<JailPath> {
-    let mut at = path.clone();
-    for _ in 0..MAX_LINKS {
-        let answer = resolve::why(desired, &at);
-        at = answer.leads_to;
-        let Some(mount) = answer.mount else {
-            let own = desired.root.inside(&at);
-            let is_there = answer.directory.is_some() || own.as_path().symlink_metadata().is_ok();
-            return (!is_there).then_some(at);
-        };
-        if mount.file_system.is_some() || mount.target == at {
-            return None;
-        }
-        let source = mount.source.as_path().join(at.below(&mount.target)?);
-        match source.symlink_metadata() {
-            Err(error) if is_absent(&error) => return Some(at),
-            Ok(found) if found.is_symlink() => {
-                let to = lexical(at.parent()?.as_path(), &source.read_link().ok()?);
-                at = JailPath::new(to).ok()?;
-            }
-            _ => return None,
-        }
-    }
-    Some(at)
-}
-
-/// The error that nothing brings `path`, with the line that would as its hint.
-fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailPath) -> Error {
-    let nothing = Error::failed(format!(
-        "{}: nothing brings {path} into {}",
-        site.name, desired.root
-    ));
-    if let Some(origin) = waiting_for(context, site, &path) {
-        return nothing.hint(format!(
-            "it is not on the host; once it is, this line brings it: {origin}"
-        ));
-    }
-    let Ok(resolver) = context.resolver() else {
-        return nothing;
-    };
-    let Some(found) = look(
-        &context.host,
-        context.roots(),
-        &desired.root,
-        &Miss::new(path),
-    ) else {
-        return nothing.hint("it is not on the host either");
-    };
-    let advice = trace::advice(context, &resolver, desired, vec![found]);
-    match (advice.lines.first(), advice.refused.first()) {
-        (Some(line), _) => nothing.hint(format!(
-            "it is on the host; this line would bring it: {}",
-            line.addition
-        )),
-        (None, Some((_, why))) => {
-            nothing.hint(format!("it is on the host, but no line is advised: {why}"))
-        }
-        (None, None) => nothing,
-    }
-}
-
-/// The optional line that names `path`, or a directory above it, which does not exist.
-fn waiting_for(context: &Context, site: &Site, path: &JailPath) -> Option<Arc<Origin>> {
-    let manifest = load::manifest(context, site).ok()?;
-    let names = |entry: &&Arc<Entry>| match &entry.request {
-        Request::Mount(mount) => {
-            let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());
-            let target = mount
-                .target
-                .as_ref()
-                .is_some_and(|target| path.starts_with(target));
-            mount.sources.optional && (target || mount.sources.any_of.iter().any(source))
-        }
-        Request::Etc(wanted) => {
-            let named = |name: &String| path.as_path().starts_with(Path::new("/etc").join(name));
-            wanted.optional && wanted.any_of.iter().any(named)
-        }
-        _ => false,
-    };
-    manifest
-        .entries
-        .iter()
-        .find(names)
-        .map(|entry| entry.origin.clone())
 }

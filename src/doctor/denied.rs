@@ -3,14 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User};
-
 use super::exam::Exam;
 use super::finding::Remedy;
 use super::inside::{Denied, DeniedAt, InsideError};
 use crate::base::JailPath;
 use crate::base::quote::shell_word;
 use crate::manifest::yaml_scalar;
+use crate::sys;
 
 impl Exam<'_> {
     /// What ends the user's way to `path`, if rights do.
@@ -72,14 +71,5 @@ impl Exam<'_> {
 
 /// `of mode 0700, root:root`
 pub(super) fn mode(at: &DeniedAt) -> String {
-    mode_in_words(at.mode, at.uid, at.gid)
-}
-
-/// As [`mode`]; bits of the type do not count.
-pub(crate) fn mode_in_words(mode: u32, uid: u32, gid: u32) -> String {
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
-    let group = group.map_or_else(|| gid.to_string(), |group| group.name);
-    format!("of mode {:04o}, {user}:{group}", mode & 0o7777)
+    sys::mode_in_words(at.mode, at.uid, at.gid)
 }

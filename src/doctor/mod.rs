@@ -28,7 +28,6 @@ use crate::resolve::{Host, interpreter_of, root_id};
 use crate::sys;
 
 pub(crate) use ask::SUBCOMMAND;
-pub(crate) use denied::mode_in_words;
 pub(crate) use exam::{ExamOptions, ExaminedSite};
 pub(crate) use finding::{CheckVerdict, Finding, Remedy};
 pub(crate) use inside::main as inside_main;
@@ -37,7 +36,6 @@ pub(crate) use machine::Machine;
 use checks::NamedCheck;
 use exam::Exam;
 use finding::CheckOutcome;
-use inside::Probe;
 
 /// Runs all checks in parallel. The result is in the order in which they are shown.
 pub(crate) fn examine(site: &ExaminedSite<'_>, options: &ExamOptions, host: &Host) -> Vec<Finding> {

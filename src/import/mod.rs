@@ -7,6 +7,7 @@
 //! are looked up on this host; nothing is changed.
 
 mod circles;
+mod compare;
 mod daemons;
 mod draft;
 mod file_format;
@@ -28,10 +29,12 @@ mod roots;
 mod site_names;
 mod source_properties;
 pub(crate) mod unit_file;
+pub(crate) mod words;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub(crate) use compare::compare;
 pub(crate) use draft::{Draft, DraftKind};
 
 use crate::base::HostPath;

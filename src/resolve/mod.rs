@@ -71,4 +71,4 @@ pub(crate) use root::{not_found, refuse_system};
 pub use roots::{Overlap, Roots};
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
 pub use walk::{LinkOnTheWay, Walk};
-pub(crate) use why::{Below, Explanation, below, why};
+pub(crate) use why::{Below, Explanation, below, nothing_at, why};

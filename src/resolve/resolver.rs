@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::dependencies::Dependencies;
 use super::desired::{Desired, Link, Mount, Note, OwnDirectory};
-use super::expand::{self, Expansion};
+use super::expand::{self, ExpandError, Expansion};
 use super::gathered::Gathered;
 use super::generated;
 use super::host::Host;
@@ -60,7 +60,7 @@ impl Hash for Same {
 }
 
 /// What one request brings, and what that depends on.
-type Expanded = (Result<Arc<Expansion>>, Arc<Dependencies>);
+type Expanded = (Result<Arc<Expansion>, ExpandError>, Arc<Dependencies>);
 
 type GatheringCell = Arc<OnceLock<Gathering>>;
 
@@ -262,17 +262,17 @@ impl Resolver {
 }
 
 /// The error of one line. A line of a preset that is part of the binary cannot be edited.
-fn of_line(error: Error, origin: &Origin) -> Error {
-    let asks_for_edit = |hint: &str| hint.contains("optional: true");
+fn of_line(error: ExpandError, origin: &Origin) -> Error {
     let is_built_in = matches!(origin.file, SourceFile::BuiltIn(_));
-    let error = if is_built_in && error.hint_text().is_some_and(asks_for_edit) {
-        let preset = origin.presets.last().map_or("", String::as_str);
-        error.hint(format!(
-            "make it on the host, or list what the site needs instead of the preset: `mountjail \
-             presets {preset}` shows the preset's lines"
-        ))
-    } else {
-        error
+    let error = match error {
+        ExpandError::Absent(error) if is_built_in => {
+            let preset = origin.presets.last().map_or("", String::as_str);
+            error.hint(format!(
+                "make it on the host, or list what the site needs instead of the preset: \
+                 `mountjail presets {preset}` shows the preset's lines"
+            ))
+        }
+        ExpandError::Absent(error) | ExpandError::Failed(error) => error,
     };
     error.context(origin)
 }
@@ -296,7 +296,10 @@ mod tests {
                 defaults: false,
             };
             let error = Error::failed("absent").hint("say `optional: true`");
-            of_line(error, &origin).hint_text().unwrap().to_owned()
+            of_line(ExpandError::Absent(error), &origin)
+                .hint_text()
+                .unwrap()
+                .to_owned()
         };
         let own = SourceFile::File("/etc/mountjail/presets/dns.yaml".into());
         assert_eq!(hint_for(own), "say `optional: true`");

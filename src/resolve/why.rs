@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::{Desired, Link, Mount, OwnDirectory};
+use crate::base::hints::is_absent;
 use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::Origin;
 
@@ -45,6 +46,34 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
         mount,
         directory,
     }
+}
+
+/// Where `path`, which something brings, leads by the links in mounted directories, if nothing is
+/// there: neither in a mount nor in the root itself.
+pub(crate) fn nothing_at(desired: &Desired, path: &JailPath) -> Option<JailPath> {
+    let mut at = path.clone();
+    for _ in 0..MAX_LINKS {
+        let answer = why(desired, &at);
+        at = answer.leads_to;
+        let Some(mount) = answer.mount else {
+            let own = desired.root.inside(&at);
+            let is_there = answer.directory.is_some() || own.as_path().symlink_metadata().is_ok();
+            return (!is_there).then_some(at);
+        };
+        if mount.file_system.is_some() || mount.target == at {
+            return None;
+        }
+        let source = mount.source.as_path().join(at.below(&mount.target)?);
+        match source.symlink_metadata() {
+            Err(error) if is_absent(&error) => return Some(at),
+            Ok(found) if found.is_symlink() => {
+                let to = lexical(at.parent()?.as_path(), &source.read_link().ok()?);
+                at = JailPath::new(to).ok()?;
+            }
+            _ => return None,
+        }
+    }
+    Some(at)
 }
 
 /// A line of a manifest or preset, and what it puts below a directory.

@@ -9,6 +9,7 @@ pub(crate) mod adopt;
 pub(crate) mod apply;
 pub(crate) mod boot;
 pub(crate) mod bring_up;
+pub(crate) mod check;
 pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod cost;

@@ -46,7 +46,7 @@ pub use namespace::{
     pinned_namespace, run_on, usable_processors,
 };
 pub use open::{open_beneath, open_host, open_unmounted};
-pub use owner::{is_roots, may_look_everywhere};
+pub use owner::{is_roots, may_look_everywhere, mode_in_words};
 pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;

@@ -1,7 +1,9 @@
-//! Tells which users count as root.
+//! Which users count as root, and the rights of a file in words.
 
 use std::fs;
 use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Group, Uid, User};
 
 /// Whether a file with the owner `uid` belongs to root: to user 0 or, in a user namespace, to the
 /// user that stands for all unmapped users (`user_namespaces(7)`). The root of the host is shown as
@@ -31,4 +33,14 @@ fn read_unmapped_user() -> Option<u32> {
 
     let overflow_uid = fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;
     overflow_uid.trim().parse().ok()
+}
+
+/// `of mode 0700, root:root`: the rights of a file, by the names of its user and group. Bits of its
+/// type do not count.
+pub fn mode_in_words(mode: u32, uid: u32, gid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    let group = group.map_or_else(|| gid.to_string(), |group| group.name);
+    format!("of mode {:04o}, {user}:{group}", mode & 0o7777)
 }

@@ -8,8 +8,10 @@
 //! Nothing here writes to a file or changes what it follows.
 
 mod advice;
+mod advisor;
 mod attach;
 mod call;
+mod denied;
 mod follow;
 mod lookup;
 mod miss;
@@ -17,10 +19,8 @@ mod on_host;
 mod packages;
 mod tracee;
 
-pub(crate) use advice::{
-    Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only,
-};
+pub(crate) use advice::{Advice, AdvisedLine};
+pub(crate) use advisor::{Advisor, SortedMisses};
 pub(crate) use attach::attach;
 pub(crate) use follow::{Follower, PAUSE, TraceEnd, TraceResult};
-pub(crate) use miss::{LookupFailure, Miss};
-pub(crate) use on_host::{MissOnHost, look};
+pub(crate) use miss::Miss;

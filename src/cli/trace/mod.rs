@@ -1,7 +1,6 @@
 //! `mountjail trace`: what a program looks up in the jail in vain.
 
 mod begin;
-mod denied;
 mod report;
 mod start;
 mod write;
@@ -11,13 +10,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::denied::why_denied;
 use self::report::TraceReport;
 use self::start::FollowedStart;
 use clap::Args;
-use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
+use super::advice::advisor;
 use super::args::Global;
 use super::complete;
 use super::jail_command::{self, JailCommand};
@@ -26,19 +24,15 @@ use super::supervised::{run_in_worker, supervise};
 use super::up::UpArgs;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::manifest::{self, Origin, Presets, SourceFile};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
-use crate::resolve::{Desired, Host, Mount, Resolver, root_id};
+use crate::resolve::{Desired, root_id};
 use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Site, SiteError, select};
-use crate::trace::{
-    Advice, AdviceContext, AdvisedLine, Follower, LookupFailure, Miss, MissOnHost, PAUSE,
-    PresetContents, TraceEnd, TraceResult, advise, look, why_read_only,
-};
+use crate::trace::{Follower, PAUSE, SortedMisses, TraceEnd, TraceResult};
 use crate::{Error, Result};
 
 /// Show what a program does not find in a jail, and which lines would bring it
@@ -328,41 +322,25 @@ impl TraceArgs {
         end: TraceEnd,
     ) -> std::result::Result<u8, SiteError> {
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
-        let resolver = &pipeline.resolver;
         let desired = pipeline.desired(site)?;
+        let advisor = advisor(&pipeline, &desired);
+        let SortedMisses {
+            on_host,
+            nowhere,
+            forbidden,
+        } = advisor.sort(&followed.misses);
+
         let mut report = TraceReport::new(site, &desired, end);
         report.not_understood = followed.not_understood;
         report.dropped = followed.misses.dropped();
-        let mut found = vec![];
-        let mut forbidden = vec![];
-        for miss in followed.misses.iter() {
-            let why = match miss.failure {
-                LookupFailure::ReadOnly => Some(why_read_only(&desired, &miss.path)),
-                LookupFailure::Denied => Some(why_denied(&desired, miss)),
-                LookupFailure::Absent | LookupFailure::NotExecutable => None,
-            };
-            if let Some(why) = why {
-                forbidden.push((miss.clone(), why));
-                continue;
-            }
-            match look(&context.host, context.roots(), &desired.root, miss) {
-                Some(there) => found.push(there),
-                None => report.nowhere.push(miss.clone()),
-            }
-        }
+        report.nowhere = nowhere;
         let own_place = JailPath::normal("/proc/self/exe".into());
         if followed.misses.iter().any(|miss| miss.path == own_place) {
             report.without_proc.clone_from(&desired.without_proc);
         }
-        if !found.is_empty() {
-            report.advice = advice(context, resolver, &desired, found);
-            // A path that was made only after it was looked up is not missing.
-            let jail = Host::at(desired.root.as_path());
-            let is_there = |miss: &Miss| jail.is_there(&miss.path.on_host()).unwrap_or(false);
-            report.advice.not_mounted.retain(|miss| !is_there(miss));
-            report.take_out(|line| failure(context, site, resolver, line));
-        }
+        report.advice = advisor.usable_advice(on_host, &site.file);
         report.advice.refused.extend(forbidden);
+
         let mut code = 0;
         if self.write {
             match write::lines(&pipeline, site, &report.advice.lines) {
@@ -374,93 +352,5 @@ impl TraceArgs {
             code,
             report.print(context, self.json, self.all_misses, self.write),
         ]))
-    }
-}
-
-/// The lines that would bring what was `found`, where presets can be among them.
-pub(super) fn advice(
-    context: &Context,
-    resolver: &Resolver,
-    desired: &Desired,
-    found: Vec<MissOnHost>,
-) -> Advice {
-    let presets: Vec<_> = context
-        .presets
-        .names()
-        .filter_map(|name| brings(&context.presets, resolver, desired, name))
-        .collect();
-    let name = |id: u32| {
-        User::from_uid(Uid::from_raw(id))
-            .ok()
-            .flatten()
-            .map(|user| user.name)
-    };
-    let users = found.iter().flat_map(|found| &found.miss.users);
-    let users = users.filter_map(|id| Some((*id, name(*id)?))).collect();
-    advise(
-        found,
-        &AdviceContext {
-            desired,
-            presets: &presets,
-            users: &users,
-        },
-    )
-}
-
-/// What the preset would bring; `None`: it has mistakes, or cannot be used on this host.
-fn brings(
-    presets: &Presets,
-    resolver: &Resolver,
-    desired: &Desired,
-    name: &str,
-) -> Option<PresetContents> {
-    if !presets.is_part(name) {
-        return None;
-    }
-    let preset = resolver
-        .resolve_preset(&presets.entries(name)?.ok()?)
-        .ok()?;
-    let names_it = |mount: &&Arc<Mount>| {
-        let own = |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
-        mount
-            .reasons
-            .iter()
-            .any(|reason| reason.chain.is_empty() && own(&reason.origin))
-    };
-    let programs = preset
-        .mounts
-        .iter()
-        .filter(names_it)
-        .map(|mount| mount.source.clone())
-        .collect();
-    let nothing = Desired::nothing(desired.site.clone(), desired.root.clone());
-    let desired = Desired {
-        mounts: preset.mounts,
-        links: preset.links,
-        ..nothing
-    };
-    Some(PresetContents {
-        preset: name.to_owned(),
-        desired,
-        programs,
-    })
-}
-
-/// Why the line cannot be used on this host: a library of a program may be missing, for instance.
-fn failure(
-    context: &Context,
-    site: &Site,
-    resolver: &Resolver,
-    line: &AdvisedLine,
-) -> Option<String> {
-    let (text, file) = (format!("{}\n", line.addition), &site.file);
-    let entries = manifest::entries_of(&text, &SourceFile::File(file.clone()), &context.presets);
-    match entries {
-        Ok(entries) => resolver
-            .resolve_preset(&entries)
-            .err()?
-            .first()
-            .map(ToString::to_string),
-        Err(mistakes) => Some(mistakes.brief()),
     }
 }

@@ -1,6 +1,6 @@
 //! What a trace found, as text and JSON.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -49,22 +49,6 @@ impl TraceReport {
             not_understood: BTreeSet::new(),
             dropped: 0,
             written: false,
-        }
-    }
-
-    /// Takes lines for which `failure` knows a reason not to add them out of the advice.
-    pub(super) fn take_out(&mut self, failure: impl Fn(&AdvisedLine) -> Option<String>) {
-        let mut lines: VecDeque<_> = std::mem::take(&mut self.advice.lines).into();
-        while let Some(line) = lines.pop_front() {
-            match failure(&line) {
-                None => self.advice.lines.push(line),
-                Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
-                Some(why) => {
-                    self.advice
-                        .refused
-                        .extend(line.misses.into_iter().map(|miss| (miss, why.clone())));
-                }
-            }
         }
     }
 

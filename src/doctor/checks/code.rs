@@ -10,13 +10,13 @@ use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
-use crate::doctor::denied::mode_in_words;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::CheckLibraries;
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
 use crate::resolve::{FileKind, Mount, WITHOUT_PROC};
+use crate::sys::mode_in_words;
 
 /// The programs that PHP is most often built for, to send mail.
 pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];

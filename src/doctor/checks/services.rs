@@ -13,6 +13,7 @@ use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Exist;
 use crate::import::unit_file::{self, UnitFile};
+use crate::import::words::words;
 use crate::site::systemctl;
 
 /// The properties of a unit that tell how it is.
@@ -187,7 +188,7 @@ fn made_at_start(exam: &Exam<'_>, unit: &UnitFile) -> Option<String> {
     }
     let mut made = vec![];
     for line in unit.list("Service", "RuntimeDirectory") {
-        for name in unit_file::words(&line.value) {
+        for name in words(&line.value) {
             let directory = Path::new("/run").join(name);
             let mut mounts = exam.site.desired.mounts.iter();
             if mounts.any(|mount| mount.source.as_path().starts_with(&directory)) {

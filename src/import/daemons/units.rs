@@ -7,7 +7,8 @@ use super::{DaemonSites, FileLine, Needs};
 use crate::base::{JailPath, bytes};
 use crate::import::draft::{Draft, DraftItem, DraftMount, DraftTmpfs, is_mode};
 use crate::import::logins;
-use crate::import::unit_file::{Assignment, UnitFile, words};
+use crate::import::unit_file::{Assignment, UnitFile};
+use crate::import::words::words;
 use crate::observe::Units;
 
 /// The site of a unit with its drop-ins.

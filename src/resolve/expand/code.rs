@@ -1,6 +1,7 @@
 //! Programs and shared objects, with everything that the loader opens for them.
 
-use super::Expander;
+use super::expander::{Expander, Result};
+use crate::Error;
 use crate::base::{HostPath, MountAttributes, lexical};
 use crate::resolve::desired::{Cause, FileKind};
 use crate::resolve::item::Item;
@@ -8,7 +9,6 @@ use crate::resolve::ldso::Closure;
 use crate::resolve::lookup_error::{LookupError, found, is_unknown};
 use crate::resolve::objects;
 use crate::resolve::walk::LinkOnTheWay;
-use crate::{Error, Result};
 
 impl Expander<'_> {
     /// The libraries that the objects in an executable directory need, from outside of it.
@@ -68,7 +68,8 @@ impl Expander<'_> {
                 "{path} is a {}, not a program or shared object",
                 item.kind
             ))
-            .hint("a directory belongs under `mounts`"));
+            .hint("a directory belongs under `mounts`")
+            .into());
         }
         self.out.items.push(item);
 

@@ -1,9 +1,11 @@
 //! One request → what it brings on this host, whatever site asks for it.
 
 mod code;
+mod expander;
 mod names;
 
 use self::code::Missing;
+use self::expander::{Expander, Result};
 use self::names::absolute;
 use super::desired::{Cause, FileKind};
 use super::host::Host;
@@ -11,32 +13,13 @@ use super::item::Item;
 use super::lookup_error::{LookupError, found};
 use super::made::Made;
 use super::shared::Shared;
-use super::top_links::TopLink;
 use super::users::WHERE;
 use super::{includes, link_targets, nss};
+use crate::Error;
 use crate::base::{HostPath, MountAttributes};
 use crate::manifest::{Access, CodeName, MountRequest, Request, Wanted};
-use crate::{Error, Result};
 
-/// What to do about a file that this host does not have.
-const MAY_DO_WITHOUT: &str = "if this host may do without it, say `optional: true`";
-
-/// All that a request brings.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Expansion {
-    pub items: Vec<Item>,
-    /// Links that no line names: those in `/` that lead to a directory of the items or into it, and
-    /// those by which items are also known.
-    pub top_links: Vec<TopLink>,
-    /// A login name for the generated passwd.
-    pub user: Option<String>,
-    /// What is made in the root for the site alone.
-    pub made: Option<Made>,
-    /// Programs that ask `/proc/self/exe` where they are, to find their libraries.
-    pub need_proc: Vec<HostPath>,
-    /// What was left out and why.
-    pub notes: Vec<String>,
-}
+pub(super) use expander::{ExpandError, Expansion};
 
 /// What `request` brings.
 pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<Expansion> {
@@ -79,13 +62,6 @@ pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<
         }
     }
     Ok(expander.out)
-}
-
-/// A request on its way to an [`Expansion`].
-struct Expander<'h> {
-    host: &'h Host,
-    shared: &'h Shared,
-    out: Expansion,
 }
 
 impl Expander<'_> {
@@ -131,10 +107,12 @@ impl Expander<'_> {
             Ok(())
         } else if is_one {
             Err(Error::failed(format!("there is no user {all} {WHERE}"))
-                .hint("create the user, or take the line out"))
+                .hint("create the user, or take the line out")
+                .into())
         } else {
             Err(Error::failed(format!("none of the users {all} is {WHERE}"))
-                .hint("create one of them, or take the line out"))
+                .hint("create one of them, or take the line out")
+                .into())
         }
     }
 
@@ -197,7 +175,7 @@ impl Expander<'_> {
     /// The item, and, if it is a directory, what links inside it lead to.
     fn data(&mut self, item: Item) -> Result<()> {
         if item.kind == FileKind::Symlink {
-            return Err(Error::failed(format!("{} leads to no file", item.source)));
+            return Err(Error::failed(format!("{} leads to no file", item.source)).into());
         }
         let source = item.source.clone();
         let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));

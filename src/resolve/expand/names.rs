@@ -1,14 +1,14 @@
 //! The files of this host that names, paths and patterns stand for, and the errors where there are
 //! none.
 
-use super::{Expander, MAY_DO_WITHOUT};
+use super::expander::{ExpandError, Expander, MAY_DO_WITHOUT, Result};
+use crate::Error;
 use crate::base::text::nearest;
 use crate::base::{HostPath, SEARCH_PATH};
 use crate::manifest::{CodeName, Pattern, Wanted};
 use crate::resolve::desired::FileKind;
 use crate::resolve::lookup_error::{LookupError, found};
 use crate::resolve::walk::Walk;
-use crate::{Error, Result};
 
 impl Expander<'_> {
     /// The files that the first alternative stands for that has any. `by_name`: all paths by which
@@ -46,7 +46,8 @@ impl Expander<'_> {
             names => format!("none of {} is on this host", names.join(", ")),
         };
         if !wanted.optional {
-            return Err(Error::failed(none).hint(MAY_DO_WITHOUT));
+            let error = Error::failed(none).hint(MAY_DO_WITHOUT);
+            return Err(ExpandError::Absent(error));
         }
         let skipped = format!("{none}; skipped, because it is optional");
         self.out.notes.push(skipped);
@@ -116,7 +117,8 @@ impl Expander<'_> {
         if found.is_empty() {
             let nothing = format!("nothing on this host matches {pattern}");
             if !optional {
-                return Err(Error::failed(nothing).hint(MAY_DO_WITHOUT));
+                let error = Error::failed(nothing).hint(MAY_DO_WITHOUT);
+                return Err(ExpandError::Absent(error));
             }
             let note = format!("{nothing}; skipped, because it is optional");
             self.out.notes.push(note);
@@ -167,30 +169,30 @@ impl Expander<'_> {
             )),
             ([path], [reason]) => return Err(self.missing(path, reason)),
             _ => {
-                return Err(
-                    Error::failed(format!("none of these is on this host: {all}"))
-                        .hint("name the file that this host has, or say `optional: true`"),
-                );
+                let error = Error::failed(format!("none of these is on this host: {all}"));
+                return Err(ExpandError::Absent(
+                    error.hint("name the file that this host has, or say `optional: true`"),
+                ));
             }
         }
         Ok(())
     }
 
-    pub(super) fn missing(&self, path: &HostPath, reason: &LookupError) -> Error {
+    pub(super) fn missing(&self, path: &HostPath, reason: &LookupError) -> ExpandError {
         let error = reason.error(format!("cannot find {path}"));
         match reason {
-            LookupError::Missing { at } => match self.near(at) {
+            LookupError::Missing { at } => ExpandError::Absent(match self.near(at) {
                 Some(near) => {
                     error.hint(format!("did you mean {near}? Otherwise, {MAY_DO_WITHOUT}"))
                 }
                 None => error.hint(MAY_DO_WITHOUT),
-            },
-            LookupError::Strange { .. } => error.hint(
+            }),
+            LookupError::Strange { .. } => ExpandError::Failed(error.hint(
                 "find out who made that link; \
                  a directory of that user's own can be named without it",
-            ),
-            _ if reason.is_missing() => error.hint(MAY_DO_WITHOUT),
-            _ => error,
+            )),
+            _ if reason.is_missing() => ExpandError::Absent(error.hint(MAY_DO_WITHOUT)),
+            _ => ExpandError::Failed(error),
         }
     }
 
@@ -206,5 +208,5 @@ impl Expander<'_> {
 
 pub(super) fn absolute(base: &str, name: &str) -> Result<HostPath> {
     HostPath::new(format!("{base}/{name}"))
-        .map_err(|why| Error::usage(format!("{base}/{name}: {why}")))
+        .map_err(|why| Error::usage(format!("{base}/{name}: {why}")).into())
 }

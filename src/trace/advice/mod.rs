@@ -4,7 +4,7 @@ mod lines;
 mod merge;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use super::miss::{LookupFailure, Miss};
@@ -44,6 +44,23 @@ pub(crate) struct Advice {
     pub not_mounted: Vec<Miss>,
     /// What a jail should not get just because a program looked for it, and why.
     pub refused: Vec<(Miss, String)>,
+}
+
+impl Advice {
+    /// Takes out the lines for which `failure` knows a reason not to add them.
+    pub(super) fn take_out(&mut self, failure: impl Fn(&AdvisedLine) -> Option<String>) {
+        let mut lines: VecDeque<_> = std::mem::take(&mut self.lines).into();
+        while let Some(line) = lines.pop_front() {
+            match failure(&line) {
+                None => self.lines.push(line),
+                Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
+                Some(why) => {
+                    let refused = line.misses.into_iter().map(|miss| (miss, why.clone()));
+                    self.refused.extend(refused);
+                }
+            }
+        }
+    }
 }
 
 /// The lines for the misses that are on the host.

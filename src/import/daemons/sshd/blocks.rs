@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::import::daemons::FileLine;
 use crate::import::logins::Login;
-use crate::import::unit_file;
 
 /// How deep sshd lets files include each other.
 const MAX_DEPTH: usize = 16;
@@ -152,7 +151,7 @@ pub(super) fn words(line: &str) -> Vec<String> {
     let rest = rest.split(" #").next().unwrap_or_default();
     [keyword.to_owned()]
         .into_iter()
-        .chain(unit_file::words(rest))
+        .chain(crate::import::words::words(rest))
         .filter(|word| !word.is_empty())
         .collect()
 }

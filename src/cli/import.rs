@@ -1,7 +1,5 @@
 //! `mountjail import`: manifests from existing configuration.
 
-mod compare;
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,14 +8,13 @@ use serde_json::{Value, json};
 
 use crate::base::{HostPath, SiteName};
 use crate::engine::create_file;
-use crate::import::{Draft, DraftKind, Importer};
+use crate::import::{self, Draft, DraftKind, Importer};
 use crate::manifest::{self, Presets, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{Site, configuration};
+use crate::site::{Site, configuration, load};
 use crate::{Error, Result, render};
-use compare::compare;
 
 /// Write manifests from PHP-FPM's pools, bind mounts in fstab, jailkit's sections, daemons' roots
 ///
@@ -176,6 +173,33 @@ impl ImportArgs {
         }
         Ok(yaml)
     }
+}
+
+/// Whether the manifest of `site`, which exists, has what the draft asks for.
+fn compare(
+    context: &Context,
+    draft: &Draft,
+    yaml: &str,
+    site: &Site,
+    presets: &Presets,
+) -> Result<()> {
+    if draft.root().is_none() {
+        return Ok(());
+    }
+    let file = &site.file;
+    let there = load::manifest(context, site).map_err(|error| {
+        Error::failed(format!(
+            "{}: {}: it is there already, and is not a manifest",
+            draft.place,
+            file.display()
+        ))
+        .because_of(error)
+    })?;
+    let (warning, result) = import::compare(draft, yaml, &there, file, presets);
+    if let Some(warning) = warning {
+        context.out.warn(warning);
+    }
+    result
 }
 
 /// What exists for the draft already, perhaps as another site of its root.

@@ -1,62 +1,61 @@
-//! What an existing manifest lacks of what is imported for its site.
+//! What an existing manifest lacks of what is imported for its site: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::draft::Draft;
 use crate::base::SiteName;
-use crate::import::Draft;
 use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
-use crate::site::context::Context;
-use crate::site::{Site, load};
 use crate::{Error, Result};
 
-/// Whether the manifest of `site` has what the draft, whose text is `yaml`, asks for. What else
-/// than users and services it lacks may have been left out on purpose, so it is a warning.
-pub(super) fn compare(
-    context: &Context,
+/// Compares the manifest `there`, in `file`, with the draft, whose text is `yaml`. Anything else
+/// than users and services may have been left out on purpose, so it is a warning, which is the
+/// result.
+///
+/// Errors: it has another root, or lacks users or services.
+pub(crate) fn compare(
     draft: &Draft,
     yaml: &str,
-    site: &Site,
+    there: &Manifest,
+    file: &Path,
     presets: &Presets,
-) -> Result<()> {
+) -> (Option<Error>, Result<()>) {
     let Some(root) = draft.root() else {
-        return Ok(());
+        return (None, Ok(()));
     };
-    let file = &site.file;
-    let failed =
-        |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
-    let there = load::manifest(context, site).map_err(|error| {
-        failed("it is there already, and is not a manifest".into()).because_of(error)
-    })?;
+    let failed = |what: String| {
+        let place = &draft.place;
+        Error::failed(format!(
+            "{place}: {}: it is there already, {what}",
+            file.display()
+        ))
+    };
     if there.root != *root {
-        let other = format!(
-            "it is there already, with another root: {}, not {root}",
-            there.root
-        );
-        return Err(failed(other).hint(format!(
+        let other = failed(format!("with another root: {}, not {root}", there.root));
+        let hint = format!(
             "rename one of the two: import overwrites nothing; `cat {}`",
             file.display()
-        )));
+        );
+        return (None, Err(other.hint(hint)));
     }
 
-    let source = SourceFile::File("import".into());
-    let name = SiteName::new(&draft.name);
-    let wanted = name.map(|name| manifest::parse(name, source, yaml, presets));
-    if let Ok(Ok(wanted)) = wanted {
-        let items = lacking_items(&wanted, &there);
-        if !items.is_empty() {
-            let items = as_list(&items);
-            let lacks = failed(format!("it is there already, and lacks {items}"));
-            context.out.warn(lacks);
-        }
-    }
-    let lacking = lacking_names(draft, &there);
+    let items = wanted(draft, yaml, presets).map(|wanted| lacking_items(&wanted, there));
+    let items = items.filter(|items| !items.is_empty());
+    let warning = items.map(|items| failed(format!("and lacks {}", as_list(&items))));
+
+    let lacking = lacking_names(draft, there).join(" and ");
     if lacking.is_empty() {
-        return Ok(());
+        return (warning, Ok(()));
     }
-    let lacking = lacking.join(" and ");
-    Err(failed(format!("it is there already, and lacks {lacking}"))
-        .hint(format!("add {lacking} to {}", file.display())))
+    let error = failed(format!("and lacks {lacking}"));
+    let hint = format!("add {lacking} to {}", file.display());
+    (warning, Err(error.hint(hint)))
+}
+
+/// The draft as a manifest.
+fn wanted(draft: &Draft, yaml: &str, presets: &Presets) -> Option<Manifest> {
+    let name = SiteName::new(&draft.name).ok()?;
+    manifest::parse(name, SourceFile::File("import".into()), yaml, presets).ok()
 }
 
 /// The users and services that the manifest `there` lacks, as it would have them.

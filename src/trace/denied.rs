@@ -2,11 +2,10 @@
 
 use nix::unistd::{Uid, User};
 
+use super::miss::Miss;
 use crate::base::JailPath;
-use crate::doctor::mode_in_words;
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat};
-use crate::trace::Miss;
+use crate::sys::{self, Stat, mode_in_words};
 
 /// What denied `miss` to the program that looked it up: the first directory on the way that its
 /// user may not enter, else the file itself.

@@ -1,0 +1,192 @@
+//! What one site lacks on this host, and which lines would bring it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::{Uid, User};
+
+use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
+use super::denied::why_denied;
+use super::miss::{LookupFailure, Miss, Misses};
+use super::on_host::{MissOnHost, look};
+use crate::Error;
+use crate::base::JailPath;
+use crate::manifest::{self, Entry, Manifest, Origin, Pattern, Presets, Request, SourceFile};
+use crate::resolve::{Desired, Host, Mount, Resolver, Roots};
+
+/// A site and its host, on which the advice depends.
+pub(crate) struct Advisor<'s> {
+    /// What the site has.
+    pub desired: &'s Desired,
+    pub host: &'s Host,
+    pub resolver: &'s Resolver,
+    /// The roots of all sites.
+    pub roots: &'s Roots,
+    pub presets: &'s Presets,
+}
+
+/// What the misses of a trace are.
+#[derive(Debug, Default)]
+pub(crate) struct SortedMisses {
+    pub on_host: Vec<MissOnHost>,
+    /// What the host does not have either.
+    pub nowhere: Vec<Miss>,
+    /// What is there, and may not be used so, with the reason.
+    pub forbidden: Vec<(Miss, String)>,
+}
+
+impl Advisor<'_> {
+    /// Looks the misses up on the host.
+    pub fn sort(&self, misses: &Misses) -> SortedMisses {
+        let mut sorted = SortedMisses::default();
+        for miss in misses.iter() {
+            if let Some(why) = self.why_forbidden(miss) {
+                sorted.forbidden.push((miss.clone(), why));
+            } else if let Some(found) = self.look(miss) {
+                sorted.on_host.push(found);
+            } else {
+                sorted.nowhere.push(miss.clone());
+            }
+        }
+        sorted
+    }
+
+    fn why_forbidden(&self, miss: &Miss) -> Option<String> {
+        match miss.failure {
+            LookupFailure::ReadOnly => Some(why_read_only(self.desired, &miss.path)),
+            LookupFailure::Denied => Some(why_denied(self.desired, miss)),
+            LookupFailure::Absent | LookupFailure::NotExecutable => None,
+        }
+    }
+
+    fn look(&self, miss: &Miss) -> Option<MissOnHost> {
+        look(self.host, self.roots, &self.desired.root, miss)
+    }
+
+    /// The lines that would bring what was `found` and is still missing, as far as they can be used
+    /// in `manifest` on this host.
+    pub fn usable_advice(&self, found: Vec<MissOnHost>, manifest: &Path) -> Advice {
+        let mut advice = self.advice(found);
+        // A path that was made only after it was looked up is not missing.
+        let jail = Host::at(self.desired.root.as_path());
+        let is_there = |miss: &Miss| jail.is_there(&miss.path.on_host()).unwrap_or(false);
+        advice.not_mounted.retain(|miss| !is_there(miss));
+        advice.take_out(|line| self.failure(line, manifest));
+        advice
+    }
+
+    /// The lines that would bring what was `found`, where presets can be among them.
+    fn advice(&self, found: Vec<MissOnHost>) -> Advice {
+        if found.is_empty() {
+            return Advice::default();
+        }
+        let names = self.presets.names();
+        let presets: Vec<_> = names.filter_map(|name| self.contents(name)).collect();
+        let users = found.iter().flat_map(|found| &found.miss.users);
+        let users = users
+            .filter_map(|id| Some((*id, user_name(*id)?)))
+            .collect();
+        advise(
+            found,
+            &AdviceContext {
+                desired: self.desired,
+                presets: &presets,
+                users: &users,
+            },
+        )
+    }
+
+    /// What the preset would bring; `None`: it has mistakes, or cannot be used on this host.
+    fn contents(&self, name: &str) -> Option<PresetContents> {
+        if !self.presets.is_part(name) {
+            return None;
+        }
+        let entries = self.presets.entries(name)?.ok()?;
+        let preset = self.resolver.resolve_preset(&entries).ok()?;
+        let names_it = |mount: &&Arc<Mount>| {
+            let own =
+                |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
+            let mut reasons = mount.reasons.iter();
+            reasons.any(|reason| reason.chain.is_empty() && own(&reason.origin))
+        };
+        let programs = preset.mounts.iter().filter(names_it);
+        let programs = programs.map(|mount| mount.source.clone()).collect();
+        let nothing = Desired::nothing(self.desired.site.clone(), self.desired.root.clone());
+        let desired = Desired {
+            mounts: preset.mounts,
+            links: preset.links,
+            ..nothing
+        };
+        Some(PresetContents {
+            preset: name.to_owned(),
+            desired,
+            programs,
+        })
+    }
+
+    /// Why the line cannot be used on this host: a library of a program may be missing, for
+    /// instance.
+    fn failure(&self, line: &AdvisedLine, manifest: &Path) -> Option<String> {
+        let file = SourceFile::File(manifest.to_owned());
+        match manifest::entries_of(&format!("{}\n", line.addition), &file, self.presets) {
+            Ok(entries) => {
+                let errors = self.resolver.resolve_preset(&entries).err()?;
+                errors.first().map(ToString::to_string)
+            }
+            Err(mistakes) => Some(mistakes.brief()),
+        }
+    }
+
+    /// The error that nothing brings `path`, with the line that would as its hint. `manifest`: the
+    /// site's, if it can be read.
+    pub fn why_nothing(&self, manifest: Option<&Manifest>, path: JailPath) -> Error {
+        let Desired { site, root, .. } = self.desired;
+        let nothing = Error::failed(format!("{site}: nothing brings {path} into {root}"));
+        if let Some(origin) = manifest.and_then(|manifest| waiting_for(manifest, &path)) {
+            return nothing.hint(format!(
+                "it is not on the host; once it is, this line brings it: {origin}"
+            ));
+        }
+        let Some(found) = self.look(&Miss::new(path)) else {
+            return nothing.hint("it is not on the host either");
+        };
+        let advice = self.advice(vec![found]);
+        match (advice.lines.first(), advice.refused.first()) {
+            (Some(line), _) => nothing.hint(format!(
+                "it is on the host; this line would bring it: {}",
+                line.addition
+            )),
+            (None, Some((_, why))) => {
+                nothing.hint(format!("it is on the host, but no line is advised: {why}"))
+            }
+            (None, None) => nothing,
+        }
+    }
+}
+
+fn user_name(id: u32) -> Option<String> {
+    let user = User::from_uid(Uid::from_raw(id)).ok().flatten();
+    user.map(|user| user.name)
+}
+
+/// The optional line that names `path`, or a directory above it, which does not exist.
+fn waiting_for<'m>(manifest: &'m Manifest, path: &JailPath) -> Option<&'m Origin> {
+    let names = |entry: &&Arc<Entry>| match &entry.request {
+        Request::Mount(mount) => {
+            let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());
+            let target = mount.target.as_ref();
+            let target = target.is_some_and(|target| path.starts_with(target));
+            mount.sources.optional && (target || mount.sources.any_of.iter().any(source))
+        }
+        Request::Etc(wanted) => {
+            let named = |name: &String| path.as_path().starts_with(Path::new("/etc").join(name));
+            wanted.optional && wanted.any_of.iter().any(named)
+        }
+        _ => false,
+    };
+    manifest
+        .entries
+        .iter()
+        .find(names)
+        .map(|entry| &*entry.origin)
+}
