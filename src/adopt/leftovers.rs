@@ -190,7 +190,7 @@ impl FoundLeftovers {
         }
         if !self.writable.is_empty() {
             said.push(format!(
-                "others than root and the owner of the root can exchange what is mounted in: {}",
+                "users other than root and the root's owner can replace what is mounted in: {}",
                 few(&self.writable, SHOWN)
             ));
         }

@@ -15,7 +15,7 @@ use crate::site::event::Event;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, parallel};
 
-/// Validate manifests and report whatever would keep `up` from working; change nothing
+/// Validate manifests and report every obstacle to `up`; change nothing
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct CheckArgs {

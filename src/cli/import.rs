@@ -159,7 +159,7 @@ impl ImportArgs {
             };
             context
                 .out
-                .info(format_args!("{name}: is there already, left as it is"));
+                .info(format_args!("{name}: exists already, left as it is"));
         } else if self.write {
             write(draft, file, &yaml)?;
             context
@@ -189,7 +189,7 @@ fn compare(
     let file = &site.file;
     let there = load::manifest(context, site).map_err(|error| {
         Error::failed(format!(
-            "{}: {}: it is there already, and is not a manifest",
+            "{}: {}: it exists already, and is not a manifest",
             draft.place,
             file.display()
         ))

@@ -64,7 +64,7 @@ pub(super) struct Exam<'e> {
     pub(super) php: OnceLock<Vec<PoolPhp<'e>>>,
 }
 
-impl<'e> Exam<'e> {
+impl Exam<'_> {
     /// Runs a probe inside.
     pub(super) fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
         self.ask_as(&self.site.user, probe)

@@ -26,7 +26,7 @@ pub(crate) fn compare(
     let failed = |what: String| {
         let place = &draft.place;
         Error::failed(format!(
-            "{place}: {}: it is there already, {what}",
+            "{place}: {}: it exists already, {what}",
             file.display()
         ))
     };

@@ -233,7 +233,7 @@ impl Bind {
         for option in options.in_words() {
             match meaning_of(&option) {
                 OptionMeaning::Plain => {
-                    self.set(option.strip_suffix("=recursive").unwrap_or(&option))
+                    self.set(option.strip_suffix("=recursive").unwrap_or(&option));
                 }
                 OptionMeaning::Order => self.order.push(option),
                 OptionMeaning::Lost => self.lost.push(option),

@@ -156,7 +156,7 @@ impl IniReader {
     fn section(&mut self, nth: usize, name: &str) {
         if let Some(first) = self.sections.iter().find(|section| section.name == name) {
             let line = first.line;
-            let why = format!("the section [{name}] is there already, in line {line}");
+            let why = format!("the section [{name}] is already in line {line}");
             self.wrong(nth, why);
         }
         self.sections.push(IniSection {
@@ -185,7 +185,7 @@ impl IniReader {
             text: value.trim().to_owned(),
         });
         if let Some(line) = first {
-            self.wrong(nth, format!("`{key}` is there already, in line {line}"));
+            self.wrong(nth, format!("`{key}` is already in line {line}"));
         }
     }
 }
@@ -241,9 +241,9 @@ mod tests {
             "f:1: `x = 1` stands before the first section",
             "f:3: `nothing` is neither `[section]` nor `key = value`",
             "f:4: `= 2` is neither `[section]` nor `key = value`",
-            "f:5: the section [a] is there already, in line 2",
+            "f:5: the section [a] is already in line 2",
             "f:6: `[` begins a section without a name and a `]`",
-            "f:8: `k` is there already, in line 7",
+            "f:8: `k` is already in line 7",
             "f:9: `v` has %(x)s, and there is no such value",
         ];
         assert_eq!(text, expected);

@@ -317,7 +317,7 @@ impl<'b> BindLine<'b> {
         }
         if mount.recursive && self.bind.read_only {
             remarks.push(format!(
-                "the mounts below {source} become read-only as well; mount(8) leaves them writable."
+                "the mounts below {source} become read-only, too; mount(8) leaves them writable."
             ));
         }
         if source.as_path() == Path::new("/dev") {

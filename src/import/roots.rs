@@ -148,7 +148,7 @@ fn root_of(bind: &Bind, roots: &BTreeSet<HostPath>) -> Result<HostPath, String> 
     }
     if source.starts_with(&root) {
         return Err(format!(
-            "{source} is in the root {root} already, which a manifest cannot express: it stays in \
+            "{source} is already in the root {root}, which a manifest cannot express: it stays in \
              fstab"
         ));
     }

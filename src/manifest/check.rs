@@ -143,7 +143,7 @@ impl Checker {
                 let help = "put both into one".to_owned();
                 self.key_fault(
                     &at.key(name, nth),
-                    "the key stands here twice".to_owned(),
+                    "the key is here twice".to_owned(),
                     label,
                     Some(help),
                 );

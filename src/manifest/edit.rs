@@ -39,7 +39,7 @@ pub struct DirectoryOwner {
 
 /// Why nothing was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its YAML is written in a way that cannot be added to without disturbing it")]
+#[error("it is written in a style of YAML that cannot be added to without disturbing it")]
 pub struct CannotAdd;
 
 impl fmt::Display for Addition {

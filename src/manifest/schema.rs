@@ -232,11 +232,11 @@ fn mount_key(key: &str) -> Value {
         "optional" => optional(),
         "executable" => flag(
             "Whether files in it can be executed. Default: in programs and libraries only, and not \
-             where the host's own mount is noexec; `true` allows it there as well.",
+             where the host's own mount is noexec; `true` allows it there, too.",
         ),
         "devices" => flag(
             "Whether device nodes in it work. Default: for devices only, and not where the host's \
-             own mount is nodev; `true` allows it there as well.",
+             own mount is nodev; `true` allows it there, too.",
         ),
         "setuid" => flag(
             "Whether setuid bits in it take effect, also where the host's own mount is nosuid. \

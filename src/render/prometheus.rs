@@ -34,7 +34,7 @@ pub(crate) fn metrics(
     add_watcher(&mut text, watch);
     text.gauge(
         "mountjail_last_check_timestamp_seconds",
-        "When all this was looked at.",
+        "When these metrics were collected.",
     );
     text.sample(&[], now);
     text.gauge(

@@ -288,5 +288,5 @@ fn differing(draft: &MountDraft, item: &Item, reason: &Reason) -> Error {
         shown(item),
         reason.origin
     ))
-    .hint("make the two lines say the same, or take one out")
+    .hint("make the two lines agree, or take one out")
 }

@@ -242,7 +242,7 @@ fn differing(path: &JailPath, known: &[Reason], reason: &Reason) -> Error {
         first.unwrap_or_default(),
         reason.origin
     ))
-    .hint("make the two lines say the same, or take one out")
+    .hint("make the two lines agree, or take one out")
 }
 
 /// A warning if the root has the directory already, with another owner or mode.
@@ -264,7 +264,7 @@ fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<O
         let shown = at.to_string();
         let word = shell_word(&shown);
         format!(
-            "{at} is there already and stays as it is: {found}, not {}; \
+            "{at} exists already and stays as it is: {found}, not {}; \
              `chown {uid}:{gid} {word} && chmod {mode:04o} {word}` makes it so",
             wanted.owner
         )

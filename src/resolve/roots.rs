@@ -407,10 +407,7 @@ impl fmt::Display for Overlap {
                 )
             }
             (Relation::Same, false) => {
-                write!(
-                    f,
-                    "the root {root} is the root of the site {site} as well{by}"
-                )
+                write!(f, "the root {root} is also the root of the site {site}{by}")
             }
             (Relation::Inside, _) => {
                 write!(

@@ -90,7 +90,7 @@ pub(super) fn refused(pid: Pid, error: Errno) -> Error {
                 None => format!("the process {tracer}"),
             };
             failed
-                .because_of(format_args!("{tracer} follows it already"))
+                .because_of(format_args!("{tracer} already follows it"))
                 .hint("end that process first")
         }
         None => failed.hint(

@@ -519,7 +519,7 @@ fn leftovers() {
     fs::set_permissions(&etc, fs::Permissions::from_mode(0o777)).unwrap();
     sandbox
         .ok(&["check", "t"])
-        .says("can exchange what is mounted in: /etc");
+        .says("can replace what is mounted in: /etc");
     fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).unwrap();
     let quiet = sandbox.ok(&["check", "t"]);
     assert!(!quiet.stderr.contains("exchange"), "{quiet}");

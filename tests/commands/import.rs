@@ -103,7 +103,7 @@ fn pools_become_sites() {
     let file = sandbox.config().join("sites/one.yaml");
     let first = format!(
         "# {}\n# The pool one of {}/pool.d/one.conf.\n\
-         # PHP's mail() starts /usr/sbin/sendmail: hence the preset mail.\nroot: {}\n\
+         # PHP's mail() starts /usr/sbin/sendmail, which needs the preset mail.\nroot: {}\n\
          presets: [php-fpm, mail]\nusers: [www-data]\ndirectories:\n",
         file.display(),
         fpm.display(),
@@ -142,7 +142,7 @@ fn nothing_is_overwritten() {
     sandbox
         .run(&["import", "--write", fpm.to_str().unwrap()])
         .exits(1)
-        .says("one.yaml: it is there already, with another root: /srv/mine, not ")
+        .says("one.yaml: it exists already, with another root: /srv/mine, not ")
         .says("three: wrote ");
     assert_eq!(
         fs::read_to_string(sandbox.config().join("sites/one.yaml")).unwrap(),
@@ -201,19 +201,19 @@ fn again() {
     sandbox.file("fpm/pool.d/four.conf", pool);
     sandbox
         .ok(&["import", "--write", fpm])
-        .says("one: is there already, left as it is")
+        .says("one: exists already, left as it is")
         .says("four: wrote ")
         .says("The root ");
     assert_eq!(fs::read_to_string(&one).unwrap(), mine);
     // A user that the pool has now.
     let pool = fs::read_to_string(sandbox.path("fpm/pool.d/one.conf")).unwrap();
     sandbox.file("fpm/pool.d/one.conf", format!("{pool}user = games\n"));
-    let lacks = "one.yaml: it is there already, and lacks `users: [games]`";
+    let lacks = "one.yaml: it exists already, and lacks `users: [games]`";
     sandbox
         .run(&["import", "--write", fpm])
         .exits(1)
         .says(lacks)
-        .says("four: is there already");
+        .says("four: exists already");
     sandbox.ok(&["import", fpm]).says(lacks);
 }
 
@@ -831,7 +831,7 @@ fn jailkits_own() {
     let before = fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap();
     sandbox
         .ok(&["import", "--write", ini])
-        .says("ssh: is there already, left as it is");
+        .says("ssh: exists already, left as it is");
     assert_eq!(
         fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap(),
         before
@@ -935,7 +935,7 @@ fn wrong_lines() {
         .says("tab:3: `/etc/x /srv/a`: it has fewer fields")
         .says("ini:4: `[b` begins a section without a name and a `]`")
         .says("ini:5: `nothing` is neither `[section]` nor `key = value`")
-        .says("ini:6: the section [a] is there already, in line 1");
+        .says("ini:6: the section [a] is already in line 1");
     assert!(
         sandbox.config().join("sites/a.yaml").exists(),
         "the pools that are right are written"
@@ -988,10 +988,10 @@ fn names_that_are_taken() {
     ran.says("fstab:2: another site already has the name www; this one gets the name www-2")
         .says("www: wrote ")
         .says("www-2: wrote ")
-        .says("config/sites/other.yaml: is there already, left as it is");
+        .says("config/sites/other.yaml: exists already, left as it is");
     sandbox
         .ok(&["import", "--write", fstab.to_str().unwrap()])
-        .says("www: is there already, left as it is");
+        .says("www: exists already, left as it is");
     let one = sandbox.file("one", "[x]\npaths = ls\n");
     let two = sandbox.file(
         "two",

@@ -641,7 +641,7 @@ fn needs_of_php() {
     has(
         "plain",
         &[
-            "# PHP loads pdo_mysql: hence the preset mysql.",
+            "# PHP loads pdo_mysql, which needs the preset mysql.",
             "presets: [php-fpm, mysql, imagemagick, mail]",
             r#"  - { path: /tmp, mode: "1777" }"#,
             r#"  - { path: /var/lib/php/sessions, mode: "1733" }"#,

@@ -94,7 +94,7 @@ fn a_later_line() {
     let fstab = write(&sandbox, lines);
     let import = || sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
     import();
-    let again = import().says("a: is there already, left as it is");
+    let again = import().says("a: exists already, left as it is");
     assert!(!again.stderr.contains("lacks"), "{again}");
 
     let more = "SRV/d SRV/a/d none bind,ro\n/dev/null SRV/a/dev/null none bind\n\
@@ -102,10 +102,10 @@ fn a_later_line() {
                 SRV/d SRV/a/x/below none bind,ro\n";
     write(&sandbox, &format!("{lines}{more}"));
     let ran = import()
-        .says("a.yaml: it is there already, and lacks ")
+        .says("a.yaml: it exists already, and lacks ")
         .says("`devices`: null, zero; ")
         .says("`tmpfs`: /tmp")
-        .says("a: is there already, left as it is");
+        .says("a: exists already, left as it is");
     let source = in_srv(&sandbox, "`mounts`: SRV/d on /d; ");
     assert!(ran.stderr.contains(&source), "{ran}");
     assert!(!ran.stderr.contains("hosts"), "{ran}");

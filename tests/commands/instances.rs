@@ -542,7 +542,7 @@ fn imported() {
     for _ in 0..2 {
         sandbox
             .ok(&["import", "--write", fstab.to_str().unwrap()])
-            .says("customer@.yaml: is there already, left as it is");
+            .says("customer@.yaml: exists already, left as it is");
     }
     assert_eq!(
         fs::read_dir(sandbox.path("config/sites")).unwrap().count(),

@@ -228,7 +228,10 @@ fn overlapping_roots() {
     );
     sandbox.run(&["up", "b"]).exits(2).says("of the site a");
     sandbox.manifest("b", format!("root: {}\n", sandbox.root("c").display()));
-    sandbox.run(&["up", "b"]).exits(2).says("as well");
+    sandbox
+        .run(&["up", "b"])
+        .exits(2)
+        .says("is also the root of the site");
 }
 
 fn renamed_manifest() {

@@ -417,7 +417,7 @@ fn dangling_certificate() {
     symlink("/nowhere/at-all.pem", "/etc/ssl/certs/deadbeef.1").unwrap();
     site.fails(
         "tls",
-        "run `update-ca-certificates --fresh`: the link dangles on the host as well",
+        "run `update-ca-certificates --fresh`: the link dangles on the host, too",
     );
     fs::remove_file("/etc/ssl/certs/deadbeef.1").unwrap();
     fs::write(

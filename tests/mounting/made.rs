@@ -216,7 +216,7 @@ fn there_already() {
     fs::set_permissions(&tmp, fs::Permissions::from_mode(0o700)).unwrap();
     sandbox
         .ok(&["up", "s"])
-        .says("srv/tmp is there already and stays as it is");
+        .says("srv/tmp exists already and stays as it is");
     sandbox.ok(&["check", "s"]).says("chmod 1777");
     assert_eq!(fs::metadata(&tmp).unwrap().mode() & 0o7777, 0o700);
     sandbox.ok(&["down", "s"]);

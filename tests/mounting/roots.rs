@@ -107,13 +107,13 @@ fn two_paths(engine: &'static str) {
     manifest(&sandbox, "q", &real.join("a"), "etc: [hosts]\n");
     manifest(&sandbox, "p", &www.join("a"), "etc: [hosts, services]\n");
     for (first, second, root) in [("p", "q", www.join("a")), ("q", "p", real.join("a"))] {
-        sandbox.ok(&["up", first]).says("as well, by the path");
+        sandbox.ok(&["up", first]).says(", by the path");
         let mounts = mounts_below(&root);
         for command in ["up", "check", "status", "plan"] {
             sandbox
                 .run(&[command, second])
                 .exits(2)
-                .says(&format!("the root of the site {first} as well"));
+                .says(&format!("also the root of the site {first}"));
         }
         sandbox.run(&["up", "--all"]).exits(2);
         sandbox.ok(&["down", second]);

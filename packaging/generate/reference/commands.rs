@@ -93,7 +93,7 @@ pub fn chapter() -> String {
     let mut program = command().disable_help_subcommand(true);
     program.build();
     let mut text = String::from(
-        "# Command line\n\nEach command has a manual page as well, such as mountjail-up(8). Where \
+        "# Command line\n\nEach command also has a manual page, such as mountjail-up(8). Where \
          a command takes a site, it takes a name or the path of a manifest. Data goes to the \
          standard output, everything else to the standard error.\n\n## Options of every \
          command\n\n",

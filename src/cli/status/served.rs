@@ -68,7 +68,7 @@ impl Served {
         if self.on_host {
             let run = context.state.record(site);
             reasons.push(format!(
-                "it is still mounted on the host ({}); `mountjail up {site}` takes that away",
+                "it is still mounted on the host ({}); `mountjail up {site}` unmounts it there",
                 run.display()
             ));
         }

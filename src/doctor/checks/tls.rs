@@ -145,7 +145,7 @@ fn bring_target(exam: &Exam<'_>, target: &Path) -> Remedy {
     if exam.on_host(target) {
         return exam.bring(target, Remedy::line("mounts", target.display().to_string()));
     }
-    Remedy::act("run `update-ca-certificates --fresh`: the link dangles on the host as well")
+    Remedy::act("run `update-ca-certificates --fresh`: the link dangles on the host, too")
 }
 
 /// The places that PHP's settings name; without any, those that are compiled into OpenSSL.

@@ -87,7 +87,7 @@ fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
             let line = assignment.line;
             let place = FileLine { file, line };
             draft.remarks.push(format!(
-                "{place}: {key}= stays in the unit; paths that the manifest mounts as well can be \
+                "{place}: {key}= stays in the unit; paths that the manifest also mounts can be \
                  removed there."
             ));
         }
@@ -110,7 +110,7 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
     for Assignment { line, value, .. } in unit.list("Service", "TemporaryFileSystem") {
         let place = FileLine { file, line: *line };
         draft.remarks.push(format!(
-            "{place}: TemporaryFileSystem= stays in the unit; what the manifest mounts as well can \
+            "{place}: TemporaryFileSystem= stays in the unit; what the manifest also mounts can \
              be removed there."
         ));
         for word in words(value) {

@@ -62,7 +62,7 @@ fn add_extensions(draft: &mut Draft, settings: &PhpSettings) {
             && directories.iter().any(|path| Path::new(path).is_dir())
             && add_preset(draft, preset)
         {
-            let found = format!("PHP loads {extension}: hence the preset {preset}.");
+            let found = format!("PHP loads {extension}, which needs the preset {preset}.");
             draft.found.push(found);
         }
     }
@@ -84,7 +84,7 @@ fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
         add_item(&mut draft.programs, "/bin/sh"); // PHP starts the program by it
         add_item(&mut draft.programs, program);
     } else if add_preset(draft, "mail") {
-        let found = format!("PHP's mail() starts {program}: hence the preset mail.");
+        let found = format!("PHP's mail() starts {program}, which needs the preset mail.");
         draft.found.push(found);
     }
     // Such as the configuration that `-C` names.

@@ -70,7 +70,7 @@ impl FpmReader<'_> {
                 "{}: files include each other more than {MAX_DEPTH} deep",
                 path.display()
             );
-            let hint = "PHP-FPM refuses that as well: see `php-fpm --test`";
+            let hint = "PHP-FPM refuses that, too: see `php-fpm --test`";
             return Err(Error::failed(deep).hint(hint));
         }
         self.depth += 1;

@@ -103,7 +103,7 @@ fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
         let name = section.name();
         if let Some(first) = first_of.insert(name, section) {
             let (place, first) = (section.own_place(), first.own_place());
-            let why = format!("{place}: the section [{name}] is in {first} already");
+            let why = format!("{place}: the section [{name}] is already in {first}");
             errors.push(Error::failed(why).hint("import one of the two, or rename its section"));
         }
     }
@@ -352,7 +352,7 @@ impl JailkitSection {
                     mode: "0755".to_owned(), // as jk_init makes them
                 });
             } else {
-                let text = format!("{path} is no path of a directory inside; left out");
+                let text = format!("{path} is not the path of a directory inside; left out");
                 self.remark(draft, "emptydirs", &text);
             }
         }

@@ -129,7 +129,7 @@ const STATUS: Shape = Object(&[
     SITE,
     maybe("root", Or(&Text), "its root"),
     maybe("state", STATE, "see [states](states.md)"),
-    maybe("reasons", TEXTS, "why it is not up, where no mount tells"),
+    maybe("reasons", TEXTS, "why it is not up, if no mount shows it"),
     maybe("mounts", List(&Object(MOUNT_STATE)), "its mounts"),
     maybe(
         "outdated",
@@ -181,7 +181,7 @@ const REASON: Shape = Object(&[
     key("file", Text, "its file"),
     key("key", Text, "its key"),
     key("presets", TEXTS, "the presets that lead to it"),
-    key("defaults", Flag, "whether it is of defaults.yaml"),
+    key("defaults", Flag, "whether it comes from defaults.yaml"),
     key("chain", TEXTS, "what needs it"),
 ]);
 
@@ -242,7 +242,7 @@ const FSTAB: Shape = Object(&[
     maybe(
         "missing_placeholders",
         Number,
-        "how much is missing to mount on",
+        "how many files and directories to mount on are missing",
     ),
     SITE_ERRORS,
 ]);
@@ -471,7 +471,7 @@ pub const OUTPUTS: &[Output] = &[
             key(
                 "not_mounted",
                 MISSES,
-                "what the manifest has and is not mounted",
+                "what the manifest has, but is not mounted",
             ),
             key("refused", MISSES, "what no line can bring"),
             key("not_followed", TEXTS, "programs of another architecture"),

@@ -152,7 +152,7 @@ pub(super) const MOUNT_STATE: &[Key] = &[
     key(
         "source",
         Or(&Text),
-        "the path on the host; null for a mount of others",
+        "the path on the host; null for a mount that is not mountjail's",
     ),
     key(
         "state",
@@ -236,7 +236,7 @@ pub(super) const WATCH: &[Key] = &[
     key("attached", Number, "mounts that it made"),
     key("swapped", Number, "mounts that it replaced"),
     key("detached", Number, "mounts that it took away"),
-    key("failures", Map(&Object(FAILURE)), "by site: what fails"),
+    key("failures", Map(&Object(FAILURE)), "by site: the failure"),
 ];
 
 pub(super) const MANIFEST: Shape = Object(&[

@@ -74,7 +74,7 @@ impl Output {
         schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
         schema["title"] = json!(format!("What `mountjail {} --json` prints", self.command));
         let version = json!({
-            "description": "Grows when a key goes or changes its meaning",
+            "description": "Grows when a key is removed or changes its meaning",
             "const": VERSION,
         });
         schema["properties"]["version"] = version;

@@ -152,9 +152,7 @@ fn wrapped(command: &str, names: &[String], call: &Call) -> Result<String, Start
         return Err(cannot("the prefix `|` has a shell start the command"));
     }
     if path.contains('$') {
-        return Err(cannot(
-            "as an argument, the program's path would be another one",
-        ));
+        return Err(cannot("the program's path would differ as an argument"));
     }
 
     let mut line: String = prefix.chars().filter(|c| *c != '@').collect();

@@ -189,7 +189,7 @@ impl Expander<'_> {
             }),
             LookupError::Strange { .. } => ExpandError::Failed(error.hint(
                 "find out who made that link; \
-                 a directory of that user's own can be named without it",
+                 to mount a directory of that user, name its path without the link",
             )),
             _ if reason.is_missing() => ExpandError::Absent(error.hint(MAY_DO_WITHOUT)),
             _ => ExpandError::Failed(error),

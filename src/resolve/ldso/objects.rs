@@ -154,6 +154,6 @@ impl<'a> Objects<'a> {
         Error::failed(format!(
             "{program} needs more than {what}; no ordinary program does"
         ))
-        .hint("look at what it is; or take its line out of the manifest")
+        .hint("check what it is, or take its line out of the manifest")
     }
 }

@@ -168,7 +168,7 @@ pub fn odd_manifest() {
     sandbox
         .run(&["trace", "--write", "s", "--", "busybox", "env", "perl"])
         .exits(1)
-        .says("its YAML is written in a way that cannot be added to without disturbing it")
+        .says("it is written in a style of YAML that cannot be added to without disturbing it")
         .says("try: add the lines by hand; the file is as it was")
         .prints("programs: [/usr/bin/perl]\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), odd);
