@@ -1,4 +1,4 @@
-//! What separates an old copy from the site's own: pure.
+//! The line between an old copy and the site's own: pure.
 //!
 //! Below `/usr`, `/bin`, `/sbin` and `/lib*` packages alone put files, and administrators of jails
 //! copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in

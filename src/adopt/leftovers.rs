@@ -1,6 +1,6 @@
-//! What stays in a root beside the mounts and should not: copies that a loader or a program prefers
-//! to ours, programs with the rights of others, device nodes, and directories on the way to a mount
-//! in which other people can exchange it.
+//! Things that stay in a root beside the mounts and should not: copies that a loader or a program
+//! prefers to ours, programs with the rights of others, device nodes, and directories on the way to
+//! a mount in which other people can exchange it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

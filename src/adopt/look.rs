@@ -25,7 +25,7 @@ use crate::sys::{self, Stat};
 /// How many users are named.
 const SHOWN: usize = 10;
 
-/// What is at the paths `in_the_way`, where the site `desired` needs something else.
+/// The things at the paths `in_the_way`, where the site `desired` needs something else.
 ///
 /// Errors: the root cannot be opened, or far too much is in the way.
 pub(crate) fn survey(
@@ -81,7 +81,7 @@ struct Surveyor<'d> {
     mount: Stat,
 }
 
-/// What the host has in the place of a file.
+/// The host's file in the place of a file.
 struct Hosts<'d> {
     /// The file itself; links are followed.
     file: PathBuf,
@@ -102,7 +102,7 @@ struct RootEntry<'l> {
 }
 
 impl Surveyor<'_> {
-    /// What stands at `path`. `None`: nothing does any more.
+    /// The thing at `path`. `None`: nothing is there any more.
     fn standing(&mut self, root: &OwnedFd, path: &JailPath) -> io::Result<Option<Standing>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(None);
@@ -259,14 +259,14 @@ impl Standing {
     }
 }
 
-/// What stands in a volume of the site's own.
+/// The things in a volume of the site's own.
 fn elsewhere(path: &JailPath) -> Standing {
     let mut found = Standing::at(path, FileKind::File);
     found.cannot_move(path, "it is on another mount than the root");
     found
 }
 
-/// What a file is that is not a directory. Errors: the site's own, and why.
+/// The class of a file that is not a directory. Errors: the site's own, and why.
 fn class_of(
     entry: &RootEntry<'_>,
     hosts: &Hosts<'_>,
@@ -319,7 +319,7 @@ fn class_of_file(
     }
 }
 
-/// What the file `mine` is in the place of the site's passwd or group. `None`: that is not known.
+/// The class of the file `mine` in the place of the site's passwd or group. `None`: unknown.
 fn class_of_names(
     mine: &OwnedFd,
     generated: &[u8],

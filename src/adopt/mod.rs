@@ -1,4 +1,4 @@
-//! What stands in a root where mounts belong: copies of the host's files, or something of the
+//! The things in a root where mounts belong: copies of the host's files, or something of the
 //! site's own.
 //!
 //! In: what is in the way of a plan, the root, the host. Out: a [`Survey`], which says what each

@@ -1,5 +1,5 @@
-//! What was moved aside. The record is in the directory that it is about, so it goes where the root
-//! goes.
+//! The things that were moved aside. The record is in the directory that it is about, so it goes
+//! where the root goes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,7 +29,7 @@ const VERSION: u32 = 1;
 /// The longest record that is read.
 const LONGEST: u64 = 64 << 20;
 
-/// Whatever was moved aside in a root.
+/// The things that were moved aside in a root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AsideRecord {
     pub version: u32,

@@ -1,4 +1,4 @@
-//! What was found in the way, as the other rooms see it.
+//! The things that were found in the way, as the other rooms see them.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use super::tree::Tree;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::resolve::FileKind;
 
-/// What stands in a root where mounts belong.
+/// The things in a root where mounts belong.
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
     pub site: SiteName,
     pub root: HostPath,
-    /// What is in the way, by path.
+    /// The things in the way, by path.
     pub standing: Vec<Standing>,
     /// Device nodes where devices are mounted. They serve to mount on, and stay.
     pub nodes: Vec<JailPath>,
@@ -27,15 +27,15 @@ pub(crate) struct Standing {
     pub class: Class,
     /// How many files it is: of a directory all those in it.
     pub files: usize,
-    /// What of it is the site's own, or cannot be moved.
+    /// Its parts that are the site's own, or cannot be moved.
     pub own: Vec<OwnThing>,
-    /// What else the administrator should know.
+    /// A remark for the administrator.
     pub note: Option<String>,
     /// The files that were looked at.
     pub tree: Tree,
 }
 
-/// What a file in the way is; a directory is what the worst file in it is.
+/// The class of a file in the way; a directory has that of the worst file in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Class {
@@ -71,8 +71,8 @@ pub(crate) struct OwnThing {
 }
 
 impl Survey {
-    /// Whatever is the site's own and not in `also`, at or below a path there, and whatever cannot
-    /// be moved.
+    /// Things that are the site's own and not in `also`, at or below a path there, and things that
+    /// cannot be moved.
     pub(crate) fn refused(&self, also: &[JailPath]) -> Vec<&OwnThing> {
         let own = self.standing.iter().flat_map(|standing| &standing.own);
         own.filter(|own| !own.movable || !is_named(own, also))

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::hints::{self, Doing};
 
-/// What went wrong, which decides the exit code.
+/// The class of an error, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The command line or a manifest is wrong: exit code 2.
@@ -37,7 +37,7 @@ pub struct Error {
     overtaken: bool,
 }
 
-/// What went wrong, for programs.
+/// The class of an error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
@@ -189,7 +189,7 @@ impl Error {
         self
     }
 
-    /// What went wrong, for programs.
+    /// The class of an error, for programs.
     pub fn code(&self) -> ErrorCode {
         self.code.unwrap_or(match self.kind {
             _ if self.overtaken => ErrorCode::Overtaken,
@@ -207,12 +207,12 @@ impl Error {
         self
     }
 
-    /// What went wrong, as a class.
+    /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What to do next, if that is known. Some reasons have the same remedy for every operation.
+    /// The remedy, if one is known. Some reasons have the same remedy for every operation.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }

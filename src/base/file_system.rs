@@ -53,7 +53,7 @@ impl FileSystem {
         }
     }
 
-    /// What a mount with `options` is, which the kernel shows of the file system `name`
+    /// The kind of a mount with `options`, which the kernel shows of the file system `name`
     /// (`proc_pid_mountinfo(5)`). `None`: it is nothing that a site could have.
     pub fn shown(name: &str, options: &str) -> Option<Self> {
         let value = |wanted: &str| {

@@ -1,4 +1,4 @@
-//! What to do next about what the kernel said: one table.
+//! The remedies for the kernel's errors: one table.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(crate) fn unmount_tree(point: impl AsRef<Path>) -> String {
     format!("`mount --make-rprivate {point} && umount -R {point}`")
 }
 
-/// What was being done.
+/// The work that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     /// Mounting a source on a target.

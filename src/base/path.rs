@@ -206,7 +206,7 @@ macro_rules! absolute_path {
                 self.below(base).is_some()
             }
 
-            /// What follows `base`, with no leading slash; `None` if `self` is not below `base`.
+            /// The part after `base`, with no leading slash; `None` if `self` is not below `base`.
             pub fn below(&self, base: &Self) -> Option<&Path> {
                 let rest = match self.bytes().strip_prefix(base.bytes())? {
                     rest if base.bytes() == b"/" => rest,

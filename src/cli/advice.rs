@@ -4,7 +4,7 @@ use crate::resolve::Desired;
 use crate::site::pipeline::Pipeline;
 use crate::trace::Advisor;
 
-/// What the advice for the site of `desired` depends on.
+/// The advisor for the site of `desired`.
 pub(super) fn advisor<'s>(pipeline: &'s Pipeline, desired: &'s Desired) -> Advisor<'s> {
     let context = &pipeline.context;
     Advisor {

@@ -133,7 +133,7 @@ impl ApplyArgs {
         }
     }
 
-    /// What `--dry-run` prints.
+    /// The output of `--dry-run`.
     fn show(&self, context: &'static Context, new: Arc<NewManifest>, report: &mut Report) {
         let (applier, site) = (self.applier(context), new.site.clone());
         let look = move |_: &Site, _: &Stop| applier.look(&new);

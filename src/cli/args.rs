@@ -74,7 +74,7 @@ impl Global {
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    /// What the commands share, for as long as this process lives.
+    /// The context that the commands share, for as long as this process lives.
     pub(super) fn context(
         self,
         trust: Trust,

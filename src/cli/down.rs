@@ -234,7 +234,7 @@ fn add(report: &mut Report, context: &Context, site: &Site, result: Result<Taken
     }
 }
 
-/// What was done, in one line.
+/// The changes, in one line.
 pub(super) fn summary(outcome: &Outcome) -> String {
     match outcome.detached {
         0 => "down; nothing was mounted".to_owned(),

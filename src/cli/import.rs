@@ -202,7 +202,7 @@ fn compare(
     result
 }
 
-/// What exists for the draft already, perhaps as another site of its root.
+/// The site that exists for the draft already, perhaps as another site of its root.
 fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<Site> {
     let name = SiteName::new(&draft.name).ok()?;
     let file = file.to_owned();

@@ -44,7 +44,7 @@ pub(super) struct JailCommand {
     mounted: Vec<PathBuf>,
     /// The directories on the ways to what is mounted.
     ways: Vec<JailPath>,
-    /// What to do if the command is not inside, or not its interpreter, if that is known.
+    /// The remedy if the command or its interpreter is not inside, if one is known.
     remedy: Option<String>,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
         .map(move |directory| Path::new(directory).join(program))
 }
 
-/// What to do about `program`, which is not in the jail.
+/// The remedy for `program`, which is not in the jail.
 pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> String {
     if let Some(version) = of_a_version(desired, program) {
         return format!("run {version}, which is inside");
@@ -47,7 +47,7 @@ fn line_for(context: &Context, path: &HostPath, real: &HostPath) -> String {
     }
 }
 
-/// What to do about the interpreter of the program at `place` inside, if that is not in the jail
+/// The remedy for the interpreter of the program at `place` inside, if that is not in the jail
 /// and the host has no program at `place` whose line would bring it.
 pub(super) fn interpreter(context: &Context, desired: &Desired, place: &Path) -> Option<String> {
     let jail = Host::at(desired.root.as_path());

@@ -104,7 +104,7 @@ impl Command {
         }
     }
 
-    /// What it prints if it fails as a whole.
+    /// The form of its output if it fails as a whole.
     fn failure_form(&self) -> FailureForm {
         let json = match self {
             Self::Status(status) => return status.failure_form(),

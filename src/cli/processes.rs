@@ -1,5 +1,5 @@
-//! Processes that were in a site's root before its mounts changed: they are named, or their services
-//! are restarted.
+//! Processes that were in a site's root before its mounts changed: they are named, or their
+//! services are restarted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
         let roots = roots.iter().map(|(root, mounts)| (root, mounts.as_slice()));
         observe::without_mounts(&roots.collect::<Vec<_>>())
     };
-    // What they see may be on a file system that does not answer.
+    // Their files may be on a file system that does not answer.
     let mut answers = patience::each_within(vec![roots], context.limit, look);
     for (nth, process) in answers.pop().flatten().unwrap_or_default() {
         let (site, _) = up[nth];

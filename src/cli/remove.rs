@@ -87,7 +87,7 @@ impl RemoveArgs {
         })
     }
 
-    /// What `--dry-run` prints.
+    /// The output of `--dry-run`.
     fn show(&self, context: &'static Context, remover: Remover, site: &Site, report: &mut Report) {
         let look = move |site: &Site, _: &Stop| Ok(remover.look(site));
         let looked = parallel::one(context, site, &Arc::default(), look);

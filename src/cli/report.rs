@@ -1,5 +1,5 @@
-//! What became of the sites of one run: the one place for exit codes, JSON, and sites that were not
-//! begun.
+//! The outcome for the sites of one run: the one place for exit codes, JSON, and sites that were
+//! not begun.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{Error, engine, render};
 /// Exit code: differences were found.
 pub(super) const DIFFERENT: u8 = 3;
 
-/// What was reported about `site`, as JSON.
+/// The reported errors of `site`, as JSON.
 pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value> {
     let object = |reported: &Reported| match reported {
         Reported::Error(error) => render::json::error(Some(site), error),

@@ -68,7 +68,7 @@ pub(super) struct RunArgs {
     command: Vec<OsString>,
 }
 
-/// What the worker hands over: the service's sandbox is open, or as it was.
+/// The message of the worker: the service's sandbox is open, or as it was.
 const UNPROTECTED: &[u8] = b"unprotected";
 const PROTECTED: &[u8] = b"protected";
 

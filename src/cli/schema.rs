@@ -33,7 +33,7 @@ pub(super) struct SchemaArgs {
     output: Option<&'static Output>,
 }
 
-/// What the command of this name prints as JSON.
+/// The JSON output of the command with this name.
 fn output_of(name: &str) -> Result<&'static Output> {
     output(name).ok_or_else(|| {
         let known: Vec<_> = OUTPUTS.iter().map(|output| output.command).collect();

@@ -83,7 +83,7 @@ pub(super) fn ask<P: Probe>(
     serde_json::from_value(answer).map_err(NoAnswer::failed)
 }
 
-/// What a process inside prints when it gets `job`; `None` if it takes too long.
+/// The output of a process inside that gets `job`; `None` if it takes too long.
 fn run(job: &[u8], limit: AnswerLimit<'_>) -> io::Result<Option<Vec<u8>>> {
     let mut process = ProbeProcess::start()?;
     if let Some(mut stdin) = process.0.stdin.take() {

@@ -12,7 +12,7 @@ use crate::manifest::yaml_scalar;
 use crate::sys;
 
 impl Exam<'_> {
-    /// What ends the user's way to `path`, if rights do.
+    /// The place where rights end the user's way to `path`, if they do.
     pub(super) fn denied(&self, path: &Path) -> Option<DeniedAt> {
         self.ask(Denied(path.to_owned())).ok().flatten()
     }
@@ -30,8 +30,8 @@ impl Exam<'_> {
         format!("{} is {}", self.host_name(&at.path).display(), mode(at))
     }
 
-    /// What opens the way that rights deny: for the site's own files a command. What the host keeps
-    /// from the user stays private, since others could get at it, too.
+    /// The remedy that opens the way: for the site's own files a command. A file that the host
+    /// keeps from the user stays private, since others could get at it, too.
     pub(super) fn opened(&self, at: &DeniedAt) -> Remedy {
         let user = &self.site.user.name;
         let host = self.host_name(&at.path);

@@ -1,4 +1,4 @@
-//! What the checks share: the site, and how to ask inside.
+//! The state that the checks share: the site, and how to ask inside.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub(crate) struct ExaminedSite<'s> {
     pub since: Option<u64>,
 }
 
-/// What the caller asks for in addition.
+/// The caller's own questions and limits.
 #[derive(Clone, Debug)]
 pub(crate) struct ExamOptions {
     /// The time limit of one probe.
@@ -49,7 +49,7 @@ pub(crate) struct ExamOptions {
     pub stop: Arc<AtomicBool>,
 }
 
-/// What the checks share.
+/// The state that the checks share.
 pub(super) struct Exam<'e> {
     pub(super) site: &'e ExaminedSite<'e>,
     pub(super) options: &'e ExamOptions,
@@ -60,7 +60,7 @@ pub(super) struct Exam<'e> {
     pub(super) inside: Vec<Process>,
     /// Why the C library's answers to a probe are not those that the site's processes get.
     pub(super) other_c_library: Option<&'static str>,
-    /// What PHP itself answers, once a check needs it.
+    /// PHP's own answers, once a check needs them.
     pub(super) php: OnceLock<Vec<PoolPhp<'e>>>,
 }
 
@@ -136,7 +136,7 @@ impl Exam<'_> {
         HostPath::new(path).is_ok_and(|path| self.host.is_there(&path).unwrap_or(false))
     }
 
-    /// What brings `/proc`.
+    /// The remedy that brings `/proc`.
     pub(super) fn proc(&self) -> Remedy {
         if self.mount_of(Path::new("/proc")).is_some() {
             self.up()
@@ -149,7 +149,7 @@ impl Exam<'_> {
         Remedy::act(format!("mountjail up {}", self.site.desired.site))
     }
 
-    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does
+    /// The remedy that brings a missing path: `line`, if the host has it and the manifest does
     /// not ask for it.
     pub(super) fn bring(&self, path: &Path, line: Remedy) -> Remedy {
         if let Some(at) = self.denied(path) {

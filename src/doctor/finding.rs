@@ -30,7 +30,7 @@ impl fmt::Display for CheckVerdict {
     }
 }
 
-/// What would make a failed check pass. `Display` is the line to add to the manifest, or what else
+/// The remedy for a failed check. `Display` is the line to add to the manifest, or what else
 /// to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
@@ -80,9 +80,9 @@ pub(crate) struct Finding {
     /// Such as `dns`.
     pub check: &'static str,
     pub verdict: CheckVerdict,
-    /// What was tried, or why nothing was: clauses.
+    /// The things that were tried, or why nothing was: clauses.
     pub detail: String,
-    /// What would make a failed check pass.
+    /// The remedy for a failed check.
     pub remedies: Vec<Remedy>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 pub(crate) struct KernelCall {
     pub name: &'static str,
     pub is_there: bool,
-    /// What it is used for, and since when it exists.
+    /// Its use, and since when it exists.
     pub used_for: &'static str,
 }
 

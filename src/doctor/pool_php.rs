@@ -3,7 +3,7 @@
 use super::inside::PhpState;
 use crate::import::fpm::PoolUser;
 
-/// What PHP itself answered for one pool.
+/// PHP's own answer for one pool.
 #[derive(Debug)]
 pub(super) struct PoolPhp<'e> {
     pub pool_user: &'e PoolUser,

@@ -10,7 +10,7 @@ use crate::base::HostPath;
 use crate::import::fpm::PoolUser;
 use crate::resolve::Host;
 
-/// What PHP itself answers for the site's pools. It is asked once.
+/// PHP's own answers for the site's pools. It is asked once.
 pub(super) fn of<'e, 'x>(exam: &'x Exam<'e>) -> &'x [PoolPhp<'e>] {
     exam.php.get_or_init(|| ask(exam))
 }

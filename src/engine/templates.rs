@@ -185,8 +185,9 @@ impl TemplateStore {
         self.state.run.join(format!("{contents}.is"))
     }
 
-    /// Makes `template` the one that is found by its contents, in place of one that is gone. Another
-    /// command may do the same for a template of its own: either is right, so the last one stays.
+    /// Makes `template` the one that is found by its contents, in place of one that is gone.
+    /// Another command may do the same for a template of its own: either is right, so the last one
+    /// stays.
     fn index(&self, contents: &str, template: &SiteName) -> io::Result<()> {
         if self.find(contents).is_some() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What an existing manifest lacks of what is imported for its site: pure.
+//! The imported lines that an existing manifest lacks: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

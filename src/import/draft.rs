@@ -36,9 +36,9 @@ pub(crate) struct Draft {
     pub services: BTreeSet<String>,
     /// Its mounts exist for its services alone.
     pub for_services: bool,
-    /// What it is made of: sentences.
+    /// Its origins: sentences.
     pub found: Vec<String>,
-    /// What the administrator should look at: sentences.
+    /// Warnings for the administrator: sentences.
     pub remarks: Vec<String>,
 }
 

@@ -73,7 +73,7 @@ const SOURCES: [&[u8]; 7] = [
     b"//",
 ];
 
-/// What stands in the first field for file systems without a device.
+/// Words in the first field for file systems without a device.
 const NO_SOURCES: [&[u8]; 6] = [b"none", b"proc", b"sysfs", b"tmpfs", b"devpts", b"overlay"];
 
 /// Whether this line, of a file of unknown format, could be one of fstab(5): the first field is a

@@ -1,4 +1,4 @@
-//! What lies under the mount points of a root, where mounts hide it.
+//! Files under the mount points of a root, where mounts hide them.
 
 use std::fs::File;
 use std::io;

@@ -300,7 +300,7 @@ impl<'b> BindLine<'b> {
         draft.mounts.push(mount);
     }
 
-    /// What the administrator should know about the line's entry of `mounts`.
+    /// Remarks about the line's entry of `mounts`.
     fn remarks(&self, mount: &DraftMount) -> Vec<String> {
         let source = &self.bind.source;
         let mut remarks = vec![];

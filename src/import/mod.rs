@@ -68,11 +68,11 @@ pub(crate) struct Importer {
 pub(crate) struct Imported {
     /// Sites first, in the order of the files; then presets.
     pub drafts: Vec<Draft>,
-    /// What needs no attention: sentences.
+    /// Remarks that need no attention: sentences.
     pub notes: Vec<String>,
-    /// What the administrator should look at: sentences.
+    /// Warnings for the administrator: sentences.
     pub warnings: Vec<String>,
-    /// What could not be imported. The rest is imported anyway.
+    /// The lines that could not be imported. The rest is imported anyway.
     pub errors: Vec<Error>,
 }
 

@@ -1,6 +1,6 @@
-//! What the options of mount(8) mean for a manifest: pure.
+//! The meaning of mount(8)'s options for a manifest: pure.
 
-/// What becomes of an option.
+/// The fate of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OptionMeaning<'o> {
     /// A manifest expresses it, or it has no effect on what a process inside sees and may do.

@@ -46,7 +46,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
                 mount.target.as_ref().unwrap_or(root)
             ));
         }
-        // What lies on a mount of /dev has to come after it.
+        // A mount on a mount of /dev has to come after it.
         "tmpfs" if !target.starts_with("/dev/") && !has(mount, "ro") && target != "/" => {
             let tmpfs = tmpfs(draft, target, mount);
             draft.tmpfs.push(tmpfs);

@@ -22,7 +22,7 @@ pub(super) struct SourceProperties {
     pub devices: bool,
 }
 
-/// What kind of file it is, links followed.
+/// The kind of the file, links followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SourceKind {
     #[default]

@@ -229,7 +229,7 @@ impl Checker {
     }
 }
 
-/// What a node is, as a message names it.
+/// The kind of a node, as a message names it.
 pub(super) fn found(node: &Node) -> String {
     match node {
         Node::Null => "nothing (in YAML, an empty value, `~` and `null` mean that)".to_owned(),

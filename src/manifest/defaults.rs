@@ -16,14 +16,14 @@ pub(super) struct DefaultsFile {
     unreadable: Option<String>,
 }
 
-/// What one preset itself asks for, without its includes.
+/// The lines of one preset itself, without its includes.
 #[derive(Clone, Debug)]
 pub(super) struct PresetSection {
     pub preset: String,
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// What the file asks for, with all that it includes.
+/// The lines of the file, with all that it includes.
 #[derive(Debug, Default)]
 pub(super) struct Defaults {
     /// Its own lines.
@@ -52,7 +52,7 @@ impl DefaultsFile {
         }
     }
 
-    /// What is in it, or why that is not known.
+    /// Its contents, or why they are not known.
     pub(super) fn parsed(&self) -> ParsedFile {
         match &self.unreadable {
             None => ParsedFile::new(&self.text, Grammar::Defaults),

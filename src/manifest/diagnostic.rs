@@ -29,11 +29,11 @@ pub(super) struct Fault {
 pub(super) struct FaultText {
     /// The key's path; empty for the file as a whole.
     pub key: String,
-    /// What is wrong: the title of the report.
+    /// The mistake: the title of the report.
     pub message: String,
-    /// What was expected and found, next to the place.
+    /// The expected and the found, next to the place.
     pub label: String,
-    /// What to do about it: the last line of the report.
+    /// The remedy: the last line of the report.
     pub help: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl Diagnostic {
         &self.note.key
     }
 
-    /// What is wrong, with the key's path, on one line.
+    /// The mistake with the key's path, on one line.
     pub fn message(&self) -> String {
         match self.note.key.as_str() {
             "" => self.note.message.clone(),
@@ -81,7 +81,7 @@ impl Diagnostic {
         }
     }
 
-    /// What to do next, where that is known.
+    /// The remedy, if one is known.
     pub fn hint(&self) -> Option<&str> {
         self.note.help.as_deref()
     }

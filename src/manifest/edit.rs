@@ -133,7 +133,7 @@ fn contents(text: &str, instance: Option<&str>) -> Result<FileContents, CannotAd
     }
 }
 
-/// What one item asks for.
+/// The request of one item.
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Preset(String),
@@ -377,7 +377,7 @@ fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// What other YAML parsers take for a truth value.
+/// Words that other YAML parsers take for a truth value.
 const TRUTH_WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
 /// `text` as a YAML scalar, quoted where YAML would read something else.

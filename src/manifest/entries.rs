@@ -1,4 +1,4 @@
-//! What a manifest asks for, after validation, with its presets.
+//! The requests of a manifest, after validation, with those of its presets.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -53,13 +53,13 @@ pub enum Scope {
 /// One line of a manifest or preset, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// What the line asks for.
+    /// The request of the line.
     pub request: Request,
     /// The file and line that ask for it, for messages and `why`.
     pub origin: Arc<Origin>,
 }
 
-/// What one line asks for.
+/// The request of one line.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
     /// `devices`: names under `/dev`, without the prefix.

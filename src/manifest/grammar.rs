@@ -55,7 +55,7 @@ impl Grammar<'_> {
         }
     }
 
-    /// What to do about a key that other kinds of files have; `None`: nothing is known.
+    /// The remedy for a key that other kinds of files have; `None`: none is known.
     fn help_for(self, key: &str) -> Option<&'static str> {
         match (self, key) {
             (Self::Site, "instances") => {

@@ -19,7 +19,7 @@ pub(super) struct ItemChecker<'t, 'c> {
 pub(super) type ParseWord<'t, 'c, T> = fn(&mut ItemChecker<'t, 'c>, &At<'_>, &Node) -> Option<T>;
 
 impl<'t, 'c> ItemChecker<'t, 'c> {
-    /// What `name`/`path`/`source`, `any_of` and `optional` of an item say together.
+    /// The alternatives of an item, from its `name`/`path`/`source`, `any_of` and `optional`.
     pub(super) fn wanted<T>(
         &mut self,
         at: &At<'_>,

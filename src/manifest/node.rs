@@ -15,8 +15,8 @@ use serde::de::{
 pub(super) const MAX_BYTES: usize = 1 << 20;
 /// How deep lists and mappings may nest; the grammar needs four levels.
 const MAX_DEPTH: usize = 16;
-/// What the tree may cost: a node costs 16, each byte of text one. Only a file with aliases comes
-/// near that.
+/// The cost that the tree may have: a node costs 16, each byte of text one. Only a file with
+/// aliases comes near that.
 pub(super) const MAX_COST: usize = 16 << 20;
 
 /// A YAML value.
@@ -186,7 +186,7 @@ fn yaml_help(message: &str) -> Option<&'static str> {
     None
 }
 
-/// What reading may still cost, and the limit that was exceeded.
+/// The cost that reading may still have, and the limit that was exceeded.
 struct Limits {
     left: Cell<usize>,
     hit: Cell<Option<fn() -> YamlError>>,

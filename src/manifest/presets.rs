@@ -120,7 +120,7 @@ impl Presets {
         )
     }
 
-    /// What the defaults of all sites ask for. Errors: every mistake in `file` and in the presets
+    /// The lines of the defaults of all sites. Errors: every mistake in `file` and in the presets
     /// that it includes.
     fn expand_defaults(&self, file: &DefaultsFile) -> Result<Defaults, Diagnostics> {
         let parsed = file.parsed();
@@ -219,7 +219,7 @@ impl Presets {
         nearest(name, self.names())
     }
 
-    /// What the preset `name` asks for, with all that it includes, each once.
+    /// The lines of the preset `name`, with all that it includes, each once.
     ///
     /// Errors: every mistake in it and in what it includes; `None`: there is no such preset.
     pub fn entries(&self, name: &str) -> Option<Result<Vec<Arc<Entry>>, Diagnostics>> {

@@ -75,7 +75,7 @@ fn document(title: &str, keys: &[&str], required: &[&str], words: Words) -> Valu
     })
 }
 
-/// What a key of a file takes.
+/// The schema of a key's value in a file.
 fn section(key: &str, words: Words) -> Value {
     with(form(key, words), description(key), examples(key))
 }
@@ -209,7 +209,7 @@ fn mount() -> Value {
     one_of("source", &properties)
 }
 
-/// What a key of a mount takes.
+/// The schema of a key's value in a mount.
 fn mount_key(key: &str) -> Value {
     let flag = |text: &str| json!({ "type": "boolean", "description": text });
     match key {
@@ -268,7 +268,7 @@ fn own(keys: &[&str], form: impl Fn(&str) -> Value) -> Value {
     list(&json!({ "anyOf": [path(), item] }))
 }
 
-/// What a key of a directory takes.
+/// The schema of a key's value in a directory.
 fn directory_key(key: &str, words: Words) -> Value {
     match key {
         "path" => with(path(), "The path inside.", json!(["/var/lib/app"])),
@@ -287,7 +287,7 @@ fn directory_key(key: &str, words: Words) -> Value {
     }
 }
 
-/// What a key of a tmpfs takes.
+/// The schema of a key's value in a tmpfs.
 fn tmpfs_key(key: &str) -> Value {
     match key {
         "target" => with(path(), "The mount point inside.", json!(["/tmp"])),

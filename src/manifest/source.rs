@@ -92,7 +92,7 @@ pub fn parse(
     })
 }
 
-/// What `lines`, as they would be in `file`, ask for by themselves, without the defaults.
+/// The entries of `lines`, as they would be in `file`, without those of the defaults.
 ///
 /// Errors: every mistake in them and in the presets that they include.
 pub fn entries_of(

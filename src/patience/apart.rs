@@ -23,12 +23,12 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// How long a worker that was sent a signal may take to end.
 const DYING: Duration = Duration::from_secs(5);
 
-/// What a worker left.
+/// The remains of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct ApartEnd {
     /// Its exit code; `None`: it ended without one.
     pub code: Option<u8>,
-    /// What it handed over last.
+    /// The last bytes that it handed over.
     pub handed_over: Option<Vec<u8>>,
     /// The signal that this process got meanwhile.
     signal: Option<Signal>,
@@ -99,7 +99,7 @@ fn tell_pid(supervisor: &UnixDatagram, pid: Pid) -> u8 {
     u8::from(supervisor.send(&text).is_err())
 }
 
-/// What the supervisor waits for.
+/// The events that the supervisor waits for.
 struct Waiting {
     line: UnixDatagram,
     /// It is at its end when the worker does not exist any more.

@@ -353,7 +353,8 @@ impl<T, R> CrewShared<T, R> {
             }
             state.ended.push((nth, result.map_err(|_| Lost::Broken)));
         }
-        // Who waits, waits for the last of them: waking it for each takes longer than many a look.
+        // A waiting thread waits for the last of them: waking it for each takes longer than many a
+        // look.
         self.news.notify_all();
     }
 }

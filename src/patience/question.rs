@@ -1,6 +1,6 @@
-//! What a thread of this process waits for in the kernel, found out without asking a file system:
-//! from the arguments of its system call, the links in `/proc/self/fd`, and the text of the mount
-//! table.
+//! The cause for which a thread of this process waits in the kernel, found out without asking a
+//! file system: from the arguments of its system call, the links in `/proc/self/fd`, and the text
+//! of the mount table.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! What stands in the way of a site's mounts.
+//! Things in the way of a site's mounts.
 
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ fn about(standing: &Standing) -> String {
     format!("{path}{files}{why}{}", note.collect::<String>())
 }
 
-/// What `--undo` would put back.
+/// The things that `--undo` would put back.
 pub(crate) fn would_go_back(site: &SiteName, root: &HostPath, paths: &[&JailPath]) -> String {
     let mut text = String::new();
     let count = plural(paths.len(), "thing");

@@ -1,9 +1,9 @@
-//! What monitoring is told about a site.
+//! The facts about a site for monitoring.
 
 use crate::base::SiteName;
 use crate::plan::{Plan, SiteState};
 
-/// What is known about one site.
+/// The facts about one site.
 #[derive(Clone, Debug)]
 pub(crate) struct SiteHealth<'p> {
     pub name: &'p SiteName,

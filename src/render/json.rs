@@ -15,7 +15,7 @@ use crate::resolve::{
     Below, Desired, Explanation, FileKind, Link, Mount, Note, Ownership, Reason, ResolvedPreset,
 };
 
-/// What the keys of the output mean; it grows when one changes its meaning or goes.
+/// The version of the keys; it grows when one changes its meaning or is removed.
 pub(super) const VERSION: u32 = 1;
 
 /// The text that a command prints: the object, with its version.

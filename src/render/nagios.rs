@@ -37,7 +37,7 @@ impl Display for NagiosState {
     }
 }
 
-/// What a plugin answers.
+/// The answers of a plugin.
 pub(crate) struct Check {
     level: NagiosState,
     /// One line.

@@ -73,7 +73,8 @@ fn others(plan: &Plan) -> String {
     counted.collect()
 }
 
-/// What the states of the mounts do not show: what is in the way, or else one of the other reasons.
+/// The reason that the states of the mounts do not show: an obstacle, or else one of the other
+/// reasons.
 fn reason(plan: &Plan, more: &[String]) -> Option<String> {
     let site = format!("{}: ", plan.site);
     let conflict = plan.conflicts.first().map(|conflict| {

@@ -126,7 +126,7 @@ fn add_histories(text: &mut Exposition, sites: &[SiteHealth<'_>], histories: &[O
     }
 }
 
-/// What a running watcher reports.
+/// The metrics of a running watcher.
 fn add_watcher(text: &mut Exposition, watch: Option<&WatchState>) {
     text.gauge("mountjail_watch_up", "Whether a watcher runs.");
     text.sample(&[], u8::from(watch.is_some()));

@@ -66,7 +66,7 @@ pub(crate) fn unit_of(site: &SiteName) -> String {
     format!("mountjail@{site}.service")
 }
 
-/// What one site needs from systemd.
+/// The needs of one site from systemd.
 #[derive(Clone, Debug)]
 pub(crate) struct UnitNeeds {
     pub site: SiteName,

@@ -96,7 +96,7 @@ fn style_of_step(step: &Step) -> Style {
     }
 }
 
-/// What `check` found to be right.
+/// The result of `check` for a site that is right.
 pub(crate) fn checked(desired: &Desired) -> String {
     let mut text = String::new();
     let mounts = plural(desired.mounts.len(), "mount");
@@ -254,7 +254,7 @@ fn shown_attributes(mount: &Mount) -> String {
     }
 }
 
-/// What a preset brings.
+/// The mounts and notes of a preset.
 pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
     let mut text = String::new();
     let width = resolved

@@ -1,4 +1,4 @@
-//! Drops mounts that another mount shows already, through links as well.
+//! Drops mounts that another mount already shows, also through links.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ struct JailLookup<'l> {
     file: Option<(&'l Item, HostPath)>,
 }
 
-/// What becomes of a mount inside another one.
+/// The fate of a mount inside another one.
 enum Fate {
     Stays,
     IsDropped,

@@ -1,4 +1,5 @@
-//! What a result depends on: the names that were looked up on the host, and what was of interest.
+//! The dependencies of a result: the names that were looked up on the host, and what was of
+//! interest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,11 @@ use crate::base::MountAttributes;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dependencies {
     paths: BTreeMap<PathBuf, Aspect>,
-    /// What mounts forbade, by their unique mount IDs.
+    /// The restrictions of mounts, by their unique mount IDs.
     mounts: BTreeMap<u64, MountAttributes>,
 }
 
-/// What mattered of a path besides its existence.
+/// The properties of a path that mattered besides its existence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Aspect {
     /// The file was read: other contents can mean another result.
@@ -79,12 +80,12 @@ impl Aspect {
         contents: false,
         names: false,
     };
-    /// What is in the file.
+    /// The contents of the file.
     pub const CONTENTS: Self = Self {
         contents: true,
         names: false,
     };
-    /// What is in the directory.
+    /// The names in the directory.
     pub const NAMES: Self = Self {
         contents: false,
         names: true,
@@ -110,7 +111,8 @@ mod tests {
     use crate::manifest::{Manifest, Presets, SourceFile};
     use crate::resolve::{Host, Resolver, Roots};
 
-    /// What was looked up for `lines` on a host with a link `/etc/hosts -> ../run/hosts`.
+    /// The paths that were looked up for `lines` on a host with a link `/etc/hosts ->
+    /// ../run/hosts`.
     fn looked_up(lines: &str) -> Vec<Arc<Dependencies>> {
         let dir = tempfile::tempdir().unwrap();
         for directory in ["etc/many", "run", "usr/lib/a", "usr/lib/b", "srv/site"] {

@@ -1,4 +1,4 @@
-//! What a site needs: the output of this stage and the vocabulary of all later ones.
+//! The mounts and links of a site: the output of this stage and the vocabulary of all later ones.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,7 +28,7 @@ pub struct Desired {
     pub directories: Vec<OwnDirectory>,
     /// Files to write on the host before they are bound, sorted by path.
     pub files: Vec<GeneratedFile>,
-    /// What was left out and why: optional sources that are absent, links that were not followed.
+    /// Omissions, with the reasons: optional sources that are absent, links that were not followed.
     pub notes: Vec<Note>,
     /// Sentences about who else could harm the site, and how it could harm the host.
     pub warnings: Vec<String>,
@@ -83,7 +83,7 @@ pub struct Mount {
     /// The identity of `source`; `None` for a generated file that is not written yet, and for a
     /// file system of the site's own.
     pub file: Option<FileId>,
-    /// What `source` is, and therefore what the placeholder must be.
+    /// The kind of `source`, and therefore of the placeholder.
     pub kind: FileKind,
     /// The mount's attributes.
     pub attributes: MountAttributes,
@@ -94,7 +94,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// What is mounted, in words: the source, or the file system.
+    /// The thing that is mounted, in words: the source, or the file system.
     pub fn what(&self) -> String {
         match self.file_system {
             Some(file_system) => format!("a {} of its own", file_system.name()),

@@ -1,4 +1,4 @@
-//! What files and directories of the host hold.
+//! The contents of files and directories of the host.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

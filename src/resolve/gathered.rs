@@ -1,4 +1,4 @@
-//! What some entries bring together, before it is known what is in the root.
+//! The items of some entries together, before it is known what is in the root.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ impl Gathered {
         }
     }
 
-    /// What the root at `root` needs.
+    /// The parts that the root at `root` needs.
     pub(super) fn shared_parts(&self, host: &Host, root: &HostPath) -> PartsResult {
         let own = self
             .own(host, root)
@@ -107,7 +107,7 @@ impl Gathered {
         self.shared_parts_for(host, &own)
     }
 
-    /// What the root at `root` has of its own in the places of the host's links.
+    /// The things that the root at `root` has of its own in the places of the host's links.
     fn own(&self, host: &Host, root: &HostPath) -> Result<Vec<Own>, LookupError> {
         let mut all = vec![];
         for (at, destination) in &self.ways {
@@ -125,7 +125,7 @@ impl Gathered {
         Ok(all)
     }
 
-    /// What a root that has `own` needs.
+    /// The parts that a root with `own` needs.
     pub(super) fn shared_parts_for(&self, host: &Host, own: &[Own]) -> PartsResult {
         let cell = lock(&self.parts).entry(own.to_vec()).or_default().clone();
         let (parts, dependencies) = cell.get_or_init(|| {

@@ -30,23 +30,23 @@ use crate::sys::{self, Stat};
 /// The file system of this host, or of a made tree.
 pub struct Host {
     cache: Arc<HostCache>,
-    /// What was looked up through this value; `None`: it is not tracked.
+    /// The paths that were looked up through this value; `None`: it is not tracked.
     dependencies: Option<Mutex<Dependencies>>,
 }
 
-/// What is known of the host, shared by all scopes.
+/// The knowledge of the host that all scopes share.
 struct HostCache {
     base: PathBuf,
     /// By the text of their paths, which have one form.
     nodes: Mutex<HashMap<OsString, Result<HostEntry, i32>>>,
-    /// What mounts forbid, by their IDs.
+    /// The restrictions of mounts, by their IDs.
     mounts: Mutex<HashMap<u64, MountAttributes>>,
     /// Directories whose paths have no links, and who besides root controls their names, if
     /// that was asked for.
     directories: Mutex<HashMap<OsString, Option<Vec<Others>>>>,
 }
 
-/// What one name is, no link followed.
+/// The kind of one name, no link followed.
 #[derive(Clone)]
 pub(super) struct HostEntry {
     pub stat: Stat,
@@ -96,7 +96,7 @@ impl Host {
         }
     }
 
-    /// What was looked up through this value; empty unless it is tracked.
+    /// The paths that were looked up through this value; empty unless it is tracked.
     pub(crate) fn into_dependencies(self) -> Dependencies {
         match self.dependencies {
             Some(dependencies) => dependencies
@@ -158,7 +158,7 @@ impl Host {
         self.cache.base.join(real.strip_prefix("/").unwrap_or(real))
     }
 
-    /// What `real` is, whose path has no links; a link itself is not followed.
+    /// The file `real`, whose path has no links; a link itself is not followed.
     pub(super) fn node(&self, real: &Path) -> Result<HostEntry, i32> {
         self.note(real, Aspect::NAME);
         if let Some(known) = lock(&self.cache.nodes).get(real.as_os_str()) {
@@ -170,8 +170,8 @@ impl Host {
         nodes.entry(real.into()).or_insert(node).clone()
     }
 
-    /// What is at `path` at this moment, whatever was found before; a last link is not followed.
-    /// `None`: nothing.
+    /// The file at `path` at this moment, not one that was found before; a last link is not
+    /// followed. `None`: nothing.
     ///
     /// Errors: it is unknown.
     pub(super) fn now(&self, path: &HostPath) -> Result<Option<HostEntry>, LookupError> {
@@ -185,8 +185,8 @@ impl Host {
         seen(path, look_beneath(&self.cache.base, path.as_path()))
     }
 
-    /// What the mount forbids on which `real` lies, where `stat` was found. Whether it is read-only
-    /// does not count.
+    /// The restrictions of the mount on which `real` lies, where `stat` was found. Whether it is
+    /// read-only does not count.
     pub(super) fn mount_attributes(
         &self,
         real: &HostPath,
@@ -229,7 +229,7 @@ impl Host {
     }
 }
 
-/// What is at `path`.
+/// The file at `path`.
 pub(super) fn look(path: &Path) -> io::Result<HostEntry> {
     let (stat, link) = sys::entry_at(AT_FDCWD, path)?;
     Ok(HostEntry { stat, link })
@@ -257,7 +257,7 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<HostEntry> {
     Ok(HostEntry { stat, link })
 }
 
-/// What was seen at `path`; `None`: nothing is there.
+/// The file that was seen at `path`; `None`: nothing is there.
 pub(super) fn seen(
     path: &HostPath,
     looked: io::Result<HostEntry>,
@@ -273,7 +273,8 @@ pub(super) fn unreadable(at: &HostPath, error: &io::Error) -> LookupError {
     }
 }
 
-/// What the mount forbids on which the file at `path` lies, if that still is the file of `stat`.
+/// The restrictions of the mount on which the file at `path` lies, if that still is the file of
+/// `stat`.
 fn attributes_at(path: &Path, stat: &Stat) -> io::Result<MountAttributes> {
     let file = OpenOptions::new()
         .read(true)

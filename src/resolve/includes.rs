@@ -1,4 +1,4 @@
-//! What OpenSSL's configuration includes: `.include` of config(5ssl).
+//! The files that OpenSSL's configuration includes: `.include` of config(5ssl).
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -46,7 +46,7 @@ pub(super) struct WayTo {
 }
 
 impl Item {
-    /// What the jail has to find at `path`, the host's own name for it.
+    /// The item that the jail has to find at `path`, the host's own name for it.
     pub(super) fn at(
         host: &Host,
         path: &HostPath,
@@ -57,7 +57,7 @@ impl Item {
         Self::named(host, path, name, attributes, chain)
     }
 
-    /// What is at `source` on the host, for the jail at `name`, which the host knows as well.
+    /// The item for `source` on the host, in the jail at `name`, which the host also knows.
     pub(super) fn named(
         host: &Host,
         source: &HostPath,
@@ -76,7 +76,7 @@ impl Item {
         Self::new(host, walk, name, way, attributes, chain)
     }
 
-    /// What is at `source` on the host, for the jail at the `target` that the manifest names.
+    /// The item for `source` on the host, in the jail at the `target` that the manifest names.
     pub(super) fn with_target(
         host: &Host,
         source: &HostPath,

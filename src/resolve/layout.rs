@@ -28,7 +28,7 @@ pub(super) struct Layout<'o> {
     pub mounts: BTreeMap<JailPath, MountDraft>,
     pub links: BTreeMap<JailPath, Link>,
     pub errors: Vec<Error>,
-    /// What could not be looked at on the host.
+    /// The paths that could not be looked at on the host.
     unknown: RefCell<Vec<LookupError>>,
 }
 
@@ -74,7 +74,8 @@ impl<'o> Layout<'o> {
             return;
         };
         if draft.item.file != item.file {
-            // What a line names takes precedence over what a link or a library brings along.
+            // A path that a line names takes precedence over one that a link or a library brings
+            // along.
             match (draft.item.chain.is_empty(), item.chain.is_empty()) {
                 (false, true) => *draft = MountDraft::new(target, item, reason),
                 (true, false) => {}
@@ -137,7 +138,7 @@ impl<'o> Layout<'o> {
         None
     }
 
-    /// What the host has at `path`, whose path has no links. If that is unknown, it is an
+    /// The host's file at `path`, whose path has no links. If that is unknown, it is an
     /// error of the whole layout.
     pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
         let node = self.host.node(path.as_path());
@@ -151,8 +152,8 @@ impl<'o> Layout<'o> {
         })
     }
 
-    /// What the host's `file` is, which is below the source of `mount`; `None`: the mount does not
-    /// show it.
+    /// The kind of the host's `file`, which is below the source of `mount`; `None`: the mount does
+    /// not show it.
     pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<HostEntry> {
         let node = self.node(file)?;
         let source = self.node(&mount.source)?;
@@ -243,7 +244,7 @@ pub(super) fn stands_in(above: &Item, item: &Item) -> bool {
         || (!item.fixed && !shown.noexec && shown_without_execution == wanted_without_execution)
 }
 
-/// What allows all that either allows.
+/// The attributes that allow all that either allows.
 fn widest(a: MountAttributes, b: MountAttributes) -> MountAttributes {
     MountAttributes {
         read_only: a.read_only && b.read_only,

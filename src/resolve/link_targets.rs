@@ -22,7 +22,7 @@ const MANY: usize = 4;
 /// The most entries that are searched below one mount.
 const MAX_ENTRIES: usize = 200_000;
 
-/// What the links below one directory need.
+/// The items that the links below one directory need.
 #[derive(Default)]
 pub(super) struct BroughtByLinks {
     pub items: Vec<Item>,
@@ -50,7 +50,7 @@ enum Follow {
 struct Outward {
     /// Where the link is on the host.
     link: PathBuf,
-    /// What a process in the jail then looks up.
+    /// The path that a process in the jail then looks up.
     looked_up: HostPath,
     /// Where that is on the host: the same, unless the directory is mounted elsewhere.
     real: HostPath,
@@ -202,7 +202,7 @@ impl LinkSearch<'_> {
         Ok(())
     }
 
-    /// What is at `real` on the host and `looked_up` in the jail, because of a link in the
+    /// The item at `real` on the host and `looked_up` in the jail, because of a link in the
     /// directory `from`.
     fn item(
         &self,

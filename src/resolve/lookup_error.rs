@@ -46,7 +46,7 @@ pub enum LookupError {
     },
     /// The kernel refused for another reason: no permission, a failing disk, a file too large.
     Unreadable {
-        /// What could not be read.
+        /// The path that could not be read.
         at: HostPath,
         /// The errno.
         errno: i32,
@@ -81,7 +81,7 @@ impl LookupError {
         }
     }
 
-    /// What the kernel answers to such a lookup.
+    /// The kernel's answer to such a look-up.
     pub fn errno(&self) -> i32 {
         match self {
             Self::Missing { .. } | Self::Dangling { .. } => libc::ENOENT,

@@ -1,4 +1,4 @@
-//! What is made in the root for the site alone: directories, and file systems of its own.
+//! Things that are made in the root for the site alone: directories, and file systems of its own.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::base::{FileSystem, HostPath, JailPath};
 use crate::manifest::{DirectoryRequest, Origin};
 use crate::{Error, Result};
 
-/// What a line asks for, with its path inside.
+/// The request of a line, with its path inside.
 #[derive(Clone, Debug)]
 pub(super) enum Made {
     Directory(JailPath, Ownership),

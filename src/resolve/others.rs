@@ -1,8 +1,8 @@
 //! Who besides root can decide what a name in a directory leads to.
 //!
-//! Whoever can write to a directory can put other things in it, and move things there that somebody
-//! else made: a link keeps its owner wherever it is moved. So the users who control a name are
-//! those who can write to its directory or to one above it, whoever made the entry itself.
+//! Users who can write to a directory can put other things in it, and move things there that
+//! somebody else made: a link keeps its owner wherever it is moved. So the users who control a name
+//! are those who can write to its directory or to one above it, whoever made the entry itself.
 
 use std::fmt;
 

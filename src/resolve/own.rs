@@ -1,4 +1,4 @@
-//! What a root has of its own where the host has a link.
+//! The things that a root has of its own where the host has a link.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::host::{Host, HostEntry};
 use super::lookup_error::LookupError;
 use crate::base::{HostPath, JailPath, lexical};
 
-/// What a root has in the place of one of the host's links.
+/// The thing that a root has in the place of one of the host's links.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Own {
     pub at: PathBuf,
@@ -26,8 +26,8 @@ impl Own {
     }
 }
 
-/// What the root has at `at`, where the host has a link to `destination` on the way to something
-/// that is needed; `None`: nothing, the same link, or something that is in the way.
+/// The thing that the root has at `at`, where the host has a link to `destination` on the way to
+/// something that is needed; `None`: nothing, the same link, or something that is in the way.
 pub(super) fn in_place_of_needed(
     host: &Host,
     root: &HostPath,
@@ -38,7 +38,7 @@ pub(super) fn in_place_of_needed(
     Ok(node.and_then(|node| instead_of(at, destination, node)))
 }
 
-/// What is at `at` in the root now.
+/// The thing at `at` in the root now.
 fn node_in(host: &Host, root: &HostPath, at: &Path) -> Result<Option<HostEntry>, LookupError> {
     match JailPath::new(at) {
         Ok(path) => host.glimpse(&root.inside(&path)),
@@ -58,8 +58,8 @@ fn instead_of(at: &Path, destination: &Path, found: HostEntry) -> Option<Own> {
     })
 }
 
-/// What the root has at `at`, where the host has a link that nothing needs: whatever it is, it is
-/// left alone.
+/// The thing that the root has at `at`, where the host has a link that nothing needs: whatever it
+/// is, it is left alone.
 pub(super) fn in_place_of_optional(
     host: &Host,
     root: &HostPath,

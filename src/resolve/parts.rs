@@ -1,4 +1,4 @@
-//! What some entries bring → mounts and links for all roots that are alike.
+//! The items of some entries → mounts and links for all roots that are alike.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::manifest::Origin;
 pub(super) struct SharedParts {
     pub mounts: Vec<Arc<Mount>>,
     pub links: Vec<Link>,
-    /// What the host forbids, and what it cannot do while the site is up.
+    /// Restrictions of the host, and changes that it cannot make while the site is up.
     pub notes: Vec<Note>,
 }
 

@@ -8,7 +8,7 @@ use super::why::mount_at;
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Origin;
 
-/// What is wrong with a program that finds its libraries by its own place, where `/proc` is not.
+/// The fault of a program that finds its libraries by its own place, where `/proc` is not.
 pub(crate) const WITHOUT_PROC: &str = "finds its libraries by $ORIGIN, which the loader learns \
                                        from /proc/self/exe: it does not start in a root without \
                                        /proc";

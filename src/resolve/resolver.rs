@@ -30,8 +30,8 @@ pub struct Resolver {
     /// The directory in which generated files are kept.
     generated: HostPath,
     expanded: Mutex<HashMap<Request, Expanded>>,
-    /// What presets bring together. Each has a cell of its own, so that only those wait for it that
-    /// need it.
+    /// The items of presets together. Each has a cell of its own, so that only those wait for it
+    /// that need it.
     gathered: Mutex<HashMap<Same, GatheringCell>>,
 }
 
@@ -59,12 +59,12 @@ impl Hash for Same {
     }
 }
 
-/// What one request brings, and what that depends on.
+/// The items of one request, and their dependencies.
 type Expanded = (Result<Arc<Expansion>, ExpandError>, Arc<Dependencies>);
 
 type GatheringCell = Arc<OnceLock<Gathering>>;
 
-/// What several entries bring.
+/// The items of several entries.
 #[derive(Clone)]
 struct Gathering {
     /// As far as they can be resolved.
@@ -74,18 +74,18 @@ struct Gathering {
     dependencies: Arc<[Arc<Dependencies>]>,
 }
 
-/// What a manifest needs, as far as it can be resolved.
+/// The mounts and links of a manifest, as far as they can be resolved.
 pub struct Resolution {
     /// `None`: not even the root is known. Lines with an error bring nothing.
     pub desired: Option<Desired>,
     /// All that is wrong, each naming the line that it comes from.
     pub errors: Vec<Error>,
-    /// What the result depends on, even if it is an error. What sites have in common is shared.
-    /// Empty unless the host is [tracked](Host::tracked).
+    /// The dependencies of the result, even if it is an error. Sites share those that they have in
+    /// common. Empty unless the host is [tracked](Host::tracked).
     pub dependencies: Vec<Arc<Dependencies>>,
 }
 
-/// What a preset brings by itself.
+/// The items of a preset by itself.
 #[derive(Clone, Debug)]
 pub struct ResolvedPreset {
     /// Sorted by target.
@@ -197,7 +197,7 @@ impl Resolver {
         (Some(desired), errors)
     }
 
-    /// What `entries`, those of a preset, bring on this host, in a root that is empty.
+    /// The items of `entries`, those of a preset, on this host, in a root that is empty.
     pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
         let Gathering {
             gathered, errors, ..
@@ -215,8 +215,8 @@ impl Resolver {
         })
     }
 
-    /// What all entries bring together. It is remembered if all are from presets or the defaults,
-    /// which sites share.
+    /// The items of all entries together. They are remembered if all are from presets or the
+    /// defaults, which sites share.
     fn gather(&self, entries: &[Arc<Entry>]) -> Gathering {
         let shared = entries.iter().all(|entry| !entry.origin.is_sites_own());
         if !shared {

@@ -1,4 +1,4 @@
-//! What all sites of one run have in common, each found out once.
+//! Facts that all sites of one run have in common, each found out once.
 
 use super::host::Host;
 use super::ldso::{Loader, LoaderCache};
@@ -8,7 +8,7 @@ use super::top_links::{self, TopLink};
 use super::users::Accounts;
 use crate::Result;
 
-/// What is known of the host besides its files.
+/// The knowledge of the host besides its files.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     loader: LoaderCache,

@@ -9,11 +9,11 @@ use crate::base::HostPath;
 /// A place that is not brought along unless a line names it.
 struct HostPlace {
     path: &'static str,
-    /// What is below it is not brought along either.
+    /// Nothing below it is brought along either.
     with_contents: bool,
-    /// What a jail can do that has it, even read-only.
+    /// The danger of a jail that has it, even read-only.
     seen: Option<&'static str>,
-    /// What a jail can do that can write in it.
+    /// The danger of a jail that can write in it.
     written: Option<&'static str>,
 }
 

@@ -44,7 +44,7 @@ impl Host {
         Ok(walk)
     }
 
-    /// What `path` is, all links followed.
+    /// The file `path`, all links followed.
     pub fn stat(&self, path: &HostPath) -> Result<Stat, LookupError> {
         self.walk(path).map(|walk| walk.stat)
     }

@@ -7,7 +7,7 @@ use crate::base::hints::is_absent;
 use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::Origin;
 
-/// What brings a path into a jail.
+/// The lines that bring a path into a jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Explanation<'d> {
     /// The first link that the path goes through or is.
@@ -20,7 +20,7 @@ pub(crate) struct Explanation<'d> {
     pub directory: Option<&'d OwnDirectory>,
 }
 
-/// What of `desired` brings `path`.
+/// The part of `desired` that brings `path`.
 pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> {
     let mut at = path.clone();
     let mut first = None;

@@ -1,4 +1,4 @@
-//! What one site lacks on this host, and which lines would bring it.
+//! The paths that one site lacks on this host, and the lines that would bring them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::resolve::{Desired, Host, Mount, Resolver, Roots};
 
 /// A site and its host, on which the advice depends.
 pub(crate) struct Advisor<'s> {
-    /// What the site has.
+    /// The site as its manifest has it.
     pub desired: &'s Desired,
     pub host: &'s Host,
     pub resolver: &'s Resolver,
@@ -25,13 +25,13 @@ pub(crate) struct Advisor<'s> {
     pub presets: &'s Presets,
 }
 
-/// What the misses of a trace are.
+/// The misses of a trace, by what they are on the host.
 #[derive(Debug, Default)]
 pub(crate) struct SortedMisses {
     pub on_host: Vec<MissOnHost>,
-    /// What the host does not have either.
+    /// Paths that the host does not have either.
     pub nowhere: Vec<Miss>,
-    /// What is there, and may not be used so, with the reason.
+    /// Paths that are there and may not be used so, with the reason.
     pub forbidden: Vec<(Miss, String)>,
 }
 
@@ -96,7 +96,8 @@ impl Advisor<'_> {
         )
     }
 
-    /// What the preset would bring; `None`: it has mistakes, or cannot be used on this host.
+    /// The mounts that the preset would bring; `None`: it has mistakes, or cannot be used on this
+    /// host.
     fn contents(&self, name: &str) -> Option<PresetContents> {
         if !self.presets.is_part(name) {
             return None;

@@ -171,7 +171,7 @@ impl PathCall {
         Some(Self { kind, arguments })
     }
 
-    /// What was wrong with the path of a call that fails with this errno. `None`: the call did not
+    /// The fault of the path of a call that fails with this errno. `None`: the call did not
     /// look it up in vain.
     pub(super) fn failure(&self, errno: i32) -> Option<LookupFailure> {
         let executes = self.arguments[2] & u64::from(libc::PROT_EXEC.unsigned_abs()) != 0;

@@ -7,8 +7,8 @@ use crate::base::JailPath;
 use crate::resolve::{Desired, FileKind};
 use crate::sys::{self, Stat, mode_in_words};
 
-/// What denied `miss` to the program that looked it up: the first directory on the way that its
-/// user may not enter, else the file itself.
+/// The place that denied `miss` to the program which looked it up: the first directory on the way
+/// that its user may not enter, else the file itself.
 pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
     let user = miss.users.first().copied();
     let name = user.map_or_else(|| "the program".to_owned(), name_of);

@@ -38,7 +38,7 @@ pub(crate) struct Follower {
     /// The programs that systemd is to execute inside.
     programs: BTreeSet<PathBuf>,
     threads: HashMap<Pid, Thread>,
-    /// What is open until a followed process executes a program, or ends.
+    /// The files that are open until a followed process executes a program, or ends.
     held: Option<File>,
     /// The command that was started, and how it ended.
     command: Option<Pid>,

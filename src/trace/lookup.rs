@@ -33,8 +33,8 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
     u32::try_from(pid.as_raw()).ok().and_then(observe::root_of) == Some(root)
 }
 
-/// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call.
-/// `None`: nothing, or it has no name inside.
+/// The path that `call` looked up in vain. The process `pid` is inside, and is stopped after the
+/// call. `None`: nothing, or it has no name inside.
 pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLookup> {
     let failure = call.failure(errno)?;
     if let PathAt::Descriptor(nth) = call.kind.path {
@@ -238,7 +238,8 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     HostPath::new(out).ok()
 }
 
-/// What an exec did not find: the file, or if that is there, its interpreter or loader, and so on.
+/// The path that an exec did not find: the file, or if that is there, its interpreter or loader,
+/// and so on.
 fn not_found_by_exec(jail: &Host, path: HostPath) -> Option<HostPath> {
     let mut at = path;
     for _ in 0..MOST_INTERPRETERS {

@@ -7,7 +7,7 @@ use crate::base::JailPath;
 /// How many paths are kept. A program inside could invent names without end.
 const MOST: usize = 20_000;
 
-/// What is wrong with a path inside.
+/// Why a path inside could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LookupFailure {
     /// It is not there.
@@ -30,7 +30,7 @@ pub(crate) struct Miss {
     pub writes: bool,
     /// Whether any of them was.
     pub is_written: bool,
-    /// What was wrong with it; of several look-ups, the last of these.
+    /// Why it could not be used; of several reasons, the last of these.
     pub failure: LookupFailure,
     /// How often it was looked up.
     pub lookups: u64,

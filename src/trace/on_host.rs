@@ -49,10 +49,10 @@ pub(crate) struct TemporaryDirectory {
 /// Where programs keep what they can make again.
 const SCRATCH: [&str; 4] = ["/tmp", "/var/tmp", "/var/cache", "/var/log"];
 
-/// What such directories are called in other places.
+/// The names of such directories in other places.
 const SCRATCH_NAMES: [&str; 4] = ["cache", "sessions", "temp", "tmp"];
 
-/// What a missed path is on the host.
+/// The kind of a missed path on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MissKind {
     Device,
@@ -66,7 +66,8 @@ pub(crate) enum MissKind {
     Data,
 }
 
-/// What `miss` is on the host, for the jail at `root`; `None`: the host does not have it either.
+/// The path of `miss` on the host, for the jail at `root`; `None`: the host does not have it
+/// either.
 pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     let path = miss.path.on_host();
     let Ok(walk) = host.walk(&path) else {
@@ -158,7 +159,7 @@ fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<TemporaryDirecto
     })
 }
 
-/// What a file with code is; `None`: it has none.
+/// The kind of a file with code; `None`: it has none.
 fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKind> {
     let file = host.open(real).ok()?;
     match Code::of(&file, real.file_name()?, is_executable)? {

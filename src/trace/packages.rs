@@ -42,7 +42,7 @@ const ABOVE_PACKAGES: [&str; 4] = ["/etc", "/usr/lib", "/usr/share", STATE];
 /// Of these, the one for what programs write.
 const STATE: &str = "/var/lib";
 
-/// What dpkg(1) knows of its packages' files.
+/// The files of packages, as dpkg(1) knows them.
 const DPKG: &str = "/var/lib/dpkg/info";
 
 /// Where rpm(8) has its database, in a format of its own.
@@ -195,7 +195,7 @@ fn read_dpkg(owned: &mut Owned) {
     }
 }
 
-/// What rpm(8) says, on a host that has its database. Without an answer, nothing is known.
+/// The answer of rpm(8), on a host that has its database. Without one, nothing is known.
 fn read_rpm(owned: &mut Owned) {
     if !RPM.iter().any(|database| Path::new(database).is_dir()) {
         return;

@@ -1,4 +1,4 @@
-//! What /proc tells about a thread that is followed, or is to be followed.
+//! Facts from /proc about a thread that is followed, or is to be followed.
 
 use std::path::{Path, PathBuf};
 

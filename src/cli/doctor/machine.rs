@@ -1,4 +1,4 @@
-//! What `doctor` reports on the machine, without a site.
+//! The report of `doctor` on the machine, without a site.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(super) struct MachineReport<'c> {
     /// The sites of the configuration.
     pub sites: Result<Vec<SiteName>>,
     pub unserved: Vec<UnservedPool>,
-    /// What the mounts of sites in the host's table cost.
+    /// The cost of the sites' mounts in the host's table.
     pub cost: Option<String>,
     /// The units that may wait at their start, because a trace was killed, each with the drop-in.
     pub waiting: Vec<(String, PathBuf)>,

@@ -270,7 +270,7 @@ impl DoctorArgs {
     }
 }
 
-/// What is reported on a site.
+/// The report on a site.
 struct SiteResult {
     code: u8,
     text: String,

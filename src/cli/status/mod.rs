@@ -76,19 +76,19 @@ enum StatusFormat {
     Nagios,
 }
 
-/// What there is to show.
+/// The sites to show.
 struct StatusReport {
     sites: Vec<SiteStatus>,
     /// Of sites with scope `services`: what is in the namespaces of their services.
     served: BTreeMap<SiteName, Served>,
     /// Per site, the processes inside that use old files.
     inside: Vec<Inside>,
-    /// What a running watcher says about these sites.
+    /// The news of a running watcher about these sites.
     watch: Option<WatchState>,
 }
 
 impl StatusArgs {
-    /// What it prints if it fails as a whole.
+    /// The form of its output if it fails as a whole.
     pub(super) fn failure_form(&self) -> FailureForm {
         match self.format() {
             StatusFormat::Json => FailureForm::Json,

@@ -30,7 +30,7 @@ pub(super) struct Served {
     without: Vec<Process>,
     /// It is still on the host, where it was before its scope was changed.
     on_host: bool,
-    /// What is wrong with how its services are started.
+    /// The faults in how its services are started.
     complaints: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What `status` shows of a site, whatever the format.
+//! A site as `status` shows it, in any format.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is followed: a command, a process, or the processes of a unit.
+//! The beginning of a trace: of a command, a process, or the processes of a unit.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

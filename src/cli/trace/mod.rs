@@ -107,7 +107,7 @@ pub(super) struct TraceArgs {
     command: Vec<OsString>,
 }
 
-/// What is to be followed: the worker hands it over to the supervisor.
+/// The order to follow something, which the worker hands over to the supervisor.
 #[derive(Serialize, Deserialize)]
 struct TraceStart {
     site: SiteName,
@@ -118,7 +118,7 @@ struct TraceStart {
     programs: BTreeSet<PathBuf>,
 }
 
-/// What following came to.
+/// The result of following.
 struct Followed {
     end: TraceEnd,
     result: TraceResult,

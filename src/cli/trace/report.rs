@@ -1,4 +1,4 @@
-//! What a trace found, as text and JSON.
+//! The result of a trace, as text and JSON.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub(super) struct TraceReport {
     root: HostPath,
     code: Option<u8>,
     pub advice: Advice,
-    /// What the host does not have either.
+    /// Paths that the host does not have either.
     pub nowhere: Vec<Miss>,
     /// Programs that do not start without `/proc`, which was looked for.
     pub without_proc: Vec<HostPath>,

@@ -11,7 +11,7 @@ use crate::site::{Site, SiteError, load};
 use crate::trace::AdvisedLine;
 use crate::{Error, Result};
 
-/// What to do where the manifest is gone.
+/// The remedy where the manifest is gone.
 const IF_ABSENT: &str = "the manifest was removed meanwhile; write it again";
 
 /// Adds `lines` to the manifest of `site`; returns whether the file was changed.

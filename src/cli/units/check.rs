@@ -30,8 +30,8 @@ pub(super) struct Difference {
     unexpected: Vec<String>,
 }
 
-/// What `--install` would write of `drop_ins`, and remove of the `unneeded`. An error for each file
-/// that cannot be read.
+/// The differences that `--install` would mend: `drop_ins` to write, `unneeded` ones to remove. An
+/// error for each file that cannot be read.
 pub(super) fn differences(
     drop_ins: &BTreeMap<PathBuf, &str>,
     unneeded: impl Iterator<Item = PathBuf>,

@@ -134,8 +134,8 @@ fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
     places
 }
 
-/// What brings what the program or library at `path` lacks. One that the manifest mounts needs to
-/// be listed under `programs` or `libraries`; of a copy, only what it lacks is brought.
+/// The remedy for a program or library at `path` that lacks something. One that the manifest mounts
+/// needs to be listed under `programs` or `libraries`; of a copy, only what it lacks is brought.
 pub(super) fn remedies(exam: &Exam<'_>, path: &HostPath) -> Vec<Remedy> {
     if exam.mount_of(path.as_path()).is_some() {
         return vec![list(exam, path)];

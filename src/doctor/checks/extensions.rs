@@ -13,7 +13,7 @@ use crate::doctor::pools;
 /// The configuration of `OpenLDAP`'s library, which names the certificates that ldaps:// trusts.
 const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 
-/// What brings the files of an extension that was tried in vain.
+/// The remedy that brings the files of an extension that did not load.
 const PRESETS: [(&str, &str); 1] = [("imagick", "imagemagick")];
 
 pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {

@@ -111,7 +111,7 @@ fn try_mailer(exam: &Exam<'_>, command: &MailCommand) -> Result<Vec<Problem>, No
     Ok(problems)
 }
 
-/// What msmtp's configuration lacks inside.
+/// The file that msmtp's configuration lacks inside.
 fn configuration(exam: &Exam<'_>, command: &MailCommand, state: &MailerState) -> Vec<Problem> {
     let mut problems = vec![];
     for file in command.files() {

@@ -25,7 +25,7 @@ const STATE: [&str; 5] = [
     "LoadState",
 ];
 
-/// What systemd means by the exit codes that come from itself (systemd.exec(5)).
+/// The meaning of the exit codes that come from systemd itself (systemd.exec(5)).
 const EXIT_CODES: [(&str, &str); 5] = [
     ("200", "CHDIR: WorkingDirectory= is not in the root"),
     ("203", "EXEC: its program cannot be run in the root"),
@@ -113,7 +113,7 @@ fn state(name: &str, look_further: bool) -> UnitState {
     }
 }
 
-/// What a unit with this root as its `RootDirectory=` does not find there.
+/// The problems of a unit that has this root as its `RootDirectory=`.
 fn in_root_directory(exam: &Exam<'_>, unit: &UnitFile) -> Vec<Problem> {
     let is_here = unit
         .get("Service", "RootDirectory")

@@ -188,7 +188,7 @@ fn has_socket_of(exam: &Exam<'_>, preset: &str, found: &[Socket]) -> bool {
     })
 }
 
-/// What to do about a socket that cannot be connected to.
+/// The remedy for a socket that cannot be connected to.
 fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
     let shown = path.display();
     if matches!(error.errno, Some(libc::EACCES | libc::EPERM)) {

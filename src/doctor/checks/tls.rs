@@ -58,7 +58,7 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     }
 }
 
-/// What libcurl, which has a file of its own, complains about.
+/// The complaints of libcurl, which has a file of its own.
 fn curls(exam: &Exam<'_>) -> Option<Problem> {
     let mut states = pools::of(exam)
         .iter()

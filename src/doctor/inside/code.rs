@@ -145,7 +145,7 @@ pub(in crate::doctor) struct MailerState {
     pub missing: bool,
     /// Why the program, which is there, cannot be started.
     pub broken: Option<String>,
-    /// What the program, which starts, has to complain about.
+    /// The complaint of a program that starts.
     pub complaint: Option<String>,
 }
 
@@ -184,7 +184,7 @@ impl Probe for Mailer {
 /// A mail to nobody. It is read, and not sent.
 const MAIL: &[u8] = b"To: nobody@localhost\nSubject: mountjail doctor\n\n";
 
-/// What the command complains about as it gets a mail: its last line.
+/// The complaint of the command as it gets a mail: its last line.
 fn complaint(line: &str) -> Result<(), String> {
     let failed = |error: io::Error| super::reason(error);
     let mut command = Command::new(SHELL);

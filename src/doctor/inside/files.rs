@@ -42,7 +42,7 @@ impl Probe for Enter {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Denied(pub PathBuf);
 
-/// What the user may not pass or read.
+/// The place that the user may not pass or read.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct DeniedAt {
     pub path: PathBuf,
@@ -93,7 +93,7 @@ impl Probe for Exist {
     }
 }
 
-/// What is wrong with each of these devices, which are named as below `/dev`.
+/// The fault of each of these devices, which are named as below `/dev`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Devices(pub Vec<String>);
 

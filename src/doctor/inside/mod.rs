@@ -96,7 +96,7 @@ questions!(
     Zone,
 );
 
-/// What the process inside gets on its standard input.
+/// The question that the process inside gets on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub root: HostPath,
@@ -104,7 +104,7 @@ pub(super) struct Job {
     pub question: Question,
 }
 
-/// What the process inside prints: its answer, or why it has none.
+/// The output of the process inside: its answer, or why it has none.
 pub(super) type Reply = std::result::Result<Value, String>;
 
 /// Why something failed inside, in the kernel's words.

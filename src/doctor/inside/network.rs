@@ -49,7 +49,7 @@ fn nameservers(text: &str) -> Vec<String> {
     servers
 }
 
-/// What a name server answers to a question about a name.
+/// The answer of a name server to a question about a name.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Nameserver {
     pub address: String,
@@ -123,7 +123,7 @@ fn receive(socket: &UdpSocket, id: u16, limit: Duration) -> io::Result<String> {
     }
 }
 
-/// What `getaddrinfo(3)` finds for a name, with the NSS modules of the jail.
+/// The addresses that `getaddrinfo(3)` finds for a name, with the NSS modules of the jail.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Resolve {
     pub name: String,

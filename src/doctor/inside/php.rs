@@ -45,7 +45,7 @@ const CLEARED: [&str; 7] = [
     "opcache.preload",
 ];
 
-/// What works in a pool's PHP.
+/// The settings and extensions that work in a pool's PHP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::doctor) struct Php {
     /// The command line of the pool's PHP, a file of root's.
@@ -93,7 +93,7 @@ impl Probe for Php {
 }
 
 impl Php {
-    /// What PHP prints after it has entered the root by itself.
+    /// The output of PHP after it has entered the root by itself.
     pub(super) fn answer(&self, root: &HostPath, user: &JailUser) -> Result<Value> {
         let directory = jail::stand_before(root, user)?;
         let failed = || Error::failed(format!("{} fails", self.program));

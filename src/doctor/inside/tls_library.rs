@@ -1,4 +1,4 @@
-//! What rustls does for the checks of TLS. Without the cargo feature `tls` certificates are read
+//! The part of rustls in the checks of TLS. Without the cargo feature `tls` certificates are read
 //! all the same, but not looked into, and there is no handshake.
 
 use std::collections::BTreeSet;

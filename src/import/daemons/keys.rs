@@ -237,7 +237,7 @@ fn of_modules(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
         if let Some(path) = last(module, "path")
             && is_entered
         {
-            // What follows `/./` is inside.
+            // The part after `/./` is inside.
             let root = path.value.split("/./").next().unwrap_or_default();
             roots.push((path.line, "path", root.to_owned()));
         }

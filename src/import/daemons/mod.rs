@@ -13,12 +13,12 @@ use super::site_names;
 use crate::base::HostPath;
 use crate::observe::Units;
 
-/// What a daemon's file has.
+/// The sites of a daemon's file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DaemonSites {
     /// The sites whose roots it names.
     pub sites: Vec<Draft>,
-    /// What the administrator should look at: sentences.
+    /// Warnings for the administrator: sentences.
     pub warnings: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ impl DaemonSites {
     }
 }
 
-/// What most sites of a daemon need.
+/// The needs of most sites of a daemon.
 pub(super) struct Needs<'n> {
     /// Those that exist are used.
     pub presets: &'n [&'n str],

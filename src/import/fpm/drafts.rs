@@ -57,7 +57,7 @@ fn root_of(host: &Host, chroot: &str) -> Result<HostPath> {
     Ok(root)
 }
 
-/// What the administrator should know about the root.
+/// Remarks about the root.
 fn root_remark(pool: &Pool, chroot: &str, root: &HostPath) -> Option<String> {
     let name = &pool.name;
     if !root.as_path().is_dir() {
@@ -125,7 +125,7 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     }
 }
 
-/// What the administrator should know about a pool's user and group on this host.
+/// Remarks about a pool's user and group on this host.
 fn account_remarks(pool: &Pool) -> Vec<String> {
     let name = &pool.name;
     let mut remarks = vec![];
@@ -165,8 +165,8 @@ fn is_name(text: &&str) -> bool {
     text.parse::<u32>().is_err()
 }
 
-/// What a master does to pools with different roots that share its cache of scripts. `pools`: those
-/// of one master.
+/// The warning about pools with different roots that share their master's cache of scripts.
+/// `pools`: those of one master.
 pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
     let roots: BTreeSet<_> = pools
         .iter()

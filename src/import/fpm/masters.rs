@@ -100,8 +100,8 @@ impl Master {
         }
     }
 
-    /// What the path of a configuration suggests: the unit, from the names of packages, and the
-    /// prefix.
+    /// The facts that the path of a configuration suggests: the unit, from the names of packages,
+    /// and the prefix.
     pub(super) fn guessed(config: &Path) -> Self {
         Self {
             config: config.to_owned(),
@@ -353,7 +353,7 @@ fn instances(config: &str) -> Vec<(String, PathBuf)> {
     instances
 }
 
-/// What stands in `path` between `before` and `after`, up to the next `%i` of `after`.
+/// The part of `path` between `before` and `after`, up to the next `%i` of `after`.
 fn instance_name(path: &Path, before: &str, after: &str) -> Option<String> {
     let rest = path.to_str()?.strip_prefix(before)?;
     let length = match after.split_once("%i") {

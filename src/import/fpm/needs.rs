@@ -1,4 +1,4 @@
-//! What PHP in a pool needs besides PHP-FPM itself: sockets of databases, files of extensions, a
+//! The needs of PHP in a pool besides PHP-FPM itself: sockets of databases, files of extensions, a
 //! program that sends mail, directories to write to.
 
 use std::collections::BTreeSet;

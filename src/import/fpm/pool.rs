@@ -28,9 +28,9 @@ pub struct Pool {
 pub struct FpmConfiguration {
     /// The pools in the order of their beginnings, without those that are wrong.
     pub pools: Vec<Pool>,
-    /// What is wrong: with a pool, which is then left out, or with a line outside the pools.
+    /// Mistakes: in a pool, which is then left out, or in a line outside the pools.
     pub errors: Vec<Error>,
-    /// What the administrator should look at: sentences.
+    /// Warnings for the administrator: sentences.
     pub warnings: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,

@@ -24,7 +24,7 @@ pub(crate) struct PoolUser {
 #[derive(Default)]
 pub(crate) struct PoolUsers {
     pub found: Vec<PoolUser>,
-    /// What is wrong with pools that were left out. Each may be one more pool of the root.
+    /// The mistakes in pools that were left out. Each may be one more pool of the root.
     pub left_out: Vec<Error>,
 }
 

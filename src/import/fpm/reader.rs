@@ -30,7 +30,7 @@ struct FpmReader<'m> {
     master: &'m Master,
     prefix: Option<&'m Path>,
     result: FpmConfiguration,
-    /// What is wrong with each pool, if something is.
+    /// The mistake in each pool, if there is one.
     pool_errors: Vec<Option<Error>>,
     /// The pool whose section is open; `None`: `[global]`.
     open: Option<usize>,
@@ -85,7 +85,7 @@ impl FpmReader<'_> {
         Ok(())
     }
 
-    /// What is wrong concerns only the open pool.
+    /// The mistake concerns only the open pool.
     fn wrong(&mut self, error: Error) {
         match self.open {
             Some(nth) => drop(self.pool_errors[nth].get_or_insert(error)),

@@ -69,7 +69,7 @@ fn add_program(draft: &mut Draft, name: &str) {
     }
 }
 
-/// What decides under which key a path belongs.
+/// The class of a path, which decides under which key it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PathClass {
     Program,

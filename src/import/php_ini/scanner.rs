@@ -16,7 +16,7 @@ pub(super) struct Scanner<'t> {
     pub variables: Variables<'t>,
 }
 
-/// What the scanner finds next.
+/// The next token.
 pub(super) enum Token {
     Text(PhpValue),
     Operator(u8),

@@ -15,9 +15,9 @@ use crate::resolve::{Desired, Mount};
 /// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FstabLine {
-    /// What is bound, the first field.
+    /// The path that is bound, the first field.
     pub source: HostPath,
-    /// What is mounted in place of that: a file system of the site's own.
+    /// A file system of the site's own, which is mounted in place of that.
     pub file_system: Option<FileSystem>,
     /// The second field: the mount point on the host.
     pub target: HostPath,

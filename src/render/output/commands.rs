@@ -1,4 +1,4 @@
-//! What each command prints.
+//! The output of each command.
 
 use super::parts::{
     ATTACHED, DETACHED, DIFF, ERRORS, GAPS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, MOUNTS,
@@ -329,7 +329,7 @@ const fn output(command: &'static str, keys: &'static [Key]) -> Output {
     Output { command, keys }
 }
 
-/// What commands print, by their names.
+/// The outputs of commands, by their names.
 pub const OUTPUTS: &[Output] = &[
     output("up", &sites(&UP)),
     output("down", &sites(&DOWN)),

@@ -21,7 +21,7 @@ pub const PARTS: &[(&str, &[Key])] = &[
     ("draft", commands::DRAFT),
 ];
 
-/// What `command` prints.
+/// The output of `command`.
 pub fn output(command: &str) -> Option<&'static Output> {
     OUTPUTS.iter().find(|output| output.command == command)
 }

@@ -111,7 +111,7 @@ pub(super) const STEP: &[Key] = &[
 
 pub(super) const STEPS: Shape = List(&Object(STEP));
 
-// What a run did with mounts.
+// The changes of a run to mounts.
 pub(super) const MOUNTS: Key = maybe("mounts", Number, "how many mounts it has");
 pub(super) const ATTACHED: Key = maybe("attached", Number, "mounts that were made");
 pub(super) const SWAPPED: Key = maybe("swapped", Number, "mounts that were replaced");
@@ -122,7 +122,7 @@ pub(super) const GAPS: Key = maybe(
 );
 pub(super) const DETACHED: Key = maybe("detached", Number, "mounts that were taken away");
 
-/// What a run did for a service.
+/// The changes of a run for a service.
 pub(super) const UP_PLACE: &[Key] = &[
     key("unit", Text, "the service"),
     key("pid", Number, "a process of it"),

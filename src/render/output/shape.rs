@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::render::json::VERSION;
 
-/// What a command prints as JSON.
+/// The output of a command as JSON.
 #[derive(Debug)]
 pub struct Output {
     /// The command's name.
@@ -22,7 +22,7 @@ pub struct Key {
     pub shape: Shape,
     /// Whether it is always there.
     pub always: bool,
-    /// What it means.
+    /// Its meaning.
     pub about: &'static str,
 }
 

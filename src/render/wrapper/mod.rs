@@ -1,7 +1,7 @@
 //! The drop-in that starts a service by `mountjail run`: pure.
 //!
 //! A service's own command lines stay as they are written; each gets `mountjail run` before it.
-//! What of the unit's hardening keeps that from working is named with the line that lets it.
+//! Hardening of the unit that keeps this from working is named with the line that lets it work.
 
 mod obstacles;
 mod settings;

@@ -1,4 +1,4 @@
-//! What of a unit's hardening keeps its sites from being mounted before it starts.
+//! Hardening of a unit that keeps its sites from being mounted before it starts.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ pub(crate) struct StartObstacle {
     pub remedy: String,
 }
 
-/// What keeps the service with these lines from mounting its sites in `roots` before it starts.
+/// The obstacles that keep the service with these lines from mounting its sites in `roots` before
+/// it starts.
 pub(crate) fn obstacles(lines: &[UnitLine], roots: &[&Path]) -> Vec<StartObstacle> {
     let hidden = hidden_roots(lines, roots);
     [

@@ -1,4 +1,4 @@
-//! What the `[Service]` lines of a unit say together.
+//! The settings of a unit that its `[Service]` lines make together.
 
 use crate::observe::UnitLine;
 

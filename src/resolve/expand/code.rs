@@ -93,7 +93,7 @@ impl Expander<'_> {
         Ok(())
     }
 
-    /// What the loader or the kernel opens for a program.
+    /// A file that the loader or the kernel opens for a program.
     fn needed(&mut self, path: &HostPath, opened: OpenedAs, chain: Vec<Cause>) -> Result<()> {
         let item = match opened {
             OpenedAs::Program => self.program_item(path, chain),
@@ -120,7 +120,7 @@ enum OpenedAs {
     Data,
 }
 
-/// What to do about a library that the loader does not find.
+/// The consequence of a library that the loader does not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     IsError,
@@ -136,7 +136,7 @@ fn leads_away(link: &LinkOnTheWay) -> bool {
     to.parent() != Some(directory.as_path())
 }
 
-/// What a closure names, with the reason.
+/// The files that a closure names, with the reasons.
 fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, OpenedAs)> {
     let owned = |path: &HostPath| path.as_path().to_owned();
     let mut needed = vec![];

@@ -1,4 +1,4 @@
-//! What a request brings while it is collected, and why it cannot be.
+//! The items of a request while they are collected, and why they cannot be.
 
 use crate::Error;
 use crate::base::HostPath;
@@ -8,7 +8,7 @@ use crate::resolve::made::Made;
 use crate::resolve::shared::Shared;
 use crate::resolve::top_links::TopLink;
 
-/// What to do about a file that this host does not have.
+/// The remedy for a file that this host does not have.
 pub(super) const MAY_DO_WITHOUT: &str = "if this host may do without it, say `optional: true`";
 
 /// Why a request cannot be expanded.
@@ -38,7 +38,7 @@ pub(in crate::resolve) struct Expansion {
     pub top_links: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
-    /// What is made in the root for the site alone.
+    /// The directory or file system that is made in the root for the site alone.
     pub made: Option<Made>,
     /// Programs that ask `/proc/self/exe` where they are, to find their libraries.
     pub need_proc: Vec<HostPath>,

@@ -21,7 +21,7 @@ use crate::manifest::{Access, CodeName, MountRequest, Request, Wanted};
 
 pub(super) use expander::{ExpandError, Expansion};
 
-/// What `request` brings.
+/// The items that `request` brings.
 pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<Expansion> {
     let mut expander = Expander {
         host,
@@ -260,7 +260,7 @@ impl Expander<'_> {
         Ok(Some(item))
     }
 
-    /// What the configuration file of an item includes.
+    /// A file that the configuration file of an item includes.
     fn included(&mut self, path: &HostPath, cause: Cause) -> Result<()> {
         let item = Item::at(self.host, path, MountAttributes::DATA, vec![cause]);
         let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;

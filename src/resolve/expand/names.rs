@@ -196,7 +196,7 @@ impl Expander<'_> {
         }
     }
 
-    /// What is beside `missing` with almost the same name.
+    /// The file beside `missing` with almost the same name.
     fn near(&self, missing: &HostPath) -> Option<HostPath> {
         let directory = missing.parent()?;
         let names = self.host.read_dir(&directory).ok()?;

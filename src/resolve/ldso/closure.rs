@@ -1,4 +1,4 @@
-//! What a program needs before its first line runs.
+//! The files that a program needs before its first line runs.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use crate::resolve::others::Others;
 use crate::sys::FileKind;
 use crate::{Error, Result};
 
-/// What a program or shared object needs before its first line runs.
+/// The files that a program or shared object needs before its first line runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closure {
     /// The ELF interpreter (`PT_INTERP`) as written; for a script, that of its last interpreter.
@@ -117,7 +117,7 @@ impl Closure {
 }
 
 impl Loader<'_> {
-    /// What `path`, a program, script or shared object, needs.
+    /// The closure of `path`, a program, script or shared object.
     ///
     /// Errors: something of it is not there, is broken or cannot be looked at; it asks for more
     /// work than any program does.
@@ -341,7 +341,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// What `env` finds for `name`.
+    /// The program that `env` finds for `name`.
     fn program(&self, name: &[u8], script: &HostPath) -> Result<HostPath> {
         let name = Path::new(OsStr::from_bytes(name));
         if let Ok(path) = HostPath::new(name) {

@@ -17,7 +17,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// What the file with this name is; `None`: it is not code.
+    /// The kind of the file with this name; `None`: it is not code.
     pub(crate) fn of(file: &File, name: &OsStr, executable: bool) -> Option<Self> {
         let program = executable.then_some(Self::Program);
         let named_as_library = is_library_name(name);

@@ -1,4 +1,4 @@
-//! What the dynamic loader reads of an ELF file: header, interpreter, dynamic section.
+//! The parts of an ELF file that the dynamic loader reads: header, interpreter, dynamic section.
 //!
 //! In: a file or its bytes, possibly hostile. Out: an [`Object`], or what is wrong with the file.
 //! Only the relevant parts are read, each of bounded size, however large the file is.
@@ -27,7 +27,7 @@ const PIE: u64 = abi::DF_1_PIE.unsigned_abs();
 const DT_AUXILIARY: i64 = 0x7fff_fffd;
 const DT_FILTER: i64 = 0x7fff_ffff;
 
-/// What decides whether an object can be loaded into a process: class, byte order and machine.
+/// The properties that decide whether a process can load an object: class, byte order and machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Abi {
     /// 64-bit, else 32-bit.
@@ -62,7 +62,7 @@ impl fmt::Display for Abi {
     }
 }
 
-/// What an object asks the loader for.
+/// The requests of an object to the loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// The architecture and ABI of the machine that runs it.
@@ -73,7 +73,7 @@ pub struct Object {
     pub interpreter: Option<Vec<u8>>,
     /// It has a dynamic section; without one it is static.
     pub dynamic: bool,
-    /// What it needs, in the order of the dynamic section.
+    /// The libraries that it needs, in the order of the dynamic section.
     pub needs: Vec<NeededName>,
     /// `DT_SONAME`.
     pub soname: Option<Vec<u8>>,
@@ -96,7 +96,7 @@ pub struct NeededName {
     pub optional: bool,
 }
 
-/// What is wrong with a file, in the loader's own words where it has some.
+/// The fault of a file, in the loader's own words where it has some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadElf {
     /// It does not begin like an ELF file.

@@ -13,7 +13,7 @@ use crate::Result;
 /// The most objects in one process; no program comes near, a hostile tree could go on for ever.
 const MAX_OBJECTS: usize = 1024;
 
-/// What the loader opens for a program.
+/// The objects that the loader opens for a program.
 #[derive(Default)]
 pub(super) struct Libraries {
     /// In the order in which it opens them.

@@ -29,7 +29,7 @@ pub struct Loader<'h> {
     pub(super) state: Arc<LoaderState>,
 }
 
-/// What all closures of one run share.
+/// The state that all closures of one run share.
 #[derive(Debug, Default)]
 pub(in crate::resolve) struct LoaderCache(Once<Arc<LoaderState>>);
 
@@ -39,7 +39,7 @@ pub(super) struct LoaderState {
     pub(super) cache: Option<Cache>,
     pub(super) conf: Conf,
     objects: Mutex<HashMap<HostPath, Result<Arc<Object>, BadElf>>>,
-    /// What was read of loaders.
+    /// The files of loaders that were read.
     pub(super) loaders: Mutex<HashMap<HostPath, Arc<LoaderFile>>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the file of a dynamic loader tells about it. It is read, never executed.
+//! Facts about a dynamic loader from its file. It is read, never executed.
 //!
 //! A loader's name does not tell what it is: behind glibc's name there may be musl's loader, or a
 //! program that starts musl's with a library of glibc's functions (gcompat).
@@ -6,13 +6,13 @@
 use super::system::{self, Family};
 use crate::base::HostPath;
 
-/// What begins the name of musl's configuration, which only its own loader has in it.
+/// The beginning of the name of musl's configuration, which only its own loader has in it.
 const MUSL_PATH_FILE: &[u8] = b"/etc/ld-musl-";
 
 /// The longest path that is looked for in a loader.
 const LONGEST: usize = 256;
 
-/// What was found in the file of a loader.
+/// The facts that were found in the file of a loader.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LoaderFile {
     /// `None`: the file does not tell.

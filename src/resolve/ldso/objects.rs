@@ -47,7 +47,7 @@ pub(super) struct Objects<'a> {
 pub(super) struct Loaded {
     /// The name by which it was opened.
     pub path: HostPath,
-    /// What `$ORIGIN` means for it.
+    /// The value of `$ORIGIN` for it.
     pub origin: Vec<u8>,
     pub object: Arc<Object>,
     /// The object that asked for it first, by index; `None` for the program.

@@ -21,17 +21,17 @@ const MUSL_PATH: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
 /// The largest file that is read as a loader, in bytes; glibc's has a quarter of a megabyte.
 const LARGEST_LOADER: u64 = 8 << 20;
 
-/// What all objects of one process share.
+/// The state that all objects of one process share.
 pub(super) struct ProcessImage {
     pub family: Family,
     pub abi: Abi,
     /// The loader; `None`: a shared object, which names none, and no usual loader exists.
     pub interpreter: Option<HostPath>,
-    /// What the loader starts and preloads in turn, if it is not a loader by itself.
+    /// The objects that the loader starts and preloads in turn, if it is not a loader by itself.
     pub starts: Vec<HostPath>,
     /// glibc: the compiled-in directories; musl: those of its `.path` file.
     pub default_directories: Vec<Vec<u8>>,
-    /// What `$LIB` stands for.
+    /// The value of `$LIB`.
     pub lib: String,
     /// The glibc-hwcaps subdirectories to search, best first.
     pub hwcaps: Vec<&'static str>,
@@ -181,7 +181,7 @@ fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// What the loader's file tells, read once a run.
+/// The facts from the loader's file, read once a run.
 fn loader_file(
     loader: &Loader<'_>,
     interpreter: &HostPath,

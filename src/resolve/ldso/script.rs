@@ -88,8 +88,8 @@ impl Script {
     }
 }
 
-/// What `env` splits into words: the rest of an argument that begins with `-S`, or with `S` after
-/// other options of one letter, such as `-iS`.
+/// The text that `env` splits into words: the rest of an argument that begins with `-S`, or with
+/// `S` after other options of one letter, such as `-iS`.
 fn split_string(argument: &[u8]) -> Option<&[u8]> {
     if let Some(words) = argument.strip_prefix(b"--split-string=") {
         return Some(words);

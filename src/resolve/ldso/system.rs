@@ -1,5 +1,5 @@
-//! What is compiled into a dynamic loader or given by the machine: default directories, `$LIB`,
-//! `$PLATFORM`, the ABI's number in the cache, the CPU's glibc-hwcaps subdirectories.
+//! The parts that are compiled into a dynamic loader or given by the machine: default directories,
+//! `$LIB`, `$PLATFORM`, the ABI's number in the cache, the CPU's glibc-hwcaps subdirectories.
 //!
 //! In: the loader's own file, as bytes. Out: values. It is read, never executed.
 

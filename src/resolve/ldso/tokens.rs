@@ -1,6 +1,6 @@
 //! Dynamic string tokens: `$ORIGIN`, `$LIB`, `$PLATFORM`, with and without braces. Pure.
 
-/// What the tokens stand for, for one object.
+/// The values of the tokens for one object.
 #[derive(Clone, Copy)]
 pub(super) struct Tokens<'a> {
     /// The directory of the object.

@@ -12,7 +12,7 @@ use crate::trace::on_host::{MissKind, MissOnHost};
 /// If this many files of one directory were missed, the directory or a pattern is advised.
 pub(super) const MANY: usize = 4;
 
-/// What a preset would bring.
+/// The mounts that a preset would bring.
 #[derive(Clone, Debug)]
 pub(crate) struct PresetContents {
     pub preset: String,

@@ -16,10 +16,10 @@ use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern
 pub(crate) use merge::PresetContents;
 use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
 
-/// What the advice depends on besides the misses.
+/// The site and host that the advice depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct AdviceContext<'c> {
-    /// What the site's manifest asks for already.
+    /// The site as its manifest has it now.
     pub desired: &'c Desired,
     /// The presets that it does not include.
     pub presets: &'c [PresetContents],
@@ -35,14 +35,14 @@ pub(crate) struct AdvisedLine {
     pub misses: Vec<Miss>,
 }
 
-/// What to do about the misses.
+/// The advice about the misses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Advice {
     /// The lines to add, the most useful first.
     pub lines: Vec<AdvisedLine>,
-    /// What the manifest asks for already: the site is not as it should be.
+    /// Paths that the manifest has already: the site is not as it should be.
     pub not_mounted: Vec<Miss>,
-    /// What a jail should not get just because a program looked for it, and why.
+    /// Paths that a jail should not get just because a program looked for them, and why.
     pub refused: Vec<(Miss, String)>,
 }
 

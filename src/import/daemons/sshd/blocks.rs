@@ -9,7 +9,7 @@ use crate::import::logins::Login;
 /// How deep sshd lets files include each other.
 const MAX_DEPTH: usize = 16;
 
-/// What a configuration refers to on this host.
+/// The users and files of this host that a configuration refers to.
 pub(in crate::import) struct SshdHost<'h> {
     /// The user of a name.
     pub user: &'h dyn Fn(&str) -> Option<Login>,
