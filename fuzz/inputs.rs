@@ -51,7 +51,7 @@ pub fn mountinfo(bytes: &[u8]) {
     }
 }
 
-/// An ELF file, which may as well be a script.
+/// An ELF file, which may also be a script.
 pub fn elf(bytes: &[u8]) {
     let _ = elf::parse(bytes); // read or refused
     let _ = script::parse(bytes).map(|script| script.program_of_env().map(<[u8]>::len));

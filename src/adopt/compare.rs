@@ -22,7 +22,7 @@ pub(super) fn open(file: &OwnedFd) -> io::Result<File> {
 }
 
 /// Whether the files have the same contents. It reads as far as they agree, and no further than the
-/// shorter one, whatever their sizes are said to be.
+/// shorter one, whatever sizes they report.
 pub(super) fn are_equal(mine: &OwnedFd, hosts: &Path) -> io::Result<bool> {
     let (mut mine, mut hosts) = (open(mine)?, sys::open_regular(hosts)?);
     let (mut a, mut b) = (vec![0; PIECE], vec![0; PIECE]);

@@ -15,7 +15,7 @@ impl Extent {
         if recursive { Self::Tree } else { Self::Mount }
     }
 
-    /// Whether the mounts below are concerned as well.
+    /// Whether the mounts below are also concerned.
     pub(crate) fn is_recursive(self) -> bool {
         self == Self::Tree
     }

@@ -30,7 +30,7 @@ pub(crate) enum Doing {
     Creating,
     /// Writing a record or a generated file.
     Recording,
-    /// Replacing a file that others write as well.
+    /// Replacing a file that others also write.
     Editing,
 }
 

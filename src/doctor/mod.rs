@@ -44,7 +44,7 @@ pub(crate) fn examine(site: &ExaminedSite<'_>, options: &ExamOptions, host: &Hos
         options,
         host,
         presets: presets(site.manifest),
-        // Read before the probes are inside as well.
+        // Read before the probes are inside, too.
         inside: root_id(&site.desired.root).map_or(vec![], observe::inside),
         other_c_library: other_c_library(host),
         php: OnceLock::new(),

@@ -19,7 +19,7 @@ pub(crate) struct FstabFile {
     pub ours: usize,
     /// Lines that are not mounted at boot: sentences.
     pub remarks: Vec<String>,
-    /// Lines that mount(8) ignores as well, and why: sentences.
+    /// Lines that mount(8) also ignores, and why: sentences.
     pub odd: Vec<String>,
 }
 
@@ -228,7 +228,7 @@ fn check_numbers(fields: &[&[u8]]) -> Result<(), String> {
 }
 
 impl Bind {
-    /// Errors: a subdirectory of the source is no path.
+    /// Errors: a subdirectory of the source is not a path.
     fn apply(&mut self, options: &FstabOptions<'_>) -> Result<(), String> {
         for option in options.in_words() {
             match meaning_of(&option) {

@@ -7,7 +7,7 @@ use super::fstab::Bind;
 use crate::base::HostPath;
 use crate::resolve::refuse_system;
 
-/// Directories at the top of a system. A jail that has such a directory as well mirrors the host.
+/// Directories at the top of a system. A jail that also has such a directory mirrors the host.
 const SYSTEM: [&str; 14] = [
     "bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "run", "sbin", "sys",
     "usr", "var",

@@ -89,7 +89,7 @@ impl Sleep {
     }
 
     /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
-    /// a server that needs nearly the limit for each answer is no better than one that gives none.
+    /// a server that needs nearly the limit for each answer is as bad as one that gives none.
     pub(crate) fn reaches(&self, limit: Duration) -> bool {
         self.lasts(limit) || self.all >= limit * 3
     }

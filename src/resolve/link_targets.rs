@@ -129,7 +129,7 @@ impl LinkSearch<'_> {
                 continue;
             }
             if !self.host.is_there(&outward.real)? {
-                continue; // it dangles on the host as well
+                continue; // it dangles on the host, too
             }
             if may_be_brought(self.host, &outward.real)? {
                 let key = (parent(&outward.looked_up), parent(&outward.real));

@@ -127,7 +127,7 @@ impl Roots {
         Some(&self.all[*nth].0)
     }
 
-    /// The directory of the system that `root`, whose path has no links, is or is in, by whatever
+    /// The directory of the system that `root`, whose path has no links, is or is in, by any
     /// path, and whether it is below it. Errors: as open(2).
     pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
         let place = self.mounts.place(root.as_path())?;
@@ -163,7 +163,7 @@ impl Roots {
         let _ = self.coming.set(sites.collect()); // once per run
     }
 
-    /// Warnings about other sites with the same root, one above or one below, by whatever path.
+    /// Warnings about other sites with the same root, one above or one below, by any path.
     ///
     /// Errors: `site` is not up and cannot come up at `root` because of one of them.
     pub(super) fn check(&self, site: &SiteName, root: &HostPath) -> Result<Vec<String>> {
@@ -201,7 +201,7 @@ impl Roots {
         self.is_up.0.as_ref().is_some_and(|is_up| is_up(site, root))
     }
 
-    /// Other sites than `site` with the same root as `root`, one above or one below, by whatever
+    /// Other sites than `site` with the same root as `root`, one above or one below, by any
     /// path; each once.
     pub(crate) fn overlaps(&self, site: &SiteName, root: &HostPath) -> Vec<Overlap> {
         let mut overlaps: Vec<Overlap> = vec![];

@@ -1,6 +1,6 @@
 //! A path that was missed → what it is on the host, and whether a jail should get it at all.
 //!
-//! A process in a jail can look up whatever it likes, so a miss alone is not a reason to bring the
+//! A process in a jail can look up any path, so a miss alone is not a reason to bring the
 //! path in. Paths that not everybody may read, or that users other than root can change, are shown
 //! and left to the administrator. So is a daemon's socket that no preset brings
 //! ([`super::advise`]).

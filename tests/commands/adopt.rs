@@ -233,7 +233,7 @@ fn copied() {
     there_and_back(&sandbox, "b", &[]);
 }
 
-/// Debian's start script fills it; Postfix's own directories are in it as well.
+/// Debian's start script fills it; Postfix's own directories are also in it.
 fn postfix() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("postfix", "presets: [dns, timezone]\n");

@@ -101,7 +101,7 @@ fn mistakes() {
     assert_eq!(mounts_below(&sandbox.root("a")).len(), 0);
     assert_eq!(mounts_below(&sandbox.root("b")).len(), 0);
 
-    // They are shown where there are no sites as well.
+    // They are also shown where there are no sites.
     for site in ["a", "b"] {
         fs::remove_file(sandbox.path(format!("config/sites/{site}.yaml"))).unwrap();
     }

@@ -622,7 +622,7 @@ fn same_mounts(sandbox: &Sandbox) {
                 .iter()
                 .filter(|mount| target.starts_with(&mount.point))
                 .max_by_key(|mount| mount.point.as_os_str().len());
-            let mount = mount.unwrap_or_else(|| panic!("{} is no mount", target.display()));
+            let mount = mount.unwrap_or_else(|| panic!("{} is not a mount", target.display()));
             assert_eq!(mount.has("ro"), read_only, "{}", target.display());
         }
     }

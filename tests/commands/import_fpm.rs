@@ -400,7 +400,7 @@ fn same(files: &[(&str, &str)]) {
     let ours = fpm::read(&main, Some(&prefix), &[master]).unwrap();
     assert!(ours.errors.is_empty(), "{:?}", ours.errors);
     assert_same(&theirs, &ours.pools);
-    // By the command as well, which is told the prefix.
+    // Also by the command, which gets the prefix.
     let mut import = sandbox.command();
     import
         .env("MJ_NONE", "")

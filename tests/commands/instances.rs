@@ -283,7 +283,7 @@ fn odd_names() {
         .says("and 2 more")
         .says("these are not sites, because links are not followed here: linked, outside");
 
-    // A link in the place of a site's directory is no site any more, and nothing follows it.
+    // A link in the place of a site's directory is not a site, and nothing follows it.
     fs::rename(customers.path("alice"), sandbox.path("elsewhere")).unwrap();
     symlink(sandbox.path("elsewhere"), customers.path("alice")).unwrap();
     sandbox

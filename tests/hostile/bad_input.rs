@@ -47,7 +47,7 @@ pub fn all() -> Vec<Trial> {
             "a path that is not a directory of sites is reported",
             configuration,
         ),
-        ("a reader that closes the pipe is no error", closed_pipe),
+        ("a reader that closes the pipe is not an error", closed_pipe),
         (
             "text of a site's owner controls no terminal and starts no line",
             hostile_text,

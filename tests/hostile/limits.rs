@@ -620,7 +620,7 @@ fn watch(place: Where) {
         assert_eq!(
             said.matches("error: bad0").count(),
             1,
-            "it is said once:\n{said}"
+            "it is reported once:\n{said}"
         );
         sites.resume();
         soon("all are right", || {

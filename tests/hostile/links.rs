@@ -27,7 +27,7 @@ pub fn all() -> Vec<Trial> {
             "a link in a directory that others can write counts as nobody's",
             writable_directories,
         ),
-        ("a directory above a link counts as well", directory_above),
+        ("a directory above a link also counts", directory_above),
         (
             "a link above a root does not get in another site's way",
             link_above_a_root,

@@ -234,7 +234,7 @@ fn root_directory(engine: &'static str) {
     }
 }
 
-/// The root is bound elsewhere, where the mounts are seen as well.
+/// The root is bound elsewhere, where the mounts are also seen.
 fn copy_elsewhere(engine: &'static str) {
     let site = Site::new(engine);
     let copy = site.sandbox.directory("copy");
@@ -400,7 +400,7 @@ fn gone(engine: &'static str) {
     }
     fs::remove_dir_all(&site.root).unwrap();
     site.sandbox.ok(&["down", "s"]).says("does not exist");
-    // A file in its place is no root either, for a site that was up and for one that never was.
+    // A file in its place is not a root either, for a site that was up and for one that never was.
     let root = site.root.display();
     site.sandbox
         .manifest("never", format!("root: {root}\netc: [hosts]\n"));

@@ -415,7 +415,7 @@ fn stacked_before(engine: &'static str) {
             for _ in 0..stacked {
                 bind(&source, &target);
             }
-            // Where the mounts are shared, they are on the source as well, and one umount(8) may
+            // Where the mounts are shared, they are also on the source, and one umount(8) may
             // take several.
             for _ in 1..stacked {
                 let before = mounts_below(&sandbox.path(""));

@@ -337,7 +337,7 @@ fn stale(engine: &'static str) {
     sandbox.run(&["status", "s"]).exits(3).prints("stale");
     sandbox.ok(&["up", "s"]).says("1 swapped");
     assert_eq!(read(), "new");
-    // A retargeted link, and a file that was only moved aside, are stale as well.
+    // A retargeted link, and a file that was only moved aside, are stale, too.
     let other = sandbox.file("host/other", "other");
     fs::remove_file(&link).unwrap();
     symlink(&other, &link).unwrap();

@@ -171,7 +171,7 @@ fn hostile(engine: &'static str) {
     sandbox.run(&["up", "s"]).exits(1).says("symbolic link");
     assert!(fs::read_dir(&outside).unwrap().next().is_none());
 
-    // Another mount is no place for them either.
+    // Nothing is made in another mount either.
     fs::remove_file(root.join("var")).unwrap();
     fs::create_dir(root.join("var")).unwrap();
     crate::support::bind(&outside, &root.join("var"));

@@ -203,7 +203,7 @@ fn lifted(engine: &'static str) {
         assert!(runs(&root, &id));
         assert_eq!(options(&root, source), "ro,nosuid,nodev");
     }
-    // In a preset of the administrator's it counts as well.
+    // It also counts in a preset of the administrator's.
     sandbox.preset(
         "own",
         &format!(

@@ -60,7 +60,7 @@ pub fn all() -> Vec<Trial> {
     all
 }
 
-/// Makes the directory `at` show `directory` as well.
+/// Makes the directory `at` also show `directory`.
 fn also_at(directory: &Path, at: &Path) {
     fs::create_dir_all(at).unwrap();
     bind(directory, at);

@@ -166,7 +166,10 @@ impl Ended {
             journal.finds("e: it failed without a word", &self.to_string());
         }
         if text.len() > 4 << 20 {
-            journal.finds("b: more is said than can be read", &self.to_string());
+            journal.finds(
+                "b: the messages are longer than can be read",
+                &self.to_string(),
+            );
         }
     }
 

@@ -158,7 +158,7 @@ const LINES: &[&str] = &[
     "description: x",
 ];
 
-/// What the parser takes or refuses, the schema takes or refuses as well.
+/// The schema takes and refuses the same texts as the parser.
 #[test]
 fn the_schema_agrees_with_the_parser() {
     let validator = validator(&site_schema());

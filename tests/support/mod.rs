@@ -44,7 +44,7 @@ pub use watcher::{
 /// [`SHARED`].
 const ALONE: &str = "MOUNTJAIL_TEST_ALONE";
 
-/// Set as well there: the directory of [`made_once`].
+/// Also set there: the directory of [`made_once`].
 const COMMON: &str = "MOUNTJAIL_TEST_COMMON";
 
 const PRIVATE: &str = "private";
@@ -53,7 +53,7 @@ const SHARED: &str = "shared";
 /// Set where a test that cannot run has to fail, as on a build server.
 const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
 
-/// `K/N` where only each Nth trial shall run, as on an emulated machine.
+/// `K/N` where only each Nth trial runs, as on an emulated machine.
 const SAMPLE: &str = "MOUNTJAIL_SAMPLE";
 
 /// The directory of this process's sandboxes, a tmpfs in its own namespace.
@@ -65,7 +65,7 @@ pub fn main<const N: usize>(files: [(&str, Vec<Trial>); N]) -> ExitCode {
     main_in(CloneFlags::empty(), files)
 }
 
-/// As [`main`], with the namespaces `extra` as well (such as `CLONE_NEWNET`).
+/// As [`main`], also with the namespaces `extra` (such as `CLONE_NEWNET`).
 pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     heed_signals();
@@ -96,7 +96,7 @@ pub fn cores() -> usize {
 }
 
 /// Starts this program anew if it ignores signals of the keyboard, as in the background of a shell
-/// or under nohup(1): the programs that it starts would ignore them as well.
+/// or under nohup(1): the programs that it starts would also ignore them.
 fn heed_signals() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

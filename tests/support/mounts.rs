@@ -34,7 +34,7 @@ impl Mount {
     }
 }
 
-/// Mounts `source` on `target` as well.
+/// Also mounts `source` on `target`.
 pub fn bind(source: &Path, target: &Path) {
     let no_text = None::<&str>;
     mount(Some(source), target, no_text, MsFlags::MS_BIND, no_text).unwrap();
@@ -58,7 +58,7 @@ pub fn mounts_below(path: &Path) -> Vec<Mount> {
         .collect()
 }
 
-/// Unmounts everything below `path`, grafts and templates as well.
+/// Unmounts everything below `path`, also grafts and templates.
 pub fn unmount_all(path: &Path) {
     for mount in mounts().iter().rev() {
         if mount.point.starts_with(path) {

@@ -220,7 +220,7 @@ fn odd_paths() {
         let sandbox = Sandbox::new();
         sandbox.file(Path::new("host").join(name).join("file"), name);
         let source = sandbox.path("host").join(name);
-        let json = |text: &str| serde_json::to_string(text).unwrap(); // YAML reads it as well
+        let json = |text: &str| serde_json::to_string(text).unwrap(); // YAML also reads it
         let root = sandbox.root("s").join(name);
         fs::create_dir_all(&root).unwrap();
         sandbox.manifest(

@@ -709,7 +709,7 @@ fn failure() {
     assert_eq!(
         watcher.said().matches("error:").count(),
         1,
-        "said once: {}",
+        "reported once: {}",
         watcher.said()
     );
     let state = sandbox.run(&["status", "--json"]).json();

@@ -356,7 +356,7 @@ fn configuration() {
     assert_eq!(
         watcher.said().matches("cannot list").count(),
         1,
-        "said once: {}",
+        "reported once: {}",
         watcher.said()
     );
     assert_eq!(fs::read_to_string(root.join("conf")).unwrap(), "one");
@@ -417,7 +417,7 @@ fn misnamed() {
     assert_eq!(
         watcher.said().matches("copy of s.yaml").count(),
         1,
-        "said once: {}",
+        "reported once: {}",
         watcher.said()
     );
     fs::remove_file(stray).unwrap();
@@ -471,7 +471,7 @@ fn full_state() {
         assert_eq!(
             watcher.said().matches(line).count(),
             1,
-            "{line} is said once: {}",
+            "{line} is reported once: {}",
             watcher.said()
         );
     }
@@ -559,7 +559,7 @@ fn many_failures() {
         "{}",
         watcher.said()
     );
-    soon("status tells of each", || {
+    soon("status names each", || {
         match sandbox.run(&["status"]).exits(1).stdout {
             text if text.matches(": watch failed for").count() == 12 => Ok(()),
             text => Err(text),

@@ -212,7 +212,7 @@ fn accounts() {
     Ran::of(Command::new("useradd").args(["--no-create-home", "--user-group", "newcomer"]))
         .exits(0);
     knows(true);
-    soon("the group as well", || {
+    soon("the group, too", || {
         let text = fs::read_to_string(own.join("etc/group")).unwrap();
         if text.contains("\nnewcomer:") {
             Ok(())

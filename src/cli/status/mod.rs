@@ -311,7 +311,7 @@ impl StatusReport {
                 _ => text,
             });
         }
-        // Such as a file that is no site.
+        // Such as a file that is not a site.
         let is_whole = context.out.take_aside() == 0;
         let check = nagios::check(&self.health(shown), &lines, is_whole);
         let code = check.code();

@@ -129,7 +129,7 @@ pub(super) fn served(
 }
 
 /// As [`Shown::of`], for a site in the mount namespaces of its services. That
-/// none of them runs is no difference: it comes up with them.
+/// none of them runs is not a difference: it comes up with them.
 pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> Shown {
     let mut codes = vec![];
     let (mut errors, mut objects) = (vec![], vec![]);

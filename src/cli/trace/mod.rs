@@ -41,10 +41,10 @@ use crate::{Error, Result};
 /// unit, and follows every process that starts from there. Look-ups count from the chroot(2) of a
 /// process or the `RootDirectory=` of its unit on. It reports the paths that were missing although
 /// the host has them, grouped by the line of the manifest that would bring them, the most useful
-/// line first. Some paths are shown but not advised, because a program inside can look up whatever
-/// it likes: files that not everybody on the host may read, or that users other than root can
-/// change; sockets, and all else on /run, unless a preset brings them. For a directory that
-/// programs only keep their own files in, such as /tmp, one of the site's own is advised.
+/// line first. Some paths are shown but not advised, because a program inside can look up any path:
+/// files that not everybody on the host may read, or that users other than root can change;
+/// sockets, and all else on /run, unless a preset brings them. For a directory that programs only
+/// keep their own files in, such as /tmp, one of the site's own is advised.
 ///
 /// --start restarts a unit that runs. Until the unit is followed, its processes wait for their
 /// standard input, which a drop-in in /run/systemd/system makes a FIFO. The drop-in is taken away

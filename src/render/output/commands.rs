@@ -413,7 +413,7 @@ pub const OUTPUTS: &[Output] = &[
                     key("pool", Text, "the pool"),
                     key("root", Text, "its chroot"),
                 ])),
-                "pools of PHP-FPM whose chroot is no site's root",
+                "pools of PHP-FPM whose chroot is not the root of a site",
             ),
             maybe(
                 "waiting_units",

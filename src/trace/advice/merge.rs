@@ -22,7 +22,7 @@ pub(crate) struct PresetContents {
     pub programs: BTreeSet<HostPath>,
 }
 
-/// A preset is not needed if a larger advised preset brings all its paths as well.
+/// A preset is not needed if a larger advised preset also brings all its paths.
 pub(super) fn merge_presets(
     lines: &mut BTreeMap<Addition, Vec<MissOnHost>>,
     presets: &[PresetContents],
