@@ -40,7 +40,7 @@ impl From<User> for JailUser {
 
 impl JailUser {
     /// A chroot does not confine root.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
 }

@@ -48,16 +48,16 @@ pub(crate) enum Remedy {
 
 impl Remedy {
     /// `key: [item]` in the manifest.
-    pub fn line(key: &'static str, item: impl Into<String>) -> Self {
+    pub(crate) fn line(key: &'static str, item: impl Into<String>) -> Self {
         let items = vec![item.into()];
         Self::Manifest { key, items }
     }
 
-    pub fn preset(name: &str) -> Self {
+    pub(crate) fn preset(name: &str) -> Self {
         Self::line("presets", name)
     }
 
-    pub fn act(what: impl Into<String>) -> Self {
+    pub(crate) fn act(what: impl Into<String>) -> Self {
         Self::Do(what.into())
     }
 }
@@ -102,11 +102,11 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub fn new(text: impl Into<String>, remedy: Remedy) -> Self {
+    pub(super) fn new(text: impl Into<String>, remedy: Remedy) -> Self {
         Self::with(text, vec![remedy])
     }
 
-    pub fn with(text: impl Into<String>, remedies: Vec<Remedy>) -> Self {
+    pub(super) fn with(text: impl Into<String>, remedies: Vec<Remedy>) -> Self {
         let text = text.into();
         Self { text, remedies }
     }
@@ -121,24 +121,27 @@ impl CheckOutcome {
         }
     }
 
-    pub fn ok(detail: impl Into<String>) -> Self {
+    pub(super) fn ok(detail: impl Into<String>) -> Self {
         Self::new(CheckVerdict::Ok, detail)
     }
 
-    pub fn could_not_check(why: impl Into<String>) -> Self {
+    pub(super) fn could_not_check(why: impl Into<String>) -> Self {
         Self::new(CheckVerdict::CouldNotCheck, why)
     }
 
-    pub fn not_needed(why: impl Into<String>) -> Self {
+    pub(super) fn not_needed(why: impl Into<String>) -> Self {
         Self::new(CheckVerdict::NotNeeded, why)
     }
 
-    pub fn failed(problem: Problem) -> Self {
+    pub(super) fn failed(problem: Problem) -> Self {
         Self::judge([problem], "")
     }
 
     /// Failed if there is a problem, otherwise ok with the text `ok`.
-    pub fn judge(problems: impl IntoIterator<Item = Problem>, ok: impl Into<String>) -> Self {
+    pub(super) fn judge(
+        problems: impl IntoIterator<Item = Problem>,
+        ok: impl Into<String>,
+    ) -> Self {
         let mut texts = vec![];
         let mut remedies = vec![];
         for problem in problems {
@@ -158,7 +161,7 @@ impl CheckOutcome {
     }
 
     /// An ok check that could not be tried to its end, because of `untried`, was not possible.
-    pub fn unless(self, untried: Option<&str>) -> Self {
+    pub(super) fn unless(self, untried: Option<&str>) -> Self {
         match untried {
             Some(why) if self.verdict == CheckVerdict::Ok => {
                 Self::could_not_check(format!("{}; more cannot be tried: {why}", self.detail))
@@ -167,7 +170,7 @@ impl CheckOutcome {
         }
     }
 
-    pub fn named(self, check: &'static str) -> Finding {
+    pub(super) fn named(self, check: &'static str) -> Finding {
         Finding {
             check,
             verdict: self.verdict,

@@ -32,7 +32,7 @@ pub(crate) struct KernelCall {
 
 impl Machine {
     /// Looks at this machine; `forced` is `MOUNTJAIL_ENGINE`.
-    pub fn look(forced: Option<&str>) -> Result<Self> {
+    pub(crate) fn look(forced: Option<&str>) -> Result<Self> {
         let features = Features::probe();
         let table = fs::read("/proc/self/mountinfo").map_err(|error| {
             Error::failed("cannot read the mount table /proc/self/mountinfo").because(&error)
@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// The system calls that mountjail uses if the kernel has them.
-    pub fn calls(&self) -> [KernelCall; 5] {
+    pub(crate) fn calls(&self) -> [KernelCall; 5] {
         let call = |name, is_there, used_for| KernelCall {
             name,
             is_there,
@@ -86,7 +86,7 @@ impl Machine {
     }
 
     /// Whether there is little room for more mounts.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.mount_max
             .is_some_and(|most| most.saturating_sub(self.mounts) < most / SCARCE)
     }

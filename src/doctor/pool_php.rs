@@ -13,7 +13,7 @@ pub(super) struct PoolPhp<'e> {
 
 impl PoolPhp<'_> {
     /// Whether the extension is loaded, as PHP says, or else its files.
-    pub fn loads(&self, extension: &str) -> bool {
+    pub(super) fn loads(&self, extension: &str) -> bool {
         match &self.state {
             Ok(state) => state.loads(extension),
             Err(_) => self.pool_user.settings.loads(extension),
@@ -21,7 +21,7 @@ impl PoolPhp<'_> {
     }
 
     /// A setting, also where it is PHP's own default.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
         let known = self.state.as_ref().ok().and_then(|state| state.get(key));
         known.or_else(|| self.pool_user.settings.get(key))
     }

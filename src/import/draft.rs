@@ -124,7 +124,7 @@ impl DraftTmpfs {
 
 impl DraftItem {
     /// An item that the host must have.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             any_of: vec![name.into()],
             optional: false,
@@ -132,7 +132,7 @@ impl DraftItem {
     }
 
     /// An item that a host may lack.
-    pub fn optional(name: impl Into<String>) -> Self {
+    pub(crate) fn optional(name: impl Into<String>) -> Self {
         Self {
             optional: true,
             ..Self::new(name)
@@ -160,7 +160,7 @@ impl DraftItem {
 
 impl DraftMount {
     /// `source` at the same path, read-only.
-    pub fn new(source: impl Into<String>) -> Self {
+    pub(crate) fn new(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
             ..Self::default()
@@ -168,7 +168,7 @@ impl DraftMount {
     }
 
     /// The file or directory `source`, in whose name no character stands for others.
-    pub fn of_path(source: impl Into<String>) -> Self {
+    pub(crate) fn of_path(source: impl Into<String>) -> Self {
         let source = source.into();
         let literal = HostPath::new(&source).is_ok_and(|path| Pattern::new(path).is_glob());
         Self {
@@ -207,7 +207,7 @@ impl DraftMount {
 
 impl Draft {
     /// A draft that asks for nothing.
-    pub fn new(name: impl Into<String>, kind: DraftKind) -> Self {
+    pub(crate) fn new(name: impl Into<String>, kind: DraftKind) -> Self {
         Self {
             name: name.into(),
             kind,
@@ -232,7 +232,7 @@ impl Draft {
     }
 
     /// The root, if it is a site.
-    pub fn root(&self) -> Option<&HostPath> {
+    pub(crate) fn root(&self) -> Option<&HostPath> {
         match &self.kind {
             DraftKind::Site(root) => Some(root),
             DraftKind::Preset(_) => None,
@@ -240,7 +240,7 @@ impl Draft {
     }
 
     /// Adds what another draft of the same root asks for.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         add_new(&mut self.presets, &other.presets);
         add_new(&mut self.devices, &other.devices);
         add_new(&mut self.etc, &other.etc);
@@ -258,7 +258,7 @@ impl Draft {
     }
 
     /// The manifest's text.
-    pub fn to_yaml(&self) -> String {
+    pub(crate) fn to_yaml(&self) -> String {
         let mut text = String::new();
         for remark in self.found.iter().chain(&self.remarks) {
             let _ = writeln!(text, "# {}", printable(remark));

@@ -148,7 +148,7 @@ impl Lines {
 
 impl FileFormat {
     /// The format of the file `path` with the contents `text`; `None`: it is not known.
-    pub fn detect(path: &Path, text: &[u8]) -> Option<Self> {
+    pub(super) fn detect(path: &Path, text: &[u8]) -> Option<Self> {
         let lines = Lines::new(text);
         if lines.any(|line| line.starts_with('[')) {
             return with_sections(path, &lines);

@@ -30,7 +30,7 @@ pub(super) struct IniValue {
 }
 
 impl IniSection {
-    pub fn get(&self, key: &str) -> Option<&IniValue> {
+    pub(super) fn get(&self, key: &str) -> Option<&IniValue> {
         self.values.iter().find(|value| value.key == key)
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Imported {
 
 impl Importer {
     /// `prefix`: where relative paths of PHP-FPM begin, whatever its masters are told.
-    pub fn new(prefix: Option<PathBuf>) -> Self {
+    pub(crate) fn new(prefix: Option<PathBuf>) -> Self {
         Self {
             masters: fpm::masters(),
             prefix,
@@ -87,7 +87,7 @@ impl Importer {
     }
 
     /// The configurations of the masters of PHP-FPM on this host.
-    pub fn masters(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn masters(&self) -> impl Iterator<Item = &Path> {
         self.masters.iter().map(|master| master.config.as_path())
     }
 
@@ -95,7 +95,7 @@ impl Importer {
     ///
     /// Errors: it cannot be read, or has no known format; what is wrong in it, with file and line.
     /// The rest of the file is added anyway.
-    pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
+    pub(crate) fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         if path.is_dir() {
             is_of_fpm(path).map_err(|error| vec![error])?;
             return self.read_fpm(path);
@@ -164,7 +164,7 @@ impl Importer {
 
     /// The sites, one per root whatever number of files name it, and the presets. `presets`: those
     /// that exist already.
-    pub fn drafts(&self, presets: &Presets) -> Imported {
+    pub(crate) fn drafts(&self, presets: &Presets) -> Imported {
         let mut imported = Imported {
             warnings: self.warnings.clone(),
             ..Imported::default()

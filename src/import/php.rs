@@ -23,13 +23,13 @@ pub(crate) struct PhpSettings {
 impl PhpSettings {
     /// The settings of `pool`: from php.ini beside or above the pool's file, from the directory of
     /// further files, and the pool's own. A file that cannot be read is ignored, as by PHP.
-    pub fn new(pool: &Pool) -> Self {
+    pub(crate) fn new(pool: &Pool) -> Self {
         Self::with(pool, php_ini_above(&pool.file))
     }
 
     /// As [`PhpSettings::new`], for a pool of this host whose file may be anywhere: without a
     /// php.ini above it, Debian's counts.
-    pub fn of_host(pool: &Pool) -> Self {
+    pub(crate) fn of_host(pool: &Pool) -> Self {
         Self::with(pool, php_ini_above(&pool.file).or_else(only_php_ini))
     }
 
@@ -68,12 +68,12 @@ impl PhpSettings {
     }
 
     /// The value of a setting such as `session.save_path`, if it is set and not empty.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         self.last(key).filter(|value| !value.is_empty())
     }
 
     /// Whether a switch is on; `None`: it is not set.
-    pub fn flag(&self, key: &str) -> Option<bool> {
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
         let value = self.last(key)?.to_ascii_lowercase();
         Some(["1", "on", "yes", "true"].contains(&value.as_str()))
     }
@@ -84,19 +84,19 @@ impl PhpSettings {
     }
 
     /// The settings that the pool itself makes.
-    pub fn of_pool(&self) -> &[(String, String)] {
+    pub(crate) fn of_pool(&self) -> &[(String, String)] {
         &self.values[self.of_pool..]
     }
 
     /// Whether one of the functions is among those that may not be called.
-    pub fn disables(&self, function: &str) -> bool {
+    pub(crate) fn disables(&self, function: &str) -> bool {
         let names = self.get("disable_functions").unwrap_or_default();
         names.split(',').any(|name| name.trim() == function)
     }
 
     /// Whether the files load an extension such as `opcache` or `mysqli`. One that is built into
     /// PHP needs no line.
-    pub fn loads(&self, extension: &str) -> bool {
+    pub(crate) fn loads(&self, extension: &str) -> bool {
         self.values.iter().any(|(key, value)| {
             let name = Path::new(value).file_stem().and_then(|name| name.to_str());
             let is_named = name.map(|name| name.strip_prefix("php_").unwrap_or(name));

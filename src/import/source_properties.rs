@@ -39,7 +39,7 @@ pub(super) enum SourceKind {
 
 impl SourceProperties {
     /// The properties of `path` and, if it is a directory, of its files.
-    pub fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let mut properties = Self {
             kind: SourceKind::of(path),
             ..Self::default()
@@ -68,7 +68,7 @@ impl SourceProperties {
 }
 
 impl SourceKind {
-    pub fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let Ok(metadata) = fs::metadata(path) else {
             return Self::Missing;
         };

@@ -83,7 +83,7 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
 
 impl UnitFile {
     /// The mount of a `.mount` unit as a line of fstab(5), at the number of its line.
-    pub fn mount_line(&self) -> Option<String> {
+    pub(crate) fn mount_line(&self) -> Option<String> {
         let value = |key| self.get("Mount", key).map(|line| line.value.as_str());
         let what = self.get("Mount", "What")?;
         let escaped = |path: &str| {
@@ -102,7 +102,7 @@ impl UnitFile {
 
     /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those
     /// before it.
-    pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
+    pub(crate) fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
         let mut values = vec![];
         for line in &self.lines {
             if line.section != section || line.key != key {
@@ -118,13 +118,13 @@ impl UnitFile {
     }
 
     /// The last value, if it is not empty.
-    pub fn get(&self, section: &str, key: &str) -> Option<&Assignment> {
+    pub(crate) fn get(&self, section: &str, key: &str) -> Option<&Assignment> {
         self.list(section, key).pop()
     }
 
     /// The command lines that start the service, as words. The variables that the unit itself sets
     /// are replaced.
-    pub fn commands(&self) -> Vec<Vec<String>> {
+    pub(crate) fn commands(&self) -> Vec<Vec<String>> {
         let environment = self.environment();
         let mut commands = vec![];
         for line in self.list("Service", "ExecStart") {
@@ -139,7 +139,7 @@ impl UnitFile {
     }
 
     /// The variables that `Environment=` and the files of `EnvironmentFile=` set.
-    pub fn environment(&self) -> BTreeMap<String, String> {
+    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
         for line in self.list("Service", "Environment") {
             for word in words(&line.value) {

@@ -37,7 +37,7 @@ pub(crate) struct SortedMisses {
 
 impl Advisor<'_> {
     /// Looks the misses up on the host.
-    pub fn sort(&self, misses: &Misses) -> SortedMisses {
+    pub(crate) fn sort(&self, misses: &Misses) -> SortedMisses {
         let mut sorted = SortedMisses::default();
         for miss in misses.iter() {
             if let Some(why) = self.why_forbidden(miss) {
@@ -65,7 +65,7 @@ impl Advisor<'_> {
 
     /// The lines that would bring what was `found` and is still missing, as far as they can be used
     /// in `manifest` on this host.
-    pub fn usable_advice(&self, found: Vec<MissOnHost>, manifest: &Path) -> Advice {
+    pub(crate) fn usable_advice(&self, found: Vec<MissOnHost>, manifest: &Path) -> Advice {
         let mut advice = self.advice(found);
         // A path that was made only after it was looked up is not missing.
         let jail = Host::at(self.desired.root.as_path());
@@ -140,7 +140,7 @@ impl Advisor<'_> {
 
     /// The error that nothing brings `path`, with the line that would as its hint. `manifest`: the
     /// site's, if it can be read.
-    pub fn why_nothing(&self, manifest: Option<&Manifest>, path: JailPath) -> Error {
+    pub(crate) fn why_nothing(&self, manifest: Option<&Manifest>, path: JailPath) -> Error {
         let Desired { site, root, .. } = self.desired;
         let nothing = Error::failed(format!("{site}: nothing brings {path} into {root}"));
         if let Some(origin) = manifest.and_then(|manifest| waiting_for(manifest, &path)) {

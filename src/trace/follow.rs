@@ -81,7 +81,7 @@ enum Thread {
 impl Follower {
     /// A follower without threads. `root`: the directory that is the root of those to examine.
     /// `programs`: what systemd is to execute there; all else that it looks for is its own affair.
-    pub fn new(root: FileId, programs: BTreeSet<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(root: FileId, programs: BTreeSet<PathBuf>) -> Result<Self> {
         if !call::is_known_machine() {
             let why = "the system calls of this machine's architecture are not known";
             return Err(Error::failed(why).hint("`trace` works on x86-64 and aarch64"));
@@ -120,23 +120,23 @@ impl Follower {
     }
 
     /// Whether this thread is followed.
-    pub fn follows(&self, thread: Pid) -> bool {
+    pub(crate) fn follows(&self, thread: Pid) -> bool {
         self.threads.contains_key(&thread)
     }
 
     /// Keeps the file open until a followed process executes a program, or ends.
-    pub fn hold(&mut self, file: File) {
+    pub(crate) fn hold(&mut self, file: File) {
         self.held = Some(file);
     }
 
     /// How many threads are followed.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.threads.len()
     }
 
     /// Starts a command and follows it. `become_it` runs in a new process, with the original signal
     /// mask. It becomes the command, or returns an exit code.
-    pub fn start(&mut self, become_it: impl FnOnce() -> u8) -> Result<()> {
+    pub(crate) fn start(&mut self, become_it: impl FnOnce() -> u8) -> Result<()> {
         let cannot = |error: io::Error| Error::failed("cannot start a process").because(&error);
         let (wait, go) = io::pipe().map_err(cannot)?;
         let Some(child) = sys::fork().map_err(cannot)? else {
@@ -166,7 +166,7 @@ impl Follower {
     /// Follows until the command or everything has ended, or a signal asks to stop. Now and then
     /// `more` may attach to further processes. It returns when to call it again, or if there can be
     /// no such processes, `None`: then the trace ends when nothing is left to follow.
-    pub fn follow(
+    pub(crate) fn follow(
         &mut self,
         mut more: impl FnMut(&mut Self) -> Result<Option<Duration>>,
     ) -> Result<TraceEnd> {
@@ -349,7 +349,7 @@ impl Follower {
     }
 
     /// Lets everything run on without being followed, and returns what was found.
-    pub fn finish(mut self) -> Result<TraceResult> {
+    pub(crate) fn finish(mut self) -> Result<TraceResult> {
         let threads: Vec<_> = self.threads.keys().copied().collect();
         for thread in threads {
             let _ = ptrace::interrupt(thread); // ESRCH: it is ending, which its next stop tells

@@ -44,7 +44,7 @@ pub(crate) struct Miss {
 
 impl Miss {
     /// A path that nobody has looked up yet.
-    pub fn new(path: JailPath) -> Self {
+    pub(crate) fn new(path: JailPath) -> Self {
         Self {
             path,
             call: "open",
@@ -113,12 +113,12 @@ impl Misses {
     }
 
     /// Sorted by path.
-    pub fn iter(&self) -> impl Iterator<Item = &Miss> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Miss> {
         self.by_path.values()
     }
 
     /// How many look-ups of other paths were not kept.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped
     }
 }

@@ -1000,7 +1000,7 @@ fn names_that_are_taken() {
     sandbox
         .run(&["import", one.to_str().unwrap(), two.to_str().unwrap()])
         .exits(1)
-        .says("two:2: the section [x] is in ")
+        .says("two:2: the section [x] is already in ")
         .says("one:1 already");
     let names = sandbox
         .ok(&["import", "--json", two.to_str().unwrap()])

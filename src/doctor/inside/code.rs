@@ -151,7 +151,7 @@ pub(in crate::doctor) struct MailerState {
 
 impl MailerState {
     /// Why no mail leaves by it.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         let shell = self.shell.as_ref().map(ToString::to_string);
         let missing = self.missing.then(|| "it is not there".to_owned());
         shell

@@ -133,12 +133,12 @@ impl From<io::Error> for InsideError {
 
 impl InsideError {
     /// Whether rights are lacking.
-    pub fn is_denied(&self) -> bool {
+    pub(super) fn is_denied(&self) -> bool {
         self.errno == Some(libc::EACCES)
     }
 
     /// Whether there is nothing by that name.
-    pub fn is_missing(&self) -> bool {
+    pub(super) fn is_missing(&self) -> bool {
         matches!(self.errno, Some(libc::ENOENT | libc::ENOTDIR))
     }
 }

@@ -71,13 +71,13 @@ pub(in crate::doctor) struct PhpState {
 }
 
 impl PhpState {
-    pub fn loads(&self, extension: &str) -> bool {
+    pub(crate) fn loads(&self, extension: &str) -> bool {
         let mut extensions = self.extensions.iter();
         extensions.any(|loaded| loaded.eq_ignore_ascii_case(extension))
     }
 
     /// A setting that is not empty.
-    pub fn get(&self, key: &str) -> Option<&str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let value = self.settings.get(key)?;
         (!value.is_empty()).then_some(value)
     }

@@ -26,7 +26,7 @@ pub(in crate::doctor) struct Anchors {
 }
 
 impl Anchors {
-    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.file.iter().chain(&self.directory)
     }
 }

@@ -33,7 +33,7 @@ impl Conf {
     /// ldconfig.
     ///
     /// Errors: a file cannot be read.
-    pub fn read(host: &Host, file: &HostPath) -> Result<Self, LookupError> {
+    pub(super) fn read(host: &Host, file: &HostPath) -> Result<Self, LookupError> {
         let mut conf = Self::default();
         conf.add(host, file)?;
         Ok(conf)

@@ -16,7 +16,7 @@ pub(super) enum Family {
 
 impl Family {
     /// By the interpreter's file name, which musl fixes: `ld-musl-x86_64.so.1`.
-    pub fn of(interpreter_name: &[u8]) -> Self {
+    pub(super) fn of(interpreter_name: &[u8]) -> Self {
         if interpreter_name.starts_with(b"ld-musl-") {
             Self::Musl
         } else {

@@ -153,7 +153,7 @@ impl AdvisedLine {
 
     /// For a pattern of libraries: a line for each of the files, in case the pattern matches files
     /// that cannot be brought. No lines for other keys.
-    pub fn apart(&self) -> Vec<Self> {
+    pub(crate) fn apart(&self) -> Vec<Self> {
         if self.addition.key != "libraries" || self.misses.len() < MANY {
             return vec![];
         }
