@@ -21,7 +21,9 @@ impl Expander<'_> {
             let closure = match loader.closure_of_object(&object) {
                 Ok(closure) => closure,
                 Err(error) if error.errno().is_some_and(is_unknown) => {
-                    return Err(error.context(format!("cannot tell what {source} needs")));
+                    return Err(error
+                        .context(format!("cannot tell what {source} needs"))
+                        .into());
                 }
                 Err(_) => continue, // it is damaged, or for another machine
             };
