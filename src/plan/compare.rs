@@ -33,19 +33,10 @@ pub(super) fn recorded<'o>(
     target: &JailPath,
     seen: &ObservedMount,
 ) -> Option<&'o RecordedMount> {
-    recorded_by_itself(observed, target, seen).or_else(|| observed.member(target, seen))
-}
-
-/// As [`recorded`], for a mount that did not come along with a graft.
-pub(super) fn recorded_by_itself<'o>(
-    observed: &'o Observed,
-    target: &JailPath,
-    seen: &ObservedMount,
-) -> Option<&'o RecordedMount> {
-    let mounts = observed.recorded_mounts();
+    let mut mounts = observed.recorded_mounts();
     mounts
-        .filter(|mount| mount.target == *target)
-        .find(|mount| is_recorded(seen, mount))
+        .find(|mount| mount.target == *target && is_recorded(seen, mount))
+        .or_else(|| observed.member(target, seen))
 }
 
 /// Whether somebody else made `seen`, a mount at `target`: mountjail has only taken it over, or has

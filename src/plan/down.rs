@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{came_along, describe, is_right, recorded, recorded_by_itself};
+use super::compare::{came_along, describe, is_right, recorded};
 use super::placeholders::removal;
 use super::step::{Along, MountState, Plan, State, Step};
 use super::up::members_of;
@@ -55,7 +55,7 @@ fn plan_stack(
     };
     for (nth, seen) in stack.iter().enumerate().rev() {
         let member = observed.member(target, seen);
-        let known = recorded_by_itself(observed, target, seen).or(member);
+        let known = recorded(observed, target, seen);
         let source = known.map(|known| &known.source);
         let source = source.or_else(|| desired_source(seen)).cloned();
         if source.is_none() && !came_along(seen) {

@@ -75,7 +75,7 @@ pub struct Sharing {
 
 /// What becomes of mounts of ours that stand where a graft could be.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum OwnMounts {
     /// They stay.
     Stays,
     /// A graft covers them.
@@ -88,7 +88,7 @@ pub(super) fn layout(
     desired: &Desired,
     observed: &Observed,
     templates: Option<&HostPath>,
-    standing: Standing,
+    own_mounts: OwnMounts,
 ) -> GraftedSite {
     let mut layout = GraftedSite {
         desired: desired.clone(),
@@ -98,7 +98,7 @@ pub(super) fn layout(
         return layout;
     };
 
-    let soil = Soil::of(desired, observed, standing);
+    let soil = Soil::of(desired, observed, own_mounts);
     for (at, parts) in soil.parts() {
         if parts.shared.len() < WORTH_A_GRAFT && !soil.grafts.contains(&at) {
             continue;
@@ -241,7 +241,7 @@ struct Soil<'a> {
     /// The targets of the recorded grafts that are there.
     grafts: BTreeSet<&'a JailPath>,
     generated: HashSet<&'a HostPath>,
-    standing: Standing,
+    own_mounts: OwnMounts,
     /// The directories that were made in the root, if they may be covered: lines of fstab(5) mount
     /// on nothing of them.
     made: Vec<&'a CreatedPath>,
@@ -250,7 +250,7 @@ struct Soil<'a> {
 }
 
 impl<'a> Soil<'a> {
-    fn of(desired: &'a Desired, observed: &'a Observed, standing: Standing) -> Self {
+    fn of(desired: &'a Desired, observed: &'a Observed, own_mounts: OwnMounts) -> Self {
         let grafts = observed
             .recorded_mounts()
             .filter(|mount| mount.template.is_some());
@@ -262,7 +262,7 @@ impl<'a> Soil<'a> {
             targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
             grafts: grafts.map(|mount| &mount.target).filter(is_there).collect(),
             generated: desired.files.iter().map(|file| &file.path).collect(),
-            standing,
+            own_mounts,
             made: kept
                 .flat_map(|kept| &kept.made)
                 .filter(|made| made.kind == CreatedKind::Directory)
@@ -358,7 +358,7 @@ impl<'a> Soil<'a> {
             ..
         } = self.observed;
         let stays = |target: &JailPath| {
-            self.standing == Standing::Stays || !can_be_covered(self.observed, target)
+            self.own_mounts == OwnMounts::Stays || !can_be_covered(self.observed, target)
         };
         paths_in(mounts, directory).any(stays)
             || first_in(elsewhere, directory).is_some()

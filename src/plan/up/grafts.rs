@@ -4,13 +4,15 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::Planner;
-use super::orphans::NOT_IN_MANIFEST;
 use crate::base::JailPath;
 use crate::observe::{Observed, ObservedMount};
 use crate::plan::compare::{Verdict, graft_verdict, is_recorded, is_same, verdict};
 use crate::plan::graft::{Graft, GraftChange};
 use crate::plan::step::{State, Step};
 use crate::resolve::Mount;
+
+/// The detail of an orphan.
+pub(super) const NOT_IN_MANIFEST: &str = "no longer in the manifest";
 
 /// The graft that is mounted at a target already.
 struct StandingGraft {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
-use super::graft::{GraftChange, GraftedSite, Sharing, Standing, layout};
+use super::graft::{GraftChange, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
@@ -33,12 +33,12 @@ pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> 
         let site = layout(desired, observed, templates, standing);
         plan(site, observed)
     };
-    let as_it_is = planned(Standing::Stays);
+    let as_it_is = planned(OwnMounts::Stays);
     let one_by_one = |mount: &RecordedMount| mount.template.is_none();
     let renews = sharing.is_some_and(|sharing| sharing.renew)
         && as_it_is.conflicts.is_empty()
         && observed.recorded_mounts().any(one_by_one);
-    let anew = renews.then(|| planned(Standing::MakesWay));
+    let anew = renews.then(|| planned(OwnMounts::MakesWay));
     anew.filter(|anew| anew.conflicts.is_empty())
         .unwrap_or(as_it_is)
 }

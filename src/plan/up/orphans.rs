@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Planner;
-use super::grafts::detach_covered;
+use super::grafts::{NOT_IN_MANIFEST, detach_covered};
 use super::held::Held;
 use crate::Error;
 use crate::base::hints::unmount_tree;
@@ -12,9 +12,6 @@ use crate::base::{ErrorCode, JailPath};
 use crate::observe::{ObservedMount, RecordedMount};
 use crate::plan::compare::{came_along, recorded};
 use crate::plan::step::{MountState, State, Step};
-
-/// The detail of an orphan.
-pub(super) const NOT_IN_MANIFEST: &str = "no longer in the manifest";
 
 impl Planner<'_> {
     /// Plans the recorded mounts that the manifest no longer asks for.
