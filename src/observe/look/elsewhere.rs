@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::ObservedRoot;
 use super::mounts::listed;
+use super::root::{ObservedRoot, cannot_ask};
+use crate::Result;
 use crate::base::{HostPath, JailPath};
 use crate::observe::mountinfo::MountInfo;
 use crate::observe::observed::Observed;
@@ -12,7 +13,6 @@ use crate::observe::record::RecordedMount;
 use crate::observe::submounts::{self, in_the_jail};
 use crate::observe::table::{self, Table};
 use crate::resolve::Desired;
-use crate::{Error, Result};
 
 impl ObservedRoot<'_> {
     pub(super) fn look_elsewhere(
@@ -65,11 +65,6 @@ pub(crate) fn look_into_grafts(root: &HostPath, observed: &mut Observed) -> Resu
         return Ok(());
     }
     list_inside(root, grafts, observed).map_err(|error| cannot_ask(root, &error))
-}
-
-/// The kernel does not tell the mounts in the root.
-pub(super) fn cannot_ask(root: &HostPath, error: &io::Error) -> Error {
-    Error::failed(format!("cannot ask for the mounts in {root}")).because(error)
 }
 
 /// Adds the mounts inside of those at `targets`.

@@ -3,31 +3,28 @@
 mod elsewhere;
 mod mounts;
 mod paths;
+mod root;
 
 pub(crate) use self::elsewhere::look_into_grafts;
 pub(super) use self::mounts::listed;
 
-use std::cell::{LazyCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
+use self::root::{ObservedRoot, cannot_ask};
 use super::file_systems;
-use super::holders::{self, Apart};
+use super::holders;
 use super::lost_grafts;
-use super::mountinfo::MountInfo;
 use super::observed::Observed;
-use super::record::{CreatedKind, KnownGraft, RootDirectory};
+use super::record::{CreatedKind, RootDirectory};
 use super::recorded::only_of;
 use super::state::SiteRecords;
 use super::strays::find_strays;
 use super::submounts;
 use super::table::Table;
-use crate::base::{HostPath, JailPath};
+use crate::base::JailPath;
 use crate::resolve::Desired;
-use crate::sys::{self, Stat};
+use crate::sys;
 use crate::{Error, Result};
 
 /// Observes the site `desired` at its targets and at those in `records`.
@@ -80,81 +77,7 @@ fn look(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Resul
     Ok(observed)
 }
 
-struct ObservedRoot<'a> {
-    root: Rc<OwnedFd>,
-    path: &'a HostPath,
-    /// The id of the mount that the root is on.
-    root_mount: Option<u64>,
-    /// The device that the root is on.
-    root_device: u64,
-    /// The mountinfo id of the root's mount, if that mount is not shared. Mounts on it do not
-    /// become shared by themselves. It is asked for when it is needed.
-    private: LazyCell<Option<u64>, Box<dyn FnOnce() -> Option<u64> + 'a>>,
-    /// The mounts below the root, sorted by mount point. `None`: the kernel is asked for each.
-    table: Option<&'a [MountInfo]>,
-    kept: HashSet<JailPath>,
-    /// Directories that were made are looked into, because a graft can go there: the site is down,
-    /// or has mounts that were made one by one.
-    has_soil: bool,
-    recorded: Vec<JailPath>,
-    /// The directory that was looked into last. Most targets share it with the target before.
-    last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
-    /// The directories that were looked for and are not there.
-    absent: RefCell<BTreeSet<JailPath>>,
-    /// The directories on the way to something that were looked at and are not there.
-    missing: RefCell<BTreeSet<JailPath>>,
-    /// The recorded grafts, with the unique mount IDs of those at their targets.
-    grafts: Vec<(KnownGraft, Vec<u64>)>,
-    /// The directories that were looked into and are on another mount than the root.
-    apart: RefCell<BTreeMap<JailPath, Apart>>,
-}
-
-impl<'a> ObservedRoot<'a> {
-    fn new(
-        root: OwnedFd,
-        stat: Stat,
-        desired: &'a Desired,
-        observed: &Observed,
-        table: Option<&'a Table>,
-    ) -> Self {
-        let kept = observed
-            .kept
-            .iter()
-            .flat_map(|kept| &kept.made)
-            .map(|made| made.path.clone())
-            .collect();
-        let recorded: BTreeSet<_> = observed
-            .recorded_mounts()
-            .map(|mount| mount.target.clone())
-            .collect();
-        let below = table.map(|table| table.below(desired.root.as_path()));
-        let ids_at = |target: &JailPath| {
-            let recorded = observed.recorded_mounts();
-            let there = recorded.filter(|mount| mount.target == *target);
-            there.filter_map(|mount| mount.unique_id).collect()
-        };
-        let grafts = observed.grafts.iter();
-        Self {
-            root: Rc::new(root),
-            path: &desired.root,
-            root_mount: stat.mount_id,
-            root_device: stat.file.dev,
-            private: LazyCell::new(Box::new(move || private_mount(&stat, table))),
-            table: below,
-            kept,
-            has_soil: observed.record.is_none()
-                || observed.has_mounts_besides(&observed.graft_targets()),
-            recorded: recorded.into_iter().collect(),
-            last: RefCell::default(),
-            absent: RefCell::default(),
-            missing: RefCell::default(),
-            grafts: grafts
-                .map(|graft| (graft.clone(), ids_at(&graft.target)))
-                .collect(),
-            apart: RefCell::default(),
-        }
-    }
-
+impl ObservedRoot<'_> {
     fn look(&mut self, desired: &Desired, observed: &mut Observed) -> Result<()> {
         let targets = desired.mounts.iter().map(|mount| &mount.target);
         let members: Vec<_> = observed.member_targets().cloned().collect();
@@ -198,7 +121,7 @@ impl<'a> ObservedRoot<'a> {
         file_systems::name(desired, observed)?;
 
         self.look_elsewhere(desired, observed)
-            .map_err(|error| elsewhere::cannot_ask(self.path, &error))?;
+            .map_err(|error| cannot_ask(self.path, &error))?;
         let file_at = |path: &JailPath| self.stat(path).ok().flatten().map(|stat| stat.file);
         submounts::name_moved(observed, file_at);
         submounts::compare(desired, observed, file_at);
@@ -235,14 +158,4 @@ impl<'a> ObservedRoot<'a> {
             _ => cannot,
         }
     }
-}
-
-/// The mountinfo id of the mount that `stat` is on, if that mount is not shared.
-fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
-    let id = stat.mount_id?;
-    if stat.mount_id_is_unique {
-        let mount = sys::stat_mount(id).ok()?;
-        return (mount.propagation & libc::MS_SHARED == 0).then_some(mount.id);
-    }
-    table?.get(id)?.peer_group.is_none().then_some(id)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::ObservedRoot;
+use super::root::ObservedRoot;
 use crate::base::{JailPath, MountAttributes};
 use crate::observe::mountinfo::MountInfo;
 use crate::observe::observed::ObservedMount;

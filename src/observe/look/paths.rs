@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::ObservedRoot;
+use super::root::ObservedRoot;
 use crate::Result;
 use crate::base::JailPath;
 use crate::base::hints::is_absent;
