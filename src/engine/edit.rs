@@ -39,7 +39,7 @@ pub fn edit(
 
 #[cfg(test)]
 mod tests {
-    use super::super::staged::{identity, temporary_of};
+    use super::super::staged::{file_version, temporary_of};
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::PathBuf;
@@ -76,9 +76,9 @@ mod tests {
     #[test]
     fn the_same_contents_are_not_written() {
         let (_dir, path) = file("old\n");
-        let before = identity(&fs::metadata(&path).unwrap());
+        let before = file_version(&fs::metadata(&path).unwrap());
         assert!(!edit(&path, &lock(&path), "make it", |old| Ok(old.to_vec())).unwrap());
-        assert_eq!(identity(&fs::metadata(&path).unwrap()), before);
+        assert_eq!(file_version(&fs::metadata(&path).unwrap()), before);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) use namespaces::{
     swept, within,
 };
 pub(crate) use replace::{create_file, replace_file};
-pub(crate) use staged::{Identity, identity};
+pub(crate) use staged::{FileVersion, file_version};
 pub use staged::{StagedFile, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};

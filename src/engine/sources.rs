@@ -21,7 +21,7 @@ use crate::sys;
 pub(super) struct Sources<B: Backend> {
     /// Whether prepared mounts are kept, because several sites use them.
     sharing: bool,
-    prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
+    prepared: Mutex<HashMap<SourceKey, Cell<B::Ready>>>,
     /// Grafts, by their templates and the files that these show: a copy that is mounted nowhere
     /// does not follow.
     grafts: Mutex<HashMap<ShownTemplate, GraftCell<B>>>,
@@ -34,7 +34,7 @@ type GraftCell<B> = Cell<(<B as Backend>::Ready, FileId)>;
 type Cell<T> = Arc<OnceLock<Result<T>>>;
 
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct SourceKey {
     file: FileId,
     attributes: MountAttributes,
     extent: Extent,
@@ -91,7 +91,7 @@ impl<B: Backend> Sources<B> {
     }
 
     fn copy_of_prepared(&self, backend: &B, mount: &Mount, file: FileId) -> Result<B::Ready> {
-        let key = Key {
+        let key = SourceKey {
             file,
             attributes: mount.attributes,
             extent: mount.extent(),

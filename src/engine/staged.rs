@@ -25,12 +25,12 @@ pub struct StagedFile {
     real: PathBuf,
     temporary: PathBuf,
     /// The file that had the place when this one was written.
-    before: Option<Identity>,
+    before: Option<FileVersion>,
     is_done: bool,
 }
 
 /// A value that differs after the file was replaced or written to.
-pub(crate) type Identity = (u64, u64, u64, i64, i64);
+pub(crate) type FileVersion = (u64, u64, u64, i64, i64);
 
 impl StagedFile {
     /// Writes `contents` beside the file `path`, for its owner and with its mode, and syncs it. A
@@ -67,7 +67,7 @@ impl StagedFile {
             path: path.to_owned(),
             real,
             temporary,
-            before: before.map(identity),
+            before: before.map(file_version),
             is_done: false,
         })
     }
@@ -79,7 +79,7 @@ impl StagedFile {
         let cannot = |error: io::Error| cannot_write(&self.path, &error);
         let now = match fs::symlink_metadata(&self.real) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            found => Some(identity(&found.map_err(cannot)?)),
+            found => Some(file_version(&found.map_err(cannot)?)),
         };
         if now != self.before {
             return Err(cannot(io::Error::from_raw_os_error(libc::EAGAIN)));
@@ -178,7 +178,7 @@ pub(super) fn temporary_of(real: &Path) -> PathBuf {
 }
 
 /// A value that differs after the file was replaced or written to.
-pub(crate) fn identity(file: &fs::Metadata) -> Identity {
+pub(crate) fn file_version(file: &fs::Metadata) -> FileVersion {
     (
         file.dev(),
         file.ino(),

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::bring_up::{BringUp, Brought, Then, lock};
+use super::bring_up::{BringUp, Brought, FinalStep, lock};
 use super::context::Context;
 use super::pipeline::{self, MountLookup, Pipeline};
 use super::services::{Namespaces, ServicePlace};
@@ -267,7 +267,7 @@ struct InAll {
     site: Site,
     manifest: Manifest,
     stop: Stop,
-    then: Option<Then>,
+    then: Option<FinalStep>,
     done: Mutex<Vec<(ServicePlace, Done)>>,
 }
 
@@ -337,7 +337,7 @@ fn given_up(site: &Site) -> SiteError {
 
 /// Has the staged manifest take its place. What came of that is the same for a run that is tried
 /// again.
-fn takes_place(staged: StagedFile) -> Then {
+fn takes_place(staged: StagedFile) -> FinalStep {
     let (staged, placed) = (Mutex::new(Some(staged)), OnceLock::new());
     Arc::new(move || {
         let place = || {

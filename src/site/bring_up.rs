@@ -47,13 +47,13 @@ pub(crate) struct BringUp {
     /// A root directory that does not exist is made.
     pub create_root: bool,
     /// What has to work out when a site is up, or else it is left as it was.
-    pub then: Option<Then>,
+    pub then: Option<FinalStep>,
     /// Sites that were found to need nothing.
     settled: SettledSites,
 }
 
 /// What is done once, when a site is as desired.
-pub(crate) type Then = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+pub(crate) type FinalStep = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl BringUp {
     /// For a run over that many sites.

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::error::ManifestError;
 use super::instances::{self, FoundInstances};
+use super::manifest_error::ManifestError;
 use super::manifest_file::{Site, root_of, text};
 use super::out::{Out, worst};
 use super::trust::Trust;

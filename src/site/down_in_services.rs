@@ -34,14 +34,14 @@ pub(crate) fn down_in_services(
     let namespaces = Namespaces::find(context)?;
     let served: Vec<ServedSite> = sites.iter().map(|site| (site.clone(), vec![])).collect();
     let failed: Mutex<BTreeSet<SiteName>> = Mutex::default();
-    let in_each = |own: Context, here: &[Site], step: Step| {
+    let in_each = |own: Context, here: &[Site], step: InEach| {
         let own: &'static Context = Box::leak(Box::new(own));
         let run = TakeDown::new(own, here.len(), options)?;
         let skipped = lock(&failed).clone();
         let work = move |site: &Site, stop: &Stop| match step {
             _ if skipped.contains(&site.name) => Ok(None),
-            Step::Look => run.look(site).map(|_| None),
-            Step::Take => take(&run, site, stop).map(Some),
+            InEach::Look => run.look(site).map(|_| None),
+            InEach::Take => take(&run, site, stop).map(Some),
         };
         let results: Vec<Result<_, DownError>> = parallel::each(own, here, THREADS, stop, work);
         let ends = here.iter().zip(&results);
@@ -51,12 +51,14 @@ pub(crate) fn down_in_services(
     };
 
     let mut found: InPlaces<_, _> = match options.if_in_use {
-        IfInUse::Fail => {
-            namespaces.each(context, &served, |own, here| in_each(own, here, Step::Look))
-        }
+        IfInUse::Fail => namespaces.each(context, &served, |own, here| {
+            in_each(own, here, InEach::Look)
+        }),
         IfInUse::Detach => InPlaces::new(),
     };
-    let taken = namespaces.each(context, &served, |own, here| in_each(own, here, Step::Take));
+    let taken = namespaces.each(context, &served, |own, here| {
+        in_each(own, here, InEach::Take)
+    });
     for (site, results) in taken {
         found.entry(site).or_default().extend(results);
     }
@@ -65,7 +67,7 @@ pub(crate) fn down_in_services(
 
 /// What is done in each namespace.
 #[derive(Clone, Copy)]
-enum Step {
+enum InEach {
     /// Find out whether the site is in use.
     Look,
     Take,

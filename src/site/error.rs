@@ -1,71 +1,13 @@
 //! Why a command failed on one site, and how that is reported.
 
-use std::fmt;
-
-use super::Site;
 use super::event::Event;
+use super::manifest_error::{ManifestError, Reported};
+use super::manifest_file::Site;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
 use crate::base::{ErrorCode, ErrorKind, SiteName};
 use crate::engine::EngineFailure;
-use crate::manifest::{Diagnostic, Diagnostics};
-
-/// Why there is no manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ManifestError {
-    Error(Error),
-    Mistakes(Diagnostics),
-}
-
-impl From<Error> for ManifestError {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-/// In one line; with `{:#}` as it is shown to people, in several lines.
-impl fmt::Display for ManifestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => write!(f, "{error}"),
-            Self::Mistakes(mistakes) if f.alternate() => f.write_str(&mistakes.render(false)),
-            Self::Mistakes(mistakes) => f.write_str(&mistakes.brief()),
-        }
-    }
-}
-
-impl ManifestError {
-    /// What there is to report, for programs.
-    fn reported(&self) -> Vec<Reported> {
-        match self {
-            Self::Error(error) => vec![Reported::Error(error.clone())],
-            Self::Mistakes(mistakes) => mistakes.iter().cloned().map(Reported::Mistake).collect(),
-        }
-    }
-
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::Error(error) => error.exit_code(),
-            Self::Mistakes(_) => 2,
-        }
-    }
-
-    /// Reports it about `what`, such as a preset; returns the exit code.
-    pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
-        self.report_of(out, &[], what)
-    }
-
-    fn report_of(&self, out: &Out, sites: &[&SiteName], what: &dyn fmt::Display) -> u8 {
-        match self {
-            Self::Error(error) => out.about(Event::Failed, sites).error(error),
-            Self::Mistakes(mistakes) => {
-                out.about(Event::Mistake, sites).diagnostics(what, mistakes);
-            }
-        }
-        self.exit_code()
-    }
-}
 
 /// Why a command failed on one site.
 pub(crate) enum SiteError {
@@ -122,13 +64,8 @@ impl SiteError {
     /// What failed, in one piece of text.
     pub(crate) fn text(&self, site: &Site) -> String {
         match self {
-            Self::Manifest(error) => format!("{error:#}"),
-            Self::Errors(errors) => errors
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; "),
             Self::Engine(failure) => failure.error.clone().context(&site.name).to_string(),
+            _ => self.messages(site).join("; "),
         }
     }
 
@@ -194,29 +131,20 @@ impl SiteError {
                 (code, errors.iter().cloned().map(Reported::Error).collect())
             }
             Self::Engine(failure) => {
-                let name = &site.name;
-                let error = first_error(failure, name);
-                let code = error.exit_code();
-                let also = also_failed(failure).map(|also| also.clone().context(name));
-                let lasting = failure.lasting.iter();
-                let lasting = lasting.map(|lasting| Error::failed(format!("{name}: {lasting}")));
-                let all = [error].into_iter().chain(also).chain(lasting);
-                (code, all.map(Reported::Error).collect())
+                let code = failure.error.exit_code();
+                let errors = engine_errors(failure, &site.name);
+                (code, errors.into_iter().map(Reported::Error).collect())
             }
         }
     }
 
     /// What there is to report, as people read it.
     pub(crate) fn messages(&self, site: &Site) -> Vec<String> {
-        if let Self::Manifest(error) = self {
-            return vec![format!("{error:#}")];
+        match self {
+            Self::Manifest(error) => vec![format!("{error:#}")],
+            Self::Errors(errors) => in_words(errors),
+            Self::Engine(failure) => in_words(&engine_errors(failure, &site.name)),
         }
-        let (_, reported) = self.outcome(site);
-        let text = |reported: Reported| match reported {
-            Reported::Error(error) => Some(error.to_string()),
-            Reported::Mistake(_) => None, // only a manifest has them
-        };
-        reported.into_iter().filter_map(text).collect()
     }
 
     /// Reports the failure; returns the exit code, and what was reported.
@@ -231,12 +159,6 @@ impl SiteError {
     }
 }
 
-/// What was reported, for programs.
-pub(crate) enum Reported {
-    Error(Error),
-    Mistake(Diagnostic),
-}
-
 fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) {
     let sites = &[site];
     let failed = out.about(Event::Failed, sites);
@@ -245,6 +167,19 @@ fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) {
         failed.error(&also.clone().context(site));
     }
     report_undone(&out.site(site), failure);
+}
+
+/// The error that stopped the run, and all that could not be undone.
+fn engine_errors(failure: &EngineFailure, site: &SiteName) -> Vec<Error> {
+    let also = also_failed(failure).map(|also| also.clone().context(site));
+    let lasting = failure.lasting.iter();
+    let lasting = lasting.map(|lasting| Error::failed(format!("{site}: {lasting}")));
+    let first = first_error(failure, site);
+    [first].into_iter().chain(also).chain(lasting).collect()
+}
+
+fn in_words(errors: &[Error]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
 }
 
 fn first_error(failure: &EngineFailure, site: &SiteName) -> Error {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Site;
-use super::error::ManifestError;
+use super::manifest_error::ManifestError;
 use super::manifest_file::text;
 use crate::base::quote::{brief, shell_word};
 use crate::base::text::{few, nearest};

@@ -4,8 +4,8 @@ use std::fs;
 
 use super::Site;
 use super::context::Context;
-use super::error::ManifestError;
 use super::instances;
+use super::manifest_error::ManifestError;
 use super::{configuration, manifest_file};
 use crate::Error;
 use crate::base::ErrorCode;

@@ -16,7 +16,7 @@ pub(crate) const INFO: &str = "6";
 pub(crate) const DEBUG: &str = "7";
 
 /// What the standard error leads to.
-pub(crate) enum Log {
+pub(crate) enum LogTarget {
     /// A terminal, or anything else.
     Stream,
     /// A file that systemd opened: each line begins with its priority, such as `<6>`: sd-daemon(3).
@@ -25,7 +25,7 @@ pub(crate) enum Log {
     Journal { unit: Option<String> },
 }
 
-impl Log {
+impl LogTarget {
     /// `JOURNAL_STREAM` names the device and inode that systemd connected: systemd.exec(5).
     pub(crate) fn of_this_process() -> Self {
         let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();

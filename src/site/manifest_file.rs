@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::ManifestError;
+use super::manifest_error::ManifestError;
 use crate::base::{HostPath, SiteName};
 use crate::engine;
 use crate::manifest::{self, SourceFile};
@@ -55,9 +55,9 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// A value that differs after the file of the site's manifest was replaced or written to; `None`:
 /// there is none.
-pub(super) fn version(site: &Site) -> Option<engine::Identity> {
+pub(super) fn version(site: &Site) -> Option<engine::FileVersion> {
     let file = fs::metadata(&site.file).ok()?;
-    Some(engine::identity(&file))
+    Some(engine::file_version(&file))
 }
 
 /// The bytes of the site's manifest, no more than one may have and one more; `None`: there is none.

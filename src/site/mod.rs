@@ -23,6 +23,7 @@ pub(crate) mod gated_start;
 pub(crate) mod instances;
 pub(crate) mod load;
 mod log;
+mod manifest_error;
 pub(crate) mod manifest_file;
 pub(crate) mod out;
 pub(crate) mod parallel;
@@ -42,7 +43,8 @@ pub(crate) mod users;
 pub(crate) mod wrappers;
 
 pub(crate) use context::Context;
-pub(crate) use error::{ManifestError, Reported, SiteError};
+pub(crate) use error::SiteError;
+pub(crate) use manifest_error::{ManifestError, Reported};
 pub(crate) use manifest_file::Site;
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::event::Event;
-use super::log::{DEBUG, ERROR, INFO, Log, WARNING};
+use super::log::{DEBUG, ERROR, INFO, LogTarget, WARNING};
 use crate::Error;
 use crate::base::SiteName;
 use crate::base::quote::brief;
@@ -62,7 +62,7 @@ pub(crate) struct Out {
     colour: bool,
     /// Of what is printed on the standard output for people.
     colour_of_data: bool,
-    log: Log,
+    log: LogTarget,
     bar: OnceLock<ProgressBar>,
     /// The mistakes that were shown.
     shown: Mutex<HashSet<String>>,
@@ -77,7 +77,7 @@ impl Out {
             failures,
             colour: has_colour(&io::stderr()),
             colour_of_data: has_colour(&io::stdout()),
-            log: Log::of_this_process(),
+            log: LogTarget::of_this_process(),
             bar: OnceLock::new(),
             shown: Mutex::default(),
             aside: AtomicU8::new(0),
