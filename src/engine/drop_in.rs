@@ -12,7 +12,7 @@ use crate::base::{Error, Result};
 /// The text of the drop-in `path`; `None`: it does not exist.
 ///
 /// Errors: it cannot be read.
-pub fn read_drop_in(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_drop_in(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_absent(&error) => Ok(None),
@@ -24,7 +24,7 @@ pub fn read_drop_in(path: &Path) -> Result<Option<String>> {
 /// anything.
 ///
 /// Errors: a file that does not begin with `header` is there; it cannot be read or written.
-pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> {
+pub(crate) fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> {
     match read_drop_in(path)? {
         Some(old) if old == contents => return Ok(false),
         Some(old) if !old.starts_with(header) => {
@@ -44,7 +44,7 @@ pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> 
 /// Returns whether the drop-in existed.
 ///
 /// Errors: it cannot be read or removed.
-pub fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
+pub(crate) fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
     if !read_drop_in(path)?.is_some_and(|text| text.starts_with(header)) {
         return Ok(false);
     }

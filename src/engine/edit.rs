@@ -17,7 +17,7 @@ use crate::base::Result;
 /// not overwritten.
 ///
 /// Errors: the file does not exist (with the hint `if_absent`); it cannot be read or replaced.
-pub fn edit(
+pub(crate) fn edit(
     path: &Path,
     _lock: &Lock,
     if_absent: &str,

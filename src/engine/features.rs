@@ -6,7 +6,7 @@ use crate::sys;
 /// The system calls that decide how mountjail mounts. `doctor` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // one per system call
-pub struct Features {
+pub(crate) struct Features {
     /// `openat2(2)`, Linux 5.6.
     pub openat2: bool,
     /// `mount_setattr(2)`, Linux 5.12: needed by the detached engine.
@@ -22,7 +22,7 @@ pub struct Features {
 
 impl Features {
     /// Probes the running kernel. A call that a seccomp filter forbids counts as absent.
-    pub fn probe() -> Self {
+    pub(crate) fn probe() -> Self {
         Self {
             openat2: sys::probe::openat2(),
             mount_setattr: sys::probe::mount_setattr(),
@@ -35,7 +35,7 @@ impl Features {
 
 /// The engine that mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// `open_tree`, `mount_setattr`, `move_mount`.
     Detached,
     /// `mount(2)`.
@@ -46,7 +46,7 @@ impl Choice {
     /// Returns the engine for `features`, or the one that `forced` names (`MOUNTJAIL_ENGINE`).
     ///
     /// Errors: the name is unknown, or it is `detached` and the kernel lacks `mount_setattr`.
-    pub fn select(forced: Option<&str>, features: Features) -> Result<Self> {
+    pub(crate) fn select(forced: Option<&str>, features: Features) -> Result<Self> {
         match forced.filter(|name| !name.is_empty()) {
             None | Some("detached") if features.mount_setattr => Ok(Self::Detached),
             None | Some("classic") => Ok(Self::Classic),
@@ -66,7 +66,7 @@ impl Choice {
     }
 
     /// Its name, as `MOUNTJAIL_ENGINE` accepts it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Detached => "detached",
             Self::Classic => "classic",

@@ -41,12 +41,12 @@ pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &PersistentRec
 }
 
 /// Writes the state that the watcher publishes.
-pub fn write_watch_state(state: &StateDir, watch: &WatchState) -> Result<()> {
+pub(crate) fn write_watch_state(state: &StateDir, watch: &WatchState) -> Result<()> {
     write_json(&state.watch_state(), watch, Durability::ThisBoot)
 }
 
 /// Removes the state that the watcher published.
-pub fn remove_watch_state(state: &StateDir) -> Result<()> {
+pub(crate) fn remove_watch_state(state: &StateDir) -> Result<()> {
     remove(&state.watch_state())
 }
 

@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// A lock that is held until it is dropped. The kernel releases it when the process ends in any
 /// way.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
     waited: bool,
 }
@@ -34,7 +34,7 @@ impl Lock {
     ///
     /// This file stays. The lock of a site goes with the site: whoever waited for it sees that the
     /// file is not at its path any more, and takes the new one.
-    pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
+    pub(crate) fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
         let waited = !try_lock(&file, path)?;
         if waited {
@@ -48,7 +48,7 @@ impl Lock {
     }
 
     /// As [`Lock::take`], but waits no longer than `limit`.
-    pub fn take_within(path: &Path, limit: Duration) -> Result<Self> {
+    pub(crate) fn take_within(path: &Path, limit: Duration) -> Result<Self> {
         let file = open(path)?;
         let start = Instant::now();
         let mut waited = false;
@@ -98,7 +98,7 @@ impl Lock {
     }
 
     /// Takes the lock at `path`, or returns `None` if it is held.
-    pub fn if_free(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn if_free(path: &Path) -> Result<Option<Self>> {
         let file = open(path)?;
         if !try_lock(&file, path)? || !is_at(&file, path) {
             return Ok(None);

@@ -47,19 +47,19 @@ use crate::sys::{self, IfInUse};
 
 pub(crate) use adopted::{GoesBack, PutBack, move_aside, put_back, settle};
 pub(crate) use create_root::{MadeDirectories, create_root};
-pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
-pub use edit::edit as edit_file;
-pub use features::{Choice, Features};
+pub(crate) use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
+pub(crate) use edit::edit as edit_file;
+pub(crate) use features::{Choice, Features};
 pub(crate) use image::enter_image;
-pub use journal::{remove_watch_state, write_watch_state};
-pub use lock::Lock;
+pub(crate) use journal::{remove_watch_state, write_watch_state};
+pub(crate) use lock::Lock;
 pub(crate) use namespaces::{
     OwnNamespace, Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace,
     swept, within,
 };
 pub(crate) use replace::{create_file, replace_file};
 pub(crate) use staged::{FileVersion, file_version};
-pub use staged::{StagedFile, remove_file};
+pub(crate) use staged::{StagedFile, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::{ShownTemplate, TemplateStore, without_grafts};
@@ -71,14 +71,14 @@ use scratch::ScratchDir;
 use sources::Sources;
 
 /// Receives one line per step, as `-v` prints them.
-pub type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
+pub(crate) type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
 /// What has to work out after a run, or the run is undone.
-pub type Then<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
+pub(crate) type Then<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Mounts made where there were none.
     pub attached: usize,
     /// Mounts replaced.
@@ -96,7 +96,7 @@ pub struct Outcome {
 impl Outcome {
     /// Adds what another run did.
     #[must_use]
-    pub fn merge(mut self, more: Self) -> Self {
+    pub(crate) fn merge(mut self, more: Self) -> Self {
         self.attached += more.attached;
         self.swapped += more.swapped;
         self.gaps += more.gaps;
@@ -160,7 +160,7 @@ enum Way {
 
 /// How many sites an engine serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Serves {
+pub(crate) enum Serves {
     /// One. Nothing is kept.
     OneSite,
     /// Several. Prepared mounts are kept for the next sites.
@@ -168,7 +168,7 @@ pub enum Serves {
 }
 
 /// Carries out plans. One engine serves any number of sites, from any number of threads.
-pub struct Engine {
+pub(crate) struct Engine {
     /// The value of `MOUNTJAIL_ENGINE`.
     forced: Option<String>,
     /// Chosen on first use: a run with nothing to do makes no mount call, not even a probe.
@@ -185,7 +185,12 @@ pub struct Engine {
 impl Engine {
     /// Returns an engine that keeps its records in `state`. It mounts in the way named by `forced`,
     /// or else in the best way that the kernel offers.
-    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, serves: Serves) -> Self {
+    pub(crate) fn new(
+        forced: Option<String>,
+        state: StateDir,
+        boot: BootId,
+        serves: Serves,
+    ) -> Self {
         let scratch = ScratchDir::below(&state.run);
         Self {
             forced,
@@ -255,7 +260,7 @@ impl Engine {
     }
 
     /// Removes what killed runs left outside the roots. It is called once, before the first plan.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.scratch.sweep();
     }
 
@@ -272,7 +277,7 @@ impl Engine {
     }
 
     /// Takes the lock of the site, or returns `None` if another mountjail holds it.
-    pub fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
+    pub(crate) fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
         Lock::if_free(&self.state.lock(site))
     }
 
@@ -284,7 +289,7 @@ impl Engine {
     }
 
     /// Brings the site into the planned state, or leaves it as it was.
-    pub fn up(
+    pub(crate) fn up(
         &self,
         plan: &Plan,
         observed: &Observed,
@@ -295,7 +300,7 @@ impl Engine {
     }
 
     /// As [`up`](Self::up), and then does `then`. If that fails, the site is left as it was.
-    pub fn up_then(
+    pub(crate) fn up_then(
         &self,
         plan: &Plan,
         observed: &Observed,
@@ -308,7 +313,7 @@ impl Engine {
 
     /// Detaches the mounts of a site whose root is gone; they were moved away with it. Returns
     /// their number.
-    pub fn down_without_root(
+    pub(crate) fn down_without_root(
         &self,
         site: &SiteName,
         root: &HostPath,
@@ -330,7 +335,7 @@ impl Engine {
 
     /// Records that the lines in `fstab` need what was made for the site at `root`, even while the
     /// site is down. `None`: no longer.
-    pub fn remember_fstab(
+    pub(crate) fn remember_fstab(
         &self,
         site: &SiteName,
         root: &HostPath,
@@ -381,7 +386,7 @@ impl Engine {
 
     /// Takes the site down. It continues after errors and collects them. If they are not to be
     /// detached while in use, it stops before the first change if anything uses the mounts.
-    pub fn down(
+    pub(crate) fn down(
         &self,
         plan: &Plan,
         observed: &Observed,
@@ -393,7 +398,7 @@ impl Engine {
 
     /// Takes the site down if its mounts are exactly as planned and nothing uses them. Otherwise it
     /// changes nothing and returns `Ok(None)`.
-    pub fn down_if_quiet(
+    pub(crate) fn down_if_quiet(
         &self,
         plan: &Plan,
         observed: &Observed,

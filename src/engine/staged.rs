@@ -18,7 +18,7 @@ use crate::base::{Error, Result};
 const MODE: u32 = 0o644;
 
 /// A complete file beside its place. Unless it takes the place, it is removed again.
-pub struct StagedFile {
+pub(crate) struct StagedFile {
     /// The file as the caller names it, for messages.
     path: PathBuf,
     /// The place: links are followed.
@@ -38,7 +38,7 @@ impl StagedFile {
     /// the mode 0644, and missing directories are made.
     ///
     /// After a crash there may be `.NAME.mountjail`, which the next run replaces.
-    pub fn write(path: &Path, contents: &[u8]) -> Result<Self> {
+    pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<Self> {
         match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_parents(path).map_err(|error| cannot_write(path, &error))?;
@@ -75,7 +75,7 @@ impl StagedFile {
     /// Takes the place, in a way that survives a power cut.
     ///
     /// Errors: somebody else wrote the file meanwhile; it cannot be replaced. Then it is as it was.
-    pub fn take_place(mut self) -> Result<()> {
+    pub(crate) fn take_place(mut self) -> Result<()> {
         let cannot = |error: io::Error| cannot_write(&self.path, &error);
         let now = match fs::symlink_metadata(&self.real) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -135,7 +135,7 @@ impl Drop for StagedFile {
 
 /// Removes the file `path`, and what a killed run left beside it. Of a link, the link goes. Returns
 /// whether the file existed.
-pub fn remove_file(path: &Path) -> Result<bool> {
+pub(crate) fn remove_file(path: &Path) -> Result<bool> {
     let removed = |file: &Path| match fs::remove_file(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         result => result.map(|()| true),

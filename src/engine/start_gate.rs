@@ -42,7 +42,7 @@ impl StartGate {
     /// Makes the gate of `unit` in `directory`, which systemd must then read.
     ///
     /// Errors: another process has one of this unit; it cannot be made.
-    pub fn make(directory: &Path, unit: &str) -> Result<Self> {
+    pub(crate) fn make(directory: &Path, unit: &str) -> Result<Self> {
         let drop_in = directory.join(format!("{unit}.d")).join(DROP_IN);
         let fifo = fifo_of(&drop_in);
         let cannot = |error: io::Error| {
@@ -73,7 +73,7 @@ impl StartGate {
     }
 
     /// Those in `directory` whose maker was killed.
-    pub fn left_over(directory: &Path) -> Vec<Self> {
+    pub(crate) fn left_over(directory: &Path) -> Vec<Self> {
         let mut left = vec![];
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let drop_in = entry.path().join(DROP_IN);
@@ -96,7 +96,7 @@ impl StartGate {
 
     /// Lets everything through, now and later, and takes the drop-in away. systemd may not have
     /// read its units again yet: until then, processes that begin find a link to `/dev/null`.
-    pub fn open_for_good(&self) -> Result<()> {
+    pub(crate) fn open_for_good(&self) -> Result<()> {
         let fifo = fifo_of(&self.drop_in);
         let cannot = |error: io::Error| {
             Error::failed(format!("cannot let {} start", self.unit)).because(&error)
@@ -112,7 +112,7 @@ impl StartGate {
     }
 
     /// Removes the rest, once systemd has read its units again.
-    pub fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         remove_file(&fifo_of(&self.drop_in))?;
         remove_drop_in(&self.drop_in, HEADER)?;
         if let Some(directory) = self.drop_in.parent() {
