@@ -18,6 +18,8 @@
 //! and its fuzzers, is hidden in the documentation, and changes without notice. Other programs read
 //! what commands print with `--json`.
 
+#![warn(unreachable_pub)] // pub(crate) by default
+
 mod adopt;
 #[doc(hidden)]
 pub mod base;

@@ -20,11 +20,14 @@ mod image;
 mod journal;
 mod lock;
 mod mount_op;
+mod mounter;
 mod namespaces;
 mod ours;
+mod outcome;
 mod replace;
 mod root;
 mod scratch;
+mod setup;
 mod sources;
 mod staged;
 mod start_gate;
@@ -34,16 +37,13 @@ mod templates;
 mod undo;
 mod up;
 
-use std::fmt;
-use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::base::{Error, HostPath, Result, SiteName};
-use crate::observe::{self, BootId, BootRecord, History, Observed, PersistentRecord, StateDir};
+use crate::base::{HostPath, Result, SiteName};
+use crate::observe::{self, BootRecord, History, Observed, PersistentRecord};
 use crate::patience::Stop;
 use crate::plan::Plan;
-use crate::sys::{self, IfInUse};
+use crate::sys::IfInUse;
 
 pub(crate) use adopted::{GoesBack, PutBack, move_aside, put_back, settle};
 pub(crate) use create_root::{MadeDirectories, create_root};
@@ -53,217 +53,20 @@ pub(crate) use features::{Choice, Features};
 pub(crate) use image::enter_image;
 pub(crate) use journal::{remove_watch_state, write_watch_state};
 pub(crate) use lock::Lock;
+pub(crate) use mounter::Serves;
 pub(crate) use namespaces::{
     OwnNamespace, Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace,
     swept, within,
 };
+pub(crate) use outcome::{EngineFailure, Log, Outcome, Then};
 pub(crate) use replace::{create_file, replace_file};
-pub(crate) use staged::{FileVersion, file_version};
-pub(crate) use staged::{StagedFile, remove_file};
+pub(crate) use setup::Engine;
+pub(crate) use staged::{FileVersion, StagedFile, file_version, remove_file};
 pub(crate) use start_gate::{StartGate, open_gate};
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::{ShownTemplate, TemplateStore, without_grafts};
 
-use backend::Backend;
-use classic::Classic;
-use detached::Detached;
-use scratch::ScratchDir;
-use sources::Sources;
-
-/// Receives one line per step, as `-v` prints them.
-pub(crate) type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
-
-/// What has to work out after a run, or the run is undone.
-pub(crate) type Then<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
-
-/// What a run did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// Mounts made where there were none.
-    pub attached: usize,
-    /// Mounts replaced.
-    pub swapped: usize,
-    /// The swaps during which the file was absent for a moment, because the kernel lacks
-    /// `MOVE_MOUNT_BENEATH`.
-    pub gaps: usize,
-    /// Mounts detached.
-    pub detached: usize,
-    /// Sentences about placeholders and links that stay, because they are no longer as mountjail
-    /// made them.
-    pub left: Vec<String>,
-}
-
-impl Outcome {
-    /// Adds what another run did.
-    #[must_use]
-    pub(crate) fn merge(mut self, more: Self) -> Self {
-        self.attached += more.attached;
-        self.swapped += more.swapped;
-        self.gaps += more.gaps;
-        self.detached += more.detached;
-        self.left.extend(more.left);
-        self
-    }
-}
-
-/// A run that did not reach its goal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineFailure {
-    /// The error that stopped the run.
-    pub error: Error,
-    /// For `up`: the steps undone, last first. It is empty if nothing had been changed.
-    pub undone: Vec<String>,
-    /// For `up`: sentences about changes that cannot be undone, although nothing failed.
-    pub lasting: Vec<String>,
-    /// Further errors: from undoing or, for `down`, from other mounts.
-    pub also: Vec<Error>,
-    /// For `down`: the mounts are in use, and nothing was unmounted.
-    pub busy: bool,
-}
-
-impl From<Error> for EngineFailure {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            undone: vec![],
-            lasting: vec![],
-            also: vec![],
-            busy: false,
-        }
-    }
-}
-
-impl From<Error> for Box<EngineFailure> {
-    fn from(error: Error) -> Self {
-        Self::new(error.into())
-    }
-}
-
-/// A backend with the mounts that it has prepared.
-struct Mounter<B: Backend> {
-    backend: B,
-    sources: Sources<B>,
-}
-
-impl<B: Backend> Mounter<B> {
-    fn new(backend: B, serves: Serves) -> Self {
-        let sources = Sources::new(serves == Serves::ManySites);
-        Self { backend, sources }
-    }
-}
-
-/// The two ways to mount.
-enum Way {
-    Detached(Mounter<Detached>),
-    Classic(Mounter<Classic>),
-}
-
-/// How many sites an engine serves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Serves {
-    /// One. Nothing is kept.
-    OneSite,
-    /// Several. Prepared mounts are kept for the next sites.
-    ManySites,
-}
-
-/// Carries out plans. One engine serves any number of sites, from any number of threads.
-pub(crate) struct Engine {
-    /// The value of `MOUNTJAIL_ENGINE`.
-    forced: Option<String>,
-    /// Chosen on first use: a run with nothing to do makes no mount call, not even a probe.
-    way: OnceLock<Result<Way>>,
-    serves: Serves,
-    state: StateDir,
-    boot: BootId,
-    scratch: ScratchDir,
-    templates: OnceLock<Result<TemplateStore>>,
-    /// The mount namespace of the sources, if it is another one than that of the roots.
-    host: Option<OwnedFd>,
-}
-
 impl Engine {
-    /// Returns an engine that keeps its records in `state`. It mounts in the way named by `forced`,
-    /// or else in the best way that the kernel offers.
-    pub(crate) fn new(
-        forced: Option<String>,
-        state: StateDir,
-        boot: BootId,
-        serves: Serves,
-    ) -> Self {
-        let scratch = ScratchDir::below(&state.run);
-        Self {
-            forced,
-            way: OnceLock::new(),
-            serves,
-            state,
-            boot,
-            scratch,
-            templates: OnceLock::new(),
-            host: None,
-        }
-    }
-
-    /// Returns an engine that makes and changes templates. Its roots are where the templates are.
-    pub(crate) fn for_templates(&self) -> Result<Self> {
-        let host = sys::mount_namespace().map_err(|error| {
-            Error::failed("cannot open the mount namespace of this process").because(&error)
-        })?;
-        let (forced, boot) = (self.forced.clone(), self.boot.clone());
-        let engine = Self::new(forced, self.state.templates(), boot, Serves::OneSite);
-        Ok(Self {
-            host: Some(host),
-            ..engine
-        })
-    }
-
-    /// Where the templates of this engine are.
-    pub(crate) fn templates(&self) -> Result<&TemplateStore> {
-        let open = || {
-            let choice = Choice::select(self.forced.as_deref(), Features::probe())?;
-            Ok(TemplateStore::new(&self.state, choice))
-        };
-        self.templates
-            .get_or_init(open)
-            .as_ref()
-            .map_err(Clone::clone)
-    }
-
-    /// Does `work` in the mount namespace of the sources.
-    pub(crate) fn in_host<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let Some(host) = &self.host else {
-            return work();
-        };
-        let enter = || sys::enter_mount_namespace(host);
-        let done = sys::on_thread(|| enter().map(|()| work()));
-        done.map_err(|error| {
-            Error::failed("cannot go back to the mount namespace of the host").because(&error)
-        })?
-    }
-
-    /// Returns the way to mount, which the first call selects.
-    fn way(&self) -> Result<&Way> {
-        let select_way = || -> Result<Way> {
-            let features = Features::probe();
-            let scratch = self.scratch.clone();
-            Ok(match Choice::select(self.forced.as_deref(), features)? {
-                Choice::Detached => {
-                    Way::Detached(Mounter::new(Detached::new(features, scratch), self.serves))
-                }
-                Choice::Classic => Way::Classic(Mounter::new(Classic::new(scratch), self.serves)),
-            })
-        };
-        self.way
-            .get_or_init(select_way)
-            .as_ref()
-            .map_err(Clone::clone)
-    }
-
-    /// Removes what killed runs left outside the roots. It is called once, before the first plan.
-    pub(crate) fn sweep(&self) {
-        self.scratch.sweep();
-    }
-
     /// Takes the lock of the site. If another mountjail has it, `on_wait` gets that one's name, and
     /// the wait lasts as long as that one is at work; if it sleeps, no longer than `limit`.
     pub(crate) fn lock(
@@ -405,13 +208,5 @@ impl Engine {
         log: Log<'_>,
     ) -> Result<Option<Outcome>, Box<EngineFailure>> {
         down::carry_out_if_quiet(self, plan, observed, log)
-    }
-}
-
-fn check_signal(stop: &Stop) -> Result<()> {
-    match stop.is_set() {
-        false => Ok(()),
-        true if stop.by_signal() => Err(Error::interrupted("stopped by a signal")),
-        true => Err(Error::interrupted("given up")),
     }
 }

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::backend::{Backend, Prepared};
+use super::mounter::Mounter;
 use super::root::{Root, Spot, Spots};
+use super::setup::Engine;
+use super::sources;
 use super::target::{attributes_of, cannot, is_found, nothing_inside, unique_id_at};
 use super::templates::TemplateStore;
 use super::undo::{OldMount, Swapped, Undo, save, swap};
-use super::{Engine, Mounter, sources};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::outcome::{EngineFailure, check_signal};
 use super::replace::{Durability, FileAccess, rename_over, write_new};
-use super::{EngineFailure, check_signal};
 use crate::adopt::{self, AsideRecord, DIRECTORY, Moved, RECORD, Standing};
 use crate::base::hints::Doing;
 use crate::base::{Error, HostPath, JailPath, Result, in_words};

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{DownRun, is_at};
 use crate::base::{Error, JailPath, Result};
-use crate::engine::EngineFailure;
+use crate::engine::outcome::EngineFailure;
 use crate::engine::root::{Spot, Spots};
 use crate::plan::{Along, Step};
 

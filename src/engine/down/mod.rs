@@ -15,11 +15,13 @@ use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 
+use super::outcome::{EngineFailure, Log, Outcome};
 use super::root::{Root, Spot, Spots};
+use super::setup::Engine;
 use super::target::{
     clear_after, detach_stray, is_found, made_kind, part_from_sources, still_there,
 };
-use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
+use super::{hidden, journal};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, BootRecord, CreatedKind, Observed, ObservedMount, PersistentRecord, RecordedMount,

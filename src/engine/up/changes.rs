@@ -2,13 +2,14 @@
 
 use std::io;
 
-use super::UpRun;
+use super::run::UpRun;
 use crate::base::hints::{Doing, is_absent};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::engine::backend::Backend;
+use crate::engine::outcome::check_signal;
 use crate::engine::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside};
 use crate::engine::undo::{OldMount, Undo, save};
-use crate::engine::{check_signal, journal, mount_op};
+use crate::engine::{journal, mount_op};
 use crate::observe::{CreatedKind, CreatedPath, Identity, ObservedMount, Stray};
 use crate::plan::{Along, Step};
 use crate::resolve::{GeneratedFile, Ownership};

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::UpRun;
+use super::run::UpRun;
 use crate::base::{JailPath, Result};
 use crate::engine::backend::Backend;
 use crate::engine::hidden;

@@ -5,16 +5,21 @@ mod changes;
 mod covered;
 mod records;
 mod roll_back;
+mod run;
+mod site_record;
 
-use self::records::{history, kept_before, record_of};
+use self::run::UpRun;
+use self::site_record::{history, record_of};
 use super::backend::Backend;
+use super::journal;
 use super::mount_op::{self, Work};
-use super::root::{Root, Spots};
+use super::mounter::Way;
+use super::outcome::{EngineFailure, Log, Outcome, Then, check_signal};
+use super::root::Spots;
+use super::setup::Engine;
 use super::target::{part_from_sources, still_there};
-use super::undo::Undo;
-use super::{Engine, EngineFailure, Log, Mounter, Outcome, Then, Way, check_signal, journal};
 use crate::base::{JailPath, Result, SiteName};
-use crate::observe::{self, Observed, PersistentRecord, RecordedMount};
+use crate::observe::{self, Observed, RecordedMount};
 use crate::patience::Stop;
 use crate::plan::{Plan, Step};
 
@@ -56,52 +61,7 @@ fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
     Ok(Outcome::default())
 }
 
-struct UpRun<'a, B: Backend> {
-    engine: &'a Engine,
-    mounter: &'a Mounter<B>,
-    plan: &'a Plan,
-    observed: &'a Observed,
-    root: Root,
-    stop: &'a Stop,
-    log: Log<'a>,
-    kept: PersistentRecord,
-    /// The persistent record as it was last written.
-    written: PersistentRecord,
-    /// The mounts recorded before the first change: the existing ones and those to be made.
-    intent: Vec<RecordedMount>,
-    undo: Vec<Undo<B>>,
-    /// Paths that were to be removed but have changed since they were made.
-    left: Vec<JailPath>,
-    outcome: Outcome,
-}
-
 impl<'a, B: Backend> UpRun<'a, B> {
-    fn new(
-        engine: &'a Engine,
-        mounter: &'a Mounter<B>,
-        plan: &'a Plan,
-        observed: &'a Observed,
-        stop: &'a Stop,
-        log: Log<'a>,
-    ) -> Result<Self> {
-        let empty = || PersistentRecord::nothing(plan.root.clone());
-        Ok(Self {
-            engine,
-            mounter,
-            plan,
-            observed,
-            root: Root::of_plan(plan, observed)?,
-            stop,
-            log,
-            kept: kept_before(plan, observed),
-            written: observed.kept.clone().unwrap_or_else(empty),
-            intent: vec![],
-            undo: vec![],
-            left: vec![],
-            outcome: Outcome::default(),
-        })
-    }
-
     fn carry_out(mut self, then: Then<'_>) -> Result<Outcome, Box<EngineFailure>> {
         let covered = match self.open_covered() {
             Ok(covered) => covered,

@@ -1,11 +1,12 @@
 //! Undoes a run that failed, last change first.
 
-use super::UpRun;
-use super::records::{history, kept_before};
+use super::run::UpRun;
+use super::site_record::{history, kept_before};
 use crate::base::{Error, Result};
 use crate::engine::backend::Backend;
+use crate::engine::journal;
+use crate::engine::outcome::EngineFailure;
 use crate::engine::undo::Records;
-use crate::engine::{EngineFailure, journal};
 use crate::observe::History;
 
 impl<B: Backend> UpRun<'_, B> {
