@@ -207,16 +207,11 @@ impl BringUp {
             if table.is_none() && self.settled.have_one_like(desired, &records) {
                 return Ok(Some(changes.unwrap_or_default()));
             }
-            let mut observed = observe::observe(desired, records, table)
+            let observed = observe::observe(desired, records, table)
                 .map_err(|error| error.context(&desired.site))?;
 
-            // Plan: the steps from there to what is desired. A graft goes with all that is in it.
-            let mut plan = self.pipeline.plan_up(desired, &observed)?;
-            if table.is_none() && plan.changes_grafts() {
-                observe::look_into_grafts(&desired.root, &mut observed)
-                    .map_err(|error| error.context(&desired.site))?;
-                plan = self.pipeline.plan_up(desired, &observed)?;
-            }
+            // Plan: the steps from there to what is desired.
+            let (observed, plan) = self.plan(desired, observed, table)?;
             if self.leave_down && plan.site_state() == SiteState::Down {
                 return Ok(changes);
             }
@@ -248,6 +243,22 @@ impl BringUp {
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
+    }
+
+    /// The steps from what is observed to what is desired. A graft goes with all that is in it.
+    fn plan(
+        &self,
+        desired: &Desired,
+        mut observed: Observed,
+        table: Option<&Table>,
+    ) -> Result<(Observed, Plan)> {
+        let mut plan = self.pipeline.plan_up(desired, &observed)?;
+        if table.is_none() && plan.changes_grafts() {
+            observe::look_into_grafts(&desired.root, &mut observed)
+                .map_err(|error| error.context(&desired.site))?;
+            plan = self.pipeline.plan_up(desired, &observed)?;
+        }
+        Ok((observed, plan))
     }
 
     /// Refuses to go on if another directory is at the root now, and something still runs in the

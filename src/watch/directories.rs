@@ -116,13 +116,7 @@ impl WatchedDirectories {
         files.retain(|path| path == run || index.has(path));
 
         // Directories of servers that have not answered before are not asked for again.
-        self.silent.retain(|asking| !asking.is_over());
-        let silent: BTreeSet<_> = self
-            .silent
-            .iter()
-            .flat_map(Asking::out)
-            .map(|(path, _)| path.clone())
-            .collect();
+        let silent = silent_directories(&mut self.silent);
         for path in &silent {
             unseen.gone.extend(index.inside(path));
         }
@@ -133,23 +127,7 @@ impl WatchedDirectories {
             }
         }
 
-        let ask = files.asker();
-        let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
-        let mut asking = Crew::start(asked, 1, Some(patience::SHORT), &Arc::default(), ask);
-        let mut failed = None;
-        for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
-            match answer {
-                Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {
-                    unseen.before.extend(index.inside(path));
-                }
-                Ok(Ok(_)) => {}
-                // A site that depends on a silent directory will be silent, too.
-                Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
-                    unseen.gone.extend(index.inside(path));
-                }
-                Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
-            }
-        }
+        let (asking, failed) = watch_each(files, asked, index, &mut unseen);
         if !asking.is_over() {
             self.silent.push(asking);
         }
@@ -161,4 +139,39 @@ impl WatchedDirectories {
         self.unwatched = unwatched;
         self.poll_at = unwatched.map(|_| now + POLL);
     }
+}
+
+/// The directories whose servers have not answered yet.
+fn silent_directories(silent: &mut Vec<Asking>) -> BTreeSet<PathBuf> {
+    silent.retain(|asking| !asking.is_over());
+    let out = silent.iter().flat_map(Asking::out);
+    out.map(|(path, _)| path.clone()).collect()
+}
+
+/// Watches the directories `asked`, each with whether its contents matter. Returns the threads that
+/// may still wait for a server, and how many directories cannot be watched, with the last reason.
+fn watch_each(
+    files: &mut DirectoryWatches,
+    asked: Vec<(PathBuf, bool)>,
+    index: &Index,
+    unseen: &mut MissedChanges,
+) -> (Asking, Option<(usize, Errno)>) {
+    let ask = files.asker();
+    let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
+    let mut asking = Crew::start(asked, 1, Some(patience::SHORT), &Arc::default(), ask);
+    let mut failed = None;
+    for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
+        match answer {
+            Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {
+                unseen.before.extend(index.inside(path));
+            }
+            Ok(Ok(_)) => {}
+            // A site that depends on a silent directory will be silent, too.
+            Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
+                unseen.gone.extend(index.inside(path));
+            }
+            Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
+        }
+    }
+    (asking, failed)
 }
