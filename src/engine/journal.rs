@@ -72,7 +72,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What was at the path of a generated file before it was written or removed.
+/// The file at the path of a generated file before that was written or removed.
 pub(super) enum Before {
     Nothing,
     /// The same file, which is now beside the path. Mounts show it, and new mounts of it can be

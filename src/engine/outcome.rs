@@ -8,10 +8,10 @@ use crate::patience::Stop;
 /// Receives one line per step, as `-v` prints them.
 pub(crate) type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
-/// What has to work out after a run, or the run is undone.
+/// A last step that has to succeed after a run, or the run is undone.
 pub(crate) type Then<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
 
-/// What a run did.
+/// The changes of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// Mounts made where there were none.

@@ -180,7 +180,7 @@ impl<B: Backend> Undo<B> {
         }
     }
 
-    /// What it does, once that is done.
+    /// The change that it makes, once that is done.
     fn in_words(&self) -> String {
         match self {
             Self::Unmount { mount, .. } => format!("detached {}", mount.target),

@@ -41,7 +41,7 @@ pub(super) fn name(desired: &Desired, observed: &mut Observed) -> Result<()> {
     Ok(())
 }
 
-/// What is mounted at `point`, topmost, if a site could have it for itself.
+/// The topmost mount at `point`, if a site could have it for itself.
 pub(crate) fn file_system_at(point: &Path) -> std::io::Result<Option<FileSystem>> {
     let text = std::fs::read(OWN_TABLE)?;
     let top = mountinfo::lines(&text)

@@ -15,8 +15,8 @@ use crate::sys::Stat;
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// What is at each path of interest: every target (desired or recorded), every directory on the
-    /// way, every link and everything in the [`PersistentRecord`]. A path without an entry is
+    /// The file at each path of interest: every target (desired or recorded), every directory on
+    /// the way, every link and everything in the [`PersistentRecord`]. A path without an entry is
     /// absent. Where a mount covers the path, this is the root of the mount.
     pub paths: BTreeMap<JailPath, PathState>,
     /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
@@ -144,7 +144,7 @@ impl Observed {
     }
 }
 
-/// What is at one path inside the root, without following links.
+/// The file at one path inside the root, without following links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathState {
     /// The type of the file; links are not followed.

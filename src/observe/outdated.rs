@@ -162,8 +162,8 @@ pub fn outdated(roots: &[&HostPath], table: &Table, which: ProcessesIn) -> Vec<I
     by_root.into_iter().map(inside).collect()
 }
 
-/// What processes of a group have in common: unit, name, old files, and whether there may be more
-/// of these.
+/// The properties that processes of a group have in common: unit, name, old files, and whether
+/// there may be more of these.
 type Group = (Option<String>, String, BTreeSet<String>, bool);
 
 /// The groups of processes in one root, and the numbers of processes and files looked at.

@@ -49,7 +49,7 @@ impl Process {
         self.by_service("try-reload-or-restart")
     }
 
-    /// What systemctl(1) does with its service by `verb`; without a service, a restart.
+    /// The command of systemctl(1) with `verb` for its service; without a service, a restart.
     fn by_service(&self, verb: &str) -> String {
         let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
         // A user's own manager may run anything.

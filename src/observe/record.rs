@@ -108,7 +108,7 @@ pub struct BootRecord {
     /// over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
-    /// What it shows, if this is the record of a template.
+    /// The mounts that it shows, if this is the record of a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
     /// Fields of a newer mountjail.
@@ -370,7 +370,7 @@ impl PersistentRecord {
 pub struct CreatedPath {
     /// The path in the jail.
     pub path: JailPath,
-    /// What was made: a directory, a file or a link.
+    /// The thing that was made: a directory, a file or a link.
     pub kind: CreatedKind,
     /// The file that was made. `None` while planned: then it is ours only if it is still empty.
     pub file: Option<Identity>,

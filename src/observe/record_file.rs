@@ -17,7 +17,7 @@ pub(super) fn record_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
             .because(error)
             .hint(
                 "if that lasts, remove it: mounts are found by looking, \
-                   placeholders that it told of stay",
+                   its placeholders stay",
             )
     };
     match read_regular(path) {

@@ -145,7 +145,7 @@ impl StateDir {
         grafts.map(graft).collect()
     }
 
-    /// What the record of a template tells, if there is one of this boot.
+    /// The facts in the record of a template, if there is one of this boot.
     pub(super) fn known_template(
         &self,
         name: &SiteName,
@@ -317,9 +317,8 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
 fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
     let damaged = |why| {
         warnings.push(format!(
-            "the record {} is damaged ({why}) and counts as lost: what it told of is found by \
-             looking at the mounts; \
-             placeholders that it told of stay",
+            "the record {} is damaged ({why}) and counts as lost: its mounts are found by looking at \
+             the mount table; its placeholders stay",
             path.display()
         ));
     };

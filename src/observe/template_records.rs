@@ -34,7 +34,7 @@ type Read = (Version, Option<Arc<KnownTemplate>>);
 type Version = (FileId, Option<i64>, u64);
 
 impl TemplateCache {
-    /// What the record of `template` at `path` tells, if it is one of this boot.
+    /// The facts in the record of `template` at `path`, if it is one of this boot.
     pub(super) fn get(
         &self,
         template: &SiteName,

@@ -86,7 +86,7 @@ fn drop_ins(directories: &[&Path], names: &[String]) -> Vec<PathBuf> {
     found.into_values().collect()
 }
 
-/// What directories of drop-ins are named after: the unit, its template, its prefixes, its type.
+/// The names of directories of drop-ins: the unit, its template, its prefixes, its type.
 fn places(names: &[String]) -> Vec<String> {
     let mut places = names.to_vec();
     for name in names {

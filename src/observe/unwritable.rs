@@ -31,7 +31,7 @@ struct Obstacle {
 }
 
 impl Obstacle {
-    /// What keeps anything from being made or removed in the open directory.
+    /// The obstacle that keeps anything from being made or removed in the open directory.
     fn of(directory: HostPath, file: &OwnedFd, table: Option<&Table>) -> Option<Self> {
         let is_read_only = fstatvfs(file).ok()?.flags().contains(FsFlags::ST_RDONLY);
         let why = if is_read_only {

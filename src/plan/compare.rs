@@ -168,7 +168,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     }
 }
 
-/// What is wrong with `top`, a mount of ours that shows the right file with the right attributes.
+/// The fault of `top`, a mount of ours that shows the right file with the right attributes.
 fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Option<String> {
     if known.recursive != mount.recursive {
         let submounts = |recursive| if recursive { "with" } else { "without" };

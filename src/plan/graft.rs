@@ -59,7 +59,7 @@ pub struct GraftChange {
 
 /// A site with grafts.
 pub(super) struct GraftedSite {
-    /// What the site needs, with grafts in place of what comes along with them.
+    /// The mounts of the site, with grafts in place of those that come along with them.
     pub desired: Desired,
     pub grafts: Vec<Graft>,
 }
@@ -73,7 +73,7 @@ pub struct Sharing {
     pub renew: bool,
 }
 
-/// What becomes of mounts of ours that stand where a graft could be.
+/// The fate of mounts of ours where a graft could be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnMounts {
     /// They stay.
@@ -175,7 +175,7 @@ impl Template {
         }
     }
 
-    /// What the template needs, as the site `name` in the directory `root`.
+    /// The mounts of the template, as the site `name` in the directory `root`.
     pub fn desired(&self, name: SiteName, root: HostPath) -> Desired {
         Desired {
             mounts: self.mounts.clone(),
@@ -225,7 +225,7 @@ fn contents_of(
     format!("{:016x}", hash.finish())
 }
 
-/// What one site has in a directory that can be a graft.
+/// The mounts of one site in a directory that can be a graft.
 #[derive(Default)]
 struct Parts<'d> {
     shared: Vec<&'d Arc<Mount>>,
@@ -233,7 +233,7 @@ struct Parts<'d> {
     links: Vec<&'d Link>,
 }
 
-/// What is in a root, where grafts could go.
+/// The directories in a root where grafts could go.
 struct Soil<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
@@ -245,7 +245,7 @@ struct Soil<'a> {
     /// The directories that were made in the root, if they may be covered: lines of fstab(5) mount
     /// on nothing of them.
     made: Vec<&'a CreatedPath>,
-    /// What is known of directories: most paths share theirs with others.
+    /// The knowledge of directories: most paths share theirs with others.
     free: RefCell<BTreeMap<JailPath, bool>>,
 }
 
@@ -271,7 +271,7 @@ impl<'a> Soil<'a> {
         }
     }
 
-    /// What the site needs in each directory that can be a graft.
+    /// The mounts of the site in each directory that can be a graft.
     fn parts(&self) -> BTreeMap<JailPath, Parts<'a>> {
         let mut parts: BTreeMap<JailPath, Parts<'_>> = BTreeMap::new();
         for mount in &self.desired.mounts {

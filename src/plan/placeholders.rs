@@ -19,7 +19,7 @@ pub(super) struct Placeholders {
     pub in_the_way: Vec<JailPath>,
 }
 
-/// What is needed at one path.
+/// The kind that is needed at one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need<'d> {
     /// A directory on the way to a target or a link.

@@ -129,7 +129,7 @@ pub enum Step {
         expected: ObservedMount,
         /// Its source, for messages.
         source: Option<HostPath>,
-        /// What goes with it.
+        /// The mounts that go with it.
         along: Along,
     },
     /// Unmount a mount of ours that was moved away with a directory.
@@ -193,7 +193,7 @@ pub enum Step {
     Attach {
         /// The desired mount.
         mount: Arc<Mount>,
-        /// What comes with it, if it is a graft.
+        /// The mounts that come with it, if it is a graft.
         graft: Option<GraftChange>,
     },
     /// Replace our mount at the target, without a gap where the kernel supports that.
@@ -202,11 +202,11 @@ pub enum Step {
         mount: Arc<Mount>,
         /// The mount that is replaced.
         expected: ObservedMount,
-        /// What goes with the mount that is replaced.
+        /// The mounts that go with the one that is replaced.
         along: Along,
         /// The reason.
         because: State,
-        /// What changes with it, if it is a graft.
+        /// The mounts that change with it, if it is a graft.
         graft: Option<GraftChange>,
     },
 }
@@ -263,7 +263,7 @@ impl Step {
     }
 }
 
-/// What came along with a mount, and goes with it.
+/// The mounts that came along with one, and go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Along {
     /// Nothing: no mount may be in it.
@@ -293,7 +293,7 @@ pub struct MountState {
     pub source: Option<HostPath>,
     /// Whether the mount is as it should be, and if not, how it differs.
     pub state: State,
-    /// What was found if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
+    /// The finding if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
     pub detail: Option<String>,
     /// The desired mount, if there is one.
     pub mount: Option<Arc<Mount>>,

@@ -26,15 +26,15 @@ const TYPED: usize = 20;
 /// Looks at sites, and changes nothing.
 pub(crate) struct Examiner {
     pipeline: Pipeline,
-    /// What is moved although it is the site's own.
+    /// Things that are moved although they are the site's own.
     pub also: Vec<JailPath>,
 }
 
-/// What was found of one site.
+/// The findings about one site.
 #[derive(Clone)]
 pub(crate) struct Examined {
     pub survey: Survey,
-    /// What was moved aside before.
+    /// The things that were moved aside before.
     pub record: Option<AsideRecord>,
     /// Sentences about what stays beside the mounts.
     pub stays: Vec<String>,
@@ -128,7 +128,7 @@ impl Examined {
     }
 }
 
-/// What to do to take away the mount in `root` that `path` is on.
+/// The remedy against the mount in `root` that `path` is on.
 fn unmount_what_has(root: &HostPath, path: &HostPath) -> String {
     let point = || {
         let file = sys::open_host(path.as_path(), libc::O_PATH).ok()?;

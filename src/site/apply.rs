@@ -153,7 +153,7 @@ impl Applier {
     /// The new manifest, without mistakes.
     fn validated(&self, new: &NewManifest) -> Result<Manifest, SiteError> {
         let context = self.context;
-        // What is wrong is reported where the text is from.
+        // A mistake is reported where the text is from.
         let given = Site {
             file: new.given.clone(),
             ..new.site.clone()
@@ -330,7 +330,7 @@ fn on_host(
     }
 }
 
-/// What cannot happen, since no such site is asked for.
+/// This cannot happen, since no such site is asked for.
 fn given_up(site: &Site) -> SiteError {
     Error::failed(format!("{}: it was left as it is", site.name)).into()
 }

@@ -54,8 +54,8 @@ impl BootUnits {
         }
     }
 
-    /// What a site with scope `host` needs, and an error for each of its services that cannot start
-    /// after it.
+    /// The units that a site with scope `host` needs, and an error for each of its services that
+    /// cannot start after it.
     pub(crate) fn needs(&self, site: &Site, manifest: &Manifest) -> (UnitNeeds, Vec<Error>) {
         let (mut services, mut errors): (Vec<String>, _) = (vec![], vec![]);
         for service in &manifest.services {
@@ -185,7 +185,7 @@ impl BootUnits {
     }
 }
 
-/// What cannot be done with a unit that is refused.
+/// The thing that cannot be done with a refused unit.
 const WHEN_ORDERED: &str = "cannot start after the site's mounts";
 
 fn cannot(site: &Site, service: &str, what: &str) -> Error {

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 6;
 /// meanwhile.
 const MAX_REFRESHES: usize = 5;
 
-/// What became of a site that was to come up.
+/// The outcome for a site that was to come up.
 pub(crate) enum Brought {
     /// It is as its manifest asks for.
     Up(Box<Done>),
@@ -46,13 +46,13 @@ pub(crate) struct BringUp {
     pub leave_down: bool,
     /// A root directory that does not exist is made.
     pub create_root: bool,
-    /// What has to work out when a site is up, or else it is left as it was.
+    /// The last step, which has to succeed when a site is up, or else it is left as it was.
     pub then: Option<FinalStep>,
     /// Sites that were found to need nothing.
     settled: SettledSites,
 }
 
-/// What is done once, when a site is as desired.
+/// A last step, when a site is as desired.
 pub(crate) type FinalStep = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 impl BringUp {

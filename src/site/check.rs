@@ -1,4 +1,4 @@
-//! What would keep a site from coming up, as far as that can be seen without doing it.
+//! Obstacles that would keep a site from coming up, as far as they can be seen without doing it.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::plan::{Plan, Step};
 use crate::resolve::Desired;
 use crate::{Error, adopt};
 
-/// What the site needs. Errors: what keeps it from coming up, as far as that can be seen without
-/// doing it. Only root can be sure to see what is in the root.
+/// The mounts of the site. Errors: obstacles that keep it from coming up, as far as they can be
+/// seen without doing it. Only root can be sure to see what is in the root.
 pub(crate) fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
     let mut desired = pipeline.desired(site)?;
     desired.warnings.extend(observe::users_outside(&desired));

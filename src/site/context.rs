@@ -1,4 +1,4 @@
-//! What the commands share: where things are, the presets, the host, the engine.
+//! The context that the commands share: where things are, the presets, the host, the engine.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ use crate::patience::worker;
 use crate::resolve::{Host, Resolver, Roots};
 use crate::{Error, Result};
 
-/// What is reported once per run.
+/// The messages that are reported once per run.
 static OWNERS_HIDDEN: Once = Once::new();
 static NAMESPACE_UNKNOWN: Once = Once::new();
 
-/// What an engine is for.
+/// The purpose of an engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// It mounts and unmounts: only in the mount namespace that the records are about.

@@ -1,4 +1,4 @@
-//! What many mounts in the host's own table cost where systemd makes a unit of each.
+//! The cost of many mounts in the host's own table, where systemd makes a unit of each.
 
 use std::path::Path;
 

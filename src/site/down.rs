@@ -45,7 +45,7 @@ pub(crate) struct TakeDown {
     boot: BootId,
     /// Read when the first site needs it, and again when it is not current any more.
     table: Mutex<Option<Arc<Table>>>,
-    /// What uses the sites, as of the time when it was last looked for.
+    /// The users of the sites, as of the last look.
     users: Mutex<Arc<SiteUsers>>,
     fstab_lines: FstabLines,
 }
@@ -95,7 +95,7 @@ struct Down<'r> {
     placeholders: PlaceholderFate,
 }
 
-/// What happens to the placeholders, and to all else that was made in the root.
+/// The fate of the placeholders, and of all else that was made in the root.
 enum PlaceholderFate {
     /// They are removed.
     Go,
@@ -267,7 +267,7 @@ impl TakeDown {
         }
     }
 
-    /// What the manifest asks for, to recognise mounts whose record is lost. A source that does not
+    /// The mounts of the manifest, to recognise mounts whose record is lost. A source that does not
     /// answer does not keep the site up: then only what is recorded counts as mountjail's.
     fn desired(&self, site: &Site) -> Option<Desired> {
         let limit = self.context.limit;

@@ -65,7 +65,7 @@ pub(crate) fn down_in_services(
     Ok(found)
 }
 
-/// What is done in each namespace.
+/// The work in each namespace.
 #[derive(Clone, Copy)]
 enum InEach {
     /// Find out whether the site is in use.

@@ -138,7 +138,7 @@ impl SiteError {
         }
     }
 
-    /// What there is to report, as people read it.
+    /// The errors to report, as people read them.
     pub(crate) fn messages(&self, site: &Site) -> Vec<String> {
         match self {
             Self::Manifest(error) => vec![format!("{error:#}")],
@@ -191,7 +191,7 @@ fn first_error(failure: &EngineFailure, site: &SiteName) -> Error {
     }
 }
 
-/// What could not be undone. On a full disk an undo fails for the same reason, which counts once.
+/// Errors from undoing. On a full disk an undo fails for the same reason, which counts once.
 fn also_failed(failure: &EngineFailure) -> impl Iterator<Item = &Error> {
     let also = failure.also.iter();
     also.filter(|also| **also != failure.error)

@@ -1,4 +1,4 @@
-//! What messages are about, as the journal keeps it: `MESSAGE_ID=`, systemd.journal-fields(7).
+//! The subjects of messages, as the journal keeps them: `MESSAGE_ID=`, systemd.journal-fields(7).
 //! `packaging/monitoring/mountjail.catalog` explains each to the administrator.
 
 /// A kind of message that programs look for.

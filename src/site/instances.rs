@@ -43,7 +43,7 @@ pub(super) struct FoundInstances {
     pub sites: Vec<Site>,
     /// Why some sites are not known.
     pub errors: Vec<ManifestError>,
-    /// What the administrator should know, although nothing is wrong with the configuration.
+    /// Remarks for the administrator, although nothing is wrong with the configuration.
     pub warnings: Vec<String>,
     /// Something did not answer.
     pub is_partial: bool,
@@ -67,7 +67,7 @@ struct Entries {
     unknown: Vec<String>,
 }
 
-/// What an entry of a pattern's directory is.
+/// The kind of an entry in a pattern's directory.
 enum FoundName {
     /// The directory of an instance.
     Instance,
@@ -250,7 +250,7 @@ impl<'t> PatternOf<'t> {
     }
 }
 
-/// What of the directory matches the pattern, without what is below it, sorted.
+/// The entries of the directory that match the pattern, without those below them, sorted.
 fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, FoundName)>> {
     let mut found = vec![];
     for entry in fs::read_dir(pattern.directory())? {

@@ -15,7 +15,7 @@ pub(crate) const WARNING: &str = "4";
 pub(crate) const INFO: &str = "6";
 pub(crate) const DEBUG: &str = "7";
 
-/// What the standard error leads to.
+/// The file that the standard error leads to.
 pub(crate) enum LogTarget {
     /// A terminal, or anything else.
     Stream,
@@ -63,7 +63,7 @@ impl LogTarget {
     }
 }
 
-/// What the journal keeps beside a message: systemd.journal-fields(7).
+/// The fields that the journal keeps beside a message: systemd.journal-fields(7).
 fn fields<'f>(
     unit: Option<&'f str>,
     event: Option<Event>,

@@ -33,7 +33,7 @@ impl fmt::Display for ManifestError {
 }
 
 impl ManifestError {
-    /// What there is to report, for programs.
+    /// The errors to report, for programs.
     pub(super) fn reported(&self) -> Vec<Reported> {
         match self {
             Self::Error(error) => vec![Reported::Error(error.clone())],
@@ -64,7 +64,7 @@ impl ManifestError {
     }
 }
 
-/// What was reported, for programs.
+/// A reported error, for programs.
 pub(crate) enum Reported {
     Error(Error),
     Mistake(Diagnostic),

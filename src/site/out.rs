@@ -141,7 +141,7 @@ impl Out {
         }
     }
 
-    /// What was done.
+    /// A change that was made.
     pub(crate) fn info(&self, line: impl fmt::Display) {
         self.plain().info(line);
     }

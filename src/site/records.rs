@@ -9,7 +9,7 @@ use crate::observe::{self, BootId, CreatedKind, RecordedMount, SiteRecords};
 use crate::resolve::{Desired, Link, Mount};
 use crate::{Error, Result};
 
-/// What is recorded of the site. Unprivileged callers cannot read the records, and change nothing:
+/// The records of the site. Unprivileged callers cannot read the records, and change nothing:
 /// they are shown what can be observed.
 pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
     match context.state.read(site, boot) {

@@ -68,7 +68,7 @@ pub(crate) struct Remover {
     options: DownOptions,
 }
 
-/// What is there of a site.
+/// The parts of a site that are there.
 struct There {
     site: Site,
     manifest: ManifestChange,

@@ -105,7 +105,7 @@ impl ServicePlace {
     }
 }
 
-/// What became of sites in each of the namespaces that they are in.
+/// The outcomes for sites in each of the namespaces that they are in.
 pub(crate) type InPlaces<T, E> = BTreeMap<SiteName, Vec<(ServicePlace, Result<T, E>)>>;
 
 /// A site with scope `services`, and its services.

@@ -198,7 +198,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
     Ok(Some(plan))
 }
 
-/// What the manifest asks for, as far as it can be resolved, and if it names the recorded root.
+/// The mounts of the manifest, as far as they can be resolved, and if it names the recorded root.
 fn desired(
     pipeline: &Pipeline,
     manifest: &Manifest,

@@ -191,7 +191,7 @@ impl Templates {
     }
 }
 
-/// What the template of a graft is needed for.
+/// The sites that need the template of a graft.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TemplateNeed {
     /// The graft stays, and one of its mounts is put back.

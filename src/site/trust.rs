@@ -8,7 +8,7 @@ use crate::base::HostPath;
 use crate::resolve::{Host, Others};
 use crate::{Error, Result};
 
-/// What a command does with manifests and presets.
+/// The use that a command makes of manifests and presets.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// It shows what they say.

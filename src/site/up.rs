@@ -1,4 +1,4 @@
-//! What became of a site that was brought up.
+//! The outcome for a site that was brought up.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) struct Done {
     pub changes: Changes,
 }
 
-/// What was changed.
+/// The changes.
 #[derive(Default)]
 pub(crate) struct Changes {
     pub outcome: Outcome,
@@ -26,7 +26,7 @@ pub(crate) struct Changes {
     pub steps: usize,
 }
 
-/// What was done to a mount.
+/// A change to a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     /// It was taken off and put on again, because no mount can be swapped for one of another type.
@@ -38,7 +38,7 @@ pub(crate) enum Change {
     Gone,
 }
 
-/// What was done to one mount, and where it is.
+/// A change to one mount, and where it is.
 pub(crate) type Changed = (Change, JailPath);
 
 impl Changes {
@@ -63,7 +63,7 @@ impl Changes {
 }
 
 impl Done {
-    /// What was done, in one line.
+    /// The changes, in one line.
     pub(crate) fn summary(&self) -> String {
         let Outcome {
             attached,

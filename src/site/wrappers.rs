@@ -155,7 +155,7 @@ fn not_deleted(program: &Path) -> PathBuf {
 /// Where systemd looks first for the administrator's units.
 const UNITS: &str = "/etc/systemd/system";
 
-/// What is wrong with how the services of sites with scope `services` are started, per site: they
+/// The faults in how the services of sites with scope `services` are started, per site: they
 /// are not wrapped, their own lines have changed since, or something keeps them from mounting.
 pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
     let mut found: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();

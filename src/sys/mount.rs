@@ -141,7 +141,7 @@ fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) ->
     })
 }
 
-/// What becomes of a mount that is in use.
+/// The fate of a mount that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfInUse {
     /// It stays: `EBUSY`.

@@ -117,7 +117,7 @@ pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
     with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
 }
 
-/// What is at `path` from the directory `dir`, and, if it is a link, where that leads. Both are of
+/// The file at `path` from the directory `dir`, and, if it is a link, where that leads. Both are of
 /// the same file, even if `path` is replaced at this moment.
 pub fn entry_at(dir: impl AsFd, path: &Path) -> io::Result<(Stat, Option<PathBuf>)> {
     let stat = stat_at(&dir, path)?;

@@ -1,4 +1,4 @@
-//! What the presets and the list of sites depend on.
+//! The dependencies of the presets and of the list of sites.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn result_of(user: Dependent, lookups: Vec<Dependencies>) -> PassResult {
     }
 }
 
-/// What the lists of instances depend on. Directories that do not answer are left out.
+/// The dependencies of the lists of instances. Directories that do not answer are left out.
 fn of_templates(directory: &Path) -> Vec<Dependencies> {
     let mut paths = vec![];
     for file in configuration::yaml_files(directory).unwrap_or_default() {

@@ -73,7 +73,7 @@ struct Daemon {
     selection: Selection,
     context: Context,
     watcher: Watcher,
-    /// What is due, and when.
+    /// The sites that are due, and when.
     scheduler: Scheduler<Dependent>,
     /// The sites of the selection, up or not.
     sites: BTreeMap<SiteName, Site>,

@@ -33,7 +33,7 @@ pub(crate) struct WatchedDirectories {
 /// Threads that add watches to directories, with or without contents.
 type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
-/// What must be looked at again because of what is watched now.
+/// The dependents that must be looked at again, because more or less is watched now.
 #[derive(Default)]
 pub(crate) struct MissedChanges {
     /// These depend on a directory that is watched only from now on: earlier events were not seen.

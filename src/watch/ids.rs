@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::SiteName;
 
-/// What a mount event concerns.
+/// The dependents that a mount event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Affected {
     /// Nothing: mountjail itself made the change.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::base::{MountAttributes, SiteName};
 use crate::resolve::{Aspect, Dependencies};
 
-/// What depends on files of the host.
+/// The dependents of files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Dependent {
     /// The presets and the defaults, and with them all sites.
@@ -18,7 +18,7 @@ pub(crate) enum Dependent {
     Site(SiteName),
 }
 
-/// What can happen to a name in a directory.
+/// A change to a name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameEvent {
     /// It appeared, disappeared, or its attributes changed: another file may have the name now.

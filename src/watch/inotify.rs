@@ -42,7 +42,7 @@ struct DirectoryWatch {
     contents: bool,
 }
 
-/// What happened.
+/// The change.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FileChange {
     /// To a name in a directory.

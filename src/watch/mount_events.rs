@@ -20,7 +20,7 @@ pub(crate) struct MountSource {
     group: Option<OwnedFd>,
 }
 
-/// What poll(2) reported.
+/// The events that poll(2) reported.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MountsChanged {
     /// The table has changed.
@@ -67,7 +67,7 @@ impl MountSource {
         self.group.is_some()
     }
 
-    /// What poll(2) has to wait for. It reports a change of the table once:
+    /// The events that poll(2) has to wait for. It reports a change of the table once:
     /// `proc_pid_mountinfo(5)`.
     pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::site::up::Done;
 use crate::site::{Context, Site, SiteError, parallel};
 
-/// What became of a site.
+/// The outcome for a site.
 pub(crate) enum CheckedOnce {
     /// It is right, apart from sources that could not be looked at.
     Right(Box<Done>, Vec<Error>),

@@ -28,7 +28,7 @@ const THREADS: usize = 8;
 /// Whether the grace period of a target of a site is over.
 pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
 
-/// What to do about a site whose lock another mountjail has.
+/// The way to treat a site whose lock another mountjail has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenLocked {
     Wait,
@@ -42,7 +42,7 @@ pub(crate) struct PassPolicy {
     pub grace_is_over: Arc<GraceIsOver>,
 }
 
-/// What became of the site.
+/// The outcome for the site.
 pub(crate) enum PassOutcome {
     /// Another mountjail works on it.
     Busy,
@@ -60,7 +60,7 @@ pub(crate) enum PassOutcome {
 /// The threads of a pass.
 pub(crate) type PassThreads = Crew<Site, SiteFound>;
 
-/// What became of a site, and what is known about it now; `None`: no more than before.
+/// The outcome for a site, and the knowledge of it now; `None`: as before.
 pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
 
 /// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing
@@ -288,7 +288,7 @@ fn is_gone(error: &ManifestError, site: &Site) -> bool {
     matches!(error, ManifestError::Error(_)) && !configuration::has_manifest(site)
 }
 
-/// What is known about the site now; `None`: the record cannot be read at the moment.
+/// The knowledge of the site now; `None`: the record cannot be read at the moment.
 fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
     let path = run.pipeline.context.state.record(&site.name);
     // This comes before the record is read: a later one counts as a change.

@@ -1,4 +1,4 @@
-//! What a pass finds out about a site.
+//! The findings of a pass about a site.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,10 +9,10 @@ use super::index::Dependent;
 use crate::base::HostPath;
 use crate::resolve::Dependencies;
 
-/// What a pass found out about one dependent.
+/// The findings of a pass about one dependent.
 pub(crate) struct PassResult {
     pub user: Dependent,
-    /// What its state depends on; empty if it is not watched any more.
+    /// The dependencies of its state; empty if it is not watched any more.
     pub lookups: Vec<Arc<Dependencies>>,
     /// The root, if it is a site.
     pub root: Option<HostPath>,

@@ -9,7 +9,7 @@ use crate::base::SiteName;
 const LINES: usize = 20;
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// What was reported about each site lately.
+/// The recent reports about each site.
 #[derive(Default)]
 pub(crate) struct RateLimit(BTreeMap<SiteName, LineCount>);
 

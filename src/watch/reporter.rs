@@ -29,7 +29,7 @@ const NAMED: usize = 5;
 /// How often the same note is reported at most.
 const NOTE_PERIOD: Duration = Duration::from_secs(60);
 
-/// What was reported, and when.
+/// The reports so far, and when they were made.
 pub(crate) struct Reporter {
     pub state: WatchState,
     /// How often the service manager expects a message, and when the next one is due.
@@ -44,7 +44,7 @@ pub(crate) struct Reporter {
     noted: BTreeMap<&'static str, Instant>,
 }
 
-/// What can go wrong in the watcher's own work, independently of sites.
+/// Trouble in the watcher's own work, independent of sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WatcherTrouble {
     /// Not everything can be watched.

@@ -17,7 +17,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The shortest and the longest time until a busy site is tried again.
 const BUSY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// What is due, and when.
+/// The work that is due, and when.
 #[derive(Debug)]
 pub(crate) struct Scheduler<U> {
     due: HashMap<U, Instant>,

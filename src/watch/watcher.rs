@@ -46,7 +46,7 @@ pub(crate) struct Watcher {
     run: PathBuf,
 }
 
-/// What is known of a site that is up.
+/// The knowledge of a site that is up.
 struct WatchedSite {
     root: Option<HostPath>,
     record: Option<RecordId>,

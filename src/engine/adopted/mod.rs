@@ -1,7 +1,7 @@
 //! Moves copies out of the way, into a directory of the root that is root's alone, and puts them
 //! back.
 //!
-//! What is to be moved is recorded first. Each thing is then renamed, which loses nothing at
+//! Each thing is recorded before it is moved. It is then renamed, which loses nothing at
 //! whichever moment the run is killed: it is either where it was or where the record says. After
 //! the rename it is compared with what was looked at; if the site's owner put something else there
 //! meanwhile, that goes back.
@@ -25,13 +25,13 @@ use crate::patience::Stop;
 use crate::sys::{self, Stat, proc};
 use slot::{Slot, make_directory, remove_empty, rename};
 
-/// What is to become the record.
+/// The record as it is to be.
 const NEW_RECORD: &str = "record.json.new";
 
 /// How many names are tried for something of which there is one already.
 const NAMES: usize = 10_000;
 
-/// What became of things that were to be put back.
+/// The outcome for things that were to be put back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PutBack {
     /// They are where they were.
@@ -40,7 +40,7 @@ pub(crate) struct PutBack {
     pub left: Vec<(JailPath, String)>,
 }
 
-/// What is put back.
+/// The things that are put back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GoesBack {
     All,
@@ -243,7 +243,7 @@ impl Aside {
         }
         kept.reverse();
         self.record.moved = kept;
-        // What was renamed reaches the disk before the record of it goes.
+        // Renames reach the disk before their record goes.
         let _ = rustix::fs::syncfs(&self.dir);
         if self.record.moved.is_empty() {
             self.remove()?;

@@ -1,4 +1,4 @@
-//! What is at a path in the root, and on the way to it.
+//! The files at a path in the root, and on the way to it.
 
 use std::collections::BTreeMap;
 use std::fs;

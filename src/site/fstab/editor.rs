@@ -19,7 +19,7 @@ use crate::site::{Site, SiteError, parallel};
 use crate::sys::IfInUse;
 use crate::{Error, Result};
 
-/// What to do where there is no fstab.
+/// The remedy where there is no fstab.
 const IF_ABSENT: &str = "make an empty file, or name another one with --file";
 
 pub(crate) struct FstabEditor {

@@ -9,7 +9,7 @@ use crate::render::fstab::FstabLine;
 use crate::resolve::{Desired, Host, LookupError, Others};
 use crate::{Error, Result};
 
-/// What is below belongs to systemd's own daemons, whose users run nothing else.
+/// The files below belong to systemd's own daemons, whose users run nothing else.
 const SYSTEMDS: &str = "/run/systemd";
 
 /// Refuses lines if users other than root can replace the source, or a directory on the way to it
