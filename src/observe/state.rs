@@ -317,8 +317,8 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
 fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
     let damaged = |why| {
         warnings.push(format!(
-            "the record {} is damaged ({why}) and counts as lost: its mounts are found by looking at \
-             the mount table; its placeholders stay",
+            "the record {} is damaged ({why}) and counts as lost: its mounts are found by looking \
+             at the mount table; its placeholders stay",
             path.display()
         ));
     };
