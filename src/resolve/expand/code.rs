@@ -1,6 +1,6 @@
 //! Programs and shared objects, with everything that the loader opens for them.
 
-use super::expander::{Expander, Result};
+use super::expander::{ExpandResult, Expander};
 use crate::Error;
 use crate::base::{HostPath, MountAttributes, lexical};
 use crate::resolve::desired::{Cause, FileKind};
@@ -12,7 +12,7 @@ use crate::resolve::walk::LinkOnTheWay;
 
 impl Expander<'_> {
     /// The libraries that the objects in an executable directory need, from outside of it.
-    pub(super) fn objects_in(&mut self, directory: &Item) -> Result<()> {
+    pub(super) fn objects_in(&mut self, directory: &Item) -> ExpandResult<()> {
         let source = &directory.source;
         let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
         let objects = objects::below(self.host, source, &mut self.out.notes).map_err(cannot)?;
@@ -60,7 +60,7 @@ impl Expander<'_> {
         path: &HostPath,
         cause: Option<&Cause>,
         missing: Missing,
-    ) -> Result<()> {
+    ) -> ExpandResult<()> {
         let chain = Vec::from_iter(cause.cloned());
         let item = self
             .program_item(path, chain)
@@ -96,7 +96,7 @@ impl Expander<'_> {
     }
 
     /// A file that the loader or the kernel opens for a program.
-    fn needed(&mut self, path: &HostPath, opened: OpenedAs, chain: Vec<Cause>) -> Result<()> {
+    fn needed(&mut self, path: &HostPath, opened: OpenedAs, chain: Vec<Cause>) -> ExpandResult<()> {
         let item = match opened {
             OpenedAs::Program => self.program_item(path, chain),
             OpenedAs::Object => Item::at(self.host, path, MountAttributes::CODE, chain),

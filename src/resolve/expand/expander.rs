@@ -27,7 +27,7 @@ impl From<Error> for ExpandError {
 }
 
 /// The result of everything in this folder that can fail.
-pub(super) type Result<T, E = ExpandError> = std::result::Result<T, E>;
+pub(super) type ExpandResult<T> = Result<T, ExpandError>;
 
 /// All that a request brings.
 #[derive(Clone, Debug, Default)]

@@ -5,7 +5,7 @@ mod expander;
 mod names;
 
 use self::code::Missing;
-use self::expander::{Expander, Result};
+use self::expander::{ExpandResult, Expander};
 use self::names::absolute;
 use super::desired::{Cause, FileKind};
 use super::host::Host;
@@ -22,7 +22,7 @@ use crate::manifest::{Access, CodeName, MountRequest, Request, Wanted};
 pub(super) use expander::{ExpandError, Expansion};
 
 /// The items that `request` brings.
-pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<Expansion> {
+pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> ExpandResult<Expansion> {
     let mut expander = Expander {
         host,
         shared,
@@ -71,12 +71,12 @@ impl Expander<'_> {
         wanted: &Wanted<String>,
         base: &str,
         attributes: MountAttributes,
-    ) -> Result<()> {
+    ) -> ExpandResult<()> {
         let paths = wanted
             .any_of
             .iter()
             .map(|name| absolute(base, name))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<ExpandResult<Vec<_>>>()?;
         let Some(path) = self.first(&paths, wanted.optional)? else {
             return Ok(());
         };
@@ -85,7 +85,7 @@ impl Expander<'_> {
         self.data(item)
     }
 
-    fn user(&mut self, wanted: &Wanted<String>) -> Result<()> {
+    fn user(&mut self, wanted: &Wanted<String>) -> ExpandResult<()> {
         let accounts = self.shared.accounts(self.host)?;
         for name in &wanted.any_of {
             if accounts.knows(self.host, name)? {
@@ -116,7 +116,7 @@ impl Expander<'_> {
         }
     }
 
-    fn name_service(&mut self, database: &str) -> Result<()> {
+    fn name_service(&mut self, database: &str) -> ExpandResult<()> {
         for (service, path) in nss::modules(self.host, self.shared, database)? {
             let back_ends = nss::talks_to(&service);
             let cause = Cause::NameService {
@@ -136,7 +136,7 @@ impl Expander<'_> {
     }
 
     /// The directory in which what a module talks to listens, if this host has it.
-    fn back_end(&mut self, directory: &str, cause: &Cause) -> Result<()> {
+    fn back_end(&mut self, directory: &str, cause: &Cause) -> ExpandResult<()> {
         let Ok(path) = HostPath::new(directory) else {
             return Ok(());
         };
@@ -148,7 +148,7 @@ impl Expander<'_> {
         }
     }
 
-    fn mount(&mut self, request: &MountRequest) -> Result<()> {
+    fn mount(&mut self, request: &MountRequest) -> ExpandResult<()> {
         let base = MountAttributes {
             read_only: request.access == Access::ReadOnly,
             ..MountAttributes::DATA
@@ -173,7 +173,7 @@ impl Expander<'_> {
     }
 
     /// The item, and, if it is a directory, what links inside it lead to.
-    fn data(&mut self, item: Item) -> Result<()> {
+    fn data(&mut self, item: Item) -> ExpandResult<()> {
         if item.kind == FileKind::Symlink {
             return Err(Error::failed(format!("{} leads to no file", item.source)).into());
         }
@@ -261,7 +261,7 @@ impl Expander<'_> {
     }
 
     /// A file that the configuration file of an item includes.
-    fn included(&mut self, path: &HostPath, cause: Cause) -> Result<()> {
+    fn included(&mut self, path: &HostPath, cause: Cause) -> ExpandResult<()> {
         let item = Item::at(self.host, path, MountAttributes::DATA, vec![cause]);
         let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;
         match item {

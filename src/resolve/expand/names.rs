@@ -1,7 +1,7 @@
 //! The files of this host that names, paths and patterns stand for, and the errors where there are
 //! none.
 
-use super::expander::{ExpandError, Expander, MAY_DO_WITHOUT, Result};
+use super::expander::{ExpandError, ExpandResult, Expander, MAY_DO_WITHOUT};
 use crate::Error;
 use crate::base::text::nearest;
 use crate::base::{HostPath, SEARCH_PATH};
@@ -16,8 +16,8 @@ impl Expander<'_> {
     pub(super) fn code_files(
         &mut self,
         wanted: &Wanted<CodeName>,
-        by_name: fn(&Self, &str) -> Result<Vec<HostPath>>,
-    ) -> Result<Vec<HostPath>> {
+        by_name: fn(&Self, &str) -> ExpandResult<Vec<HostPath>>,
+    ) -> ExpandResult<Vec<HostPath>> {
         let paths = |name: &CodeName| match name {
             CodeName::Path(pattern) => Some(pattern.clone()),
             CodeName::Name(_) => None,
@@ -56,7 +56,7 @@ impl Expander<'_> {
 
     /// The paths of the program `name` in the default PATH that lead to the file which is found
     /// first: it may also be called by another of them.
-    pub(super) fn program(&self, name: &str) -> Result<Vec<HostPath>> {
+    pub(super) fn program(&self, name: &str) -> ExpandResult<Vec<HostPath>> {
         let mut paths = vec![];
         let mut first = None;
         for directory in SEARCH_PATH {
@@ -74,13 +74,13 @@ impl Expander<'_> {
     }
 
     /// The library `name`, as the loader finds it.
-    pub(super) fn library(&self, name: &str) -> Result<Vec<HostPath>> {
+    pub(super) fn library(&self, name: &str) -> ExpandResult<Vec<HostPath>> {
         let found = self.shared.loader(self.host)?.library_of_any(name)?;
         Ok(found.into_iter().collect())
     }
 
     /// The files that the first alternative stands for that has any.
-    pub(super) fn matches(&mut self, wanted: &Wanted<Pattern>) -> Result<Vec<HostPath>> {
+    pub(super) fn matches(&mut self, wanted: &Wanted<Pattern>) -> ExpandResult<Vec<HostPath>> {
         if let [pattern] = wanted.any_of.as_slice()
             && pattern.is_glob()
         {
@@ -112,7 +112,11 @@ impl Expander<'_> {
     }
 
     /// The files that a pattern without alternatives stands for.
-    fn matches_of_one(&mut self, pattern: &HostPath, optional: bool) -> Result<Vec<HostPath>> {
+    fn matches_of_one(
+        &mut self,
+        pattern: &HostPath,
+        optional: bool,
+    ) -> ExpandResult<Vec<HostPath>> {
         let found = self.host.glob(pattern)?;
         if found.is_empty() {
             let nothing = format!("nothing on this host matches {pattern}");
@@ -127,7 +131,11 @@ impl Expander<'_> {
     }
 
     /// The first of `paths` that exists. `None`: none does, and that is noted.
-    pub(super) fn first(&mut self, paths: &[HostPath], optional: bool) -> Result<Option<HostPath>> {
+    pub(super) fn first(
+        &mut self,
+        paths: &[HostPath],
+        optional: bool,
+    ) -> ExpandResult<Option<HostPath>> {
         let mut reasons = vec![];
         for path in paths {
             match self.why_not(path)? {
@@ -142,7 +150,7 @@ impl Expander<'_> {
     /// Why `path` is not there; `None`: it is.
     ///
     /// Errors: it is unknown.
-    fn why_not(&self, path: &HostPath) -> Result<Option<LookupError>> {
+    fn why_not(&self, path: &HostPath) -> ExpandResult<Option<LookupError>> {
         match self.host.walk(path) {
             Ok(_) => Ok(None),
             Err(error) if error.is_unknown() => Err(self.missing(path, &error)),
@@ -156,7 +164,7 @@ impl Expander<'_> {
         paths: &[HostPath],
         reasons: &[LookupError],
         optional: bool,
-    ) -> Result<()> {
+    ) -> ExpandResult<()> {
         let names: Vec<_> = paths.iter().map(ToString::to_string).collect();
         let all = names.join(", ");
         match (paths, reasons) {
@@ -206,7 +214,7 @@ impl Expander<'_> {
     }
 }
 
-pub(super) fn absolute(base: &str, name: &str) -> Result<HostPath> {
+pub(super) fn absolute(base: &str, name: &str) -> ExpandResult<HostPath> {
     HostPath::new(format!("{base}/{name}"))
         .map_err(|why| Error::usage(format!("{base}/{name}: {why}")).into())
 }
