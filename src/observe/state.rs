@@ -137,6 +137,7 @@ impl StateDir {
                 template: name.clone(),
                 contents: contents.and_then(|contents| contents.key.clone()),
                 alone: has_one_directory(&templates.sites_of(name)),
+                may_be_a_copy: false,
                 members: template.map_or_else(Arc::default, |template| template.members.clone()),
             }
         };

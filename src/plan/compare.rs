@@ -9,6 +9,9 @@ use crate::resolve::Mount;
 /// The detail of a mount that cannot be looked at.
 pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
 
+/// The detail of a mount of ours that is shared, though the mount that it is on is not.
+const MADE_SHARED: &str = "somebody made it shared, wanted private";
+
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
 /// The unique IDs decide if both have one. Otherwise the file that the mount shows decides, or, for
@@ -185,8 +188,7 @@ fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Opti
         return Some(format!("mounted {found} submounts, wanted {wanted}"));
     }
     // A mount that was only taken over may be shared: whoever mounted it made it so.
-    (top.made_shared && known.since.is_some())
-        .then(|| "somebody made it shared, wanted private".to_owned())
+    (top.made_shared && known.since.is_some()).then(|| MADE_SHARED.to_owned())
 }
 
 /// The topmost mount stays, with those of ours beneath it.
@@ -266,15 +268,27 @@ pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
         return not_ours(observed, mount, stack);
     };
 
+    let cut_off = observed.is_cut_off(&mount.target);
     match below.last() {
-        _ if is_it(known) => keep(observed, mount, stack),
-        None if known.template.is_some() && observed.is_alone(&mount.target) => {
-            Verdict::Keep(vec![top.clone()])
-        }
+        None if top.made_shared => change(
+            observed,
+            mount,
+            stack,
+            State::WrongOptions,
+            MADE_SHARED.to_owned(),
+        ),
+        _ if is_it(known) && !cut_off => keep(observed, mount, stack),
         Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
             top: top.clone(),
             below: next.clone(),
         },
+        _ if cut_off => {
+            let detail = "it follows no template any more".to_owned();
+            change(observed, mount, stack, State::Stale, detail)
+        }
+        None if known.template.is_some() && observed.is_alone(&mount.target) => {
+            Verdict::Keep(vec![top.clone()])
+        }
         _ => {
             let detail = "the manifest asks for other mounts in it now".to_owned();
             change(observed, mount, stack, State::WrongSource, detail)

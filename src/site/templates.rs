@@ -112,7 +112,7 @@ impl Templates {
             let contents = old.unwrap_or(&template.contents);
             // The first error is the one to report. A template of unknown contents is brought up by
             // the next run.
-            let _ = store.within(|| {
+            let _ = store.within(name, || {
                 let end = store.end_change(name, contents, &template.at, &self.boot);
                 end.and_then(|()| store.seal(name))
             });
@@ -143,7 +143,7 @@ impl Templates {
             }
             done
         };
-        store.within(|| {
+        store.within(name, || {
             self.engine.sweep();
             store.make_root(name)?;
             self.carry_out(store, &desired, stop, log, &mut then)
