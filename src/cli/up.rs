@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::report::{Report, error_objects};
 use super::{Which, plan};
 use crate::base::HostPath;
-use crate::base::sync::processors;
+use crate::base::sync::threads_for;
 use crate::base::text::{and_more, plural};
 use crate::engine::Outcome;
 use crate::observe::{self, Process};
@@ -142,7 +142,13 @@ impl UpArgs {
             own.roots()
                 .come_up(here.iter().map(|site| site.name.clone()));
             let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-            Ok(parallel::each(&own, here, processors(), stop, up))
+            Ok(parallel::each(
+                &own,
+                here,
+                threads_for(here.len()),
+                stop,
+                up,
+            ))
         };
         let mut found = namespaces.each(context, sites, up);
         for (site, units) in sites {
@@ -180,7 +186,7 @@ impl UpArgs {
 
         context.out.progress(sites.len());
         let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, sites, processors(), &stop, up);
+        let done = parallel::each(context, sites, threads_for(sites.len()), &stop, up);
 
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());

@@ -52,8 +52,11 @@ pub(super) const SYSTEM_BELOW: [&str; 15] = [
     "/var/lib/mountjail",
 ];
 
-/// The directories that hold the system, each with whether no jail can be below it.
+/// The directories that hold the system, each once, with whether no jail can be below it.
 pub(super) fn system_directories() -> impl Iterator<Item = (&'static str, bool)> {
     let whole = SYSTEM_BELOW.iter().map(|system| (*system, true));
-    whole.chain(SYSTEM.iter().map(|system| (*system, false)))
+    let others = SYSTEM
+        .iter()
+        .filter(|system| !SYSTEM_BELOW.contains(system));
+    whole.chain(others.map(|system| (*system, false)))
 }
