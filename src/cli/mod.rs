@@ -254,7 +254,10 @@ pub fn main() -> ExitCode {
     let Cli {
         mut global,
         command,
-    } = Cli::parse();
+    } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error).into(),
+    };
     global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(
@@ -282,6 +285,17 @@ pub fn main() -> ExitCode {
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
     })
+}
+
+/// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.
+fn wrong_usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() || !status::is_plugin(std::env::args_os().skip(1)) {
+        error.exit()
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let usage = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
+    Out::new(Verbosity::Normal, FailureForm::Plugin).failure(&usage.into())
 }
 
 /// Runs `command` in a worker; returns its exit code.
