@@ -70,7 +70,7 @@ use detached::Detached;
 use scratch::ScratchDir;
 use sources::Sources;
 
-/// Receives one line per step, as `-v` prints them.
+/// Receives one line per step, as `-v` prints them after the site's name.
 pub type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
 /// What has to work out after a run, or the run is undone.

@@ -220,7 +220,8 @@ impl BringUp {
         refreshes: usize,
     ) -> Result<Option<Changes>, SiteError> {
         let Pipeline { context, .. } = &self.pipeline;
-        let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
+        let out = context.out.site(&desired.site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {

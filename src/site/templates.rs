@@ -134,6 +134,7 @@ impl Templates {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
         })?;
         let desired = template.desired(name.clone(), root);
+        let log: Log<'_> = &|line| log(format_args!("template of {}: {line}", template.at));
         let mut then = || {
             store.end_change(name, &template.contents, &template.at, &self.boot)?;
             store.seal(name)?;
