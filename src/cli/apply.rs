@@ -150,10 +150,7 @@ impl ApplyArgs {
             report.text(format!("{}: the manifest {file} is written\n", site.name));
         }
         if let Some(root) = &looked.new_root {
-            report.text(format!(
-                "{}: the root {root} is made, and mounted\n",
-                site.name
-            ));
+            report.text(format!("{}: the root {root} is made\n", site.name));
         }
         let (mut code, mut places) = (0, vec![]);
         for (place, plan) in &looked.plans {
@@ -232,7 +229,7 @@ impl ApplyArgs {
                 } else {
                     vec![(site, *done)]
                 };
-                report.code(tell_processes(context, &done, self.restart, false));
+                tell_processes(report, context, &done, self.restart, false);
             }
             AppliedUp::Services(InServices {
                 units,
@@ -257,7 +254,7 @@ impl ApplyArgs {
                     .collect();
                 done.truncate(1); // they are restarted once
                 if self.restart {
-                    report.code(tell_processes(context, &done, true, false));
+                    tell_processes(report, context, &done, true, false);
                 }
             }
         }

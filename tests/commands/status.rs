@@ -890,6 +890,23 @@ fn ran_before() {
         format!("root: {}\netc: [hosts, services]\n", root.display()),
     );
     assert!(!sandbox.ok(&["--quiet", "up", "s"]).stderr.contains("note:"));
+
+    // JSON has it too, also where nothing else is said.
+    sandbox.manifest(
+        "s",
+        format!(
+            "root: {}\netc: [hosts, services, protocols]\n",
+            root.display()
+        ),
+    );
+    let up = sandbox.ok(&["--quiet", "up", "--json", "s"]);
+    let up = up.json();
+    let of_site = &up["sites"][0]["ran_inside"];
+    assert_eq!(of_site[0]["name"], "waits", "{up:#}");
+    assert_eq!(of_site[0]["pids"][0], inside.pid(), "{up:#}");
+    let again = sandbox.ok(&["up", "--json", "s"]);
+    let again = again.json();
+    assert!(again["sites"][0].get("ran_inside").is_none(), "{again:#}");
     drop(inside);
     sandbox.ok(&["down", "s"]);
     assert!(!sandbox.ok(&["up", "s"]).stderr.contains("note:"));
