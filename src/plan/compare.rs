@@ -2,7 +2,7 @@
 
 use super::graft::Graft;
 use super::step::State;
-use crate::base::{HostPath, JailPath};
+use crate::base::{FileSystem, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
@@ -88,6 +88,14 @@ fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
         Some(wanted) => seen.file_system.is_some_and(|shown| wanted.is(shown)),
         None => seen.file.is_some() && seen.file == mount.file,
     }
+}
+
+/// Whether `seen` is a file system that has the same contents as the one that `mount` asks for,
+/// though with other options.
+fn is_as_good(seen: &ObservedMount, mount: &Mount) -> bool {
+    seen.file_system
+        .zip(mount.file_system)
+        .is_some_and(|(seen, wanted)| wanted.can_be_replaced() && seen.name() == wanted.name())
 }
 
 /// The change that one target needs.
@@ -208,9 +216,9 @@ fn not_ours(observed: &Observed, mount: &Mount, stack: &[ObservedMount]) -> Verd
     };
     let theirs = |seen: &&ObservedMount| recorded(observed, &mount.target, seen).is_none();
     let count = stack.iter().rev().take_while(theirs).count();
-    if count == 1 && stack.len() == 1 && shows_its_file(top, mount) {
+    if count == 1 && stack.len() == 1 && (shows_its_file(top, mount) || is_as_good(top, mount)) {
         let (because, detail) = difference(top, mount, None);
-        if mount.file_system.is_none() {
+        if mount.file_system.is_none_or(FileSystem::can_be_replaced) {
             return change(observed, mount, stack, because, detail);
         }
         // Another file system in its place would be empty.
@@ -374,7 +382,7 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
 fn other_file_system(top: &ObservedMount, mount: &Mount) -> (State, String) {
     if let Some(found) = top.file_system {
         let wanted = mount.options();
-        let detail = format!("mounted {found}, wanted {wanted}");
+        let detail = format!("mounted {found},{}, wanted {wanted}", top.attributes);
         return (State::WrongOptions, detail);
     }
     let detail = format!("mounted something else, wanted {}", mount.what());
