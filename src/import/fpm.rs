@@ -73,7 +73,7 @@ impl Pool {
         format!("{}:{}", self.file.display(), self.line)
     }
 
-    /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
+    /// What the pool sets by `kind`, such as `php_admin_value` or `env`.
     pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
         let mut values = vec![];
         for (directive, value) in &self.directives {
