@@ -797,7 +797,7 @@ fn drop_ins() {
     };
     let unit = "/etc/systemd/system/web.service";
     fs::write(unit, "[Service]\nExecStart=/bin/sleep 1000\n").unwrap();
-    for name in ["a", "b"] {
+    for name in ["a", "b", "c"] {
         let text = manifest(&sandbox, name, name) + "services: [web.service]\n";
         sandbox.directory(format!("srv/{name}"));
         let file = sandbox.file(format!("given/{name}.yaml"), text);
@@ -814,7 +814,16 @@ fn drop_ins() {
     let _ = run(&["remove", "a"]).exits(0);
     assert!(files() > 0, "the service is still b's");
     let _ = run(&["units", "--all", "--check"]).exits(0);
+
+    // They are left to `units`.
+    let before = files();
+    let _ = run(&["remove", "--keep-drop-ins", "c"]).exits(0);
+    assert_eq!(files(), before);
+    let _ = run(&["units", "--all", "--install"]).exits(0);
+
+    let predicted = site(&run(&["remove", "--dry-run", "--json", "b"]).exits(3));
     let ran = site(&run(&["remove", "--json", "b"]).exits(0));
     assert!(!ran["drop_ins"].as_array().unwrap().is_empty(), "{ran:#}");
+    assert_eq!(predicted["drop_ins"], ran["drop_ins"]);
     assert_eq!(files(), 0);
 }

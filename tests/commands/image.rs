@@ -163,7 +163,14 @@ fn sandboxed() {
     let program = Path::new(env!("CARGO_BIN_EXE_mountjail"));
     let mut command = Command::new("bwrap");
     command.args(["--cap-add", "ALL", "--ro-bind", "/usr", "/usr"]);
-    command.args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]);
+    command.args([
+        "--symlink",
+        "usr/lib",
+        "/lib",
+        "--symlink",
+        "usr/lib64",
+        "/lib64",
+    ]);
     command.args(["--proc", "/proc", "--dev", "/dev"]);
     command.arg("--bind").args([&image, &image]);
     command.arg("--ro-bind").args([program, program]);
