@@ -15,6 +15,8 @@ pub const STICKY: u32 = 0o1777;
 pub enum FileSystem {
     /// proc(5) of this PID namespace, in which users see their own processes alone.
     Proc,
+    /// proc(5) in which users see all processes. Only others mount it.
+    OpenProc,
     /// tmpfs(5).
     Tmpfs {
         /// Its size in bytes; `None`: half of the memory, as the kernel has it.
@@ -28,7 +30,7 @@ impl FileSystem {
     /// The name of its type, which is also the source that mount(8) shows.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Proc => "proc",
+            Self::Proc | Self::OpenProc => "proc",
             Self::Tmpfs { .. } => "tmpfs",
         }
     }
@@ -45,6 +47,7 @@ impl FileSystem {
     pub fn options(self) -> Vec<(&'static str, String)> {
         match self {
             Self::Proc => vec![("hidepid", "invisible".to_owned())],
+            Self::OpenProc => vec![],
             Self::Tmpfs { size, mode } => {
                 let size = size.map(|size| ("size", size_in_words(size)));
                 let mode = ("mode", format!("{mode:04o}"));
@@ -66,7 +69,10 @@ impl FileSystem {
         };
         match name {
             // Before Linux 5.8 it is a number.
-            "proc" => matches!(value("hidepid"), Some("invisible" | "2")).then_some(Self::Proc),
+            "proc" => Some(match value("hidepid") {
+                Some("invisible" | "2") => Self::Proc,
+                _ => Self::OpenProc,
+            }),
             "tmpfs" => Some(Self::Tmpfs {
                 size: value("size").and_then(bytes),
                 mode: value("mode")
@@ -74,6 +80,11 @@ impl FileSystem {
             }),
             _ => None,
         }
+    }
+
+    /// Whether another one of its kind has the same contents.
+    pub fn can_be_replaced(self) -> bool {
+        self.name() == "proc"
     }
 
     /// Whether `shown`, as the kernel shows it, is this one. The kernel rounds sizes up to pages,

@@ -150,10 +150,7 @@ impl ApplyArgs {
             report.text(format!("{}: the manifest {file} is written\n", site.name));
         }
         if let Some(root) = &looked.new_root {
-            report.text(format!(
-                "{}: the root {root} is made, and mounted\n",
-                site.name
-            ));
+            report.text(format!("{}: the root {root} is made\n", site.name));
         }
         let (mut code, mut places) = (0, vec![]);
         for (place, plan) in &looked.plans {
@@ -260,7 +257,7 @@ impl AppliedSite<'_> {
 
         let mut changed = vec![(self.site, done)];
         changed.retain(|(_, done)| !done.changes.is_empty());
-        report.code(tell_processes(self.context, &changed, self.restart, false));
+        tell_processes(report, self.context, &changed, self.restart, false);
     }
 
     fn in_services(
@@ -292,7 +289,7 @@ impl AppliedSite<'_> {
             let done = places.into_iter().map(|(_, done)| (site, done));
             let changed = done.filter(|(_, done)| !done.changes.is_empty());
             let once: Vec<_> = changed.take(1).collect();
-            report.code(tell_processes(context, &once, true, false));
+            tell_processes(report, context, &once, true, false);
         }
         Ok(())
     }

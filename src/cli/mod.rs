@@ -44,9 +44,9 @@ use crate::engine::enter_image;
 use crate::patience::worker::WorkerEnd;
 pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::Out;
-use crate::site::out::FailureForm;
+use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
-use crate::sys;
+use crate::{Error, sys};
 pub use complete::script as completion_script;
 
 /// Read-only bind mounts for chrooted services, from one manifest per site.
@@ -180,7 +180,10 @@ pub fn main() -> ExitCode {
     let Cli {
         mut global,
         command,
-    } = Cli::parse();
+    } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error).into(),
+    };
     global.anstream_color().write_global();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(
@@ -208,6 +211,17 @@ pub fn main() -> ExitCode {
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
     })
+}
+
+/// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.
+fn wrong_usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() || !status::is_plugin(std::env::args_os().skip(1)) {
+        error.exit()
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let usage = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
+    Out::new(Verbosity::Normal, FailureForm::Plugin).failure(&usage.into())
 }
 
 /// Looks for the command in a worker, which can be given up, and then becomes the command.

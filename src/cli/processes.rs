@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
+
+use super::report::Report;
 use crate::base::HostPath;
 use crate::base::text::and_more;
 use crate::observe::{self, Process};
@@ -16,21 +19,20 @@ use crate::site::{Site, systemctl};
 use crate::{patience, sys};
 
 /// Reports the processes in the roots of sites whose mounts changed, or restarts the services of
-/// these sites. `adopts`: the caller names what runs inside. Returns the exit code.
+/// these sites. `adopts`: the caller names what runs inside.
 pub(super) fn tell_processes(
+    report: &mut Report,
     context: &Context,
     changed: &[(&Site, Done)],
     restarts: bool,
     adopts: bool,
-) -> u8 {
+) {
     let blind = report_blind_processes(context, changed);
     if restarts {
-        return restart(context, changed, &blind);
+        report.code(restart(context, changed, &blind));
+    } else if !adopts {
+        report_running(report, context, changed, &blind);
     }
-    if !adopts {
-        report_running(context, changed, &blind);
-    }
-    0
 }
 
 /// Reports processes inside a root whose mount namespace did not receive the mounts; returns their
@@ -64,10 +66,15 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
 
 /// Names what ran inside before there were all the mounts: PHP, the C library and others remember
 /// what they looked up in vain. Units that are `blind` to the mounts were named already.
-fn report_running(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) {
+fn report_running(
+    report: &mut Report,
+    context: &Context,
+    up: &[(&Site, Done)],
+    blind: &BTreeSet<String>,
+) {
     let is_new = |(_, done): &&(&Site, Done)| done.changes.outcome.attached > 0;
     let up: Vec<_> = up.iter().filter(is_new).collect();
-    if up.is_empty() || context.out.is_quiet() {
+    if up.is_empty() || context.out.is_quiet() && !report.is_json() {
         return;
     }
     let root = |(_, done): &&(&Site, Done)| done.desired.root.as_path().to_owned();
@@ -95,6 +102,11 @@ fn report_running(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<Stri
             "note: {first}{more} ran inside before, and may remember what was missing; {}",
             first.reload()
         ));
+        let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
+        let group = json!({
+            "name": first.name, "unit": first.unit, "pids": pids, "hint": first.reload(),
+        });
+        report.add_to(&site.name, "ran_inside", group);
     }
 }
 

@@ -49,6 +49,9 @@ pub(super) struct RemoveArgs {
     /// Show the manifest and the mounts before and after
     #[arg(long)]
     diff: bool,
+    /// Leave the drop-ins for systemd, which `mountjail units --all --install` then removes
+    #[arg(long)]
+    keep_drop_ins: bool,
     #[command(flatten)]
     how: HowDown,
     /// Print the result as JSON
@@ -58,7 +61,7 @@ pub(super) struct RemoveArgs {
 
 impl RemoveArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
-        let remover = Remover::new(context, self.how.options());
+        let remover = Remover::new(context, self.how.options(), !self.keep_drop_ins);
         let site = remover.site(self.name()?)?;
         let mut report = Report::new(context, self.json);
         if !remover.exists(&site)? {

@@ -94,6 +94,23 @@ impl Report {
         self.code
     }
 
+    /// Adds an item to the list `key` of the object of `site`.
+    pub(super) fn add_to(&mut self, site: &SiteName, key: &str, item: Value) {
+        let mut sites = self.sites.iter_mut();
+        let Some(object) = sites.find(|object| object["site"] == json!(site)) else {
+            return;
+        };
+        match object[key].as_array_mut() {
+            Some(list) => list.push(item),
+            None => object[key] = json!([item]),
+        }
+    }
+
+    /// Whether data is printed as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Adds a key of the JSON beside `sites`.
     pub(super) fn key(&mut self, key: &str, value: Value) {
         self.more.insert(key.to_owned(), value);

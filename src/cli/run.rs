@@ -12,7 +12,7 @@ use nix::unistd::execvp;
 use super::args::Global;
 use super::complete;
 use super::supervised::raise_open_files;
-use crate::base::sync::processors;
+use crate::base::sync::threads_for;
 use crate::base::text::plural;
 use crate::engine::{
     Unprotected, leave_mount_namespace, own_namespace_id, record_namespace, swept,
@@ -207,7 +207,7 @@ impl RunArgs {
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));
         let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, &sites, processors(), stop, up);
+        let done = parallel::each(context, &sites, threads_for(sites.len()), stop, up);
         let not_begun = sites.len() - done.len();
         let code = report(context, &sites, &done, self.command.is_empty());
         Ok(if not_begun > 0 { 1 } else { code })

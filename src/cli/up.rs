@@ -10,7 +10,7 @@ use super::args::{OnlyScope, Which};
 use super::plan;
 use super::processes::tell_processes;
 use super::report::{Report, error_objects};
-use crate::base::sync::processors;
+use crate::base::sync::threads_for;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::observe::Process;
@@ -133,7 +133,13 @@ impl UpArgs {
             own.roots()
                 .come_up(here.iter().map(|site| site.name.clone()));
             let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-            Ok(parallel::each(&own, here, processors(), stop, up))
+            Ok(parallel::each(
+                &own,
+                here,
+                threads_for(here.len()),
+                stop,
+                up,
+            ))
         };
         let mut found = namespaces.each(context, sites, up);
         for (site, units) in sites {
@@ -171,7 +177,7 @@ impl UpArgs {
 
         context.out.progress(sites.len());
         let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, sites, processors(), &stop, up);
+        let done = parallel::each(context, sites, threads_for(sites.len()), &stop, up);
 
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());
@@ -201,7 +207,7 @@ impl UpArgs {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
-        report.code(tell_processes(context, &changed, self.restart, self.adopts));
+        tell_processes(&mut report, context, &changed, self.restart, self.adopts);
         Ok(report.finish())
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use super::root::{acls, must_be_new};
 use crate::base::HostPath;
-use crate::resolve::{Host, not_found, refuse_system};
+use crate::resolve::{nearest_existing, refuse_system};
 use crate::{Error, Result, sys};
 
 /// Makes the directory `root` and its missing parents (mode 0755), as `up --create` does. `false`:
@@ -52,26 +52,6 @@ impl MadeDirectories {
             if std::fs::remove_dir(directory.as_path()).is_err() {
                 return; // somebody uses it meanwhile
             }
-        }
-    }
-}
-
-/// Returns the nearest existing directory above `root`, with links followed, and the missing path
-/// below it. `None`: nothing is missing.
-fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
-    let host = Host::new();
-    let mut above = root.clone();
-    loop {
-        match host.walk_strictly(&above) {
-            Ok(_) if above == *root => return Ok(None),
-            Ok(walk) => {
-                let rest = root.below(&above).unwrap_or(Path::new(""));
-                return Ok(Some((walk.real, rest)));
-            }
-            Err(error) if error.is_missing() => {
-                above = above.parent().ok_or_else(|| not_found(root, &error))?;
-            }
-            Err(error) => return Err(not_found(root, &error)),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::base::quote::shell_word;
 use crate::base::{Error, Result};
 use crate::sys;
 
-/// The directories of the host that programs need everywhere. Those that the image does not have
-/// are left out, besides the first.
+/// The directories of the host that programs need everywhere. Those that the image or the host, as
+/// in a sandbox, does not have are left out, besides the first.
 const OF_HOST: [&str; 3] = ["proc", "dev", "sys"];
 
 /// Makes the directory `image` the root of this process, in a mount namespace of its own, so that
@@ -45,7 +45,7 @@ pub(crate) fn enter_image(image: &Path) -> Result<()> {
     bind(&root, &root).map_err(cannot)?;
     for name in OF_HOST {
         let (host, inside) = (Path::new("/").join(name), root.join(name));
-        if is_directory(&inside) {
+        if is_directory(&inside) && is_directory(&host) {
             bind(&host, &inside).map_err(cannot)?;
         }
     }

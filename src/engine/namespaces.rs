@@ -159,9 +159,10 @@ fn own_id() -> Result<NamespaceId> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let root = sys::open_host(Path::new("/"), flags).and_then(sys::stat_fd);
     let root = root.map_err(|error| cannot_find(&error))?;
-    let inode = namespace_inode(Path::new("/proc/thread-self/ns/mnt"));
+    let namespace = sys::mount_namespace().and_then(sys::stat_fd_unsynced);
+    let namespace = namespace.map_err(|error| cannot_find(&error))?;
     Ok(NamespaceId {
-        inode: inode.ok_or_else(|| cannot_find(&io::ErrorKind::NotFound.into()))?,
+        inode: namespace.file.ino,
         root_mount: root.mount_id.unwrap_or(0),
     })
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::{Error, Result};
 use crate::patience::Stop;
 
-/// Receives one line per step, as `-v` prints them.
+/// Receives one line per step, as `-v` prints them after the site's name.
 pub(crate) type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
 /// A last step that has to succeed after a run, or the run is undone.

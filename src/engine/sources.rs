@@ -130,7 +130,7 @@ pub(super) fn follow<B: Backend>(
         Ok((ready, file))
     };
     store
-        .within(follow)?
+        .within(template, follow)?
         .map_err(|error: io::Error| cannot_follow(template, path, &error))
 }
 

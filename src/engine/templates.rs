@@ -27,7 +27,7 @@ use super::lock::Lock;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, Extent, HostPath, JailPath, Result, SiteName};
-use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
+use crate::observe::{BootId, Contents, StateDir, TEMPLATE_SOURCE, Table, Unknown};
 use crate::resolve::FileId;
 use crate::sys::{self, Stat};
 
@@ -38,6 +38,16 @@ const FLAGS: MountFlags = MountFlags::NOSUID
 
 /// A template, and the files of its mounts.
 pub(crate) type ShownTemplate = (SiteName, Vec<Option<FileId>>);
+
+/// The mount namespace of the templates.
+enum Place {
+    /// This one, the host's.
+    Here,
+    /// One of their own.
+    Apart(Arc<OwnedFd>),
+    /// One of their own that nothing pins any more.
+    Lost,
+}
 
 /// Where templates are.
 pub(crate) struct TemplateStore {
@@ -99,11 +109,12 @@ impl TemplateStore {
         open.is_some() && file(sys::stat_at(AT_FDCWD, &self.pin())) == open
     }
 
-    /// The template with these contents.
+    /// The template with these contents, if this engine can use it.
     pub(super) fn find(&self, contents: &str) -> Option<SiteName> {
         let name = fs::read_link(self.entry_of(contents)).ok()?;
         let template = SiteName::new(name.to_str()?).ok()?;
-        self.state.sites_of(&template).exists().then_some(template)
+        let usable = || self.apart || !self.pin().exists() || self.is_here(&template);
+        (self.state.sites_of(&template).exists() && usable()).then_some(template)
     }
 
     /// Marks the template, of which `site` has a graft, as one whose contents change: no other site
@@ -278,22 +289,54 @@ impl TemplateStore {
         Lock::take(&self.state.lock(template), || ()).map(Some)
     }
 
-    /// Does `work` where the templates are.
-    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let Some(namespace) = lock(&self.namespace).clone() else {
-            return if self.apart {
-                self.open().and_then(|()| self.within(work))
-            } else {
+    /// Does `work` where `template` is, or is to be.
+    ///
+    /// Errors: the namespace of the templates is lost.
+    pub(crate) fn within<T: Send>(
+        &self,
+        template: &SiteName,
+        work: impl FnOnce() -> T + Send,
+    ) -> Result<T> {
+        match self.place_of(template)? {
+            Place::Here => Ok(work()),
+            Place::Apart(namespace) => sys::on_thread(|| {
+                sys::enter_mount_namespace(&namespace)?;
                 Ok(work())
-            };
-        };
-        sys::on_thread(|| {
-            sys::enter_mount_namespace(&namespace)?;
-            Ok(work())
+            })
+            .map_err(|error| {
+                Error::failed("cannot enter the mount namespace of the templates").because(&error)
+            }),
+            Place::Lost => {
+                let pin = self.pin();
+                Err(Error::failed(format!(
+                    "the mount namespace of the templates is lost: {} does not pin it any more",
+                    pin.display()
+                ))
+                .hint("make new templates: `mountjail up --all`"))
+            }
+        }
+    }
+
+    fn place_of(&self, template: &SiteName) -> Result<Place> {
+        if !self.apart || self.is_here(template) {
+            return Ok(Place::Here);
+        }
+        let mut known = lock(&self.namespace);
+        if let Some(namespace) = known.as_ref() {
+            return Ok(Place::Apart(Arc::clone(namespace)));
+        }
+        let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
+            Error::failed("cannot open the mount namespace of the templates").because(&error)
+        })?;
+        Ok(match pinned {
+            Some(pinned) => Place::Apart(Arc::clone(known.insert(Arc::new(pinned)))),
+            None => Place::Lost,
         })
-        .map_err(|error| {
-            Error::failed("cannot enter the mount namespace of the templates").because(&error)
-        })
+    }
+
+    /// Whether the template is in the host's namespace: the classic engine made it.
+    fn is_here(&self, template: &SiteName) -> bool {
+        is_mounted(&self.root_of(template)).unwrap_or(false)
     }
 
     /// Opens the directory `at` of a template. It is called where the templates are.
@@ -317,7 +360,7 @@ impl TemplateStore {
                     .fstype("tmpfs")
                     .data("mode=0755")
                     .flags(FLAGS)
-                    .mount("mountjail", &root)?;
+                    .mount(TEMPLATE_SOURCE, &root)?;
             }
             set_propagation(&root, libc::MS_SHARED, Extent::Mount)
         };
@@ -345,12 +388,16 @@ impl TemplateStore {
     fn remove(&self, template: &SiteName) -> Result<()> {
         self.unindex_all(template);
         let root = self.root_of(template);
-        let removed = self.within(|| {
+        let remove = || {
             while is_mounted(&root)? {
                 sys::umount_at(sys::open_host(&root, libc::O_PATH)?)?;
             }
             fs::remove_dir(&root)
-        })?;
+        };
+        let removed = match self.place_of(template)? {
+            Place::Lost => fs::remove_dir(&root), // its mounts are gone
+            _ => self.within(template, remove)?,
+        };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.cannot("remove", template, &error))
@@ -444,25 +491,6 @@ impl TemplateStore {
         }
         pinned?;
         *lock(&self.namespace) = Some(Arc::new(namespace));
-        Ok(())
-    }
-
-    /// Opens the namespace that an earlier run made.
-    fn open(&self) -> Result<()> {
-        let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
-            Error::failed("cannot open the mount namespace of the templates").because(&error)
-        })?;
-        let Some(pinned) = pinned else {
-            let pin = self.pin();
-            return Err(Error::failed(format!(
-                "the mount namespace of the templates is lost: {} does not pin it any more",
-                pin.display()
-            ))
-            .hint(
-                "take the sites down and up again: `mountjail down --all`, `mountjail up --all`",
-            ));
-        };
-        *lock(&self.namespace) = Some(Arc::new(pinned));
         Ok(())
     }
 

@@ -41,9 +41,8 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
             draft.proc = true;
             let read_only = "read-only, hidepid=invisible, nosuid, nodev, noexec";
             draft.remarks.push(format!(
-                "{place}: proc on {target} is `proc: true`: {read_only}. Before the site comes up, \
-                 remove the line from fstab, and unmount what it mounted: `umount {}`.",
-                mount.target.as_ref().unwrap_or(root)
+                "{place}: proc on {target} is `proc: true`: {read_only}. `mountjail up` replaces \
+                 what the line mounted; remove the line from fstab."
             ));
         }
         // A mount on a mount of /dev has to come after it.

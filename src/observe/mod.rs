@@ -42,6 +42,7 @@ pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
 pub(crate) use look::look_into_grafts;
 pub use look::observe;
+pub(crate) use lost_grafts::TEMPLATE_SOURCE;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};

@@ -68,6 +68,8 @@ pub(super) struct Line {
     pub mount: MountInfo,
     /// The file system's type, with its subtype: `ext4`, `fuse.sshfs`.
     pub kind: String,
+    /// What was given to mount(2) as the source.
+    pub source: String,
     /// The options of the file system.
     pub options: String,
 }
@@ -112,12 +114,12 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
         peer_group,
         master,
     };
-    let options = fields.nth(1).unwrap_or_default();
-    let options = String::from_utf8_lossy(options).into_owned();
+    let mut text = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
     Some(Line {
         mount,
         kind,
-        options,
+        source: text(),
+        options: text(),
     })
 }
 

@@ -73,14 +73,25 @@ impl Observed {
     }
 
     /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it
-    /// follows the mount in the template.
+    /// follows the mount in the template. Where that is not known, it shows the same file.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
-        let is_it = |member: &&RecordedMount| match member.peer_group {
-            Some(group) => seen.master == Some(group),
-            None => seen.file == Some(member.file), // a run was killed before it was known
-        };
         let mut grafts = self.grafts.iter();
-        grafts.find_map(|graft| graft.members_at(target).iter().find(is_it))
+        grafts.find_map(|graft| {
+            let members = graft.members_at(target);
+            let cut_off = !members.is_empty() && self.is_cut_off(&graft.target);
+            members.iter().find(|member| match member.peer_group {
+                Some(group) if !cut_off => seen.master == Some(group),
+                _ => seen.file == Some(member.file),
+            })
+        })
+    }
+
+    /// Whether the graft at `target` follows no template any more: the template is gone, or the
+    /// graft was made private. A copy in another mount namespace may follow none by right.
+    pub(crate) fn is_cut_off(&self, target: &JailPath) -> bool {
+        let top = self.stack(target).last();
+        let may_be_a_copy = |graft: &KnownGraft| graft.target == *target && graft.may_be_a_copy;
+        top.is_some_and(|top| top.master.is_none()) && !self.grafts.iter().any(may_be_a_copy)
     }
 
     /// The mounts that came along with the recorded grafts.

@@ -216,7 +216,11 @@ pub fn root_of(pid: u32) -> Option<FileId> {
 
 /// The name of this thread's mount namespace.
 pub(super) fn own_namespace() -> io::Result<PathBuf> {
-    proc::mount_namespace(Path::new("/proc/thread-self"))
+    let inode = sys::mount_namespace()
+        .and_then(sys::stat_fd_unsynced)?
+        .file
+        .ino;
+    Ok(format!("mnt:[{inode}]").into())
 }
 
 /// Whether the process with the directory `proc` is in the same mount namespace as this one.
@@ -337,6 +341,12 @@ mod tests {
             (of(None).restart(), of(None).to_string()),
             ("restart the process 7".into(), "'x; y' (pid 7)".into())
         );
+    }
+
+    #[test]
+    fn the_own_namespace_has_the_name_that_proc_shows() {
+        let shown = proc::mount_namespace(Path::new("/proc/thread-self"));
+        assert_eq!(own_namespace().unwrap(), shown.unwrap());
     }
 
     #[test]

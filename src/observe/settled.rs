@@ -196,6 +196,7 @@ impl Settled {
             device: stat.file.dev,
             mount: directory.mount,
             grafts: &record.mounts,
+            is_shared: None,
             last: None,
         };
         if record.directory != Some(directory) {
@@ -254,6 +255,8 @@ struct Ground<'r> {
     /// The unique ID of the mount that the root is on.
     mount: u64,
     grafts: &'r [RecordedMount],
+    /// Whether that mount is shared, once it was asked for.
+    is_shared: Option<bool>,
     /// The directory that was opened last, and the mount that it is on.
     last: Option<(JailPath, OwnedFd, u64)>,
 }
@@ -303,6 +306,17 @@ impl Ground<'_> {
             .unwrap_or(self.mount)
     }
 
+    /// Whether a mount in the root may be `shared`: it becomes so by itself if the root's is.
+    fn may_be_shared(&mut self, shared: bool) -> io::Result<bool> {
+        if !shared {
+            return Ok(true);
+        }
+        if self.is_shared.is_none() {
+            self.is_shared = Some(sys::mount_outline(self.mount)?.shared);
+        }
+        Ok(self.is_shared == Some(true))
+    }
+
     /// Whether the recorded graft is where it was mounted.
     fn has_graft(&mut self, graft: &RecordedMount) -> io::Result<bool> {
         let (stat, on) = self.stat_of(&graft.target)?;
@@ -313,6 +327,7 @@ impl Ground<'_> {
         Ok(stat.mount_id == Some(id)
             && on == self.mount
             && found.parent == on
+            && self.may_be_shared(found.shared)?
             && MountAttributes::from_statmount(found.attributes) == graft.attributes)
     }
 
@@ -328,6 +343,7 @@ impl Ground<'_> {
         let found = sys::mount_outline(id)?;
         Ok(found.parent == on
             && on != self.mount
+            && self.may_be_shared(found.shared)?
             && found.master == Some(member.master)
             && MountAttributes::from_statmount(found.attributes) == member.attributes)
     }

@@ -21,7 +21,7 @@ use crate::sys::{self, Stat};
 pub fn standing(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     let templates = records.templates.clone();
     let observed = look(known, records, table);
-    let found = templates.and_then(|of| lost_grafts::found(&observed, &known.root, &of));
+    let found = templates.and_then(|of| lost_grafts::found(&observed, known, &of));
     match found {
         Some(records) => look(known, records, table),
         None => observed,
@@ -52,6 +52,22 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
             observed.mounts.insert(target, stack);
         } else {
             observed.elsewhere.insert(target, stack);
+        }
+    }
+
+    let unclear: Vec<_> = observed
+        .grafts
+        .iter()
+        .filter(|graft| observed.is_cut_off(&graft.target))
+        .flat_map(|graft| graft.members.iter().map(|member| member.target.clone()))
+        .collect();
+    for target in unclear {
+        if let Some(top) = observed
+            .mounts
+            .get_mut(&target)
+            .and_then(|stack| stack.last_mut())
+        {
+            look_at(&known.root, &target, top);
         }
     }
 

@@ -145,9 +145,10 @@ impl Users {
     /// mounts does not count, because its processes have none to lose.
     fn inside(&self, root: &HostPath) -> Result<Vec<u32>> {
         let id = sys::file_known_at(root.as_path()).ok();
+        let path = root.as_path().as_os_str(); // comparing the names on the way takes longer
         let mut pids = vec![];
         for found in &self.own.processes {
-            if found.root == root.as_path()
+            if found.root.as_os_str() == path
                 || (id.is_some()
                     && found.root_id == id
                     && self.own_table()?.has_mounts_in(&found.root))

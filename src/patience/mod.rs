@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::base::quote::shell_word;
+use crate::base::sync::threads_for;
 
 pub(crate) use crew::{Crew, Lost};
 pub(crate) use glimpse::{Glimpse, Sleep};
@@ -46,15 +47,20 @@ pub(crate) fn leaves_threads_behind() -> bool {
     LEFT_BEHIND.load(Ordering::SeqCst) > 0
 }
 
-/// The result of `work` for each of `items`, one after the other; `None` for those that sleep as
+/// So many items are worth a thread more.
+const WORTH_A_THREAD: usize = 50;
+
+/// The result of `work` for each of `items`, which changes nothing; `None` for those that sleep as
 /// long as `limit`. These do not keep the others waiting.
 pub(crate) fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
     items: Vec<T>,
     limit: Option<Duration>,
     work: impl Fn(&T) -> R + Send + Sync + 'static,
 ) -> Vec<Option<R>> {
-    let threads = Crew::start(items, 1, limit, &Arc::default(), move |item, _| work(item));
-    threads.finish().into_iter().map(Result::ok).collect()
+    let threads = threads_for(items.len().div_ceil(WORTH_A_THREAD));
+    let work = move |item: &T, _: &Stop| work(item);
+    let crew = Crew::start(items, threads, limit, &Arc::default(), work);
+    crew.finish().into_iter().map(Result::ok).collect()
 }
 
 /// Tells work to stop: a signal asked for it, or the work was given up.

@@ -2,12 +2,15 @@
 
 use super::graft::Graft;
 use super::step::State;
-use crate::base::{HostPath, JailPath};
+use crate::base::{FileSystem, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
 /// The detail of a mount that cannot be looked at.
 pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
+
+/// The detail of a mount of ours that is shared, though the mount that it is on is not.
+const MADE_SHARED: &str = "somebody made it shared, wanted private";
 
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
@@ -76,6 +79,14 @@ fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
         Some(wanted) => seen.file_system.is_some_and(|shown| wanted.is(shown)),
         None => seen.file.is_some() && seen.file == mount.file,
     }
+}
+
+/// Whether `seen` is a file system that has the same contents as the one that `mount` asks for,
+/// though with other options.
+fn is_as_good(seen: &ObservedMount, mount: &Mount) -> bool {
+    seen.file_system
+        .zip(mount.file_system)
+        .is_some_and(|(seen, wanted)| wanted.can_be_replaced() && seen.name() == wanted.name())
 }
 
 /// The change that one target needs.
@@ -176,8 +187,7 @@ fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Opti
         return Some(format!("mounted {found} submounts, wanted {wanted}"));
     }
     // A mount that was only taken over may be shared: whoever mounted it made it so.
-    (top.made_shared && known.since.is_some())
-        .then(|| "somebody made it shared, wanted private".to_owned())
+    (top.made_shared && known.since.is_some()).then(|| MADE_SHARED.to_owned())
 }
 
 /// The topmost mount stays, with those of ours beneath it.
@@ -197,9 +207,9 @@ fn not_ours(observed: &Observed, mount: &Mount, stack: &[ObservedMount]) -> Verd
     };
     let theirs = |seen: &&ObservedMount| recorded(observed, &mount.target, seen).is_none();
     let count = stack.iter().rev().take_while(theirs).count();
-    if count == 1 && stack.len() == 1 && shows_its_file(top, mount) {
+    if count == 1 && stack.len() == 1 && (shows_its_file(top, mount) || is_as_good(top, mount)) {
         let (because, detail) = difference(top, mount, None);
-        if mount.file_system.is_none() {
+        if mount.file_system.is_none_or(FileSystem::can_be_replaced) {
             return change(observed, mount, stack, because, detail);
         }
         // Another file system in its place would be empty.
@@ -257,15 +267,27 @@ pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
         return not_ours(observed, mount, stack);
     };
 
+    let cut_off = observed.is_cut_off(&mount.target);
     match below.last() {
-        _ if is_it(known) => keep(observed, mount, stack),
-        None if known.template.is_some() && observed.is_alone(&mount.target) => {
-            Verdict::Keep(vec![top.clone()])
-        }
+        None if top.made_shared => change(
+            observed,
+            mount,
+            stack,
+            State::WrongOptions,
+            MADE_SHARED.to_owned(),
+        ),
+        _ if is_it(known) && !cut_off => keep(observed, mount, stack),
         Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
             top: top.clone(),
             below: next.clone(),
         },
+        _ if cut_off => {
+            let detail = "it follows no template any more".to_owned();
+            change(observed, mount, stack, State::Stale, detail)
+        }
+        None if known.template.is_some() && observed.is_alone(&mount.target) => {
+            Verdict::Keep(vec![top.clone()])
+        }
         _ => {
             let detail = "the manifest asks for other mounts in it now".to_owned();
             change(observed, mount, stack, State::WrongSource, detail)
@@ -351,7 +373,7 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
 fn other_file_system(top: &ObservedMount, mount: &Mount) -> (State, String) {
     if let Some(found) = top.file_system {
         let wanted = mount.options();
-        let detail = format!("mounted {found}, wanted {wanted}");
+        let detail = format!("mounted {found},{}, wanted {wanted}", top.attributes);
         return (State::WrongOptions, detail);
     }
     let detail = format!("mounted something else, wanted {}", mount.what());

@@ -94,6 +94,15 @@ impl Plan {
                     .any(|state| state.target.starts_with(path));
                 (!has_mounts).then(|| format!("the {kind} {path} is not there"))
             }
+            Step::Swap {
+                mount,
+                because: State::Stale,
+                graft: Some(_),
+                ..
+            } => Some(format!(
+                "what is mounted in {} follows no template, and so not the host",
+                mount.target
+            )),
             Step::Refresh { .. }
             | Step::Detach { .. }
             | Step::DetachStray(_)

@@ -376,9 +376,15 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WriteFile(file) => write!(f, "write {}", file.path),
-            Self::Detach { target, source, .. } => match source {
-                Some(source) => write!(f, "detach {target} (was {source})"),
-                None => write!(f, "detach {target}"),
+            Self::Detach {
+                target,
+                source,
+                along,
+                ..
+            } => match (along, source) {
+                (Along::Members(_), _) => write!(f, "detach the graft {target}"),
+                (_, Some(source)) => write!(f, "detach {target} (was {source})"),
+                (_, None) => write!(f, "detach {target}"),
             },
             Self::DetachStray(stray) => {
                 let place = stray.place();

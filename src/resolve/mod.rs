@@ -67,7 +67,7 @@ pub use others::Others;
 pub(crate) use proc::WITHOUT_PROC;
 pub use resolver::{Resolution, ResolvedPreset, Resolver};
 pub use root::root_id;
-pub(crate) use root::{not_found, refuse_system};
+pub(crate) use root::{nearest_existing, refuse_system};
 pub use roots::{Overlap, Roots};
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
 pub use walk::{LinkOnTheWay, Walk};

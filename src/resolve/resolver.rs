@@ -29,6 +29,8 @@ pub struct Resolver {
     shared: Shared,
     /// The directory in which generated files are kept.
     generated: HostPath,
+    /// Roots that do not exist are to be made.
+    makes_roots: bool,
     expanded: Mutex<HashMap<Request, Expanded>>,
     /// The items of presets together. Each has a cell of its own, so that only those wait for it
     /// that need it.
@@ -105,8 +107,20 @@ impl Resolver {
             host: host.scope(),
             shared: Shared::default(),
             generated,
+            makes_roots: false,
             expanded: Mutex::default(),
             gathered: Mutex::default(),
+        }
+    }
+
+    /// The same, for roots that may have to be made first: one that does not exist is taken as
+    /// empty.
+    #[must_use]
+    pub(crate) fn making_roots(self) -> Self {
+        let makes_roots = true;
+        Self {
+            makes_roots,
+            ..self
         }
     }
 
@@ -133,7 +147,7 @@ impl Resolver {
         } = self.gather(&manifest.entries);
         let mut errors = errors.to_vec();
 
-        let desired = match root::check(&host, manifest, roots) {
+        let desired = match root::check(&host, manifest, roots, self.makes_roots) {
             Ok(root) => {
                 let (desired, more) = self.with_root(&host, manifest, root, &gathered);
                 if errors.is_empty() {

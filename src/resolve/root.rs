@@ -1,6 +1,7 @@
 //! The site's root: where it really is, and whether a jail may be there.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
@@ -29,10 +30,18 @@ pub(super) struct CheckedRoot {
     pub warnings: Vec<String>,
 }
 
-/// Where the root of `manifest` really is.
-pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<CheckedRoot> {
+/// Where the root of `manifest` really is, or will be if it `is_made`.
+pub(super) fn check(
+    host: &Host,
+    manifest: &Manifest,
+    roots: &Roots,
+    is_made: bool,
+) -> Result<CheckedRoot> {
     let root = &manifest.root;
     refuse_system(root)?;
+    if is_made && let Some((existing, rest)) = nearest_existing(root)? {
+        return check_new(host, manifest, roots, (&existing, rest));
+    }
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage(format!("the root {root} holds the system")));
     };
@@ -67,6 +76,48 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     Ok(CheckedRoot { path, warnings })
 }
 
+/// As [`check`], for a root that is to be made as `rest` in the directory `existing`.
+fn check_new(
+    host: &Host,
+    manifest: &Manifest,
+    roots: &Roots,
+    (existing, rest): (&HostPath, &Path),
+) -> Result<CheckedRoot> {
+    let path = existing
+        .join(rest)
+        .map_err(|why| Error::usage(format!("the root {}", manifest.root)).because_of(why))?;
+    refuse_system(&path)?;
+    match system_at(existing, roots)? {
+        Some((system, is_below)) if is_below || SYSTEM_BELOW.contains(&system) => {
+            return Err(alias_of_system(&path, system, true));
+        }
+        _ => {}
+    }
+    let mut warnings = who_can_write(host, existing)?;
+    warnings.extend(roots.check(&manifest.site, &path)?);
+    Ok(CheckedRoot { path, warnings })
+}
+
+/// Returns the nearest existing directory above `root`, with links followed, and the missing path
+/// below it. `None`: nothing is missing.
+pub(crate) fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
+    let host = Host::new();
+    let mut above = root.clone();
+    loop {
+        match host.walk_strictly(&above) {
+            Ok(_) if above == *root => return Ok(None),
+            Ok(walk) => {
+                let rest = root.below(&above).unwrap_or(Path::new(""));
+                return Ok(Some((walk.real, rest)));
+            }
+            Err(error) if error.is_missing() => {
+                above = above.parent().ok_or_else(|| not_found(root, &error))?;
+            }
+            Err(error) => return Err(not_found(root, &error)),
+        }
+    }
+}
+
 /// Refuses a root that holds the system.
 pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
     let at = root.as_path().as_os_str();
@@ -87,21 +138,32 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
 
 /// Refuses a root that holds the system by another path, such as a bind mount.
 fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
-    let (system, is_below) = match roots.system_at(root) {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(()),
-        Err(error) if is_absent(&error) => return Ok(()), // it was removed meanwhile
+    let found = system_at(root, roots)?;
+    found.map_or(Ok(()), |(system, is_below)| {
+        Err(alias_of_system(root, system, is_below))
+    })
+}
+
+/// The directory of the system that `directory` is or is below, by whatever path, and whether it is
+/// below.
+fn system_at(directory: &HostPath, roots: &Roots) -> Result<Option<(&'static str, bool)>> {
+    match roots.system_at(directory) {
+        Ok(found) => Ok(found),
+        Err(error) if is_absent(&error) => Ok(None), // it was removed meanwhile
         Err(error) => {
-            return Err(Error::failed(format!("cannot look at the root {root}")).because(&error));
+            Err(Error::failed(format!("cannot look at the directory {directory}")).because(&error))
         }
-    };
+    }
+}
+
+fn alias_of_system(root: &HostPath, system: &str, is_below: bool) -> Error {
     let where_it_is = if is_below {
         format!("is inside {system} by another path, such as a bind mount: it holds the system")
     } else {
         format!("is {system} by another path, such as a bind mount; a jail must not be there")
     };
-    Err(Error::usage(format!("the root {root} {where_it_is}"))
-        .hint("make a directory of the site's own, such as /srv/www/SITE"))
+    Error::usage(format!("the root {root} {where_it_is}"))
+        .hint("make a directory of the site's own, such as /srv/www/SITE")
 }
 
 /// The error for a root that could not be looked up, because of `reason`.

@@ -52,8 +52,28 @@ pub(super) const SYSTEM_BELOW: [&str; 15] = [
     "/var/lib/mountjail",
 ];
 
-/// The directories that hold the system, each with whether no jail can be below it.
+/// The directories that hold the system, each once, with whether no jail can be below it.
 pub(super) fn system_directories() -> impl Iterator<Item = (&'static str, bool)> {
     let whole = SYSTEM_BELOW.iter().map(|system| (*system, true));
-    whole.chain(SYSTEM.iter().map(|system| (*system, false)))
+    let others = SYSTEM
+        .iter()
+        .filter(|system| !SYSTEM_BELOW.contains(system));
+    whole.chain(others.map(|system| (*system, false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_directory_is_looked_at_once() {
+        let all: Vec<_> = system_directories().map(|(path, _)| path).collect();
+        let each: BTreeSet<_> = SYSTEM.iter().chain(&SYSTEM_BELOW).copied().collect();
+        assert_eq!(all.len(), each.len());
+        assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), each);
+        assert!(system_directories().any(|of| of == ("/etc", true)));
+        assert!(system_directories().any(|of| of == ("/home", false)));
+    }
 }

@@ -20,7 +20,7 @@ use crate::manifest::{Manifest, Scope};
 use crate::observe::{Process, RunNamespace};
 use crate::patience::Stop;
 use crate::plan::Plan;
-use crate::resolve::{Desired, Host, refuse_system};
+use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result, engine};
 
 /// A manifest that is to be applied.
@@ -51,8 +51,7 @@ impl ManifestChange {
 pub(crate) struct Looked {
     pub manifest: ManifestChange,
     pub desired: Option<Desired>,
-    /// On the host, or for each service of the site that runs. There is none if the root is to be
-    /// made.
+    /// On the host, or for each service of the site that runs.
     pub plans: Vec<(Option<ServicePlace>, Plan)>,
     /// The services, if the mounts belong to these.
     pub for_services: Option<Vec<String>>,
@@ -170,10 +169,27 @@ impl Applier {
         }
         let name = new.site.name.clone();
         context.roots().come_up(std::iter::once(name));
-        if !(self.create_root && is_missing(&manifest)) {
-            pipeline::resolve(context, &context.resolver()?, &of_given)?;
-        }
+        let resolver = self.for_new_roots(context.resolver()?);
+        pipeline::resolve(context, &resolver, &of_given)?;
         Ok(manifest)
+    }
+
+    /// The resolver knows if a root that does not exist is made.
+    fn for_new_roots(&self, resolver: Resolver) -> Resolver {
+        if self.create_root {
+            resolver.making_roots()
+        } else {
+            resolver
+        }
+    }
+
+    /// A pipeline for a look at all mounts.
+    fn pipeline(&self, context: Context) -> Result<Pipeline> {
+        let pipeline = Pipeline::new(context, MountLookup::WholeTable)?;
+        Ok(Pipeline {
+            resolver: self.for_new_roots(pipeline.resolver),
+            ..pipeline
+        })
     }
 
     fn manifest_change(new: &NewManifest) -> Result<ManifestChange> {
@@ -198,17 +214,15 @@ impl Applier {
             looked.for_services = Some(manifest.services.clone());
         }
         if self.create_root && is_missing(manifest) {
-            refuse_system(&manifest.root).map_err(|error| error.context(&new.site.name))?;
             looked.new_root = Some(manifest.root.clone());
-            return Ok(looked);
         }
-        let pipeline = Pipeline::new(self.context.clone(), MountLookup::WholeTable)?;
+        let pipeline = self.pipeline(self.context.clone())?;
         let desired = pipeline.resolve(manifest)?;
         if manifest.scope == Scope::Host {
             looked.plans = vec![(None, pipeline.observe_and_plan(&desired)?.1)];
         } else {
             let plan = |own: Context, here: &[Site]| {
-                let pipeline = Pipeline::new(own, MountLookup::WholeTable)?;
+                let pipeline = self.pipeline(own)?;
                 let plan = |_| Ok(pipeline.observe_and_plan(&pipeline.resolve(manifest)?)?.1);
                 Ok(here.iter().map(plan).collect::<Vec<Result<_, SiteError>>>())
             };

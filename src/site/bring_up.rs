@@ -89,6 +89,11 @@ impl BringUp {
             return self.for_services(site, manifest);
         }
 
+        // One that needs nothing needs no lock: what another mountjail does to it comes after this.
+        if let Some(done) = self.settled_already(&manifest) {
+            return Ok(Brought::Up(Box::new(done)));
+        }
+
         // Lock: another mountjail finishes its work on the site first. It may be `apply`, which
         // replaces the manifest.
         let _lock = lock(context, &self.engine, &site.name, stop)?;
@@ -99,6 +104,25 @@ impl BringUp {
             }
         }
         self.locked(site, manifest, stop)
+    }
+
+    /// The site, if it is as one that needs nothing. If anything is odd, this is not known yet.
+    fn settled_already(&self, manifest: &Manifest) -> Option<Done> {
+        let Pipeline { context, boot, .. } = &self.pipeline;
+        if self.settled.is_empty() || self.pipeline.table.is_some() || self.then.is_some() {
+            return None;
+        }
+        let records = context.state.read(&manifest.site, boot).ok()?;
+        if records.record.is_none() || !records.warnings.is_empty() {
+            return None;
+        }
+        let desired = self.pipeline.resolve(manifest).ok()?;
+        let is_settled = self.settled.have_one_like(&desired, &records);
+        is_settled.then(|| Done {
+            desired,
+            services: manifest.services.clone(),
+            changes: Changes::default(),
+        })
     }
 
     /// Leaves the mounts of the site to its services.
@@ -196,7 +220,8 @@ impl BringUp {
         refreshes: usize,
     ) -> Result<Option<Changes>, SiteError> {
         let Pipeline { context, .. } = &self.pipeline;
-        let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
+        let out = context.out.site(&desired.site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {

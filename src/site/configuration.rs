@@ -1,9 +1,11 @@
 //! The configuration directory: sites and presets as files.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::instances::{self, FoundInstances};
@@ -126,7 +128,8 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
             .hint("write SITE.yaml there, or name another directory with --config-dir")
     };
     let (mut list, mut templates) = (SiteList::default(), vec![]);
-    for file in files_ending_in(&directory, "yaml").map_err(|error| cannot(&error))? {
+    let files = visible_files(&directory).map_err(|error| cannot(&error))?;
+    for file in ending_in(&files, "yaml") {
         if manifest::template_name(&file).is_some() {
             templates.push(file);
             continue;
@@ -136,7 +139,7 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
             Err(error) => list.errors.push(error.into()),
         }
     }
-    for file in files_ending_in(&directory, "yml").map_err(|error| cannot(&error))? {
+    for file in ending_in(&files, "yml") {
         let renamed = file.with_extension("yaml");
         list.errors.push(
             Error::usage(format!(
@@ -205,22 +208,26 @@ pub(crate) fn no_manifest(site: &Site) -> Error {
 
 /// The files `*.yaml` of a directory, sorted, without hidden ones.
 pub(crate) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    files_ending_in(directory, "yaml")
+    Ok(ending_in(&visible_files(directory)?, "yaml").collect())
 }
 
-fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+/// What is in a directory, sorted, without hidden files.
+fn visible_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let is_hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !is_hidden && path.extension().is_some_and(|found| found == ending) {
-            files.push(path);
+        let name = entry?.file_name();
+        if !name.as_bytes().starts_with(b".") {
+            files.push(directory.join(name));
         }
     }
     files.sort();
     Ok(files)
+}
+
+fn ending_in<'f>(files: &'f [PathBuf], ending: &str) -> impl Iterator<Item = PathBuf> + 'f {
+    let ending = OsString::from(ending);
+    let has_ending = move |file: &&PathBuf| file.extension() == Some(&ending);
+    files.iter().filter(has_ending).cloned()
 }
 
 /// The file of the defaults of all sites.

@@ -220,7 +220,8 @@ impl TakeDown {
             down.stop_if_in_use(&observed, Depth::All)?;
         }
         let (plan, stays) = down.placeholders.apply(&down, plan);
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        let out = self.context.out.site(&plan.site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         let mut outcome = self
             .engine
             .down(&plan, &observed, self.options.if_in_use, &log)
@@ -467,7 +468,8 @@ impl<'r> Down<'r> {
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
         let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
         let (plan, stays) = self.placeholders.apply(self, plan);
-        let log = |line: std::fmt::Arguments<'_>| self.run.context.out.detail(line);
+        let out = self.run.context.out.site(&plan.site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         let outcome = self
             .run
             .engine

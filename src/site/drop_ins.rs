@@ -97,11 +97,12 @@ impl DropInFiles<'_> {
             let text = read_drop_in(file);
             text.is_ok_and(|text| text.is_some_and(|text| text.starts_with(HEADER)))
         };
-        Ok(self
-            .written_for(going)
-            .into_iter()
-            .filter(is_ours)
-            .collect())
+        let mut own = self.written_for(going);
+        if let NewDropIn::Gone(path) = self.new_drop_in_of_all(going) {
+            own.push(path);
+        }
+        own.retain(is_ours);
+        Ok(own)
     }
 
     /// Removes the drop-ins of these sites; returns them.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::context::Context;
 use super::{Site, SiteError};
 use crate::Error;
-use crate::base::sync::processors;
+use crate::base::sync::threads_for;
 use crate::patience::{Crew, Lost, Stop};
 
 /// Does `work` for each of `sites` in `threads` threads, until `stop` is set. Returns the results
@@ -42,7 +42,13 @@ pub(crate) fn look<R: Send + 'static, E: From<SiteError> + Send + 'static>(
     work: impl Fn(&Site) -> Result<R, E> + Send + Sync + 'static,
 ) -> Vec<Result<R, E>> {
     let work = move |site: &Site, _: &Stop| work(site);
-    each(context, sites, processors(), &Arc::default(), work)
+    each(
+        context,
+        sites,
+        threads_for(sites.len()),
+        &Arc::default(),
+        work,
+    )
 }
 
 /// As [`each`], for one site.

@@ -66,6 +66,8 @@ impl Removal {
 pub(crate) struct Remover {
     context: &'static Context,
     options: DownOptions,
+    /// Its drop-ins are removed, too.
+    with_drop_ins: bool,
 }
 
 /// The parts of a site that are there.
@@ -82,8 +84,16 @@ impl There {
 }
 
 impl Remover {
-    pub(crate) fn new(context: &'static Context, options: DownOptions) -> Self {
-        Self { context, options }
+    pub(crate) fn new(
+        context: &'static Context,
+        options: DownOptions,
+        with_drop_ins: bool,
+    ) -> Self {
+        Self {
+            context,
+            options,
+            with_drop_ins,
+        }
     }
 
     /// The site of this name, which can be removed.
@@ -169,7 +179,7 @@ impl Remover {
     /// configuration.
     fn drop_in_files(&self) -> Option<DropInFiles<'static>> {
         let is_of_host = self.context.config == Path::new(configuration::DEFAULT);
-        is_of_host.then(|| DropInFiles {
+        (is_of_host && self.with_drop_ins).then(|| DropInFiles {
             context: self.context,
             path: PathBuf::from(UNITS),
         })

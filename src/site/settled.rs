@@ -15,6 +15,11 @@ const KINDS: usize = 8;
 pub(super) struct SettledSites(Mutex<Vec<Arc<Settled>>>);
 
 impl SettledSites {
+    /// Whether none is known yet.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
     /// Whether the site needs nothing, because one of these does not, which it is like.
     pub(super) fn have_one_like(&self, desired: &Desired, records: &SiteRecords) -> bool {
         let known = lock(&self.0).clone();

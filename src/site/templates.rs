@@ -112,7 +112,7 @@ impl Templates {
             let contents = old.unwrap_or(&template.contents);
             // The first error is the one to report. A template of unknown contents is brought up by
             // the next run.
-            let _ = store.within(|| {
+            let _ = store.within(name, || {
                 let end = store.end_change(name, contents, &template.at, &self.boot);
                 end.and_then(|()| store.seal(name))
             });
@@ -134,6 +134,7 @@ impl Templates {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
         })?;
         let desired = template.desired(name.clone(), root);
+        let log: Log<'_> = &|line| log(format_args!("template of {}: {line}", template.at));
         let mut then = || {
             store.end_change(name, &template.contents, &template.at, &self.boot)?;
             store.seal(name)?;
@@ -143,7 +144,7 @@ impl Templates {
             }
             done
         };
-        store.within(|| {
+        store.within(name, || {
             self.engine.sweep();
             store.make_root(name)?;
             self.carry_out(store, &desired, stop, log, &mut then)

@@ -17,11 +17,19 @@ use super::stat::{stat_fd, with_c_path};
 /// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let root = root.as_fd();
+    if is_itself(path, flags) {
+        return root.try_clone_to_owned();
+    }
     let flags = flags | libc::O_CLOEXEC;
     match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, BENEATH)) {
         Err(error) if is_not_offered(&error) => walk_beneath(root.as_raw_fd(), path, flags),
         result => result,
     }
+}
+
+/// Whether `path` is the open directory itself, wanted as it is: another descriptor of it is enough.
+fn is_itself(path: &Path, flags: i32) -> bool {
+    path.as_os_str() == "." && flags == libc::O_PATH | libc::O_DIRECTORY
 }
 
 /// Opens an absolute path of the host in which no component is a link. Otherwise as
@@ -61,6 +69,9 @@ fn is_not_offered(error: &io::Error) -> bool {
 /// Errors: EXDEV if something is mounted on it; ELOOP for a link; ENOENT.
 pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<OwnedFd> {
     let dir = dir.as_fd();
+    if is_itself(name, flags) {
+        return dir.try_clone_to_owned();
+    }
     let flags = flags | libc::O_CLOEXEC;
     match with_c_path(name, |name| {
         openat2(
@@ -152,4 +163,30 @@ fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedF
         at = next;
     }
     Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_open_directory_itself_is_found_wherever_it_was_moved() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (before, after) = (temporary.path().join("a"), temporary.path().join("b"));
+        fs::create_dir(&before).unwrap();
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let directory = open_host(&before.canonicalize().unwrap(), flags).unwrap();
+        fs::rename(&before, &after).unwrap();
+
+        let file = stat_fd(&directory).unwrap().file;
+        for itself in [
+            open_beneath(&directory, Path::new("."), flags).unwrap(),
+            open_unmounted(&directory, Path::new("."), flags).unwrap(),
+            open_beneath(&directory, Path::new("."), libc::O_RDONLY).unwrap(),
+        ] {
+            assert_eq!(stat_fd(itself).unwrap().file, file);
+        }
+    }
 }

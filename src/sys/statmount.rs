@@ -218,6 +218,8 @@ pub struct MountOutline {
     pub parent: u64,
     /// `MOUNT_ATTR_*`.
     pub attributes: u64,
+    /// It is in a peer group (`mount_namespaces(7)`).
+    pub shared: bool,
     /// The peer group that it is a slave of.
     pub master: Option<u64>,
 }
@@ -233,6 +235,7 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
         id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
         attributes: raw.mnt_attr,
+        shared: raw.mnt_peer_group != 0,
         master: Some(raw.mnt_master).filter(|group| *group != 0),
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::grace::{self, Retained};
 use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
+use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
 use crate::manifest::Scope;
@@ -21,9 +22,10 @@ use crate::site::up::{Change, Done};
 use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result};
 
-/// Detaching a mount waits for the kernel's RCU grace period, outside of any lock: many threads can
-/// wait at the same time.
-const THREADS: usize = 8;
+/// The threads of a pass over sites without templates. Each of them has mounts to detach, which
+/// waits for the kernel's RCU grace period, outside of any lock: many threads can wait at the same
+/// time.
+const THREADS_TO_DETACH: usize = 8;
 
 /// Whether the grace period of a target of a site is over.
 pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
@@ -73,9 +75,15 @@ pub(crate) fn begin(
 ) -> Result<PassThreads> {
     let limit = context.limit;
     let run = BringUp::new(context, MountLookup::OneByOne, sites.len())?;
+    // What templates share is detached once. The others are looked at, which takes processors away
+    // from those who want to see the new file.
+    let threads = match &run.templates {
+        Some(_) => processors(),
+        None => THREADS_TO_DETACH,
+    };
     let work =
         move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
-    Ok(Crew::start(sites, THREADS, limit, stop, work))
+    Ok(Crew::start(sites, threads, limit, stop, work))
 }
 
 /// Brings the site right, if it is up.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ran, Running, Sandbox, alone, empty_run, mounts_below, overlay, tree, trials, wait_until,
+    Ran, Running, Sandbox, alone, bind, empty_run, mounts_below, overlay, tree, trials, wait_until,
 };
 
 pub fn all() -> Vec<Trial> {
@@ -22,6 +22,7 @@ pub fn all() -> Vec<Trial> {
         ("a failure leaves all as it was", as_before),
         ("a manifest that may not last takes no place", unsynced),
         ("a root is made, and goes if the site fails", roots),
+        ("what is above a root that is to be made decides", new_roots),
         ("the manifest's owner, mode and link stay", kept),
         ("a killed run leaves the old manifest", killed),
         ("a full disk is found before a mount", full_disk),
@@ -309,12 +310,51 @@ fn roots() {
     apply(&sandbox, &file, &[]).exits(1);
     let predicted = site(&apply(&sandbox, &file, &["--create", "--dry-run"]).exits(3));
     assert_eq!(predicted["new_root"], json!(sandbox.root("s/deep")));
+    assert_eq!(predicted["steps"][0]["step"], "create-placeholder");
+    assert_eq!(predicted["steps"][1]["target"], "/file", "{predicted:#}");
+    assert_eq!(predicted["diff"], Value::Null);
     let failing = manifest(&sandbox, "s/deep", "one") + "etc: [no-such-file]\n";
     let failing = sandbox.file("failing/s.yaml", failing);
-    apply(&sandbox, &failing, &["--create"]).exits(1);
-    assert!(!sandbox.root("s").exists() && !own(&sandbox, "s").exists());
-    apply(&sandbox, &file, &["--create"]).exits(0);
+    for more in [&["--create", "--dry-run"][..], &["--create"]] {
+        let failed = site(&apply(&sandbox, &failing, more).exits(1));
+        assert_eq!(
+            failed["errors"][0]["path"], "/etc/no-such-file",
+            "{failed:#}"
+        );
+        assert!(!sandbox.root("s").exists() && !own(&sandbox, "s").exists());
+    }
+    let predicted = site(&apply(&sandbox, &file, &["--create", "--dry-run", "--diff"]).exits(3));
+    assert!(!sandbox.root("s").exists());
+    let done = site(&apply(&sandbox, &file, &["--create", "--diff"]).exits(0));
+    assert_eq!(done["diff"], predicted["diff"]);
+    assert_eq!(done["attached"], 1);
     assert_eq!(fs::read(sandbox.root("s/deep/file")).unwrap(), b"one");
+}
+
+/// What the directory above says of a root that is to be made.
+fn new_roots() {
+    let sandbox = Sandbox::new();
+    let predict = |root: &Path, code: i32| {
+        let text = format!("root: {}\netc: [hosts]\n", root.display());
+        let file = sandbox.file("given/s.yaml", text);
+        let dry = apply(&sandbox, &file, &["--create", "--dry-run"]).exits(code);
+        assert!(!root.exists(), "{dry}");
+        dry
+    };
+    // Another path of a directory of the system.
+    let alias = sandbox.directory("alias");
+    bind(Path::new("/usr/share"), &alias);
+    let _ = predict(&alias.join("no-such/root"), 2).says("is inside /usr/share by another path");
+    // A directory of somebody else, and a link.
+    let theirs = sandbox.directory("theirs");
+    chown(&theirs, Some(1234), None).unwrap();
+    predict(&theirs.join("root"), 3);
+    symlink(sandbox.directory("srv"), theirs.join("link")).unwrap();
+    lchown(theirs.join("link"), Some(1234), None).unwrap();
+    let _ = predict(&theirs.join("link/root"), 1).says("name the directory that is meant");
+    // A root in the root of another site.
+    sandbox.site("other", "etc: [hosts]\n");
+    let _ = predict(&sandbox.root("other/inner"), 2).says("(of the site other) overlap");
 }
 
 fn kept() {
@@ -757,7 +797,7 @@ fn drop_ins() {
     };
     let unit = "/etc/systemd/system/web.service";
     fs::write(unit, "[Service]\nExecStart=/bin/sleep 1000\n").unwrap();
-    for name in ["a", "b"] {
+    for name in ["a", "b", "c"] {
         let text = manifest(&sandbox, name, name) + "services: [web.service]\n";
         sandbox.directory(format!("srv/{name}"));
         let file = sandbox.file(format!("given/{name}.yaml"), text);
@@ -774,7 +814,16 @@ fn drop_ins() {
     let _ = run(&["remove", "a"]).exits(0);
     assert!(files() > 0, "the service is still b's");
     let _ = run(&["units", "--all", "--check"]).exits(0);
+
+    // They are left to `units`.
+    let before = files();
+    let _ = run(&["remove", "--keep-drop-ins", "c"]).exits(0);
+    assert_eq!(files(), before);
+    let _ = run(&["units", "--all", "--install"]).exits(0);
+
+    let predicted = site(&run(&["remove", "--dry-run", "--json", "b"]).exits(3));
     let ran = site(&run(&["remove", "--json", "b"]).exits(0));
     assert!(!ran["drop_ins"].as_array().unwrap().is_empty(), "{ran:#}");
+    assert_eq!(predicted["drop_ins"], ran["drop_ins"]);
     assert_eq!(files(), 0);
 }

@@ -15,6 +15,7 @@ pub fn all() -> Vec<Trial> {
         ("lines and placeholders are made in an image", fstab),
         ("drop-ins are made in an image", units),
         ("a directory that is not an image is refused", refused),
+        ("a sandbox without /sys is a host, too", sandboxed),
     ])
 }
 
@@ -152,4 +153,27 @@ fn refused() {
         .exits(1)
         .says("Not a directory");
     let _ = run(&sandbox, &image, &["up", "s"]).exits(2);
+}
+
+/// As mkosi(1) runs its scripts.
+fn sandboxed() {
+    let sandbox = Sandbox::new();
+    let image = image(&sandbox);
+    fs::create_dir(image.join("sys")).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_mountjail"));
+    let mut command = Command::new("bwrap");
+    command.args(["--cap-add", "ALL", "--ro-bind", "/usr", "/usr"]);
+    command.args([
+        "--symlink",
+        "usr/lib",
+        "/lib",
+        "--symlink",
+        "usr/lib64",
+        "/lib64",
+    ]);
+    command.args(["--proc", "/proc", "--dev", "/dev"]);
+    command.arg("--bind").args([&image, &image]);
+    command.arg("--ro-bind").args([program, program]);
+    command.arg(program).args(["check", "--root"]).arg(&image);
+    let _ = Ran::of(&mut command).exits(0).prints("s: ok, 3 mounts");
 }

@@ -558,7 +558,9 @@ fn reported() {
     let file = sandbox.file(
         "php-fpm.conf",
         format!(
-            "[one]\nuser = games\ngroup = www-data\nchroot = {}\n[two]\nuser = nobody-here\n\
+            "[one]\nuser = games\ngroup = adm\nenv[SSL_CERT_FILE] = /etc/ssl/openssl.cnf\n\
+             env[CACHE] = \"/var/cache\"\nenv[NOTHING] = /no/such/file\nenv[PATH] = /usr/bin\n\
+             env[HOSTNAME] = $HOSTNAME\nenv[LANG] = C.UTF-8\nchroot = {}\n[two]\nuser = nobody-here\n\
              group = none-here\nchroot = {}\n",
             one.display(),
             two.display()
@@ -566,12 +568,20 @@ fn reported() {
     );
     let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(0);
     for said in [
-        "The pool one runs with the group www-data, which its user is not a member of",
+        "The pool one runs with the group adm, which its user is not a member of",
         "The pool two runs as the user nobody-here, whom this host does not have",
         "The pool two runs with the group none-here, which this host does not have",
         "two of the pool two is not there: `mountjail up --create` makes it",
+        "The pool one sets SSL_CERT_FILE to /etc/ssl/openssl.cnf, which the site does not have",
+        "The pool one sets CACHE to /var/cache, which the site does not have",
     ] {
         assert!(ran.stdout.contains(said), "{said}\n{ran}");
+    }
+    for name in ["NOTHING", "PATH", "HOSTNAME", "LANG"] {
+        assert!(
+            !ran.stdout.contains(&format!("sets {name}")),
+            "{name}\n{ran}"
+        );
     }
     let ran =
         ran.says("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
@@ -579,6 +589,15 @@ fn reported() {
     sandbox.file("php.ini", "opcache.validate_root = On\n");
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     assert!(!ran.stderr.contains("validate_root"), "{ran}");
+
+    // A group that a user of the same name gives a name.
+    let text = format!(
+        "[one]\nuser = games\ngroup = www-data\nchroot = {}\n",
+        one.display()
+    );
+    let file = sandbox.file("php-fpm.conf", text);
+    let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
+    let _ = ran.prints("users: [games, www-data]").prints("one");
 }
 
 /// Sockets of databases, files of extensions, mail, directories to write to.

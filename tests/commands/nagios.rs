@@ -12,6 +12,7 @@ pub fn all() -> Vec<Trial> {
         ("a site that has drifted is a WARNING", warning),
         ("a site that is down is CRITICAL", critical),
         ("sites that cannot be looked at are UNKNOWN", unknown),
+        ("a wrong command line is UNKNOWN", usage),
         ("the worst site decides, and is named first", the_worst),
         ("no text breaks the line or adds data", hostile_text),
     ])
@@ -163,4 +164,27 @@ fn hostile_text() {
     let (text, data) = plugin(&sandbox, 2, &[]);
     assert!(text.starts_with("CRITICAL - "), "{text}");
     assert!(data.starts_with("right=0;;;0;1 "), "{text} | {data}");
+}
+
+/// Exit code 2, as other commands have it, would be CRITICAL.
+fn usage() {
+    let sandbox = two_sites();
+    let (text, data) = plugin(&sandbox, 3, &["--no-such-option"]);
+    assert!(
+        text.starts_with("UNKNOWN - unexpected argument '--no-such-option'"),
+        "{text}"
+    );
+    assert_eq!(data, "");
+    let ran = sandbox
+        .run(&["status", "--json", "--format=nagios"])
+        .exits(3);
+    let _ = ran.prints("MOUNTJAIL UNKNOWN - ");
+    let ran = sandbox
+        .run(&["--bogus", "status", "--format", "nagios"])
+        .exits(3);
+    let _ = ran.prints("MOUNTJAIL UNKNOWN - ");
+    sandbox
+        .run(&["status", "--format", "nagios", "--help"])
+        .exits(0);
+    sandbox.run(&["status", "--no-such-option"]).exits(2);
 }

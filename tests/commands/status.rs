@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Ran, Sandbox, trials, wait_until};
+use crate::support::{Ran, Sandbox, grafts_below, trials, wait_until};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -756,21 +756,37 @@ fn shared_or_covered() {
     let root = sandbox.site(
         "s",
         &format!(
-            "etc: [hosts]\nmounts: [{{ source: {}, target: /data }}]\n",
+            "etc: [hosts]\nmounts:\n- {{ source: {0}, target: /data }}\n\
+             - {{ source: {0}, target: /deep/below/data }}\n\
+             - {{ source: {0}, target: /deep/data }}\n",
             source.display()
         ),
     );
     sandbox.ok(&["up", "s"]);
-    mount(&["--make-shared"], &root.join("data"));
-    let status = sandbox
-        .run(&["status", "s"])
-        .exits(3)
-        .prints("s: drifted, 1 of 2 mounts ok");
-    status
-        .prints("  wrong-options ")
-        .prints("(somebody made it shared, wanted private)");
-    sandbox.ok(&["up", "s"]).says("1 swapped");
-    sandbox.ok(&["status", "s"]);
+    for target in ["data", "deep/below/data"] {
+        mount(&["--make-shared"], &root.join(target));
+        let status = sandbox
+            .run(&["status", "s"])
+            .exits(3)
+            .prints("s: drifted, 3 of 4 mounts ok");
+        status
+            .prints("  wrong-options ")
+            .prints("(somebody made it shared, wanted private)");
+        sandbox.ok(&["up", "s"]).says("1 swapped");
+        sandbox.ok(&["status", "s"]);
+    }
+    let grafts = grafts_below(&root);
+    let are_offered = mountjail::sys::probe::statmount();
+    assert_eq!(grafts.is_empty(), !are_offered);
+    for graft in grafts {
+        mount(&["--make-shared"], &graft.point);
+        sandbox
+            .run(&["status", "s"])
+            .exits(3)
+            .prints("s: drifted, ");
+        sandbox.ok(&["up", "s"]);
+        sandbox.ok(&["status", "s"]);
+    }
     for options in [
         &["-t", "tmpfs", "theirs"][..],
         &["--bind", root.join("etc").to_str().unwrap()],
@@ -874,6 +890,23 @@ fn ran_before() {
         format!("root: {}\netc: [hosts, services]\n", root.display()),
     );
     assert!(!sandbox.ok(&["--quiet", "up", "s"]).stderr.contains("note:"));
+
+    // JSON has it too, also where nothing else is said.
+    sandbox.manifest(
+        "s",
+        format!(
+            "root: {}\netc: [hosts, services, protocols]\n",
+            root.display()
+        ),
+    );
+    let up = sandbox.ok(&["--quiet", "up", "--json", "s"]);
+    let up = up.json();
+    let of_site = &up["sites"][0]["ran_inside"];
+    assert_eq!(of_site[0]["name"], "waits", "{up:#}");
+    assert_eq!(of_site[0]["pids"][0], inside.pid(), "{up:#}");
+    let again = sandbox.ok(&["up", "--json", "s"]);
+    let again = again.json();
+    assert!(again["sites"][0].get("ran_inside").is_none(), "{again:#}");
     drop(inside);
     sandbox.ok(&["down", "s"]);
     assert!(!sandbox.ok(&["up", "s"]).stderr.contains("note:"));

@@ -200,6 +200,7 @@ pub fn all() -> Vec<Trial> {
         .collect();
     trials.push(alone("preset sftp, with the server of ssh-shell", sftp));
     trials.push(alone("preset systemd-notify", notify));
+    trials.push(alone("preset mysql-client", mysql_client));
     trials
 }
 
@@ -268,6 +269,31 @@ fn sftp() {
     ]);
     Ran::of(&mut sftp).exits(0).prints("file").prints("root");
     sandbox.ok(&["down", "s"]);
+}
+
+/// The client and its companions ask a server on the host.
+fn mysql_client() {
+    let sandbox = Sandbox::new();
+    lab::prepare(&sandbox);
+    let server = lab::mysql(&sandbox);
+    let root = sandbox.site("s", "presets: [mysql-client]\nusers: [www-data]\n");
+    sandbox.ok(&["up", "s"]);
+    let exec = |command: &[&str]| sandbox.run(&[&["exec", "s", "--"], command].concat());
+    let make = "CREATE DATABASE shop; CREATE TABLE shop.t (c TEXT CHARACTER SET ujis); \
+                INSERT INTO shop.t VALUES ('forty-two'); SELECT c FROM shop.t";
+    let _ = exec(&["mysql", "-e", make]).exits(0).prints("forty-two");
+    // By another name, with a character set that the client has by itself.
+    let ask = ["--default-character-set=ujis", "-e", "SELECT c FROM shop.t"];
+    let _ = exec(&[&["mariadb"], &ask[..]].concat())
+        .exits(0)
+        .prints("forty-two");
+    let _ = exec(&["mariadb-check", "shop"]).exits(0).prints("OK");
+    drop(server);
+    let _ = exec(&["mysql", "-e", "SELECT 1"])
+        .exits(1)
+        .says("Can't connect");
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
 }
 
 /// What a service sends from its root reaches systemd's socket.

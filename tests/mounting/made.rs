@@ -30,6 +30,10 @@ pub fn all() -> Vec<Trial> {
         with_mount,
     ));
     trials.extend(for_each_engine(
+        "a proc that stands there gets the options of the site's own",
+        standing_proc,
+    ));
+    trials.extend(for_each_engine(
         "a directory is made through no link",
         hostile,
     ));
@@ -318,4 +322,33 @@ fn outside() {
             running.pid()
         ))
         .says("/proc/PID/root");
+}
+
+/// As a line of fstab mounts it. A tmpfs would lose its files.
+fn standing_proc(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "proc: true\n");
+    let proc = sandbox.directory("srv/s/proc");
+    for options in ["defaults", "hidepid=invisible", "ro,nosuid,nodev,noexec"] {
+        let mounted = ["-t", "proc", "-o", options, "proc"];
+        Ran::of(Command::new("mount").args(mounted).arg(&proc)).exits(0);
+        sandbox
+            .run(&["status", "s"])
+            .exits(3)
+            .prints("wrong-options /proc");
+        sandbox.ok(&["up", "s"]).says("s: up, 1 mount: 1 swapped");
+        let mounts = of_kind("proc", &root);
+        assert_eq!(mounts.len(), 1, "{options}: {mounts:?}");
+        assert!(mounts[0].has("ro") && mounts[0].has("noexec"), "{mounts:?}");
+        let is_it = "proc,ro,nosuid,nodev,noexec,hidepid=invisible";
+        sandbox.ok(&["status", "s"]).prints(is_it);
+        sandbox.ok(&["down", "s"]);
+        assert!(of_kind("proc", &root).is_empty());
+    }
+
+    sandbox.site("t", "tmpfs: [/tmp]\n");
+    let tmp = sandbox.directory("srv/t/tmp");
+    let mounted = ["-t", "tmpfs", "-o", "mode=0700", "tmpfs"];
+    Ran::of(Command::new("mount").args(mounted).arg(&tmp)).exits(0);
+    sandbox.run(&["up", "t"]).exits(1).says("not by mountjail");
 }

@@ -7,6 +7,7 @@ mod down;
 mod foreign;
 mod harness;
 mod lifecycle;
+mod lost_templates;
 mod made;
 mod propagation;
 mod records;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ("foreign", foreign::all()),
         ("harness", harness::all()),
         ("lifecycle", lifecycle::all()),
+        ("lost_templates", lost_templates::all()),
         ("made", made::all()),
         ("propagation", propagation::all()),
         ("records", records::all()),

@@ -18,7 +18,7 @@ type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 17] = [
+    let both: [(&str, OnEngine); 18] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -66,6 +66,10 @@ pub fn all() -> Vec<Trial> {
             moved,
         ),
         ("a site like many others is looked at by itself", alike),
+        (
+            "a site like many others waits for no lock if it needs nothing",
+            unlocked,
+        ),
     ];
     for (name, body) in both {
         all.extend(for_each_engine(name, body));
@@ -424,6 +428,40 @@ fn alike(engine: &'static str) {
         sandbox.ok(&["up", "--all"]);
         sandbox.ok(&["status", "z"]);
     }
+    nothing_is_left(&sandbox);
+}
+
+fn unlocked(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    sites(&sandbox, &[], "");
+    let preset = format!("description: both\n{}", manifest(&sandbox, ""));
+    sandbox.preset("both", &preset);
+    // The last one begins when another one is done, however many begin together.
+    let others = thread::available_parallelism().unwrap().get();
+    let names = (0..others).map(|nth| format!("site{nth}"));
+    for name in names.chain(["z".to_owned()]) {
+        sandbox.site(&name, "presets: [both]\n");
+    }
+    sandbox.ok(&["up", "--all"]);
+
+    let lock = sandbox.state().join("run/z.lock");
+    let held = fs::File::options().write(true).open(lock).unwrap();
+    held.lock().unwrap();
+    let again = sandbox.ok(&["up", "--all", "--timeout", "1"]);
+    assert_eq!(
+        again.stderr.matches("in sync").count(),
+        others + 1,
+        "{again}"
+    );
+
+    let one = sandbox.root("z").join("x/one");
+    Ran::of(Command::new("umount").arg(&one)).exits(0);
+    let waited = sandbox.run(&["up", "--all", "--timeout", "1"]).exits(1);
+    assert!(waited.stderr.contains("has the lock"), "{waited}");
+    assert_eq!(read(&sandbox.root("z"), "x/one"), "");
+    drop(held);
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(read(&sandbox.root("z"), "x/one"), "one");
     nothing_is_left(&sandbox);
 }
 

@@ -5,6 +5,7 @@ mod served;
 mod shown;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,6 +75,17 @@ enum StatusFormat {
     Json,
     Prometheus,
     Nagios,
+}
+
+/// Whether these arguments are those of a plugin for Nagios, even if they cannot be parsed.
+pub(super) fn is_plugin(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<_> = arguments.collect();
+    let mut pairs = arguments.windows(2);
+    arguments.iter().any(|argument| argument == "status")
+        && (arguments
+            .iter()
+            .any(|argument| argument == "--format=nagios")
+            || pairs.any(|pair| pair[0] == "--format" && pair[1] == "nagios"))
 }
 
 /// The sites to show.

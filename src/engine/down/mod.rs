@@ -191,7 +191,7 @@ impl<'a> DownRun<'a> {
                 self.outcome.left.push(foreign);
                 continue;
             }
-            (self.log)(format_args!("{}: {step}", self.plan.site));
+            (self.log)(format_args!("{step}"));
             match self.step(step, &mut spots) {
                 Ok(()) => done.add(step, path),
                 Err(error) => {

@@ -101,7 +101,7 @@ impl<'a, B: Backend> UpRun<'a, B> {
     }
 
     fn log_step(&self, step: &Step) {
-        (self.log)(format_args!("{}: {step}", self.plan.site));
+        (self.log)(format_args!("{step}"));
     }
 
     /// Prepares the mounts where their sources are.
@@ -145,9 +145,9 @@ impl<'a, B: Backend> UpRun<'a, B> {
         }
         if gap == Some(true) {
             self.outcome.gaps += 1;
-            let (site, target) = (&self.plan.site, &item.mount.target);
+            let target = &item.mount.target;
             (self.log)(format_args!(
-                "{site}: {target} was absent for a moment: this kernel or engine has no \
+                "{target} was absent for a moment: this kernel or engine has no \
                  MOVE_MOUNT_BENEATH"
             ));
         }

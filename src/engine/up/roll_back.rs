@@ -23,7 +23,7 @@ impl<B: Backend> UpRun<'_, B> {
             let lasts = undo.lasts();
             match undo.apply(&self.mounter.backend, &self.root, &mut before) {
                 Ok(said) => {
-                    (self.log)(format_args!("{}: undo: {said}", self.plan.site));
+                    (self.log)(format_args!("undo: {said}"));
                     if lasts {
                         failure.lasting.push(said);
                     } else {

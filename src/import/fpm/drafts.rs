@@ -113,7 +113,12 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         }
     }
     draft.remarks.extend(account_remarks(pool));
+    draft
+        .users
+        .extend(namesake_of_group(pool).filter(|user| !draft.users.contains(user)));
     needs::add(draft, root, pool);
+    let of_environment = environment_remarks(draft, root, pool);
+    draft.remarks.extend(of_environment);
     if let Some(listen) = pool.get("listen")
         && Path::new(listen).starts_with(root)
     {
@@ -123,6 +128,30 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
              it."
         ));
     }
+}
+
+/// The variables of the pool's environment that name a path of the host which the site does not
+/// have.
+fn environment_remarks(draft: &Draft, root: &HostPath, pool: &Pool) -> Vec<String> {
+    let is_missing = |path: &Path| {
+        let own = draft.directories.iter();
+        let inside = path.strip_prefix("/").map(|path| root.as_path().join(path));
+        path.is_absolute()
+            && path.exists()
+            && own.map(|own| Path::new(&own.path)).all(|own| own != path)
+            && inside.is_ok_and(|inside| inside.symlink_metadata().is_err())
+    };
+    let mut variables = pool.php_values("env");
+    variables.retain(|(name, value)| name != "PATH" && is_missing(Path::new(value)));
+    variables.sort_unstable();
+    let remark = |(name, value): &(String, String)| {
+        format!(
+            "The pool {} sets {name} to {value}, which the site does not have: add it to `mounts` \
+             if its scripts use it.",
+            pool.name
+        )
+    };
+    variables.iter().map(remark).collect()
 }
 
 /// Remarks about a pool's user and group on this host.
@@ -151,13 +180,23 @@ fn account_remarks(pool: &Pool) -> Vec<String> {
     };
     let is_users =
         account.is_some_and(|user| user.gid == group.gid || group.mem.contains(&user.name));
-    if !is_users && group.gid.as_raw() != 0 {
+    let has_name = is_users || namesake_of_group(pool).is_some();
+    if !has_name && group.gid.as_raw() != 0 {
         remarks.push(format!(
             "The pool {name} runs with the group {group_name}, which its user is not a member of: \
              inside, the group only has a name if `users` has a member of it."
         ));
     }
     remarks
+}
+
+/// The user whose own group is that of the pool and has the same name: it gives the group a name
+/// inside.
+fn namesake_of_group(pool: &Pool) -> Option<DraftItem> {
+    let name = pool.get("group").filter(is_name)?;
+    let group = Group::from_name(name).ok().flatten()?;
+    let user = User::from_name(name).ok().flatten()?;
+    (user.gid == group.gid && group.gid.as_raw() != 0).then(|| DraftItem::new(name))
 }
 
 /// Whether a user or group is given by name, not by id.

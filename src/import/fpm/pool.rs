@@ -60,7 +60,7 @@ impl Pool {
         format!("{}:{}", self.file.display(), self.line)
     }
 
-    /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
+    /// The settings that the pool makes by `kind`, such as `php_admin_value` or `env`.
     pub(in crate::import) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
         let mut values = vec![];
         for (directive, value) in &self.directives {

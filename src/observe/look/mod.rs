@@ -37,7 +37,7 @@ use crate::{Error, Result};
 pub fn observe(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let templates = records.templates.clone();
     let observed = look(desired, records, table)?;
-    let found = templates.and_then(|known| lost_grafts::found(&observed, &desired.root, &known));
+    let found = templates.and_then(|known| lost_grafts::found(&observed, desired, &known));
     match found {
         Some(records) => look(desired, records, table),
         None => Ok(observed),

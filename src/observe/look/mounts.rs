@@ -30,7 +30,8 @@ impl ObservedRoot<'_> {
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        let by_table = |mounts| mounts_by_table(mounts, stat, || *self.private);
+        let made_shared = |mount: &MountInfo| self.is_made_shared(mount);
+        let by_table = |mounts| mounts_by_table(mounts, stat, made_shared);
         if let Some(seen) = in_table.and_then(by_table) {
             return Ok(seen);
         }
@@ -85,11 +86,17 @@ impl ObservedRoot<'_> {
             return Ok(vec![member]);
         }
         let stack = self.stack_by_asking(target, id)?;
-        Ok(observed_stack(
-            &stack.iter().collect::<Vec<_>>(),
-            stat,
-            *self.private,
-        ))
+        let stack: Vec<_> = stack.iter().collect();
+        let made_shared = |mount: &MountInfo| self.is_made_shared(mount);
+        Ok(observed_stack(&stack, stat, made_shared))
+    }
+
+    /// Whether the mount is shared, though the mount that it is on is not.
+    fn is_made_shared(&self, mount: &MountInfo) -> bool {
+        let on = mount.parent;
+        let is_private = |other: &MountInfo| other.id == on && other.peer_group.is_none();
+        mount.peer_group.is_some()
+            && (*self.private == Some(on) || self.table.into_iter().flatten().any(is_private))
     }
 
     /// The mount with the unique mount ID `id` at `target`, if it is on a graft and follows the
@@ -115,7 +122,7 @@ impl ObservedRoot<'_> {
                 device: None,
                 file_system: None,
                 attributes: MountAttributes::from_statmount(found.attributes),
-                made_shared: false,
+                made_shared: found.shared && self.private.is_some(),
                 master: found.master,
             }),
         )
@@ -161,20 +168,23 @@ impl ObservedRoot<'_> {
 fn mounts_by_table(
     mounts: &[MountInfo],
     stat: Option<&Stat>,
-    private: impl FnOnce() -> Option<u64>,
+    made_shared: impl Fn(&MountInfo) -> bool,
 ) -> Option<Vec<ObservedMount>> {
     let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
     let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
-    let mut seen = observed_stack(&stack, stat, private());
+    let mut seen = observed_stack(&stack, stat, made_shared);
     if let Some(top) = seen.last_mut() {
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }
     Some(seen)
 }
 
-/// A stack of mounts, bottom first. `stat` is of the root of the topmost one. `private`: the id of
-/// the mount that the jail's root is on, if mounts on it do not become shared by themselves.
-fn observed_stack(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<ObservedMount> {
+/// A stack of mounts, bottom first. `stat` is of the root of the topmost one.
+fn observed_stack(
+    stack: &[&MountInfo],
+    stat: &Stat,
+    made_shared: impl Fn(&MountInfo) -> bool,
+) -> Vec<ObservedMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
     let seen = stack.iter().enumerate().map(|(nth, mount)| {
@@ -185,11 +195,10 @@ fn observed_stack(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Ve
         } else {
             (None, None)
         };
-        let made_shared = mount.peer_group.is_some() && private == Some(mount.parent);
         ObservedMount {
             file,
             kind,
-            made_shared,
+            made_shared: made_shared(mount),
             ..listed(mount)
         }
     });

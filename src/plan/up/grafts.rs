@@ -20,6 +20,8 @@ struct StandingGraft {
     stays: bool,
     /// Whether it stays, and its template shows the same.
     same: bool,
+    /// Whether its template is gone. All of it is replaced then.
+    cut_off: bool,
 }
 
 impl Planner<'_> {
@@ -33,6 +35,7 @@ impl Planner<'_> {
         let found = StandingGraft {
             stays,
             same: stays && is_same(self.observed, graft),
+            cut_off: self.observed.is_cut_off(&graft.mount.target),
         };
         let mut change = GraftChange {
             template: graft.template.clone(),
@@ -69,7 +72,7 @@ impl Planner<'_> {
         let verdict = verdict(self.observed, member);
         self.add_state_by(member, &verdict);
         match verdict {
-            Verdict::Keep(seen) if self.will_be_covered(&seen) => {
+            Verdict::Keep(seen) if found.cut_off || self.will_be_covered(&seen) => {
                 change.swap.push(member.clone());
             }
             Verdict::Keep(_) => {}

@@ -2,7 +2,7 @@
 
 use super::parts::{
     ATTACHED, DETACHED, DIFF, ERRORS, GAPS, LINK, MANIFEST, MISSES, MOUNT, MOUNT_STATE, MOUNTS,
-    OUTDATED, PLACES, STATE, STATUS_PLACE, STEPS, SWAPPED, TEXTS, WATCH,
+    OUTDATED, PLACES, RAN_INSIDE, STATE, STATUS_PLACE, STEPS, SWAPPED, TEXTS, WATCH,
 };
 use super::shape::Shape::{Either, Flag, List, Map, Number, Object, Or, Text, Word};
 use super::shape::{Key, Output, Shape, key, maybe};
@@ -48,6 +48,7 @@ const UP: Shape = Object(&[
     SWAPPED,
     GAPS,
     DETACHED,
+    RAN_INSIDE,
     SCOPE,
     PLACED,
     PLAN_STEPS,
@@ -86,6 +87,7 @@ const APPLY: Shape = Object(&[
     SWAPPED,
     GAPS,
     DETACHED,
+    RAN_INSIDE,
     SCOPE,
     PLACED,
     maybe(

@@ -183,6 +183,20 @@ pub(super) const OUTDATED: &[Key] = &[
     key("hint", Or(&Text), "what to do"),
 ];
 
+/// Processes of one unit that ran inside before there were all the mounts.
+const RUNNING: &[Key] = &[
+    key("name", Text, "the program"),
+    key("unit", Or(&Text), "its unit"),
+    key("pids", List(&Number), "its processes"),
+    key("hint", Text, "what to do"),
+];
+
+pub(super) const RAN_INSIDE: Key = maybe(
+    "ran_inside",
+    List(&Object(RUNNING)),
+    "processes inside that may remember what was missing",
+);
+
 pub(super) const STATUS_PLACE: &[Key] = &[
     key("unit", Text, "the service"),
     key("pid", Number, "a process of it"),
@@ -264,7 +278,7 @@ pub(super) const DIFF: Shape = Object(&[
             key("before", TEXTS, "a line per mount"),
             key("after", TEXTS, "a line per mount"),
         ])),
-        "the mounts; null: they are not known before the root is made",
+        "the mounts; null: they are not known",
     ),
 ]);
 

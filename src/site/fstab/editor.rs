@@ -148,9 +148,11 @@ impl FstabEditor {
         }
 
         // Carry out, without the mounts.
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        let plan = lines.placeholders(plan, &observed);
+        let out = self.context.out.site(&plan.site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         self.engine
-            .up(&lines.placeholders(plan, &observed), &observed, stop, &log)
+            .up(&plan, &observed, stop, &log)
             .map_err(SiteError::Engine)?;
         Ok(())
     }
@@ -200,7 +202,8 @@ impl FstabEditor {
             return Ok(()); // the site is up: `down` removes them
         }
         let plan = plan::down(site.clone(), root, None, &observed);
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        let out = self.context.out.site(site);
+        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         match self.engine.down(&plan, &observed, IfInUse::Fail, &log) {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.error),

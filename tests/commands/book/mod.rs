@@ -8,6 +8,7 @@ mod build;
 mod links;
 mod page;
 mod session;
+mod snippets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,11 @@ pub fn all() -> Vec<Trial> {
         ),
         ("the book builds without warnings", build::without_warnings),
     ]);
+    all.push(alone(
+        "the snippet for cloud-init",
+        snippets::for_cloud_init,
+    ));
+    all.push(alone("the snippet for NixOS", snippets::for_nixos));
     for path in pages().filter(|path| runs(path)) {
         let name = path.strip_prefix(top()).unwrap().display().to_string();
         let page = path.clone();

@@ -56,6 +56,12 @@ options:
       - Detach also what is in use, with O(state=down) and O(state=absent).
     type: bool
     default: false
+  keep_drop_ins:
+    description:
+      - With O(state=absent), leave the drop-ins for systemd that are only for this site, because
+        M(mountjail.mountjail.units) comes later in the play.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - mountjail.mountjail.common
   - mountjail.mountjail.assumed
@@ -223,6 +229,8 @@ def down(module, program):
 
 def remove(module, program, name):
     arguments = ["remove", "--if-exists", "--diff", name] + lazy(module)
+    if module.params["keep_drop_ins"]:
+        arguments.append("--keep-drop-ins")
     if module.check_mode:
         arguments.append("--dry-run")
     return program.run(arguments)["sites"][0]
@@ -294,6 +302,7 @@ def main():
             create_root=dict(type="bool", default=True),
             restart=dict(type="bool", default=False),
             lazy=dict(type="bool", default=False),
+            keep_drop_ins=dict(type="bool", default=False),
             **CONTENTS,
             **ARGUMENTS,
             **ASSUMED,
