@@ -40,7 +40,7 @@ const FLAGS: MountFlags = MountFlags::NOSUID
 pub(crate) type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
 /// The mount namespace of the templates.
-enum Place {
+enum TemplateNamespace {
     /// This one, the host's.
     Here,
     /// One of their own.
@@ -298,15 +298,15 @@ impl TemplateStore {
         work: impl FnOnce() -> T + Send,
     ) -> Result<T> {
         match self.place_of(template)? {
-            Place::Here => Ok(work()),
-            Place::Apart(namespace) => sys::on_thread(|| {
+            TemplateNamespace::Here => Ok(work()),
+            TemplateNamespace::Apart(namespace) => sys::on_thread(|| {
                 sys::enter_mount_namespace(&namespace)?;
                 Ok(work())
             })
             .map_err(|error| {
                 Error::failed("cannot enter the mount namespace of the templates").because(&error)
             }),
-            Place::Lost => {
+            TemplateNamespace::Lost => {
                 let pin = self.pin();
                 Err(Error::failed(format!(
                     "the mount namespace of the templates is lost: {} does not pin it any more",
@@ -317,20 +317,20 @@ impl TemplateStore {
         }
     }
 
-    fn place_of(&self, template: &SiteName) -> Result<Place> {
+    fn place_of(&self, template: &SiteName) -> Result<TemplateNamespace> {
         if !self.apart || self.is_here(template) {
-            return Ok(Place::Here);
+            return Ok(TemplateNamespace::Here);
         }
         let mut known = lock(&self.namespace);
         if let Some(namespace) = known.as_ref() {
-            return Ok(Place::Apart(Arc::clone(namespace)));
+            return Ok(TemplateNamespace::Apart(Arc::clone(namespace)));
         }
         let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
             Error::failed("cannot open the mount namespace of the templates").because(&error)
         })?;
         Ok(match pinned {
-            Some(pinned) => Place::Apart(Arc::clone(known.insert(Arc::new(pinned)))),
-            None => Place::Lost,
+            Some(pinned) => TemplateNamespace::Apart(Arc::clone(known.insert(Arc::new(pinned)))),
+            None => TemplateNamespace::Lost,
         })
     }
 
@@ -395,7 +395,7 @@ impl TemplateStore {
             fs::remove_dir(&root)
         };
         let removed = match self.place_of(template)? {
-            Place::Lost => fs::remove_dir(&root), // its mounts are gone
+            TemplateNamespace::Lost => fs::remove_dir(&root), // its mounts are gone
             _ => self.within(template, remove)?,
         };
         match removed {

@@ -27,7 +27,8 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
     }
 }
 
-/// Whether `path` is the open directory itself, wanted as it is: another descriptor of it is enough.
+/// Whether `path` is the open directory itself, wanted as it is: another descriptor of it is
+/// enough.
 fn is_itself(path: &Path, flags: i32) -> bool {
     path.as_os_str() == "." && flags == libc::O_PATH | libc::O_DIRECTORY
 }
