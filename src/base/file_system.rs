@@ -187,11 +187,8 @@ mod tests {
             ("rw,hidepid=2", true),
             ("rw", false),
         ] {
-            assert_eq!(
-                FileSystem::shown("proc", options).is_some(),
-                is_it,
-                "{options}"
-            );
+            let shown = FileSystem::shown("proc", options).unwrap();
+            assert_eq!(FileSystem::Proc.is(shown), is_it, "{options}");
         }
         assert_eq!(FileSystem::shown("ext4", "rw"), None);
     }
