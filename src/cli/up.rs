@@ -222,7 +222,11 @@ fn add_up(report: &mut Report, context: &Context, site: &Site, done: &Done) {
 /// Reports a site that is up; returns how many mounts there are, and what was done.
 pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     let out = context.out.site(&site.name);
-    context.out.notes(&done.desired);
+    if done.changes.steps > 0 {
+        context.out.notes(&done.desired);
+    } else {
+        context.out.warnings(&done.desired);
+    }
     for left in &done.changes.outcome.left {
         out.warn(left);
     }

@@ -351,13 +351,18 @@ impl Out {
         }
     }
 
+    /// The warnings of what was resolved.
+    pub(crate) fn warnings(&self, desired: &Desired) {
+        for warning in &desired.warnings {
+            self.site(&desired.site).warn(warning);
+        }
+    }
+
     /// The warnings and notes of what was resolved. Most notes of presets and of the defaults are
     /// shown with `-v` only: they have many optional lines.
     pub(crate) fn notes(&self, desired: &Desired) {
+        self.warnings(desired);
         let out = self.site(&desired.site);
-        for warning in &desired.warnings {
-            out.warn(warning);
-        }
         for note in &desired.notes {
             let text = format_args!("{} ({})", note.text, note.origin);
             if note.always || note.origin.is_sites_own() {

@@ -7,6 +7,9 @@ use crate::base::JailPath;
 /// How many paths are kept. A program inside could invent names without end.
 const MOST: usize = 20_000;
 
+/// The call that asks where a link leads.
+pub(super) const READLINK: &str = "readlink";
+
 /// Why a path inside could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LookupFailure {
@@ -24,7 +27,8 @@ pub(crate) enum LookupFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Miss {
     pub path: JailPath,
-    /// The first call that looked it up, such as `open`, `exec`, `connect`.
+    /// The first call that looked it up, such as `open`, `exec`, `connect`; `readlink` only if no
+    /// other call did.
     pub call: &'static str,
     /// Whether each call that looked it up was to write.
     pub writes: bool,
@@ -101,6 +105,9 @@ impl Misses {
             failure,
             ..Miss::new(path)
         });
+        if miss.call == READLINK {
+            miss.call = call;
+        }
         miss.lookups += 1;
         miss.writes &= writes;
         miss.is_written |= writes;

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::miss::Miss;
+use super::miss::{Miss, READLINK};
 use super::packages;
 use crate::base::quote::shell_word;
 use crate::base::{HostPath, JailPath};
@@ -73,6 +73,9 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
     let Ok(walk) = host.walk(&path) else {
         return created(host, root, miss);
     };
+    if walk.stat.kind == FileKind::Directory && miss.call == READLINK {
+        return None; // on the host it is no link either, and nobody looked into it
+    }
     let is_executable = walk.stat.mode & 0o111 != 0;
     let kind = match walk.stat.kind {
         FileKind::Device => MissKind::Device,

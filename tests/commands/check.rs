@@ -24,6 +24,10 @@ pub fn all() -> Vec<Trial> {
             "a library that is named by a relative path gets its remedy",
             relative,
         ),
+        (
+            "a link to a private file is named, once per change",
+            private_link,
+        ),
     ])
 }
 
@@ -200,4 +204,21 @@ fn relative() {
     sandbox.site("s", &format!("programs: [{}]\n", program.display()));
     let checked = sandbox.run(&["check", "s"]).exits(1).says("lib/answer.so");
     checked.says("try: link it anew with `-l` and a soname");
+}
+
+fn private_link() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.directory("data");
+    symlink("/etc/shadow", data.join("link")).unwrap();
+    sandbox.site("s", &format!("mounts: [{}]\n", data.display()));
+    let named = format!(
+        "private or below /proc, /sys, /dev, /home, /root, /tmp: {}",
+        data.display()
+    );
+    let named = format!("{named}/link -> /etc/shadow");
+    for command in ["check", "up"] {
+        sandbox.ok(&[command, "s"]).says(&named);
+    }
+    let again = sandbox.ok(&["up", "s"]);
+    assert!(!again.stderr.contains(&named), "{again}");
 }

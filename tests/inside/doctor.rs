@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 31] = [
+    let trials: [(&str, fn()); 32] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -74,6 +74,10 @@ pub fn all() -> Vec<Trial> {
             hostile,
         ),
         ("without a site, the machine is described", machine),
+        (
+            "scripts in a bound directory are not programs that cannot start",
+            scripts,
+        ),
     ];
     let of_musl: Option<(&str, fn())> =
         cfg!(target_env = "musl").then_some(("musl on a host of musl's", host_of_musl));
@@ -1319,6 +1323,17 @@ fn machine() {
     doctor(&[])
         .exits(0)
         .prints("no site for the pool shop in /srv/shop: `mountjail import` makes one");
+    // Two versions of PHP have it.
+    let both = ["--fpm", "/etc/php/*/fpm", "--fpm", "/etc/php/*/fpm"];
+    let fpm = pools().parent().unwrap().display().to_string();
+    let both = both.map(|word| word.replace("/etc/php/*/fpm", &fpm));
+    let both: Vec<_> = both.iter().map(String::as_str).collect();
+    let named = doctor(&both).exits(0).stdout;
+    assert_eq!(
+        named.matches("no site for the pool shop").count(),
+        1,
+        "{named}"
+    );
     let link = site.sandbox.path("link");
     symlink(&site.root, &link).unwrap();
     fs::write(
@@ -1350,4 +1365,22 @@ fn machine() {
         site.sandbox
             .command_under(&["setpriv", "--reuid=www-data", "--clear-groups"]);
     Ran::of(command.arg("doctor")).exits(0).prints("mounts: ");
+}
+
+/// Modules of Python and the like are often executable.
+fn scripts() {
+    let site = Site::new();
+    let helpers = site.sandbox.directory("helpers");
+    let script = helpers.join("base64.py");
+    fs::write(&script, "#!/usr/bin/no-such-python\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = format!(
+        "mounts: [{{ source: {}, executable: true }}]\n",
+        helpers.display()
+    );
+    site.sandbox
+        .site("s", &format!("presets: [base]\nusers: [www-data]\n{mount}"));
+    site.sandbox.ok(&["up", "s"]);
+    let ran = site.sandbox.ok(&["doctor", "--user", "www-data", "s"]);
+    assert!(!ran.stdout.contains("base64.py"), "{ran}");
 }

@@ -28,7 +28,7 @@ pub(super) struct MachineReport<'c> {
 }
 
 /// A pool of PHP-FPM whose chroot is not the root of a site.
-#[derive(Serialize)]
+#[derive(PartialEq, Eq, Serialize)]
 pub(super) struct UnservedPool {
     pub pool: String,
     pub root: HostPath,

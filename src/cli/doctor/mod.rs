@@ -245,24 +245,32 @@ impl DoctorArgs {
         Ok(context.out.print_and(text, code))
     }
 
-    /// The pools whose chroot is not the root of a site. Configurations that cannot be read are
+    /// The pools whose chroot is not the root of a site, each once: several versions of PHP may have
+    /// it. Configurations that cannot be read are
     /// reported.
     fn without_site(&self, context: &Context) -> Vec<UnservedPool> {
         let sites = configuration::list(&context.config)
             .unwrap_or_default()
             .sites;
         let roots: Vec<_> = sites.iter().filter_map(manifest_file::root_of).collect();
+        let unserved = |pool: &fpm::Pool| {
+            let root = HostPath::new(pool.chroot()?).ok()?;
+            let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
+            unserved.then(|| UnservedPool {
+                pool: pool.name.clone(),
+                root,
+            })
+        };
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {
-                Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
-                    let root = HostPath::new(pool.chroot()?).ok()?;
-                    let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
-                    unserved.then(|| UnservedPool {
-                        pool: pool.name.clone(),
-                        root,
-                    })
-                })),
+                Ok(pools) => {
+                    for pool in pools.iter().filter_map(unserved) {
+                        if !found.contains(&pool) {
+                            found.push(pool);
+                        }
+                    }
+                }
                 Err(error) => context.out.warn(&error),
             }
         }

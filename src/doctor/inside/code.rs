@@ -11,7 +11,7 @@ use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{InsideError, Probe};
-use crate::base::HostPath;
+use crate::base::{HostPath, SEARCH_PATH};
 use crate::resolve::Host;
 use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
 use crate::sys;
@@ -99,7 +99,8 @@ fn is_program(closure: &Closure) -> bool {
 
 /// `path`, if it is a program or library, or the programs in the directory `path`. Libraries in a
 /// directory are left out: they are modules, and the programs that open them have mostly loaded the
-/// C library before they entered the jail.
+/// C library before they entered the jail. So are scripts, unless programs are looked for there:
+/// modules of Python and others are often executable.
 fn code_in(path: &Path) -> Vec<PathBuf> {
     let Ok(metadata) = fs::metadata(path) else {
         return vec![];
@@ -111,16 +112,24 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         };
     }
 
+    let is_searched = SEARCH_PATH.iter().any(|place| path == Path::new(place));
     let mut programs = vec![];
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if is_file && code_of(&path) == Some(Code::Program) {
+        let is_program = is_file && code_of(&path) == Some(Code::Program);
+        if is_program && (is_searched || !is_script(&path)) {
             programs.push(path);
         }
     }
     programs.sort();
     programs
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"#!"
 }
 
 fn code_of(path: &Path) -> Option<Code> {

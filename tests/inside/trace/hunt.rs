@@ -245,6 +245,11 @@ pub fn made() {
     let remedy = "its directory /var/lib is not inside: `install -d ";
     refused(&report, "/var/lib/mountjail-none", remedy);
     refused(&report, "/var/lib/x.pid", remedy);
+    // What readlink(2) says of a directory is the same on the host.
+    let report = trace("busybox readlink /usr/local");
+    assert_eq!(report["lines"], serde_json::json!([]), "{report:#}");
+    let report = trace("busybox readlink /usr/local; test -d /usr/local");
+    has(&report, "mounts: [/usr/local]");
     let source = sandbox.directory("uploads");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).unwrap();
     let mount = format!(
