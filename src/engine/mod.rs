@@ -33,6 +33,7 @@ mod staged;
 mod start_gate;
 mod state_directories;
 mod target;
+mod template_place;
 mod templates;
 mod undo;
 mod up;

@@ -1,72 +1,49 @@
-//! The place of the templates.
+//! The templates: which sites hold each, and what each shows.
 //!
-//! Templates are in a mount namespace of their own, so that the host's mount table does not have
-//! them, and nobody but root can reach them. The namespace has no mount of the host, except for
-//! `/proc`. A bind mount pins it while there are templates (`namespaces(7)`). The classic engine
-//! cannot clone mounts of another namespace; there, the templates are in the host's.
-//!
-//! `<run>/templates` is a private tmpfs with the records of the templates, the pin, and one
-//! directory per template, on which the template itself is mounted: a tmpfs whose mount is shared.
-//! `NAME.sites` beside it has an empty directory per site with a graft of the template.
+//! `<run>/templates` has the records of the templates, and one directory per template, on which the
+//! template itself is mounted: a tmpfs whose mount is shared. `NAME.sites` beside it has an empty
+//! directory per site with a graft of the template.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-use nix::fcntl::AT_FDCWD;
 use sys_mount::{Mount, MountFlags};
 
-use super::backend::{make_private, mount, set_propagation};
+use super::backend::{mount, set_propagation};
 use super::features::Choice;
 use super::journal;
 use super::lock::Lock;
+use super::template_place::{FLAGS, TemplatePlace, is_mounted};
 use crate::base::hints::Doing;
-use crate::base::sync::lock;
 use crate::base::{Error, Extent, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, TEMPLATE_SOURCE, Table, Unknown};
 use crate::resolve::FileId;
-use crate::sys::{self, Stat};
-
-/// The flags of all tmpfs mounts here.
-const FLAGS: MountFlags = MountFlags::NOSUID
-    .union(MountFlags::NODEV)
-    .union(MountFlags::NOEXEC);
+use crate::sys;
 
 /// A template, and the files of its mounts.
 pub(crate) type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 
-/// The mount namespace of the templates.
-enum TemplateNamespace {
-    /// This one, the host's.
-    Here,
-    /// One of their own.
-    Apart(Arc<OwnedFd>),
-    /// One of their own that nothing pins any more.
-    Lost,
-}
-
-/// Where templates are.
+/// The templates of one mount namespace.
 pub(crate) struct TemplateStore {
     state: StateDir,
     /// The file whose lock is held while the place is made, used for one more site, or removed.
     lock: PathBuf,
-    apart: bool,
-    /// The namespace, once it is open.
-    namespace: Mutex<Option<Arc<OwnedFd>>>,
+    place: TemplatePlace,
 }
 
 impl TemplateStore {
     /// The place for an engine with the records `state`.
     pub(super) fn new(state: &StateDir, choice: Choice) -> Self {
+        let lock = state.run.join("templates.lock");
+        let state = state.templates();
         Self {
-            state: state.templates(),
-            lock: state.run.join("templates.lock"),
-            apart: choice == Choice::Detached,
-            namespace: Mutex::default(),
+            place: TemplatePlace::new(state.run.clone(), choice),
+            state,
+            lock,
         }
     }
 
@@ -75,7 +52,7 @@ impl TemplateStore {
     /// is none.
     pub(crate) fn hold(&self, contents: &str, site: &SiteName) -> Result<SiteName> {
         let _lock = Lock::take(&self.lock, || ())?;
-        if self.is_still_open()
+        if self.place.is_still_open()
             && let Some(template) = self.find(contents)
         {
             let hold = fs::create_dir_all(self.state.sites_of(&template).join(site.as_str()));
@@ -85,13 +62,14 @@ impl TemplateStore {
             };
         }
 
-        self.make()?;
+        self.place.make()?;
         let template = match self.find(contents) {
             Some(template) => template,
             None => self.unused_name(contents)?,
         };
         let sites = self.state.sites_of(&template);
         let register = || {
+            fs::create_dir_all(&self.state.lib)?;
             fs::create_dir_all(&sites)?;
             self.index(contents, &template)?;
             fs::create_dir_all(sites.join(site.as_str()))
@@ -100,20 +78,11 @@ impl TemplateStore {
         Ok(template)
     }
 
-    /// Whether the namespace that is open is the one that is pinned. Then the place is whole, since
-    /// it is made and removed with the pin.
-    fn is_still_open(&self) -> bool {
-        let file = |stat: io::Result<Stat>| stat.ok().map(|stat| stat.file);
-        let open = lock(&self.namespace).clone();
-        let open = open.and_then(|namespace| file(sys::stat_fd(&namespace)));
-        open.is_some() && file(sys::stat_at(AT_FDCWD, &self.pin())) == open
-    }
-
     /// The template with these contents, if this engine can use it.
     pub(super) fn find(&self, contents: &str) -> Option<SiteName> {
         let name = fs::read_link(self.entry_of(contents)).ok()?;
         let template = SiteName::new(name.to_str()?).ok()?;
-        let usable = || self.apart || !self.pin().exists() || self.is_here(&template);
+        let usable = || self.place.can_use(&self.root_of(&template));
         (self.state.sites_of(&template).exists() && usable()).then_some(template)
     }
 
@@ -263,7 +232,7 @@ impl TemplateStore {
                 _ => self.remove(&template)?,
             }
         }
-        if any { Ok(()) } else { self.remove_place() }
+        if any { Ok(()) } else { self.place.remove() }
     }
 
     /// All templates, also those that are not complete.
@@ -297,46 +266,7 @@ impl TemplateStore {
         template: &SiteName,
         work: impl FnOnce() -> T + Send,
     ) -> Result<T> {
-        match self.place_of(template)? {
-            TemplateNamespace::Here => Ok(work()),
-            TemplateNamespace::Apart(namespace) => sys::on_thread(|| {
-                sys::enter_mount_namespace(&namespace)?;
-                Ok(work())
-            })
-            .map_err(|error| {
-                Error::failed("cannot enter the mount namespace of the templates").because(&error)
-            }),
-            TemplateNamespace::Lost => {
-                let pin = self.pin();
-                Err(Error::failed(format!(
-                    "the mount namespace of the templates is lost: {} does not pin it any more",
-                    pin.display()
-                ))
-                .hint("make new templates: `mountjail up --all`"))
-            }
-        }
-    }
-
-    fn place_of(&self, template: &SiteName) -> Result<TemplateNamespace> {
-        if !self.apart || self.is_here(template) {
-            return Ok(TemplateNamespace::Here);
-        }
-        let mut known = lock(&self.namespace);
-        if let Some(namespace) = known.as_ref() {
-            return Ok(TemplateNamespace::Apart(Arc::clone(namespace)));
-        }
-        let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
-            Error::failed("cannot open the mount namespace of the templates").because(&error)
-        })?;
-        Ok(match pinned {
-            Some(pinned) => TemplateNamespace::Apart(Arc::clone(known.insert(Arc::new(pinned)))),
-            None => TemplateNamespace::Lost,
-        })
-    }
-
-    /// Whether the template is in the host's namespace: the classic engine made it.
-    fn is_here(&self, template: &SiteName) -> bool {
-        is_mounted(&self.root_of(template)).unwrap_or(false)
+        self.place.within(&self.root_of(template), work)
     }
 
     /// Opens the directory `at` of a template. It is called where the templates are.
@@ -388,17 +318,7 @@ impl TemplateStore {
     fn remove(&self, template: &SiteName) -> Result<()> {
         self.unindex_all(template);
         let root = self.root_of(template);
-        let remove = || {
-            while is_mounted(&root)? {
-                sys::umount_at(sys::open_host(&root, libc::O_PATH)?)?;
-            }
-            fs::remove_dir(&root)
-        };
-        let removed = match self.place_of(template)? {
-            TemplateNamespace::Lost => fs::remove_dir(&root), // its mounts are gone
-            _ => self.within(template, remove)?,
-        };
-        match removed {
+        match self.place.unmount(&root)? {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.cannot("remove", template, &error))
             }
@@ -408,94 +328,6 @@ impl TemplateStore {
                 journal::remove_record(&self.state, template)
             }
         }
-    }
-
-    /// Removes the place. The caller holds the lock.
-    fn remove_place(&self) -> Result<()> {
-        *lock(&self.namespace) = None;
-        let remove = || {
-            for path in [&self.pin(), &self.state.run] {
-                while path.exists() && is_mounted(path)? {
-                    sys::umount_at(sys::open_host(path, libc::O_PATH)?)?;
-                }
-            }
-            match fs::remove_dir_all(&self.state.run) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        };
-        remove().map_err(|error: io::Error| {
-            let directory = self.state.run.display();
-            Error::failed(format!(
-                "cannot remove the place of the templates, {directory}"
-            ))
-            .because(&error)
-        })
-    }
-
-    /// Makes the place, or what of it is missing, and opens it. The caller holds the lock.
-    fn make(&self) -> Result<()> {
-        let directory = &self.state.run;
-        let make = || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
-            if !is_mounted(directory)? {
-                Mount::builder()
-                    .fstype("tmpfs")
-                    .data("mode=0700")
-                    .flags(FLAGS)
-                    .mount("mountjail", directory)?;
-            }
-            make_private(directory, Extent::Mount)?;
-            fs::create_dir_all(&self.state.lib)?;
-            if self.apart {
-                self.make_namespace()?;
-            }
-            Ok(())
-        };
-        make().map_err(|error: io::Error| {
-            let directory = directory.display();
-            Error::failed(format!("cannot make a place for templates in {directory}"))
-                .because(&error)
-                .hint_while(Doing::MakingTemplates)
-        })
-    }
-
-    fn make_namespace(&self) -> io::Result<()> {
-        let pin = self.pin();
-        if let Some(pinned) = sys::pinned_namespace(&pin)? {
-            *lock(&self.namespace) = Some(Arc::new(pinned));
-            return Ok(());
-        }
-
-        let directory = &self.state.run;
-        let mut namespace = sys::on_thread(|| new_namespace(directory))?;
-        fs::write(&pin, "")?;
-        let mut pinned = bind_namespace(&namespace, &pin);
-        // The kernel pins a namespace only in one with a smaller id. Each processor gives ids that
-        // rise, but another one may give smaller ones (Linux 6.18).
-        for processor in sys::usable_processors()? {
-            let Err(error) = &pinned else { break };
-            if error.raw_os_error() != Some(libc::EINVAL) {
-                break;
-            }
-            namespace = sys::on_thread(|| {
-                sys::enter_mount_namespace(&namespace)?;
-                sys::run_on(processor)?;
-                sys::new_mount_namespace()?;
-                sys::mount_namespace()
-            })?;
-            pinned = bind_namespace(&namespace, &pin);
-        }
-        pinned?;
-        *lock(&self.namespace) = Some(Arc::new(namespace));
-        Ok(())
-    }
-
-    fn pin(&self) -> PathBuf {
-        self.state.run.join("ns")
     }
 
     fn root_of(&self, template: &SiteName) -> PathBuf {
@@ -508,40 +340,6 @@ impl TemplateStore {
             .because(error)
             .hint_while(Doing::MakingTemplates)
     }
-}
-
-/// Keeps the namespace by a bind mount on `pin`.
-fn bind_namespace(namespace: &OwnedFd, pin: &Path) -> io::Result<()> {
-    let path = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
-    mount(&path, pin, MountFlags::BIND)
-}
-
-/// A mount namespace with nothing but `/proc` and the directory of the templates. This thread is in
-/// it afterwards.
-fn new_namespace(directory: &Path) -> io::Result<OwnedFd> {
-    sys::new_mount_namespace()?;
-    let root = directory.join("root");
-    fs::create_dir_all(&root)?;
-    Mount::builder()
-        .fstype("tmpfs")
-        .data("mode=0700")
-        .flags(FLAGS)
-        .mount("mountjail", &root)?;
-    let inside = |path: &Path| {
-        let path = root.join(path.strip_prefix("/").unwrap_or(path));
-        fs::create_dir_all(&path).map(|()| path)
-    };
-    mount(directory, &inside(directory)?, MountFlags::BIND)?;
-    let all = MountFlags::BIND | MountFlags::REC;
-    mount(Path::new("/proc"), &inside(Path::new("/proc"))?, all)?;
-    sys::change_root(&root)?;
-    sys::mount_namespace()
-}
-
-/// Whether `path` is the root of a mount.
-fn is_mounted(path: &Path) -> io::Result<bool> {
-    let stat = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?;
-    Ok(stat.mount_root == Some(true))
 }
 
 /// Does `work` in a mount namespace in which the `grafts` of the root are not mounted, so that what

@@ -1,9 +1,13 @@
 //! One site taken down: its users are looked for, and asked to end, before the first change.
 
+mod one_site;
+mod placeholders;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use self::one_site::Down;
 use super::bring_up::lock;
 use super::context::Purpose;
 use super::fstab::FstabLines;
@@ -14,7 +18,7 @@ use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
-use crate::base::text::{few, plural};
+use crate::base::text::few;
 use crate::base::{ErrorCode, HostPath, SiteName};
 use crate::engine::{Engine, Lock, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
@@ -85,27 +89,6 @@ impl<E: Into<SiteError>> From<E> for DownError {
     }
 }
 
-/// A site that is being taken down, while its lock is held.
-struct Down<'r> {
-    run: &'r TakeDown,
-    site: &'r Site,
-    root: HostPath,
-    /// Those of this root.
-    records: SiteRecords,
-    placeholders: PlaceholderFate,
-}
-
-/// The fate of the placeholders, and of all else that was made in the root.
-enum PlaceholderFate {
-    /// They are removed.
-    Go,
-    /// They stay: lines of a file like fstab(5) mount on them, or other namespaces have mounts on
-    /// them.
-    Needed,
-    /// They stay: they are on storage of this type, which other hosts may have mounted.
-    Shared(String),
-}
-
 impl TakeDown {
     /// For a run over that many sites.
     pub(crate) fn new(
@@ -168,7 +151,7 @@ impl TakeDown {
         if unmounts(&plan) && self.options.if_in_use == IfInUse::Fail {
             down.stop_if_in_use(&observed, Depth::All)?;
         }
-        Ok(down.placeholders.apply(&down, plan).0)
+        Ok(down.keep_placeholders(plan).0)
     }
 
     /// Gives up `lock`, the lock of a site that is no more.
@@ -219,7 +202,7 @@ impl TakeDown {
         if unmounts(&plan) {
             down.stop_if_in_use(&observed, Depth::All)?;
         }
-        let (plan, stays) = down.placeholders.apply(&down, plan);
+        let (plan, stays) = down.keep_placeholders(plan);
         let out = self.context.out.site(&plan.site);
         let log = |line: std::fmt::Arguments<'_>| out.detail(line);
         let mut outcome = self
@@ -411,128 +394,6 @@ impl TakeDown {
         let table = Arc::new(Table::read()?);
         *known = Some(Arc::clone(&table));
         Ok(table)
-    }
-}
-
-impl<'r> Down<'r> {
-    fn new(
-        run: &'r TakeDown,
-        site: &'r Site,
-        root: HostPath,
-        records: SiteRecords,
-    ) -> Result<Self> {
-        let out = run.context.out.site(&site.name);
-        if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
-            out.info(format_args!("the root {recorded} was moved to {root}"));
-        }
-        let records = records.moved_to(&root);
-        let kept = records.kept.as_ref().filter(|kept| kept.root == root);
-        let fstab = kept.and_then(|kept| kept.fstab.as_ref());
-        let placeholders = if let Some(file) = run.fstab_lines.file_of(&site.name, fstab) {
-            let name = &site.name;
-            out.info(format_args!(
-                "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
-                 removes it"
-            ));
-            PlaceholderFate::Needed
-        } else if run.context.state.is_of_namespace()
-            || pipeline::is_in_a_namespace(run.context, &run.boot, &site.name)
-        {
-            PlaceholderFate::Needed
-        } else {
-            let shared = observe::shared_storage(&root);
-            match shared.map_err(|error| error.context(&site.name))? {
-                Some(kind) if !run.options.remove_placeholders => PlaceholderFate::Shared(kind),
-                _ => PlaceholderFate::Go,
-            }
-        };
-        Ok(Self {
-            run,
-            site,
-            root,
-            records,
-            placeholders,
-        })
-    }
-
-    /// Takes away what is recorded, without a look at the mount table; returns also the number of
-    /// steps. `None`: that is not enough, or something uses the mounts.
-    fn as_recorded(&self) -> Result<Option<(Outcome, usize)>, DownError> {
-        if self.run.options.if_in_use == IfInUse::Detach {
-            return Ok(None);
-        }
-        let users = self.run.users();
-        let Some(observed) = observe::as_recorded(&self.records, || users.outline()) else {
-            return Ok(None);
-        };
-        self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
-        let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
-        let (plan, stays) = self.placeholders.apply(self, plan);
-        let out = self.run.context.out.site(&plan.site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
-        let outcome = self
-            .run
-            .engine
-            .down_if_quiet(&plan, &observed, &log)
-            .map_err(SiteError::Engine)?;
-        Ok(outcome.map(|mut outcome| {
-            outcome.left.extend(stays);
-            (outcome, plan.steps.len())
-        }))
-    }
-
-    /// What of the site is in the mount table, and how to take it away. `desired`: what the
-    /// manifest asks for, if the record is lost.
-    fn observe_and_plan(&self, desired: Option<Desired>) -> Result<(Observed, Plan)> {
-        let (name, root) = (&self.site.name, &self.root);
-        let desired = desired
-            .filter(|desired| desired.root == *root)
-            .unwrap_or_else(|| Desired::nothing(name.clone(), root.clone()));
-        let table = self.run.table(root)?;
-        let observed = observe::standing(&desired, self.records.clone(), &table);
-        let plan = plan::down(name.clone(), root.clone(), Some(&desired), &observed);
-        Ok((observed, plan))
-    }
-
-    fn has_recorded_mounts(&self) -> bool {
-        let record = self.records.record.as_ref();
-        record.is_some_and(|record| !record.mounts.is_empty())
-    }
-
-    fn stop_if_in_use(&self, observed: &Observed, depth: Depth) -> Result<(), DownError> {
-        self.run
-            .stop_if_in_use(self.site, &self.root, observed, depth)
-    }
-
-    fn done(self, outcome: Outcome, steps: usize) -> TakenDown {
-        TakenDown {
-            has_copies_aside: has_copies_aside(&self.root),
-            changed: steps > 0 || self.records.record.is_some(),
-            root: self.root,
-            outcome,
-        }
-    }
-}
-
-impl PlaceholderFate {
-    /// The plan without the steps that remove what stays, and a sentence about what stays.
-    fn apply(&self, down: &Down<'_>, plan: Plan) -> (Plan, Option<String>) {
-        let kind = match self {
-            Self::Go => return (plan, None),
-            Self::Needed => return (plan.only_mounts(), None),
-            Self::Shared(kind) => kind,
-        };
-        let (site, root) = (&down.site.name, &down.root);
-        let count = plan.removals();
-        let stays = (count > 0).then(|| {
-            format!(
-                "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and \
-                 removing a placeholder takes the mount on it away there, too; when the site is \
-                 down on all of them: `mountjail down --remove-placeholders {site}`",
-                plural(count, "placeholder")
-            )
-        });
-        (plan.keeping_placeholders(), stays)
     }
 }
 
