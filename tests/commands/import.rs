@@ -1001,7 +1001,7 @@ fn names_that_are_taken() {
         .run(&["import", one.to_str().unwrap(), two.to_str().unwrap()])
         .exits(1)
         .says("two:2: the section [x] is already in ")
-        .says("one:1 already");
+        .says("one:1\n");
     let names = sandbox
         .ok(&["import", "--json", two.to_str().unwrap()])
         .json();
