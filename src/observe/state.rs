@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -339,19 +339,16 @@ pub fn since_boot() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The identity of this boot, which is read once.
+/// The identity of this boot.
 pub fn boot_id() -> Result<BootId> {
-    static BOOT: OnceLock<BootId> = OnceLock::new();
-    if let Some(boot) = BOOT.get() {
-        return Ok(boot.clone());
-    }
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).map_err(|error| {
-        Error::failed(format!("cannot read {path}"))
-            .because(&error)
-            .hint("is /proc mounted?")
-    })?;
-    Ok(BOOT.get_or_init(|| BootId(text.trim().to_owned())).clone())
+    fs::read_to_string(path)
+        .map(|text| BootId(text.trim().to_owned()))
+        .map_err(|error| {
+            Error::failed(format!("cannot read {path}"))
+                .because(&error)
+                .hint("is /proc mounted?")
+        })
 }
 
 #[cfg(test)]
