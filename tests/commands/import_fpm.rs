@@ -560,7 +560,8 @@ fn reported() {
         format!(
             "[one]\nuser = games\ngroup = adm\nenv[SSL_CERT_FILE] = /etc/ssl/openssl.cnf\n\
              env[CACHE] = \"/var/cache\"\nenv[NOTHING] = /no/such/file\nenv[PATH] = /usr/bin\n\
-             env[HOSTNAME] = $HOSTNAME\nenv[LANG] = C.UTF-8\nchroot = {}\n[two]\nuser = nobody-here\n\
+             env[HOSTNAME] = $HOSTNAME\nenv[LANG] = C.UTF-8\nchroot = {}\n\
+             [two]\nuser = nobody-here\n\
              group = none-here\nchroot = {}\n",
             one.display(),
             two.display()

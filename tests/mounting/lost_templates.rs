@@ -45,7 +45,8 @@ impl Sites {
             sandbox.file("host/two", "two"),
         );
         let manifest = format!(
-            "mounts:\n- {{ source: {}, target: /x/one }}\n- {{ source: {}, target: /x/deep/two }}\n",
+            "mounts:\n- {{ source: {}, target: /x/one }}\n\
+             - {{ source: {}, target: /x/deep/two }}\n",
             one.display(),
             two.display()
         );

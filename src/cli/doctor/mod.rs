@@ -245,9 +245,8 @@ impl DoctorArgs {
         Ok(context.out.print_and(text, code))
     }
 
-    /// The pools whose chroot is not the root of a site, each once: several versions of PHP may have
-    /// it. Configurations that cannot be read are
-    /// reported.
+    /// The pools whose chroot is not the root of a site, each once: several versions of PHP may
+    /// have it. Configurations that cannot be read are reported.
     fn without_site(&self, context: &Context) -> Vec<UnservedPool> {
         let sites = configuration::list(&context.config)
             .unwrap_or_default()
