@@ -243,7 +243,7 @@ pub fn refusals() {
         status(&id, "TracerPid:") == strace.0.id().to_string()
     });
     trace(&["--pid", &id]).exits(1).says(&format!(
-        "strace (pid {}) follows it already",
+        "strace (pid {}) already follows it",
         strace.0.id()
     ));
     drop(strace);
