@@ -84,7 +84,7 @@ impl FileSystem {
 
     /// Whether another one of its kind has the same contents.
     pub fn can_be_replaced(self) -> bool {
-        self.name() == "proc"
+        matches!(self, Self::Proc | Self::OpenProc)
     }
 
     /// Whether `shown`, as the kernel shows it, is this one. The kernel rounds sizes up to pages,

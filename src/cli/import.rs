@@ -183,9 +183,9 @@ fn compare(
     site: &Site,
     presets: &Presets,
 ) -> Result<()> {
-    if draft.root().is_none() {
+    let Some(root) = draft.root() else {
         return Ok(());
-    }
+    };
     let file = &site.file;
     let there = load::manifest(context, site).map_err(|error| {
         Error::failed(format!(
@@ -195,7 +195,7 @@ fn compare(
         ))
         .because_of(error)
     })?;
-    let (warning, result) = import::compare(draft, yaml, &there, file, presets);
+    let (warning, result) = import::compare((draft, root, yaml), &there, file, presets);
     if let Some(warning) = warning {
         context.out.warn(warning);
     }

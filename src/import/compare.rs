@@ -4,25 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::draft::Draft;
-use crate::base::SiteName;
+use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
 use crate::{Error, Result};
 
-/// Compares the manifest `there`, in `file`, with the draft, whose text is `yaml`. Anything else
-/// than users and services may have been left out on purpose, so it is a warning, which is the
-/// result.
+/// Compares the manifest `there`, in `file`, with the draft of a site in `root`, whose text is
+/// `yaml`. Returns a warning besides the result, since anything else than users and services may
+/// have been left out on purpose.
 ///
 /// Errors: it has another root, or lacks users or services.
 pub(crate) fn compare(
-    draft: &Draft,
-    yaml: &str,
+    (draft, root, yaml): (&Draft, &HostPath, &str),
     there: &Manifest,
     file: &Path,
     presets: &Presets,
 ) -> (Option<Error>, Result<()>) {
-    let Some(root) = draft.root() else {
-        return (None, Ok(()));
-    };
     let failed = |what: String| {
         let place = &draft.place;
         Error::failed(format!(

@@ -81,7 +81,7 @@ impl SourceKind {
             Self::File
         } else {
             match code_of(path, metadata.mode()) {
-                Some(Code::Program) => Self::Program,
+                Some(Code::Program | Code::Script) => Self::Program,
                 Some(Code::Library | Code::RunnableLibrary) => Self::Library,
                 None => Self::File,
             }

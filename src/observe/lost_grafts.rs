@@ -16,6 +16,9 @@ use crate::sys::{self, FileId};
 /// The source of the tmpfs of a template, as the mount table shows it.
 pub(crate) const TEMPLATE_SOURCE: &str = "mountjail";
 
+/// The name of every template whose record is lost. Those of others end in a hash.
+const LOST_TEMPLATE: &str = "template-lost";
+
 /// A graft whose record is lost.
 struct LostGraft {
     target: JailPath,
@@ -105,13 +108,13 @@ fn of_no_template(candidates: Vec<(JailPath, ObservedMount)>, desired: &Desired)
     if candidates.is_empty() {
         return vec![];
     }
-    let ids = template_mounts();
+    let (root, ids) = (desired.root.as_path(), template_mounts());
     let ours = candidates.into_iter();
     let ours = ours.filter(|(_, seen)| ids.contains(&seen.id));
     let lost = ours.filter_map(|(target, seen)| {
         Some(LostGraft {
-            directory: directory_at(&desired.root, &target)?,
-            template: SiteName::new("template-lost").ok()?,
+            directory: sys::stat_beneath(root, target.relative()).ok()?.file,
+            template: SiteName::new(LOST_TEMPLATE).ok()?,
             contents: None,
             members: members_of(desired, &target),
             target,
@@ -127,12 +130,6 @@ fn template_mounts() -> HashSet<u64> {
     let templates = mountinfo::lines(&text)
         .filter(|line| line.kind == "tmpfs" && line.source == TEMPLATE_SOURCE);
     templates.map(|line| line.mount.id).collect()
-}
-
-fn directory_at(root: &HostPath, target: &JailPath) -> Option<FileId> {
-    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    let directory = sys::open_beneath(&root, target.relative(), libc::O_PATH).ok()?;
-    Some(sys::stat_fd(directory).ok()?.file)
 }
 
 /// The mounts that the manifest asks for in a graft at `target`, as records.

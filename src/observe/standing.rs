@@ -12,7 +12,7 @@ use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::Desired;
-use crate::sys::{self, Stat};
+use crate::sys;
 
 /// Observes the mounts of the site by the table. Nothing is looked at if ids tell whose a mount is,
 /// and a path that cannot be looked at is not an error. So a file system that hangs, is dead or is
@@ -76,7 +76,8 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
         .iter()
         .filter_map(|mount| mount.unique_id)
         .max();
-    let file_at = |path: &JailPath| stat(&known.root, path).map(|stat| stat.file);
+    let stat = |path: &JailPath| sys::stat_beneath(known.root.as_path(), path.relative());
+    let file_at = |path: &JailPath| stat(path).ok().map(|stat| stat.file);
     submounts::name_moved(&mut observed, file_at);
     submounts::compare(known, &mut observed, file_at);
     find_strays(&mut observed);
@@ -86,16 +87,10 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
 /// Adds the file that is visible at the root of the topmost mount at `target`, if it can be looked
 /// at.
 fn look_at(root: &HostPath, target: &JailPath, top: &mut ObservedMount) {
-    if let Some(stat) = stat(root, target).filter(|stat| stat.mount_root != Some(false)) {
+    let found = sys::stat_beneath(root.as_path(), target.relative()).ok();
+    if let Some(stat) = found.filter(|stat| stat.mount_root != Some(false)) {
         top.file = Some(stat.file);
         top.kind = Some(stat.kind);
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }
-}
-
-fn stat(root: &HostPath, target: &JailPath) -> Option<Stat> {
-    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    sys::open_beneath(&root, target.relative(), libc::O_PATH)
-        .and_then(sys::stat_fd)
-        .ok()
 }

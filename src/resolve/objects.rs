@@ -2,8 +2,8 @@
 
 use super::files::RootsEntry;
 use super::host::Host;
-use super::ldso::elf::{BadElf, Object};
-use super::ldso::is_library_name;
+use super::ldso::elf::Object;
+use super::ldso::{OpenError, is_library_name};
 use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
 
@@ -59,12 +59,9 @@ fn is_object(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
     let Some(file) = found(host.open(path))? else {
         return Ok(false);
     };
-    match Object::read(&file) {
-        Err(BadElf::Unreadable(errno)) => {
-            let at = path.clone();
-            found(Err(LookupError::Unreadable { at, errno }))
-                .map(|object: Option<()>| object.is_some())
-        }
-        object => Ok(object.is_ok()),
+    match Object::read(&file).map_err(|bad| OpenError::new(bad, path)) {
+        Ok(_) => Ok(true),
+        Err(OpenError::Lookup(error)) if error.is_unknown() => Err(error),
+        Err(_) => Ok(false),
     }
 }

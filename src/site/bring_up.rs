@@ -220,8 +220,7 @@ impl BringUp {
         refreshes: usize,
     ) -> Result<Option<Changes>, SiteError> {
         let Pipeline { context, .. } = &self.pipeline;
-        let out = context.out.site(&desired.site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
+        let log = context.out.site(&desired.site).log();
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {

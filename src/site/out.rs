@@ -393,6 +393,11 @@ impl SiteOut<'_> {
         self.about(|about| about.detail(self.named(&text)));
     }
 
+    /// Receives the steps of a run, as [`Self::detail`] does.
+    pub(crate) fn log(self) -> impl Fn(fmt::Arguments<'_>) + Sync {
+        move |line| self.detail(line)
+    }
+
     /// As [`Out::warn`].
     pub(crate) fn warn(&self, text: impl fmt::Display) {
         self.about(|about| about.warn(self.named(&text)));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use super::file::FileKind;
-use super::stat::{stat_fd, with_c_path};
+use super::stat::{Stat, stat_fd, with_c_path};
 
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added). No component,
 /// including the last one, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH |
@@ -31,6 +31,14 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
 /// enough.
 fn is_itself(path: &Path, flags: i32) -> bool {
     path.as_os_str() == "." && flags == libc::O_PATH | libc::O_DIRECTORY
+}
+
+/// The statx(2) of `path` below the directory `root` of the host, with no link followed.
+///
+/// Errors: as [`open_beneath`] and [`open_host`].
+pub fn stat_beneath(root: &Path, path: &Path) -> io::Result<Stat> {
+    let root = open_host(root, libc::O_PATH | libc::O_DIRECTORY)?;
+    stat_fd(open_beneath(&root, path, libc::O_PATH)?)
 }
 
 /// Opens an absolute path of the host in which no component is a link. Otherwise as

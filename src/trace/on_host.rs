@@ -166,7 +166,7 @@ fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<TemporaryDirecto
 fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKind> {
     let file = host.open(real).ok()?;
     match Code::of(&file, real.file_name()?, is_executable)? {
-        Code::Program => Some(MissKind::Program),
+        Code::Program | Code::Script => Some(MissKind::Program),
         Code::Library | Code::RunnableLibrary => Some(MissKind::Library),
     }
 }

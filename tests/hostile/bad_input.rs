@@ -7,11 +7,8 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
+use crate::support::{OnEngine, Ran, Sandbox, for_each_engine, mounts_below, tree};
 use libtest_mimic::Trial;
-
-/// A trial that runs on each engine.
-type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let once: [(&str, fn()); 16] = [

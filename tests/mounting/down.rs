@@ -8,16 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Fuse, Mount, Ran, Running, Sandbox, Tree, Watcher, for_each_engine, for_each_engine_alone,
-    for_each_engine_on_shared_root, line, mounts, mounts_below, replace, soon_reads, tree,
-    wait_until,
+    Fuse, Mount, OnEngine, Ran, Running, Sandbox, Tree, Watcher, for_each_engine,
+    for_each_engine_alone, for_each_engine_on_shared_root, line, mounts, mounts_below, replace,
+    soon_reads, tree, wait_until,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-/// A trial that runs on each engine.
-type OnEngine = fn(&'static str);
 
 /// The owner of roots.
 const OWNER: u32 = 61003;

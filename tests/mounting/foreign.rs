@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Ran, Running, Sandbox, Tree, bind, for_each_engine, for_each_engine_on_shared_root,
+    OnEngine, Ran, Running, Sandbox, Tree, bind, for_each_engine, for_each_engine_on_shared_root,
     mounts_below, site_of_one_file, tree, wait_until,
 };
 use libtest_mimic::Trial;
-
-/// A trial that runs on each engine.
-type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let trials: [(&str, OnEngine); 7] = [

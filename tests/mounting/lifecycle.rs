@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount_all,
+    OnEngine, Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount_all,
 };
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
-
-/// A trial that runs on each engine.
-type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let trials: [(&str, OnEngine); 22] = [

@@ -4,14 +4,12 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::templates::{nothing_is_left, read, sites, without_a_gap};
 use crate::support::{
-    Ran, Sandbox, Tree, for_each_engine, grafts_below, mounts_below, replace, tree, unmount_all,
+    OnEngine, Ran, Sandbox, Tree, for_each_engine, grafts_below, replace, tree, unmount_all,
     where_templates_are,
 };
 use libtest_mimic::Trial;
-
-/// A trial that is made for each engine.
-type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let all: [(&str, OnEngine); 4] = [
@@ -40,17 +38,7 @@ struct Sites {
 impl Sites {
     fn up(engine: &'static str) -> Self {
         let sandbox = Sandbox::with_engine(engine);
-        let (one, two) = (
-            sandbox.file("host/one", "one"),
-            sandbox.file("host/two", "two"),
-        );
-        let manifest = format!(
-            "mounts:\n- {{ source: {}, target: /x/one }}\n\
-             - {{ source: {}, target: /x/deep/two }}\n",
-            one.display(),
-            two.display()
-        );
-        let roots: Vec<_> = ["a", "b"].map(|name| sandbox.site(name, &manifest)).into();
+        let roots = sites(&sandbox, &["a", "b"], "");
         let bare = roots.iter().map(|root| tree(root)).collect();
         sandbox.ok(&["up", "--all"]);
         assert!(roots.iter().all(|root| grafts_below(root).len() == 1));
@@ -61,21 +49,17 @@ impl Sites {
         }
     }
 
-    fn templates(&self) -> PathBuf {
-        self.sandbox.state().join("run/templates")
-    }
-
     /// Unmounts the templates; their records stay. Those of the classic engine are in the host's
     /// namespace, so that what came along with the grafts goes as well.
     fn lose_templates(&self) {
-        for entry in fs::read_dir(self.templates()).unwrap() {
+        for entry in fs::read_dir(self.sandbox.state().join("run/templates")).unwrap() {
             unmount_all(&entry.unwrap().path());
         }
     }
 
     fn lose_records(&self) {
-        for directory in [self.sandbox.state().join("run"), self.templates()] {
-            for entry in fs::read_dir(directory).unwrap() {
+        for directory in ["run", "run/templates"] {
+            for entry in fs::read_dir(self.sandbox.state().join(directory)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.extension().is_some_and(|ending| ending == "json") {
                     fs::remove_file(path).unwrap();
@@ -84,13 +68,12 @@ impl Sites {
         }
     }
 
-    fn are_down(&self) {
+    /// Takes them down.
+    fn end(&self) {
+        nothing_is_left(&self.sandbox);
         for (bare, root) in self.bare.iter().zip(&self.roots) {
             bare.assert_same(&tree(root));
         }
-        assert!(mounts_below(&self.sandbox.path("")).is_empty());
-        assert!(grafts_below(&self.sandbox.path("")).is_empty());
-        assert!(!self.templates().exists());
     }
 }
 
@@ -99,29 +82,29 @@ fn made_anew(engine: &'static str) {
     let sandbox = &sites.sandbox;
     sites.lose_templates();
     let status = sandbox.run(&["status", "a"]).exits(3);
-    let up = sandbox.ok(&["up", "--all"]);
     if engine == "detached" {
         status.prints("what is mounted in /x follows no template, and so not the host");
-        up.says("a: up, 2 mounts: 2 swapped");
+        without_a_gap(&sites.roots[0].join("x/one"), || {
+            sandbox.ok(&["up", "a"]).says("a: up, 2 mounts: 2 swapped");
+        });
     }
+    sandbox.ok(&["up", "--all"]);
     sandbox.ok(&["up", "--all"]).says("nothing to do");
 
     // They follow the host again.
     replace(&sandbox.path("host/one"), "new");
     sandbox.ok(&["up", "a"]);
     for root in &sites.roots {
-        assert_eq!(fs::read_to_string(root.join("x/one")).unwrap(), "new");
+        assert_eq!(read(root, "x/one"), "new");
     }
-    sandbox.ok(&["down", "--all"]);
-    sites.are_down();
+    sites.end();
 }
 
 fn down(engine: &'static str) {
     let sites = Sites::up(engine);
     sites.lose_templates();
     sites.sandbox.ok(&["down", "a"]);
-    sites.sandbox.ok(&["down", "--all"]);
-    sites.are_down();
+    sites.end();
 }
 
 fn without_records(engine: &'static str) {
@@ -129,11 +112,11 @@ fn without_records(engine: &'static str) {
         let sites = Sites::up(engine);
         sites.lose_templates();
         sites.lose_records();
+        let _ = sites.sandbox.run(&["status", "a"]).exits(3);
         sites.sandbox.ok(&[first, "--all"]);
         sites.sandbox.ok(&["up", "--all"]);
         sites.sandbox.ok(&["status", "--all"]);
-        sites.sandbox.ok(&["down", "--all"]);
-        sites.are_down();
+        sites.end();
     }
 }
 
@@ -154,5 +137,5 @@ fn other_engine(engine: &'static str) {
     run(&["status", "--all"]);
     sites.sandbox.ok(&["status", "--all"]);
     run(&["down", "--all"]);
-    sites.are_down();
+    sites.end();
 }

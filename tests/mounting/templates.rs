@@ -8,13 +8,10 @@ use std::process::Command;
 use std::thread;
 
 use crate::support::{
-    Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
-    mounts_below, replace, tree, where_templates_are,
+    OnEngine, Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root,
+    grafts_below, mounts_below, replace, tree, where_templates_are,
 };
 use libtest_mimic::Trial;
-
-/// A trial that is made for each engine.
-type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
@@ -90,7 +87,7 @@ pub fn all() -> Vec<Trial> {
 }
 
 /// Sites with the files `one` and `two` of the host in `/x`, and what `more` adds.
-fn sites(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<PathBuf> {
+pub(super) fn sites(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<PathBuf> {
     for name in ["one", "two"] {
         sandbox.file(format!("host/{name}"), name);
     }
@@ -107,7 +104,7 @@ fn manifest(sandbox: &Sandbox, more: &str) -> String {
     )
 }
 
-fn read(root: &Path, path: &str) -> String {
+pub(super) fn read(root: &Path, path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap()
 }
 
@@ -123,7 +120,7 @@ fn templates(sandbox: &Sandbox) -> usize {
         .count()
 }
 
-fn nothing_is_left(sandbox: &Sandbox) {
+pub(super) fn nothing_is_left(sandbox: &Sandbox) {
     sandbox.ok(&["down", "--all"]);
     assert!(mounts_below(&sandbox.path("")).is_empty());
     assert!(grafts_below(&sandbox.path("")).is_empty());
@@ -497,7 +494,7 @@ fn sites_file_by_file(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<Path
 }
 
 /// Does `work` while a file is read all the time, which must always be there.
-fn without_a_gap(file: &Path, work: impl FnOnce() + Send) {
+pub(super) fn without_a_gap(file: &Path, work: impl FnOnce() + Send) {
     let expected = fs::read(file).unwrap();
     thread::scope(|scope| {
         let work = scope.spawn(work);

@@ -186,6 +186,9 @@ pub fn trials<const N: usize>(bodies: [(&str, fn()); N]) -> Vec<Trial> {
     bodies.into_iter().map(trial).collect()
 }
 
+/// A trial that is made for each engine.
+pub type OnEngine = fn(&'static str);
+
 /// A trial for each way of mounting, with the value for `MOUNTJAIL_ENGINE`.
 pub fn for_each_engine(
     name: &str,

@@ -107,7 +107,7 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     };
     if metadata.is_file() {
         return match code_of(path) {
-            Some(Code::Program | Code::Library) => vec![path.to_owned()],
+            Some(Code::Program | Code::Script | Code::Library) => vec![path.to_owned()],
             Some(Code::RunnableLibrary) | None => vec![],
         };
     }
@@ -117,19 +117,17 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let is_program = is_file && code_of(&path) == Some(Code::Program);
-        if is_program && (is_searched || !is_script(&path)) {
+        let is_program = match is_file.then(|| code_of(&path)).flatten() {
+            Some(Code::Program) => true,
+            Some(Code::Script) => is_searched,
+            Some(Code::Library | Code::RunnableLibrary) | None => false,
+        };
+        if is_program {
             programs.push(path);
         }
     }
     programs.sort();
     programs
-}
-
-fn is_script(path: &Path) -> bool {
-    let mut start = [0; 2];
-    let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start == *b"#!"
 }
 
 fn code_of(path: &Path) -> Option<Code> {

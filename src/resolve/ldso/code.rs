@@ -8,8 +8,10 @@ use super::elf::{BadElf, Bytes, Object};
 /// A file of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    /// An executable file with an ELF header or a `#!` line.
+    /// An executable file with an ELF header.
     Program,
+    /// An executable file with a `#!` line.
+    Script,
     /// A shared object.
     Library,
     /// A shared object that can also be run, as the C library can, and never is.
@@ -34,8 +36,8 @@ impl Code {
                 }
             }
             Err(BadElf::NotElf) => {
-                let start = file.at(0, 2).unwrap_or_default();
-                program.filter(|_| start == b"#!")
+                let is_script = file.at(0, 2).is_ok_and(|start| start == b"#!");
+                (executable && is_script).then_some(Self::Script)
             }
             // A damaged one, at which the loader stops.
             Err(_) if named_as_library => Some(Self::Library),
@@ -68,7 +70,7 @@ mod tests {
         for (file, name, executable, expected) in [
             (&own, "prog", true, Some(Code::Program)),
             (&own, "prog", false, None),
-            (&script, "run", true, Some(Code::Program)),
+            (&script, "run", true, Some(Code::Script)),
             (&script, "run", false, None),
             (&script, "run.so", false, None),
             (&damaged, "liba.so.1", false, Some(Code::Library)),

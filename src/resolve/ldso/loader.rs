@@ -67,9 +67,22 @@ pub(super) struct Opened {
 }
 
 /// Why a file could not be opened as an object.
-pub(super) enum OpenError {
+pub(in crate::resolve) enum OpenError {
     Lookup(LookupError),
     Elf(BadElf),
+}
+
+impl OpenError {
+    /// The error for the file `at`. One that the kernel refuses to read is not a bad one.
+    pub(in crate::resolve) fn new(bad: BadElf, at: &HostPath) -> Self {
+        match bad {
+            BadElf::Unreadable(errno) => Self::Lookup(LookupError::Unreadable {
+                at: at.clone(),
+                errno,
+            }),
+            bad => Self::Elf(bad),
+        }
+    }
 }
 
 impl<'h> Loader<'h> {
@@ -105,13 +118,7 @@ impl<'h> Loader<'h> {
             let mut objects = lock(&self.state.objects);
             objects.entry(walk.real.clone()).or_insert(object).clone()
         };
-        let object = object.map_err(|bad| match bad {
-            BadElf::Unreadable(errno) => OpenError::Lookup(LookupError::Unreadable {
-                at: walk.real.clone(),
-                errno,
-            }),
-            bad => OpenError::Elf(bad),
-        })?;
+        let object = object.map_err(|bad| OpenError::new(bad, &walk.real))?;
         Ok(Opened {
             path: path.clone(),
             real: walk.real,

@@ -28,5 +28,5 @@ pub use closure::{Closure, Interpreter, RealProgram, ScriptInterpreter};
 pub(crate) use code::{Code, is_library_name};
 pub(crate) use interpreter::{interpreter_of, is_musls};
 pub use loader::Loader;
-pub(super) use loader::LoaderCache;
+pub(super) use loader::{LoaderCache, OpenError};
 pub use objects::Needed;

@@ -203,8 +203,7 @@ impl TakeDown {
             down.stop_if_in_use(&observed, Depth::All)?;
         }
         let (plan, stays) = down.keep_placeholders(plan);
-        let out = self.context.out.site(&plan.site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
+        let log = self.context.out.site(&plan.site).log();
         let mut outcome = self
             .engine
             .down(&plan, &observed, self.options.if_in_use, &log)

@@ -56,8 +56,7 @@ impl<'r> Down<'r> {
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
         let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
         let (plan, stays) = self.keep_placeholders(plan);
-        let out = self.run.context.out.site(&plan.site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
+        let log = self.run.context.out.site(&plan.site).log();
         let outcome = self
             .run
             .engine

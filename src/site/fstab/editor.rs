@@ -149,8 +149,7 @@ impl FstabEditor {
 
         // Carry out, without the mounts.
         let plan = lines.placeholders(plan, &observed);
-        let out = self.context.out.site(&plan.site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
+        let log = self.context.out.site(&plan.site).log();
         self.engine
             .up(&plan, &observed, stop, &log)
             .map_err(SiteError::Engine)?;
@@ -202,8 +201,7 @@ impl FstabEditor {
             return Ok(()); // the site is up: `down` removes them
         }
         let plan = plan::down(site.clone(), root, None, &observed);
-        let out = self.context.out.site(site);
-        let log = |line: std::fmt::Arguments<'_>| out.detail(line);
+        let log = self.context.out.site(site).log();
         match self.engine.down(&plan, &observed, IfInUse::Fail, &log) {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.error),
