@@ -662,7 +662,10 @@ fn imagick() {
     file("imagick");
     let php = "strlen((function() { $i = new Imagick; $i->newImage(1, 1, 'red'); \
                $i->setImageFormat('png'); return $i->getImageBlob(); })()) > 8";
-    site.is_mended_for_php("php", "presets: [imagemagick]", php);
+    site.is_mended_for_php("php", "presets: [php-imagick]", php);
+    let programs = fs::read_dir(site.root.join("usr/bin"));
+    let programs = programs.map_or(0, |programs| programs.count());
+    assert_eq!(programs, 0, "PHP needs no program of ImageMagick's");
     file("ldap");
     let detail = site.is_mended_by("php", "etc: [ldap/ldap.conf]");
     assert!(
