@@ -10,6 +10,7 @@ use super::args::{OnlyScope, Which};
 use super::plan;
 use super::processes::tell_processes;
 use super::report::{Report, error_objects};
+use super::shared_cache;
 use crate::base::sync::threads_for;
 use crate::base::text::plural;
 use crate::engine::Outcome;
@@ -204,6 +205,7 @@ impl UpArgs {
         if let Some(cost) = cost::of_mounts(context, mounts) {
             context.out.info(cost);
         }
+        shared_cache::warn(context, changed.iter().map(|(_, done)| &done.desired));
         if self.scope != Some(OnlyScope::Host) {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }

@@ -854,8 +854,24 @@ fn php_settings() {
         detail.ends_with("scripts are mixed up with those of the same path in pool other"),
         "{detail}"
     );
+    let warning = format!(
+        "warning: opcache.validate_root is off: PHP-FPM serves one site's scripts in another if \
+         their paths inside are equal; set `opcache.validate_root = 1` in {}",
+        ini.display()
+    );
+    let sandbox = &site.sandbox;
+    sandbox.ok(&["down", "site1"]);
+    sandbox.ok(&["up", "--all"]).says(&warning);
+    sandbox.ok(&["check"]).says(&warning);
+    let again = sandbox.ok(&["up", "--all"]);
+    assert!(!again.stderr.contains("opcache"), "{again}");
     let text = fs::read_to_string(&ini).unwrap();
     fs::write(&ini, format!("{text}\nopcache.validate_root = 1\n")).unwrap();
+    sandbox.ok(&["down", "site1"]);
+    for command in [&["up", "--all"][..], &["check"]] {
+        let ran = sandbox.ok(command);
+        assert!(!ran.stderr.contains("opcache"), "{ran}");
+    }
     site.is_well(&[]);
 
     site.pool("site1", "php_admin_value[date.timezone] = Mars/Olympus\n");
