@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::processes::tell_processes;
 use super::report::{DIFFERENT, Report};
-use super::up::{extend, leave_host, tell_absent, told, told_in};
+use super::up::{extend, leave_host, tell_absent, tell_manifest, told, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
@@ -152,6 +152,11 @@ impl ApplyArgs {
         if let Some(root) = &looked.new_root {
             report.text(format!("{}: the root {root} is made\n", site.name));
         }
+        if let Some(desired) = &looked.desired {
+            let mut plans = looked.plans.iter();
+            let changes = plans.any(|(_, plan)| !plan.steps.is_empty());
+            tell_manifest(context, desired, changes);
+        }
         let (mut code, mut places) = (0, vec![]);
         for (place, plan) in &looked.plans {
             let unit = place.as_ref().map(|place| place.unit.as_str());
@@ -223,7 +228,7 @@ impl ApplyArgs {
         };
         match applied.up {
             AppliedUp::Host(done) => site.on_host(*done, object, report),
-            AppliedUp::Services(served) => site.in_services(served, object, report)?,
+            AppliedUp::Services(served) => site.in_services(*served, object, report)?,
         }
         Ok(())
     }
@@ -268,15 +273,17 @@ impl AppliedSite<'_> {
     ) -> Result<()> {
         let Self { context, site, .. } = *self;
         let InServices {
+            desired,
             units,
             places,
             blind,
         } = served;
+        let mounts_change = places.iter().any(|(_, done)| done.changes.steps > 0);
+        tell_manifest(context, &desired, mounts_change);
         tell_absent(context, site, &units, &blind, places.is_empty());
-        let mut changed = self.manifest_changed;
+        let changed = self.manifest_changed || mounts_change;
         let mut objects = vec![];
         for (place, done) in &places {
-            changed |= done.changes.steps > 0;
             objects.push(with_place(place, told_in(context, site, place, done)));
         }
         object["scope"] = json!("services");

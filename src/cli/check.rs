@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::ImageRoot;
 use super::complete;
 use super::report::Report;
+use super::shared_cache;
 use crate::render;
 use crate::site::check::check;
 use crate::site::context::Context;
@@ -49,6 +50,7 @@ impl CheckArgs {
             out.diagnostics(&"defaults.yaml", mistakes);
             report.code(2);
         }
+        shared_cache::warn(context, found.iter().flatten());
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(desired) => {

@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod run_as;
 mod schema;
+mod shared_cache;
 mod status;
 mod supervised;
 mod trace;

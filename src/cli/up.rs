@@ -10,11 +10,13 @@ use super::args::{OnlyScope, Which};
 use super::plan;
 use super::processes::tell_processes;
 use super::report::{Report, error_objects};
+use super::shared_cache;
 use crate::base::sync::threads_for;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::observe::Process;
 use crate::patience::Stop;
+use crate::resolve::Desired;
 use crate::site::bring_up::{BringUp, Brought};
 use crate::site::context::{Context, stop_flag};
 use crate::site::down::{DownError, DownOptions, TakeDown};
@@ -203,6 +205,7 @@ impl UpArgs {
         if let Some(cost) = cost::of_mounts(context, mounts) {
             context.out.info(cost);
         }
+        shared_cache::warn(context, changed.iter().map(|(_, done)| &done.desired));
         if self.scope != Some(OnlyScope::Host) {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
@@ -222,11 +225,7 @@ fn add_up(report: &mut Report, context: &Context, site: &Site, done: &Done) {
 /// Reports a site that is up; returns how many mounts there are, and what was done.
 pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     let out = context.out.site(&site.name);
-    if done.changes.steps > 0 {
-        context.out.notes(&done.desired);
-    } else {
-        context.out.warnings(&done.desired);
-    }
+    tell_manifest(context, &done.desired, done.changes.steps > 0);
     for left in &done.changes.outcome.left {
         out.warn(left);
     }
@@ -234,7 +233,16 @@ pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
     counts(done)
 }
 
-/// As [`told`], for a site in the mount namespace of a service.
+/// Reports the warnings about a site's manifest and, if its mounts change, the notes.
+pub(super) fn tell_manifest(context: &Context, desired: &Desired, changes: bool) {
+    if changes {
+        context.out.notes(desired);
+    } else {
+        context.out.warnings(desired);
+    }
+}
+
+/// As [`told`], for a site in the mount namespace of a service, without what is about its manifest.
 pub(super) fn told_in(context: &Context, site: &Site, place: &ServicePlace, done: &Done) -> Value {
     let out = context.out.site(&site.name);
     for left in &done.changes.outcome.left {
@@ -271,6 +279,14 @@ fn add_in_services(
     places: &[(ServicePlace, Result<Brought, SiteError>)],
 ) -> u8 {
     let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
+    let done = places.iter().filter_map(|(_, result)| match result {
+        Ok(Brought::Up(done)) => Some(&**done),
+        _ => None,
+    });
+    if let Some(first) = done.clone().next() {
+        let changes = done.clone().any(|done| done.changes.steps > 0);
+        tell_manifest(context, &first.desired, changes);
+    }
     for (place, result) in places {
         let mut object = json!(place);
         match result {

@@ -32,7 +32,7 @@ const BUILT_IN: &[(&str, &str, &str)] = embedded![
         "fonts", "mail", "systemd-notify",
     ],
     "Sockets of services": ["mysql", "postgresql", "redis", "memcached"],
-    "PHP": ["php-fpm", "php-cli", "composer", "wp-cli"],
+    "PHP": ["php-fpm", "php-imagick", "php-cli", "composer", "wp-cli"],
     "Languages": ["python3", "perl", "ruby", "node", "java"],
     "Programs": [
         "shell", "busybox", "git", "imagemagick", "mysql-client", "ping", "rsync",

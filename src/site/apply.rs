@@ -78,11 +78,12 @@ pub(crate) struct Applied {
 /// Where it came up.
 pub(crate) enum AppliedUp {
     Host(Box<Done>),
-    Services(InServices),
+    Services(Box<InServices>),
 }
 
 /// Where a site with scope `services` came up.
 pub(crate) struct InServices {
+    pub desired: Desired,
     /// The services that its manifest names.
     pub units: Vec<String>,
     /// Those of them that run in a mount namespace for their sites.
@@ -247,7 +248,7 @@ impl Applier {
         if run.create_root {
             run.make_root(site, &manifest.root)?;
         }
-        run.pipeline.resolve(&manifest)?;
+        let desired = run.pipeline.resolve(&manifest)?;
         let units = manifest.services.clone();
         let namespaces = Namespaces::find(self.context)?;
         let of_site = namespaces.of(self.context, &site.name, &units);
@@ -263,11 +264,12 @@ impl Applier {
         });
         all.up_from(0)?;
         let places = std::mem::take(&mut *locked(&all.done));
-        Ok(AppliedUp::Services(InServices {
+        Ok(AppliedUp::Services(Box::new(InServices {
+            desired,
             blind: namespaces.without(&units),
             units,
             places,
-        }))
+        })))
     }
 }
 

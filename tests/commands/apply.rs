@@ -19,6 +19,7 @@ pub fn all() -> Vec<Trial> {
         ("a new site is applied once", new_site),
         ("a manifest comes from a pipe", from_a_pipe),
         ("changes are shown before and after", told),
+        ("a dry run warns as the run does", warned),
         ("a failure leaves all as it was", as_before),
         ("a manifest that may not last takes no place", unsynced),
         ("a root is made, and goes if the site fails", roots),
@@ -229,6 +230,35 @@ fn told() {
         .prints("+++ /dev/null\n")
         .prints("-root: ")
         .prints("  detach ");
+}
+
+/// The messages about the manifest are the same, on the host and in services.
+fn warned() {
+    let sandbox = Sandbox::new();
+    for scope in ["", "scope: services\nservices: [a.service]\n"] {
+        let lines = "  - { source: /etc, target: /all, access: read-write }\n  \
+                     - { source: /no/such/file, optional: true }\n";
+        let text = format!(
+            "root: {}\n{scope}mounts:\n{lines}",
+            sandbox.root("s").display()
+        );
+        let file = sandbox.file("given/s.yaml", text);
+        sandbox.directory("srv/s");
+        let about_manifest = |ran: &Ran| {
+            let about = ["warning: ", "/no/such/file"];
+            let lines = ran.stderr.lines().map(str::to_owned);
+            let lines = lines.filter(|line| about.iter().any(|word| line.contains(word)));
+            lines.collect::<Vec<_>>()
+        };
+        let dry = about_manifest(&apply(&sandbox, &file, &["--dry-run"]).exits(3));
+        assert!(dry.iter().any(|line| line.contains("/etc")), "{dry:?}");
+        let wet = about_manifest(&apply(&sandbox, &file, &[]).exits(0));
+        assert_eq!(dry, wet);
+        assert_eq!(wet.len(), if scope.is_empty() { 2 } else { 1 }, "{wet:?}");
+        let again = about_manifest(&apply(&sandbox, &file, &["--dry-run"]).exits(0));
+        assert_eq!(again, about_manifest(&apply(&sandbox, &file, &[]).exits(0)));
+        sandbox.ok(&["remove", "s"]);
+    }
 }
 
 fn as_before() {

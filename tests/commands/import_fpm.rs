@@ -662,7 +662,7 @@ fn needs_of_php() {
         "plain",
         &[
             "# PHP loads pdo_mysql, which needs the preset mysql.",
-            "presets: [php-fpm, mysql, imagemagick, mail]",
+            "presets: [php-fpm, mysql, php-imagick, mail]",
             r#"  - { path: /tmp, mode: "1777" }"#,
             r#"  - { path: /var/lib/php/sessions, mode: "1733" }"#,
         ],
@@ -670,7 +670,7 @@ fn needs_of_php() {
     has(
         "own",
         &[
-            "presets: [php-fpm, mysql, imagemagick, syslog]",
+            "presets: [php-fpm, mysql, php-imagick, syslog]",
             "programs: [/bin/sh, /usr/bin/tee]",
             r#"  - { path: /data/sessions, mode: "1733" }"#,
         ],
@@ -682,7 +682,7 @@ fn needs_of_php() {
         "{}",
         manifest("own")
     );
-    has("none", &["presets: [php-fpm, mysql, imagemagick]"]);
+    has("none", &["presets: [php-fpm, mysql, php-imagick]"]);
     assert!(
         !manifest("none").contains("sessions"),
         "{}",

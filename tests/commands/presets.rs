@@ -306,7 +306,7 @@ fn everything() {
         .map(|preset| preset["name"].as_str().unwrap());
     let names: Vec<_> = names.filter(|name| *name != "dns-resolved").collect();
     // Postfix takes the place of the sendmail that the tests use; its preset names no file of it.
-    assert_eq!(names.len(), 41);
+    assert_eq!(names.len(), 42);
     let root = sandbox.site("s", &format!("presets: [{}]\n", names.join(", ")));
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);

@@ -662,7 +662,10 @@ fn imagick() {
     file("imagick");
     let php = "strlen((function() { $i = new Imagick; $i->newImage(1, 1, 'red'); \
                $i->setImageFormat('png'); return $i->getImageBlob(); })()) > 8";
-    site.is_mended_for_php("php", "presets: [imagemagick]", php);
+    site.is_mended_for_php("php", "presets: [php-imagick]", php);
+    let programs = fs::read_dir(site.root.join("usr/bin"));
+    let programs = programs.map_or(0, |programs| programs.count());
+    assert_eq!(programs, 0, "PHP needs no program of ImageMagick's");
     file("ldap");
     let detail = site.is_mended_by("php", "etc: [ldap/ldap.conf]");
     assert!(
@@ -851,8 +854,24 @@ fn php_settings() {
         detail.ends_with("scripts are mixed up with those of the same path in pool other"),
         "{detail}"
     );
+    let warning = format!(
+        "warning: opcache.validate_root is off: PHP-FPM serves one site's scripts in another if \
+         their paths inside are equal; set `opcache.validate_root = 1` in {}",
+        ini.display()
+    );
+    let sandbox = &site.sandbox;
+    sandbox.ok(&["down", "site1"]);
+    sandbox.ok(&["up", "--all"]).says(&warning);
+    sandbox.ok(&["check"]).says(&warning);
+    let again = sandbox.ok(&["up", "--all"]);
+    assert!(!again.stderr.contains("opcache"), "{again}");
     let text = fs::read_to_string(&ini).unwrap();
     fs::write(&ini, format!("{text}\nopcache.validate_root = 1\n")).unwrap();
+    sandbox.ok(&["down", "site1"]);
+    for command in [&["up", "--all"][..], &["check"]] {
+        let ran = sandbox.ok(command);
+        assert!(!ran.stderr.contains("opcache"), "{ran}");
+    }
     site.is_well(&[]);
 
     site.pool("site1", "php_admin_value[date.timezone] = Mars/Olympus\n");

@@ -14,7 +14,7 @@ use crate::doctor::pools;
 const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 
 /// The remedy that brings the files of an extension that did not load.
-const PRESETS: [(&str, &str); 1] = [("imagick", "imagemagick")];
+const PRESETS: [(&str, &str); 1] = [("imagick", "php-imagick")];
 
 pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
     if pools::of(exam).is_empty() {

@@ -26,7 +26,7 @@ const OF_EXTENSIONS: [(&[&str], &str, &[&str]); 5] = [
     (&["memcached", "memcache"], "memcached", &["/run/memcached"]),
     (
         &["imagick"],
-        "imagemagick",
+        "php-imagick",
         &["/etc/ImageMagick-6", "/etc/ImageMagick-7"],
     ),
 ];
