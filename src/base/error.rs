@@ -79,6 +79,22 @@ impl ErrorCode {
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// [`Error::context`] on a result, as in `work().context(&site.name)?`.
+pub(crate) trait ErrorContext {
+    /// Puts `context` before the message of the error, if there is one.
+    #[must_use]
+    fn context(self, context: impl fmt::Display) -> Self;
+}
+
+impl<T> ErrorContext for Result<T> {
+    fn context(self, context: impl fmt::Display) -> Self {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.context(context)),
+        }
+    }
+}
+
 impl Error {
     /// The host did not allow something: `message` tells what could not be done, on which paths.
     pub fn failed(message: impl Into<String>) -> Self {

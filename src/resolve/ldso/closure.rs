@@ -13,7 +13,7 @@ use super::process::ProcessImage;
 use super::script::{self, Script};
 use super::system::Family;
 use super::tokens;
-use crate::base::{HostPath, SEARCH_PATH};
+use crate::base::{ErrorContext, HostPath, SEARCH_PATH};
 use crate::resolve::lookup_error::{LookupError, found};
 use crate::resolve::others::Others;
 use crate::sys::FileKind;
@@ -336,7 +336,7 @@ impl Loader<'_> {
                 &known.path
             });
             self.add(&program, closure, nested)
-                .map_err(|error| error.context(format!("interpreter of the script {path}")))?;
+                .context(format_args!("interpreter of the script {path}"))?;
         }
         Ok(())
     }
