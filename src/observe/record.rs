@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::{Extent, FileSystem, HostPath, JailPath, MountAttributes, SiteName};
-use crate::resolve::FileId;
+use crate::resolve::{FileId, Mount};
 use crate::sys::Stat;
 
 /// The version of the records that this mountjail writes. It reads all versions up to this one.
@@ -253,6 +253,34 @@ pub struct RecordedMount {
 }
 
 impl RecordedMount {
+    /// The record of `mount`, which shows `file` and is not made yet.
+    pub(crate) fn planned(mount: &Mount, file: FileId) -> Self {
+        Self {
+            target: mount.target.clone(),
+            source: mount.source.clone(),
+            file,
+            attributes: mount.attributes,
+            recursive: mount.recursive,
+            submounts: None,
+            unique_id: None,
+            since: None,
+            template: None,
+            file_system: mount.file_system,
+            peer_group: None,
+            more: Unknown::new(),
+        }
+    }
+
+    /// Whether it shows a directory of a template.
+    pub(crate) fn is_graft(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Whether it came along with the submounts of its source.
+    pub(crate) fn is_tree(&self) -> bool {
+        self.recursive && !self.is_graft()
+    }
+
     /// Which mounts of the source's tree were mounted.
     pub fn extent(&self) -> Extent {
         Extent::from_recursive(self.recursive)

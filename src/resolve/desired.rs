@@ -55,18 +55,29 @@ impl Desired {
         }
     }
 
+    /// The targets of the mounts.
+    pub(crate) fn targets(&self) -> BTreeSet<&JailPath> {
+        self.mounts.iter().map(|mount| &mount.target).collect()
+    }
+
+    /// The mount at `target`.
+    pub(crate) fn mount_at(&self, target: &JailPath) -> Option<&Arc<Mount>> {
+        self.mounts.iter().find(|mount| mount.target == *target)
+    }
+
     /// The root's own directories on the way to its mounts, parents first.
     pub fn ways(&self) -> Vec<JailPath> {
-        let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
-        let is_in_root = |path: &JailPath| {
-            let above = path.directories_above();
-            !targets.contains(path) && !above.iter().any(|above| targets.contains(above))
-        };
+        let targets = self.targets();
         let mut ways = BTreeSet::new();
         for mount in &self.mounts {
-            ways.extend(mount.target.directories_above());
+            for directory in mount.target.directories_above() {
+                if targets.contains(&directory) {
+                    break; // what is below is in that mount
+                }
+                ways.insert(directory);
+            }
         }
-        ways.into_iter().filter(is_in_root).collect()
+        ways.into_iter().collect()
     }
 }
 

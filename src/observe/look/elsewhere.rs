@@ -42,7 +42,7 @@ impl ObservedRoot<'_> {
 
         let recorded = observed
             .recorded_mounts()
-            .filter(|mount| mount.recursive && mount.template.is_none())
+            .filter(|mount| mount.is_tree())
             .map(|mount| &mount.target);
         let desired = desired
             .mounts

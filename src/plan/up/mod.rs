@@ -10,7 +10,7 @@ pub(super) use grafts::members_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
+use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record, verdict};
 use super::graft::{GraftChange, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
@@ -29,18 +29,20 @@ use crate::resolve::{Desired, FileKind, Mount};
 /// are to be renewed.
 pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> Plan {
     let templates = sharing.map(|sharing| &sharing.templates);
-    let planned = |standing| {
-        let site = layout(desired, observed, templates, standing);
-        plan(site, observed)
-    };
-    let as_it_is = planned(OwnMounts::Stays);
-    let one_by_one = |mount: &RecordedMount| mount.template.is_none();
-    let renews = sharing.is_some_and(|sharing| sharing.renew)
+    let site = layout(desired, observed, templates, OwnMounts::Stays);
+    let as_it_is = plan(site, observed);
+
+    if let Some(Sharing { renew: true, .. }) = sharing
         && as_it_is.conflicts.is_empty()
-        && observed.recorded_mounts().any(one_by_one);
-    let anew = renews.then(|| planned(OwnMounts::MakesWay));
-    anew.filter(|anew| anew.conflicts.is_empty())
-        .unwrap_or(as_it_is)
+        && observed.recorded_mounts().any(|mount| !mount.is_graft())
+    {
+        let site = layout(desired, observed, templates, OwnMounts::MakesWay);
+        let anew = plan(site, observed);
+        if anew.conflicts.is_empty() {
+            return anew;
+        }
+    }
+    as_it_is
 }
 
 fn plan(site: GraftedSite, observed: &Observed) -> Plan {
@@ -51,7 +53,6 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
         refresh: BTreeMap::new(),
         plan: Plan {
             manifest: desired.manifest.clone(),
-            grafts: grafts.clone(),
             up_without_mounts: observed.is_up_without_mounts(),
             ..Plan::empty(desired.site.clone(), desired.root.clone())
         },
@@ -70,6 +71,7 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
             None => planner.plan_mount(mount),
         }
     }
+    planner.plan.grafts = grafts;
     planner.plan_orphans();
     planner.plan_orphan_members();
     planner.plan_strays();
@@ -125,41 +127,33 @@ impl Planner<'_> {
     }
 
     /// Plans what the verdict on the target of `mount` asks for.
-    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict) {
-        let attach = |graft| Step::Attach {
-            mount: mount.clone(),
-            graft,
-        };
+    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict<'_>) {
         match verdict {
-            Verdict::Keep(seen) => {
-                let kept = seen.iter();
-                let kept = kept.filter_map(|seen| record_of(seen, mount, self.observed));
-                self.plan.unchanged.extend(kept);
+            Verdict::Keep(stack) => {
+                for seen in stack {
+                    self.keep(seen, mount);
+                }
             }
-            Verdict::Attach => {
-                self.mount.insert(mount.target.clone(), attach(graft));
-            }
+            Verdict::Attach => self.add_attach(mount, graft),
             Verdict::Swap { top, because, .. } => {
-                let along = self.along(&mount.target, &top, mount.extent());
                 let step = Step::Swap {
-                    mount: mount.clone(),
-                    expected: top,
-                    along,
+                    mount: Arc::clone(mount),
+                    expected: top.clone(),
+                    along: self.along(&mount.target, top, mount.extent()),
                     because,
                     graft,
                 };
                 self.mount.insert(mount.target.clone(), step);
             }
             Verdict::Replace { stack, .. } => {
-                for seen in stack.into_iter().rev() {
+                for seen in stack.iter().rev() {
                     self.add_detach(&mount.target, seen, mount.extent());
                 }
-                self.mount.insert(mount.target.clone(), attach(graft));
+                self.add_attach(mount, graft);
             }
             Verdict::FinishSwap { top, below } => {
                 self.add_detach(&mount.target, top, mount.extent());
-                let kept = record_of(&below, mount, self.observed);
-                self.plan.unchanged.extend(kept);
+                self.keep(below, mount);
             }
             Verdict::NotOurs {
                 state,
@@ -175,6 +169,20 @@ impl Planner<'_> {
                 self.cannot_mount(mount, &detail, hint);
             }
         }
+    }
+
+    /// Records that `seen` stays as the mount that `mount` asks for.
+    fn keep(&mut self, seen: &ObservedMount, mount: &Mount) {
+        let record = kept_record(seen, mount, self.observed);
+        self.plan.unchanged.extend(record);
+    }
+
+    fn add_attach(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>) {
+        let step = Step::Attach {
+            mount: Arc::clone(mount),
+            graft,
+        };
+        self.mount.insert(mount.target.clone(), step);
     }
 
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
@@ -200,8 +208,8 @@ impl Planner<'_> {
     /// The command that takes away what somebody else has mounted at `target`.
     fn unmounting(&self, target: &JailPath) -> String {
         let at = self.desired.root.inside(target);
-        let top = self.observed.stack(target).last();
-        match top.and_then(|top| top.kind) {
+        let kind = self.observed.top(target).and_then(|top| top.kind);
+        match kind {
             Some(FileKind::Directory) | None => unmount_tree(&at),
             Some(_) => unmount(&at),
         }
@@ -222,58 +230,55 @@ impl Planner<'_> {
         self.plan.states.push(state);
     }
 
-    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict) {
+    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict<'_>) {
         let (state, detail) = verdict.state();
         self.add_state(mount, state, detail);
     }
 
     /// What came along with `seen`, by its record. Without a record, `extent` decides.
     fn along(&self, target: &JailPath, seen: &ObservedMount, extent: Extent) -> Along {
-        let known = recorded(self.observed, target, seen);
-        if known.is_some_and(|known| known.template.is_some()) {
-            return Along::Members(members_of(self.observed, target));
-        }
-        match known.map_or(extent, RecordedMount::extent) {
+        let extent = match self.observed.record_of(target, seen) {
+            Some(known) if known.is_graft() => {
+                return Along::Members(members_of(self.observed, target));
+            }
+            Some(known) => known.extent(),
+            None => extent,
+        };
+        match extent {
             Extent::Mount => Along::Nothing,
             Extent::Tree => Along::Submounts,
         }
     }
 
-    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, extent: Extent) {
-        let is_planned = |step: &Step| match step {
-            Step::Detach {
-                expected: planned, ..
-            } => *planned == expected,
-            _ => false,
-        };
-        let planned = self.detach.get(target);
-        if planned.is_some_and(|steps| steps.iter().any(is_planned)) {
-            return;
+    /// Plans to detach `seen`, a mount at `target`, unless that is planned already.
+    fn add_detach(&mut self, target: &JailPath, seen: &ObservedMount, extent: Extent) {
+        for step in self.detach.get(target).into_iter().flatten() {
+            if let Step::Detach { expected, .. } = step
+                && expected == seen
+            {
+                return;
+            }
         }
-
-        let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
-        let along = self.along(target, &expected, extent);
-        let steps = self.detach.entry(target.clone()).or_default();
-        steps.push(Step::Detach {
+        let known = self.observed.record_of(target, seen);
+        let step = Step::Detach {
             target: target.clone(),
-            expected,
-            source,
-            along,
-        });
+            expected: seen.clone(),
+            source: known.map(|known| known.source.clone()),
+            along: self.along(target, seen, extent),
+        };
+        self.detach.entry(target.clone()).or_default().push(step);
     }
 
     /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
     /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
     /// source can be looked at.
     fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
-        let top = self.observed.stack(&mount.target).last();
-        let ours = top.filter(|top| recorded(self.observed, &mount.target, top).is_some());
+        let observed = self.observed;
+        let top = observed.top(&mount.target);
+        let ours = top.filter(|top| observed.is_ours(&mount.target, top));
         match (ours, mount.file) {
             (Some(_), Some(_)) if error.is_server_gone() => return false,
-            (Some(top), None) => {
-                let kept = record_of(top, mount, self.observed);
-                self.plan.unchanged.extend(kept);
-            }
+            (Some(top), None) => self.keep(top, mount),
             _ => {
                 let site = &self.desired.site;
                 self.plan.conflicts.push(error.clone().context(site));
@@ -284,28 +289,24 @@ impl Planner<'_> {
     }
 
     fn finish(mut self) -> Plan {
-        let mut attach: BTreeSet<_> = self
-            .mount
-            .iter()
-            .filter(|(_, step)| matches!(step, Step::Attach { .. }))
-            .map(|(target, _)| target.clone())
-            .collect();
-        let hidden = self.postpone_hidden(&mut attach);
-        let mut made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
+        let mut attach = BTreeSet::new();
+        for (target, step) in &self.mount {
+            if matches!(step, Step::Attach { .. }) {
+                attach.insert(target.clone());
+            }
+        }
+        let going = self.postpone_hidden(&mut attach);
+        let mut made = placeholders::plan(self.desired, self.observed, &attach, &going);
         self.refuse_outside(&mut made);
-        // A hidden mount of ours is still on these paths.
-        let holds = |path: &JailPath| self.hidden.iter().any(|hidden| hidden.starts_with(path));
-        made.remove
-            .retain(|step| step.path().is_none_or(|path| !holds(path)));
+        made.remove.retain(|step| match step.path() {
+            Some(path) => !self.holds_hidden(path),
+            None => true,
+        });
+        let writes = self.files_to_write();
 
-        let writes = self
-            .desired
-            .files
-            .iter()
-            .filter(|file| !self.observed.current_files.contains(&file.path));
         let steps = &mut self.plan.steps;
         steps.extend(self.refresh.into_values());
-        steps.extend(writes.cloned().map(Step::WriteFile));
+        steps.extend(writes);
         steps.extend(self.strays);
         // A mount inside another one is detached before it.
         steps.extend(self.detach.into_values().rev().flatten());
@@ -322,6 +323,21 @@ impl Planner<'_> {
         sort_by_target(&mut self.plan.unchanged);
         self.plan
     }
+
+    /// Whether a hidden mount of ours is still on `path`, or below it.
+    fn holds_hidden(&self, path: &JailPath) -> bool {
+        self.hidden.iter().any(|hidden| hidden.starts_with(path))
+    }
+
+    fn files_to_write(&self) -> Vec<Step> {
+        let mut steps = vec![];
+        for file in &self.desired.files {
+            if !self.observed.current_files.contains(&file.path) {
+                steps.push(Step::WriteFile(file.clone()));
+            }
+        }
+        steps
+    }
 }
 
 /// The detail of a mount whose source is not there.
@@ -330,9 +346,13 @@ fn absent(source: &HostPath) -> String {
 }
 
 fn unneeded_files(desired: &Desired, observed: &Observed) -> Vec<Step> {
-    let known = observed.kept.iter().flat_map(|kept| &kept.files);
-    let unneeded = known.filter(|path| desired.files.iter().all(|file| file.path != **path));
-    unneeded.cloned().map(Step::RemoveFile).collect()
+    let mut steps = vec![];
+    for path in observed.kept.iter().flat_map(|kept| &kept.files) {
+        if desired.files.iter().all(|file| file.path != *path) {
+            steps.push(Step::RemoveFile(path.clone()));
+        }
+    }
+    steps
 }
 
 fn sort_by_target(mounts: &mut [RecordedMount]) {
