@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, ErrorContext, HostPath, JailPath, Result};
 use crate::observe::{Identity, Unknown};
 use crate::sys::{self, FileKind, Stat};
 
@@ -77,9 +77,8 @@ pub(crate) fn read(root: &HostPath) -> Result<Option<AsideRecord>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
     };
-    let failed =
-        |error: io::Error| Error::failed(format!("cannot open the root {root}")).because(&error);
-    let Some(fd) = open().map_err(failed)? else {
+    let failed = format_args!("cannot open the root {root}");
+    let Some(fd) = open().context(failed)? else {
         return Ok(None);
     };
     let Some(dir) = open_directory(&fd, root)? else {
@@ -97,8 +96,7 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<AsideReco
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.and_then(|file| sys::read_at_most(std::fs::File::from(file), LONGEST)),
     };
-    let bytes =
-        bytes.map_err(|error| Error::failed(format!("cannot read {name}")).because(&error))?;
+    let bytes = bytes.context(format_args!("cannot read {name}"))?;
     let record: AsideRecord = serde_json::from_slice(&bytes)
         .map_err(|error| Error::failed(format!("{name} is damaged")).because_of(error))?;
     if record.version > VERSION {

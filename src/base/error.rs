@@ -79,18 +79,27 @@ impl ErrorCode {
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// [`Error::context`] on a result, as in `work().context(&site.name)?`.
-pub(crate) trait ErrorContext {
-    /// Puts `context` before the message of the error, if there is one.
-    #[must_use]
-    fn context(self, context: impl fmt::Display) -> Self;
+/// Says in the error of a result what was being done: `work().context(&site.name)?`.
+pub(crate) trait ErrorContext<T> {
+    /// Puts `context` before the error, if there is one: `context: reason`.
+    fn context(self, context: impl fmt::Display) -> Result<T>;
 }
 
-impl<T> ErrorContext for Result<T> {
-    fn context(self, context: impl fmt::Display) -> Self {
+impl<T> ErrorContext<T> for Result<T> {
+    fn context(self, context: impl fmt::Display) -> Result<T> {
         match self {
             Ok(value) => Ok(value),
             Err(error) => Err(error.context(context)),
+        }
+    }
+}
+
+impl<T> ErrorContext<T> for io::Result<T> {
+    /// The error that `context`, such as "cannot read /etc/fstab", failed for the system's reason.
+    fn context(self, context: impl fmt::Display) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(reason) => Err(Error::failed(context.to_string()).because(&reason)),
         }
     }
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::mountinfo;
 use super::namespace::OWN_TABLE;
 use super::observed::Observed;
-use crate::base::FileSystem;
+use crate::Result;
+use crate::base::{ErrorContext, FileSystem};
 use crate::resolve::Desired;
-use crate::{Error, Result};
 
 /// Tells for the mounts at the targets of file systems of the site's own what they are. The table
 /// is read only if there are any.
@@ -22,8 +22,7 @@ pub(super) fn name(desired: &Desired, observed: &mut Observed) -> Result<()> {
     if targets.is_empty() {
         return Ok(());
     }
-    let text = std::fs::read(OWN_TABLE)
-        .map_err(|error| Error::failed("cannot read the table of mounts").because(&error))?;
+    let text = std::fs::read(OWN_TABLE).context("cannot read the table of mounts")?;
     let mut shown = HashMap::new();
     for line in mountinfo::lines(&text) {
         if line.mount.root == Path::new("/")

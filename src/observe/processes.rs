@@ -106,9 +106,9 @@ fn systemd_runs() -> bool {
 /// that is not a slice. The components below it may be delegated and named by others, as below
 /// `user@1000.service`.
 fn unit(text: &str) -> Option<String> {
-    let names = control_group(text)?.split('/');
-    let mut names = names.filter(|name| !name.is_empty() && !name.ends_with(".slice"));
-    let name = names.next()?;
+    let is_slice = |name: &str| matches!(name.rsplit_once('.'), Some((_, "slice")));
+    let mut names = control_group(text)?.split('/');
+    let name = names.find(|name| !name.is_empty() && !is_slice(name))?;
 
     // systemd escapes names that look like files of the kernel's.
     let name = name.strip_prefix('_').unwrap_or(name);

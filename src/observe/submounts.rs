@@ -1,16 +1,15 @@
 //! The submounts that came along with recursive mounts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount};
 use super::record::{RecordedMount, Submount, Unknown};
 use super::table::Table;
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
-use crate::{Error, Result, sys};
+use crate::{Result, sys};
 
 /// The number of attempts to list the submounts of a mount while it is moved.
 const ATTEMPTS: usize = 10;
@@ -26,12 +25,10 @@ pub fn submounts(
     let Some(id) = unique_id.filter(|_| sys::probe::statmount()) else {
         return Ok(in_table(&Table::read_text()?, point.as_path(), target));
     };
-    let cannot = |error: io::Error| {
-        Error::failed(format!("cannot ask for the mounts in {point}")).because(&error)
-    };
+    let cannot = format_args!("cannot ask for the mounts in {point}");
     for _ in 0..ATTEMPTS {
-        let point = sys::mount_point(id).map_err(cannot)?;
-        let inside = Table::inside(id).map_err(cannot)?;
+        let point = sys::mount_point(id).context(cannot)?;
+        let inside = Table::inside(id).context(cannot)?;
         let found = submounts_of(inside.mounts(), &point, target);
         if found.is_some() {
             return Ok(found);

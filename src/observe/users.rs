@@ -280,13 +280,11 @@ impl Users {
     }
 
     fn own_table(&self) -> Result<&Namespace> {
-        match self.own.table()? {
-            Some(table) => Ok(table),
-            None => {
-                let message = format!("cannot read the mount table {OWN_TABLE}");
-                Err(Error::failed(message))
-            }
-        }
+        let Some(table) = self.own.table()? else {
+            let message = format!("cannot read the mount table {OWN_TABLE}");
+            return Err(Error::failed(message));
+        };
+        Ok(table)
     }
 
     /// `None` if the kernel does not support it (before Linux 6.8).
