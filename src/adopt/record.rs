@@ -73,13 +73,9 @@ impl AsideRecord {
 ///
 /// Errors: it cannot be read, or the directory is not root's alone.
 pub(crate) fn read(root: &HostPath) -> Result<Option<AsideRecord>> {
-    let open = || match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
-    };
-    let failed = format_args!("cannot open the root {root}");
-    let Some(fd) = open().context(failed)? else {
-        return Ok(None);
+    let fd = match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.context(format_args!("cannot open the root {root}"))?,
     };
     let Some(dir) = open_directory(&fd, root)? else {
         return Ok(None);
@@ -108,12 +104,12 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<AsideReco
         );
     }
     let directory = Path::new(DIRECTORY);
-    let is_outside = |moved: &Moved| {
-        !moved.to.as_path().starts_with(directory) || moved.path.as_path().starts_with(directory)
-    };
-    if record.moved.iter().any(is_outside) {
-        return Err(Error::failed(format!("{name} is damaged"))
-            .because_of(format!("it names something outside of {DIRECTORY}")));
+    for moved in &record.moved {
+        if !moved.to.as_path().starts_with(directory) || moved.path.as_path().starts_with(directory)
+        {
+            return Err(Error::failed(format!("{name} is damaged"))
+                .because_of(format!("it names something outside of {DIRECTORY}")));
+        }
     }
     Ok(Some(record))
 }
