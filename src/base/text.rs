@@ -35,17 +35,20 @@ pub(crate) fn few<T: Display>(items: impl IntoIterator<Item = T>, named: usize) 
 /// to three of them; capitals, and `_` for `-`, do not count.
 pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = word.to_lowercase().replace('_', "-");
-    let mut limit = (word.chars().count() / 3).clamp(1, 3);
+    let limit = (word.chars().count() / 3).clamp(1, 3);
     let mut nearest = None;
     for name in known {
         let as_it_is = damerau_levenshtein(word, name);
         let distance = as_it_is.min(damerau_levenshtein(&plain, name));
-        if distance <= limit && (nearest.is_none() || distance < limit) {
-            nearest = Some(name);
-            limit = distance;
+        let is_nearer = match nearest {
+            Some((least, _)) => distance < least,
+            None => distance <= limit,
+        };
+        if is_nearer {
+            nearest = Some((distance, name));
         }
     }
-    nearest
+    Some(nearest?.1)
 }
 
 /// The path in a field of fstab(5) or of the kernel's mount table, in which blanks and the like are

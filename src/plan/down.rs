@@ -83,12 +83,8 @@ impl Place<'_> {
                 }
                 _ => Along::Nothing,
             };
-            plan.steps.push(Step::Detach {
-                target: self.target.clone(),
-                expected: seen.clone(),
-                source: source.cloned(),
-                along,
-            });
+            let step = Step::detach(self.target, seen, source, along);
+            plan.steps.push(step);
         }
     }
 

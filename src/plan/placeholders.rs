@@ -40,7 +40,7 @@ enum Need<'d> {
 pub(super) fn plan(
     desired: &Desired,
     observed: &Observed,
-    attach: &BTreeSet<JailPath>,
+    attach: &BTreeSet<&JailPath>,
     going: &BTreeSet<JailPath>,
 ) -> Placeholders {
     let needs = needs(desired);
@@ -119,7 +119,7 @@ fn is_needed_on_the_way(
     path: &JailPath,
     desired: &Desired,
     observed: &Observed,
-    attach: &BTreeSet<JailPath>,
+    attach: &BTreeSet<&JailPath>,
 ) -> bool {
     for target in attach {
         if target.starts_with(path) && !observed.mounts.contains_key(target) {

@@ -208,6 +208,27 @@ pub enum Step {
 }
 
 impl Step {
+    /// Mounts what `mount` asks for where nothing is.
+    pub(super) fn attach(mount: &Arc<Mount>, graft: Option<GraftChange>) -> Self {
+        let mount = Arc::clone(mount);
+        Self::Attach { mount, graft }
+    }
+
+    /// Unmounts `seen`, which was mounted from `source`.
+    pub(super) fn detach(
+        target: &JailPath,
+        seen: &ObservedMount,
+        source: Option<&HostPath>,
+        along: Along,
+    ) -> Self {
+        Self::Detach {
+            target: target.clone(),
+            expected: seen.clone(),
+            source: source.cloned(),
+            along,
+        }
+    }
+
     /// Whether it removes something from the root's own file system.
     fn removes(&self) -> bool {
         matches!(

@@ -24,9 +24,9 @@ struct StandingGraft {
     cut_off: bool,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Plans a graft and the mounts that come along with it.
-    pub(super) fn plan_graft(&mut self, graft: &Graft) {
+    pub(super) fn plan_graft(&mut self, graft: &'a Graft) {
         let verdict = graft_verdict(self.observed, graft);
         if matches!(verdict, Verdict::Attach) {
             self.cover(graft);
@@ -52,7 +52,7 @@ impl Planner<'_> {
                 graft: graft.clone(),
                 change,
             };
-            self.refresh.insert(graft.mount.target.clone(), step);
+            self.refresh.insert(&graft.mount.target, step);
             self.carry_out(&graft.mount, None, verdict);
         } else {
             self.carry_out(&graft.mount, Some(change), verdict);
@@ -63,7 +63,7 @@ impl Planner<'_> {
     /// site's copy is not right, where it is.
     fn plan_member(
         &mut self,
-        member: &Arc<Mount>,
+        member: &'a Arc<Mount>,
         found: &StandingGraft,
         change: &mut GraftChange,
     ) {
@@ -97,7 +97,7 @@ impl Planner<'_> {
             let mut stack = self.observed.stack(&mount.target).iter();
             if stack.any(|seen| seen.is(mount)) {
                 self.add_covered(&mount.target, mount.unique_id);
-                self.buried.push(mount.clone());
+                self.buried.push(mount);
             }
         }
     }

@@ -7,31 +7,31 @@ use super::Planner;
 use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, JailPath};
-use crate::observe::Holder;
+use crate::observe::{Holder, Observed};
 use crate::plan::compare::came_along;
 use crate::plan::placeholders;
 use crate::plan::step::{MountState, State, Step};
 
 /// The mount that the directory of a path is on.
-pub(super) enum Held {
+pub(super) enum Held<'o> {
     /// The root's own mount.
     Root,
     /// A foreign mount at this path on the host: a volume of the site's own.
-    Volume(PathBuf),
+    Volume(&'o Path),
     /// A mount of ours at this path in the jail.
-    Ours(JailPath),
+    Ours(&'o JailPath),
     /// Any other foreign mount at this path on the host.
     Theirs(PathBuf),
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// The kind of mount that the directory of `path` is on, as far as that directory exists now.
-    pub(super) fn held_by(&self, path: &JailPath) -> Held {
+    pub(super) fn held_by(&self, path: &JailPath) -> Held<'a> {
+        let observed = self.observed;
         let above = path.directories_above();
-        let mut inmost = above.iter().rev();
-        let target = inmost.find(|above| self.observed.mounts.contains_key(above));
+        let target = target_among(&above, observed);
         for directory in above.iter().rev() {
-            if let Some(holder) = self.observed.holders.get(directory) {
+            if let Some(holder) = observed.holders.get(directory) {
                 return self.kind_of_holder(holder, target);
             }
             if Some(directory) == target {
@@ -43,15 +43,15 @@ impl Planner<'_> {
             Some(target) if self.is_theirs(target) => {
                 Held::Theirs(self.desired.root.inside(target).as_path().to_owned())
             }
-            Some(target) => Held::Ours(target.clone()),
+            Some(target) => Held::Ours(target),
         }
     }
 
     /// The kind of a mount that is not at a target. `target`: the nearest mounted target above it.
-    fn kind_of_holder(&self, holder: &Holder, target: Option<&JailPath>) -> Held {
+    fn kind_of_holder(&self, holder: &'a Holder, target: Option<&'a JailPath>) -> Held<'a> {
         match (self.is_part_of_ours(holder), target) {
-            (true, Some(target)) => Held::Ours(target.clone()),
-            (false, None) if holder.own_volume => Held::Volume(holder.point.clone()),
+            (true, Some(target)) => Held::Ours(target),
+            (false, None) if holder.own_volume => Held::Volume(&holder.point),
             _ => Held::Theirs(holder.point.clone()),
         }
     }
@@ -86,7 +86,7 @@ impl Planner<'_> {
             return;
         }
 
-        let paths = self.mount.keys().chain(self.detach.keys());
+        let paths = self.mount.keys().chain(self.detach.keys()).copied();
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
         for path in paths.chain(created) {
@@ -131,6 +131,16 @@ impl Planner<'_> {
                 "unmount it: {how}; or take what lies in it out of the manifest"
             ))
     }
+}
+
+/// The innermost of `directories` at which something is mounted.
+fn target_among<'o>(directories: &[JailPath], observed: &'o Observed) -> Option<&'o JailPath> {
+    for directory in directories.iter().rev() {
+        if let Some((target, _)) = observed.mounts.get_key_value(directory) {
+            return Some(target);
+        }
+    }
+    None
 }
 
 /// Whether the topmost mount is a foreign one.

@@ -53,6 +53,7 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
         refresh: BTreeMap::new(),
         plan: Plan {
             manifest: desired.manifest.clone(),
+            grafts: grafts.clone(),
             up_without_mounts: observed.is_up_without_mounts(),
             ..Plan::empty(desired.site.clone(), desired.root.clone())
         },
@@ -71,7 +72,6 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
             None => planner.plan_mount(mount),
         }
     }
-    planner.plan.grafts = grafts;
     planner.plan_orphans();
     planner.plan_orphan_members();
     planner.plan_strays();
@@ -85,25 +85,25 @@ struct Planner<'a> {
     observed: &'a Observed,
     plan: Plan,
     /// The detaches at each target, topmost mount first, which is the order of unmounting.
-    detach: BTreeMap<JailPath, Vec<Step>>,
+    detach: BTreeMap<&'a JailPath, Vec<Step>>,
     /// The attach or swap at each target.
-    mount: BTreeMap<JailPath, Step>,
+    mount: BTreeMap<&'a JailPath, Step>,
     /// Targets where our mounts are detached because they hide others of ours.
-    uncovered: BTreeSet<JailPath>,
+    uncovered: BTreeSet<&'a JailPath>,
     /// Targets of our mounts that are hidden.
-    hidden: BTreeSet<JailPath>,
+    hidden: BTreeSet<&'a JailPath>,
     /// The records of the hidden mounts, which are kept.
-    buried: Vec<RecordedMount>,
+    buried: Vec<&'a RecordedMount>,
     /// The detaches of mounts that a graft covers.
     covered: Vec<Step>,
     /// The detaches of mounts that were moved away.
     strays: Vec<Step>,
     /// The steps that refresh templates, by their grafts.
-    refresh: BTreeMap<JailPath, Step>,
+    refresh: BTreeMap<&'a JailPath, Step>,
 }
 
-impl Planner<'_> {
-    fn plan_mount(&mut self, mount: &Arc<Mount>) {
+impl<'a> Planner<'a> {
+    fn plan_mount(&mut self, mount: &'a Arc<Mount>) {
         if self.plan_absent(mount) {
             return;
         }
@@ -118,7 +118,7 @@ impl Planner<'_> {
     }
 
     /// Whether the source of `mount` is not there. If so, the mount stays as it is.
-    fn plan_absent(&mut self, mount: &Arc<Mount>) -> bool {
+    fn plan_absent(&mut self, mount: &'a Arc<Mount>) -> bool {
         let is_absent = self.observed.absent.contains(&mount.target);
         if is_absent {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
@@ -127,7 +127,12 @@ impl Planner<'_> {
     }
 
     /// Plans what the verdict on the target of `mount` asks for.
-    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict<'_>) {
+    fn carry_out(
+        &mut self,
+        mount: &'a Arc<Mount>,
+        graft: Option<GraftChange>,
+        verdict: Verdict<'_>,
+    ) {
         match verdict {
             Verdict::Keep(stack) => {
                 for seen in stack {
@@ -143,7 +148,7 @@ impl Planner<'_> {
                     because,
                     graft,
                 };
-                self.mount.insert(mount.target.clone(), step);
+                self.mount.insert(&mount.target, step);
             }
             Verdict::Replace { stack, .. } => {
                 for seen in stack.iter().rev() {
@@ -177,12 +182,8 @@ impl Planner<'_> {
         self.plan.unchanged.extend(record);
     }
 
-    fn add_attach(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>) {
-        let step = Step::Attach {
-            mount: Arc::clone(mount),
-            graft,
-        };
-        self.mount.insert(mount.target.clone(), step);
+    fn add_attach(&mut self, mount: &'a Arc<Mount>, graft: Option<GraftChange>) {
+        self.mount.insert(&mount.target, Step::attach(mount, graft));
     }
 
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
@@ -225,12 +226,12 @@ impl Planner<'_> {
         self.plan.conflicts.push(error.hint(hint));
     }
 
-    fn add_state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
+    fn add_state(&mut self, mount: &'a Arc<Mount>, state: State, detail: Option<String>) {
         let state = MountState::desired(mount, state, detail);
         self.plan.states.push(state);
     }
 
-    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict<'_>) {
+    fn add_state_by(&mut self, mount: &'a Arc<Mount>, verdict: &Verdict<'_>) {
         let (state, detail) = verdict.state();
         self.add_state(mount, state, detail);
     }
@@ -251,7 +252,7 @@ impl Planner<'_> {
     }
 
     /// Plans to detach `seen`, a mount at `target`, unless that is planned already.
-    fn add_detach(&mut self, target: &JailPath, seen: &ObservedMount, extent: Extent) {
+    fn add_detach(&mut self, target: &'a JailPath, seen: &ObservedMount, extent: Extent) {
         for step in self.detach.get(target).into_iter().flatten() {
             if let Step::Detach { expected, .. } = step
                 && expected == seen
@@ -260,19 +261,15 @@ impl Planner<'_> {
             }
         }
         let known = self.observed.record_of(target, seen);
-        let step = Step::Detach {
-            target: target.clone(),
-            expected: seen.clone(),
-            source: known.map(|known| known.source.clone()),
-            along: self.along(target, seen, extent),
-        };
-        self.detach.entry(target.clone()).or_default().push(step);
+        let source = known.map(|known| &known.source);
+        let step = Step::detach(target, seen, source, self.along(target, seen, extent));
+        self.detach.entry(target).or_default().push(step);
     }
 
     /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
     /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
     /// source can be looked at.
-    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
+    fn plan_unseen(&mut self, mount: &'a Arc<Mount>, error: &Error) -> bool {
         let observed = self.observed;
         let top = observed.top(&mount.target);
         let ours = top.filter(|top| observed.is_ours(&mount.target, top));
@@ -292,7 +289,7 @@ impl Planner<'_> {
         let mut attach = BTreeSet::new();
         for (target, step) in &self.mount {
             if matches!(step, Step::Attach { .. }) {
-                attach.insert(target.clone());
+                attach.insert(*target);
             }
         }
         let going = self.postpone_hidden(&mut attach);
@@ -319,7 +316,7 @@ impl Planner<'_> {
         self.plan.conflicts.extend(made.conflicts);
         self.plan.in_the_way = made.in_the_way;
         self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
-        self.plan.unchanged.extend(self.buried);
+        self.plan.unchanged.extend(self.buried.into_iter().cloned());
         sort_by_target(&mut self.plan.unchanged);
         self.plan
     }

@@ -9,14 +9,13 @@ use crate::base::{ErrorCode, Extent, JailPath};
 use crate::plan::compare::is_taken_over;
 use crate::plan::step::State;
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Plans the mounts inside of those that change. Each of them would vanish with the old mount,
     /// or be hidden by the new one.
     pub(super) fn plan_nested(&mut self) {
         self.uncover();
-        let changing: BTreeSet<_> = self.mount.keys().chain(self.detach.keys()).collect();
-        let changing = changing.into_iter().cloned().collect();
-
+        let changing = self.mount.keys().chain(self.detach.keys());
+        let changing: BTreeSet<_> = changing.copied().collect();
         self.renew_inside(&changing);
         self.refuse_foreign_inside(&changing);
     }
@@ -24,11 +23,11 @@ impl Planner<'_> {
     /// Detaches our mounts that hide others of ours. The next plan sees those.
     fn uncover(&mut self) {
         for above in self.uncovered.clone() {
-            for seen in self.observed.stack(&above).iter().rev() {
-                self.add_detach(&above, seen, Extent::Mount);
+            for seen in self.observed.stack(above).iter().rev() {
+                self.add_detach(above, seen, Extent::Mount);
             }
-            self.forget(&above);
-            self.mount.remove(&above);
+            self.forget(above);
+            self.mount.remove(above);
         }
     }
 
@@ -38,7 +37,7 @@ impl Planner<'_> {
     }
 
     /// Detaches our mounts inside of those at `changing`, and attaches them again afterwards.
-    fn renew_inside(&mut self, changing: &BTreeSet<JailPath>) {
+    fn renew_inside(&mut self, changing: &BTreeSet<&JailPath>) {
         for mount in &self.desired.mounts {
             if above(&mount.target, changing).is_none() {
                 continue;
@@ -54,7 +53,7 @@ impl Planner<'_> {
     }
 
     /// Refuses to change a mount that a foreign one lies in.
-    fn refuse_foreign_inside(&mut self, changing: &BTreeSet<JailPath>) {
+    fn refuse_foreign_inside(&mut self, changing: &BTreeSet<&JailPath>) {
         for state in &self.plan.states {
             if state.state == State::Foreign
                 && state.mount.is_none()
@@ -94,7 +93,7 @@ impl Planner<'_> {
     /// there: only the next plan can see what is beneath it. Returns the targets of those mounts.
     pub(super) fn postpone_hidden(
         &mut self,
-        attach: &mut BTreeSet<JailPath>,
+        attach: &mut BTreeSet<&JailPath>,
     ) -> BTreeSet<JailPath> {
         let going = self.going();
         if going.is_empty() {
@@ -126,7 +125,7 @@ impl Planner<'_> {
         let mut going = BTreeSet::new();
         for target in self.detach.keys() {
             if self.desired.mount_at(target).is_none() || self.uncovered.contains(target) {
-                going.insert(target.clone());
+                going.insert(JailPath::clone(target));
             }
         }
         for stray in &self.observed.strays {
@@ -142,7 +141,7 @@ impl Planner<'_> {
 }
 
 /// The deepest of `paths` that is a directory above `target`.
-fn above<'p>(target: &JailPath, paths: &'p BTreeSet<JailPath>) -> Option<&'p JailPath> {
+fn above<'p>(target: &JailPath, paths: &BTreeSet<&'p JailPath>) -> Option<&'p JailPath> {
     for above in target.directories_above().iter().rev() {
         if let Some(path) = paths.get(above) {
             return Some(path);

@@ -14,7 +14,7 @@ use crate::observe::{ObservedMount, RecordedMount, Stray};
 use crate::plan::compare::came_along;
 use crate::plan::step::{MountState, State, Step};
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Plans the recorded mounts that the manifest no longer asks for.
     pub(super) fn plan_orphans(&mut self) {
         let desired = self.desired.targets();
@@ -28,7 +28,7 @@ impl Planner<'_> {
         }
     }
 
-    fn plan_orphans_at(&mut self, target: &JailPath) {
+    fn plan_orphans_at(&mut self, target: &'a JailPath) {
         let observed = self.observed;
         let stack = observed.stack(target);
         for (nth, seen) in stack.iter().enumerate().rev() {
@@ -69,7 +69,7 @@ impl Planner<'_> {
     }
 
     /// Plans a recorded mount that is where it was made and was not seen there.
-    fn plan_unseen_one(&mut self, stray: &Stray) {
+    fn plan_unseen_one(&mut self, stray: &'a Stray) {
         let under_root = self.observed.under_root.contains(&stray.unique_id);
         if !under_root && self.is_covered(&stray.target) {
             self.add_covered(&stray.target, Some(stray.unique_id));
@@ -86,10 +86,10 @@ impl Planner<'_> {
         let Held::Ours(above) = self.held_by(target) else {
             return false;
         };
-        let Some(top) = self.observed.top(&above) else {
+        let Some(top) = self.observed.top(above) else {
             return false;
         };
-        match self.observed.record_of(&above, top) {
+        match self.observed.record_of(above, top) {
             Some(known) => known.is_graft(),
             None => false,
         }
@@ -121,18 +121,14 @@ impl Planner<'_> {
     /// mount is ours, it is detached, so that the next plan sees the hidden one. A foreign mount
     /// inside the root is a conflict. If the root itself is hidden, nothing is in the way in the
     /// root that is visible now; the mount stays recorded until it can be seen again.
-    fn plan_hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
+    fn plan_hidden(&mut self, target: &'a JailPath, known: Option<&'a RecordedMount>) {
         let held = match known.and_then(|known| known.unique_id) {
             Some(id) if self.observed.under_root.contains(&id) => Held::Root,
             _ => self.held_by(target),
         };
         let (state, detail) = match held {
-            Held::Theirs(above) | Held::Volume(above) => {
-                let error = self.cannot_detach(target, &above);
-                self.plan.conflicts.push(error);
-                let above = above.display();
-                (State::Orphan, format!("{above} is mounted above it"))
-            }
+            Held::Theirs(above) => (State::Orphan, self.refuse_hidden(target, &above)),
+            Held::Volume(above) => (State::Orphan, self.refuse_hidden(target, above)),
             Held::Ours(above) => {
                 let detail = format!("hidden by what is mounted on {above}");
                 self.uncovered.insert(above);
@@ -141,20 +137,23 @@ impl Planner<'_> {
             Held::Root => (State::Hidden, "by what is mounted over the root".to_owned()),
         };
         self.add_undesired(target, known, state, detail);
-        self.hidden.insert(target.clone());
-        self.buried.extend(known.cloned());
+        self.hidden.insert(target);
+        self.buried.extend(known);
     }
 
-    /// The error of a mount of ours at `target` that a foreign mount at `above` on the host hides.
-    fn cannot_detach(&self, target: &JailPath, above: &Path) -> Error {
+    /// Adds the conflict of a mount of ours at `target` that a foreign mount at `above` on the host
+    /// hides, and gives the detail of its state.
+    fn refuse_hidden(&mut self, target: &JailPath, above: &Path) -> String {
         let (site, at) = (&self.desired.site, self.desired.root.inside(target));
         let how = unmount_tree(above);
         let above = above.display();
-        Error::failed(format!("{site}: cannot detach {at}"))
+        let error = Error::failed(format!("{site}: cannot detach {at}"))
             .at(&at)
             .coded(ErrorCode::Conflict)
             .because_of(format!("{above} is mounted above it, and not by mountjail"))
-            .hint(format!("unmount it: {how}"))
+            .hint(format!("unmount it: {how}"));
+        self.plan.conflicts.push(error);
+        format!("{above} is mounted above it")
     }
 
     /// Adds the state of a mount at `target`, which has the record `known` if it is ours.
