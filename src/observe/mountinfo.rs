@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::base::MountAttributes;
 use crate::base::text::unescape_octal;
-use crate::sys::StatMount;
+use crate::sys::{self, StatMount};
 
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
+    /// Whether it still exists; `false` if it has no unique ID, so that this cannot be told.
+    pub(super) fn exists(&self) -> bool {
+        self.unique_id.is_some_and(sys::mount_exists)
+    }
+
     /// The result of `statmount(2)` for the mount with this unique ID.
     pub(super) fn from_statmount(unique_id: u64, mount: StatMount) -> Self {
         Self {

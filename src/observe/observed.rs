@@ -86,12 +86,20 @@ impl Observed {
         target: &JailPath,
         seen: &ObservedMount,
     ) -> Option<&RecordedMount> {
-        for mount in self.recorded_mounts() {
-            if mount.target == *target && seen.is(mount) {
-                return Some(mount);
-            }
+        match self.own_record_of(target, seen) {
+            Some(mount) => Some(mount),
+            None => self.member(target, seen),
         }
-        self.member(target, seen)
+    }
+
+    /// The record of `seen`, a mount at `target` that did not come along with a graft.
+    pub(crate) fn own_record_of(
+        &self,
+        target: &JailPath,
+        seen: &ObservedMount,
+    ) -> Option<&RecordedMount> {
+        let mut mounts = self.recorded_mounts();
+        mounts.find(|mount| mount.target == *target && seen.is(mount))
     }
 
     /// Whether `seen`, a mount at `target`, is recorded.

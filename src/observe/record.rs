@@ -60,9 +60,13 @@ struct Versioned {
 
 /// Whether a record begins as those that this mountjail writes.
 fn is_of_this_version(bytes: &[u8]) -> bool {
-    let after_key = bytes.strip_prefix(br#"{"version":"#);
-    let rest = after_key.and_then(|rest| rest.strip_prefix(VERSION.to_string().as_bytes()));
-    rest.is_some_and(|rest| rest.starts_with(b","))
+    let Some(version) = bytes.strip_prefix(br#"{"version":"#) else {
+        return false;
+    };
+    match version.strip_prefix(VERSION.to_string().as_bytes()) {
+        Some(rest) => rest.starts_with(b","),
+        None => false,
+    }
 }
 
 /// Reads a record of any version up to [`VERSION`].
@@ -167,7 +171,7 @@ impl RootDirectory {
     /// The directory `stat`. `None`: the kernel has no ids that are never reused.
     pub fn of(stat: &Stat) -> Option<Self> {
         Some(Self {
-            mount: stat.mount_id.filter(|_| stat.mount_id_is_unique)?,
+            mount: stat.unique_mount_id()?,
             ino: stat.file.ino,
             born: stat.born,
         })
@@ -276,7 +280,7 @@ impl RecordedMount {
         self.template.is_some()
     }
 
-    /// Whether it came along with the submounts of its source.
+    /// Whether the submounts of its source came along.
     pub(crate) fn is_tree(&self) -> bool {
         self.recursive && !self.is_graft()
     }
@@ -451,12 +455,7 @@ impl Identity {
     pub fn is(&self, found: &Self) -> bool {
         match (self.born, found.born) {
             (Some(recorded), Some(found)) => recorded == found,
-            _ => {
-                self.ino == found.ino
-                    && self
-                        .on_root
-                        .is_none_or(|on_root| found.on_root == Some(on_root))
-            }
+            _ => self.ino == found.ino && (self.on_root.is_none() || self.on_root == found.on_root),
         }
     }
 }

@@ -56,7 +56,8 @@ impl Place<'_> {
     /// on top of them.
     fn plan(&self, stack: &[ObservedMount], plan: &mut Plan) {
         for (nth, seen) in stack.iter().enumerate().rev() {
-            let known = self.observed.record_of(self.target, seen);
+            let member = self.observed.member(self.target, seen);
+            let known = self.observed.own_record_of(self.target, seen).or(member);
             let source = match known {
                 Some(known) => Some(&known.source),
                 None => self.desired_source(seen),
@@ -74,7 +75,7 @@ impl Place<'_> {
                 detail: None,
                 mount: self.desired.cloned(),
             });
-            if self.observed.member(self.target, seen).is_some() {
+            if member.is_some() {
                 continue; // it goes with its graft
             }
             let along = match known {

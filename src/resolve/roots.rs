@@ -218,15 +218,11 @@ impl Roots {
             return overlaps;
         }
         let index = self.index();
-        let looked;
         let place = match index.places.get(root) {
-            Some(place) => Some(place),
-            None => {
-                looked = self.mounts.place(root.as_path()).ok();
-                looked.as_ref()
-            }
+            Some(place) => Some(place.clone()),
+            None => self.mounts.place(root.as_path()).ok(),
         };
-        for (nth, relation) in index.overlapping(root, place) {
+        for (nth, relation) in index.overlapping(root, place.as_ref()) {
             let (other, _) = &self.all[nth];
             let is_known = overlaps.iter().any(|known| known.site == *other);
             let Some(theirs) = index.paths.get(&nth) else {

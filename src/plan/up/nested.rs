@@ -9,7 +9,7 @@ use crate::base::{ErrorCode, Extent, JailPath};
 use crate::plan::compare::is_taken_over;
 use crate::plan::step::State;
 
-impl<'a> Planner<'a> {
+impl Planner<'_> {
     /// Plans the mounts inside of those that change. Each of them would vanish with the old mount,
     /// or be hidden by the new one.
     pub(super) fn plan_nested(&mut self) {

@@ -208,13 +208,12 @@ fn family_of(interpreter: Option<&HostPath>, file: &LoaderFile) -> Family {
 /// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays. The
 /// loader has its `architecture` in it; that in its name is the same.
 fn musl_path_file(interpreter: &HostPath, architecture: Option<&str>) -> Option<HostPath> {
-    let architecture = match architecture {
-        Some(architecture) => architecture,
-        None => {
-            let name = interpreter.file_name()?.to_str()?;
-            name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")?
-        }
-    };
+    let architecture = architecture.or(architecture_in_name(interpreter))?;
     let prefix = interpreter.parent()?.parent()?;
     prefix.join(format!("etc/ld-musl-{architecture}.path")).ok()
+}
+
+fn architecture_in_name(interpreter: &HostPath) -> Option<&str> {
+    let name = interpreter.file_name()?.to_str()?;
+    name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")
 }
