@@ -11,7 +11,7 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::manifest::{Manifest, Request};
 use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result, sys};
@@ -53,17 +53,21 @@ pub(crate) fn choose_user<'u>(
     pool_users: impl IntoIterator<Item = &'u JailUser>,
     manifest: &Manifest,
 ) -> Result<JailUser> {
-    let of_pool = pool_users.into_iter().find(|user| !user.is_root());
-    if let Some(user) = of_pool {
-        return Ok(user.clone());
+    for user in pool_users {
+        if !user.is_root() {
+            return Ok(user.clone());
+        }
     }
     for entry in &manifest.entries {
         let Request::User(wanted) = &entry.request else {
             continue;
         };
-        let mut listed = wanted.any_of.iter().filter_map(|name| user(name).ok());
-        if let Some(user) = listed.find(|user| !user.is_root()) {
-            return Ok(user);
+        for name in &wanted.any_of {
+            if let Ok(user) = user(name)
+                && !user.is_root()
+            {
+                return Ok(user);
+            }
         }
     }
     user("nobody")
@@ -102,54 +106,49 @@ pub(crate) fn group(name: &str) -> Result<Gid> {
 /// and capabilities. The groups are looked up on the host. No code of the jail runs before that.
 pub(crate) fn enter(root: &HostPath, user: &JailUser) -> Result<()> {
     let directory = stand_before(root, user)?;
-    fchdir(&directory)
-        .and_then(|()| chroot("."))
-        .map_err(|error| cannot_enter(root, &error.into()))?;
+    let cannot_enter = format_args!("cannot enter the root {root}");
+    system(fchdir(&directory)).context(cannot_enter)?;
+    system(chroot(".")).context(cannot_enter)?;
 
-    setgid(Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
-    setuid(Uid::from_raw(user.uid)).map_err(|error| cannot_become(user, error))?;
+    let cannot_become = format_args!("cannot become the user {}", user.name);
+    system(setgid(Gid::from_raw(user.gid))).context(cannot_become)?;
+    system(setuid(Uid::from_raw(user.uid))).context(cannot_become)?;
     if user.is_root() {
         return Ok(());
     }
-    sys::drop_capabilities().map_err(|error| {
-        let what = format!("cannot give up root's capabilities for {}", user.name);
-        Error::failed(what).because(&error)
-    })
+    let name = &user.name;
+    sys::drop_capabilities().context(format_args!(
+        "cannot give up root's capabilities for {name}"
+    ))
 }
 
 /// The first part of [`enter`], for a program of the host that enters by itself: only chroot(2) to
 /// the directory that is returned, setgid(2) and setuid(2) are left to do. The working directory is
 /// the host's root, since libraries read files in the working directory.
 pub(crate) fn stand_before(root: &HostPath, user: &JailUser) -> Result<OwnedFd> {
-    let name =
-        CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
-    initgroups(&name, Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
+    let Ok(name) = CString::new(user.name.as_str()) else {
+        return Err(Error::usage("a user's name has no NUL"));
+    };
+    system(initgroups(&name, Gid::from_raw(user.gid)))
+        .context(format_args!("cannot become the user {}", user.name))?;
     forbid_typing()?;
-    leave_keyring()?;
-    let directory = open_root(root).map_err(|error| cannot_enter(root, &error))?;
-    chdir("/").map_err(|error| cannot_enter(root, &error.into()))?;
+    sys::leave_session_keyring()
+        .context("cannot keep the caller's keys (keyrings(7)) from what runs inside")?;
+
+    let cannot_enter = format_args!("cannot enter the root {root}");
+    let directory = open_root(root).context(cannot_enter)?;
+    system(chdir("/")).context(cannot_enter)?;
     Ok(directory)
 }
 
-fn cannot_become(user: &JailUser, error: nix::Error) -> Error {
-    Error::failed(format!("cannot become the user {}", user.name)).because(&error.into())
-}
-
-fn cannot_enter(root: &HostPath, error: &io::Error) -> Error {
-    Error::failed(format!("cannot enter the root {root}")).because(error)
+fn system<T>(result: nix::Result<T>) -> io::Result<T> {
+    Ok(result?)
 }
 
 /// The root is opened as `up` opens it, through no link: the site's owner may have changed the way
 /// to it meanwhile.
 fn open_root(root: &HostPath) -> io::Result<OwnedFd> {
     sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
-}
-
-fn leave_keyring() -> Result<()> {
-    sys::leave_session_keyring().map_err(|error| {
-        let what = "cannot keep the caller's keys (keyrings(7)) from what runs inside";
-        Error::failed(what).because(&error)
-    })
 }
 
 /// A program that has the caller's terminal could put a command line into it, which the caller's

@@ -5,7 +5,8 @@
 //! `/etc`, files are made to be changed: there only a file is a copy whose contents say so.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::ffi::OsStr;
+use std::path::Path;
 
 use crate::sys::{self, Stat};
 
@@ -14,15 +15,11 @@ pub(super) const LONGEST: u64 = 1 << 20;
 
 /// Whether packages alone put files at `path`.
 pub(super) fn is_of_packages(path: &Path) -> bool {
-    let mut names = path.components().filter_map(|component| match component {
-        Component::Normal(name) => name.to_str(),
-        _ => None,
-    });
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let mut names = path.iter().filter_map(OsStr::to_str);
     match (names.next(), names.next()) {
         (Some("usr"), Some(second)) => !matches!(second, "local" | "src"),
-        (Some(first), _) => {
-            matches!(first, "bin" | "sbin") || first == "lib" || is_other_lib(first)
-        }
+        (Some(first), _) => matches!(first, "bin" | "sbin" | "lib") || is_other_lib(first),
         _ => false,
     }
 }
@@ -30,7 +27,7 @@ pub(super) fn is_of_packages(path: &Path) -> bool {
 /// `lib64` and its kind.
 fn is_other_lib(name: &str) -> bool {
     let rest = name.strip_prefix("lib");
-    rest.is_some_and(|rest| matches!(rest, "32" | "64" | "x32" | "o32" | "n32" | "exec"))
+    matches!(rest, Some("32" | "64" | "x32" | "o32" | "n32" | "exec"))
 }
 
 /// Whether root alone can change the file.
@@ -86,7 +83,10 @@ pub(super) fn lost_names(mine: &[u8], generated: &[u8]) -> Vec<String> {
 fn ids(text: &[u8]) -> Option<BTreeMap<&str, &str>> {
     let text = std::str::from_utf8(text).ok()?;
     let mut ids = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+    for line in text.lines() {
+        if line.trim().is_empty() {
+            continue;
+        }
         let mut fields = line.split(':');
         let (name, password, id) = (fields.next()?, fields.next()?, fields.next()?);
         if !matches!(password, "x" | "*" | "!" | "!!" | "") {

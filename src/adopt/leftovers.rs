@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::compare::are_equal;
@@ -38,27 +37,26 @@ const PLACES: [&str; 9] = [
 
 /// Sentences about what stays in the root of `desired`, as far as it can be looked at.
 pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
-    let open = || {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let root = sys::open_host(desired.root.as_path(), flags).ok()?;
-        Some((sys::stat_fd(&root).ok()?, root))
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let Ok(root) = sys::open_host(desired.root.as_path(), flags) else {
+        return vec![];
     };
-    let Some((stat, root)) = open() else {
+    let Ok(stat) = sys::stat_fd(&root) else {
         return vec![];
     };
     let mut look = Leftovers {
-        targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
+        targets: desired.targets(),
         root: stat,
         looked_into: BTreeSet::new(),
         found: FoundLeftovers::default(),
     };
-    let ways = desired.ways();
-    for way in &ways {
+    let mut places = desired.ways();
+    for way in &places {
         look.way(&root, way);
     }
-    let places = PLACES.iter().filter_map(|place| JailPath::new(place).ok());
-    for place in ways.into_iter().chain(places) {
-        look.directory(&root, &place);
+    places.extend(PLACES.iter().flat_map(JailPath::new));
+    for place in &places {
+        look.directory(&root, place);
     }
     look.found.sentences(desired)
 }
@@ -103,9 +101,13 @@ impl Leftovers<'_> {
         let Ok(dir) = open_directory(root, path.relative()) else {
             return;
         };
-        let is_new = sys::stat_fd(&dir).is_ok_and(|stat| self.looked_into.insert(stat.file));
-        let Ok(names) = entries(&dir) else { return };
-        for name in names.iter().filter(|_| is_new) {
+        let (Ok(stat), Ok(names)) = (sys::stat_fd(&dir), entries(&dir)) else {
+            return;
+        };
+        if !self.looked_into.insert(stat.file) {
+            return;
+        }
+        for name in &names {
             let name: &OsStr = name.as_ref();
             let inside = JailPath::normal(path.as_path().join(name));
             if let Ok(stat) = sys::stat_at(&dir, Path::new(name))
@@ -141,16 +143,20 @@ impl Leftovers<'_> {
 /// The host's file at the same path, if it is a regular one.
 fn hosts_file(path: &JailPath) -> Option<PathBuf> {
     let host = path.on_host().as_path().to_owned();
-    let is_file =
-        fs::metadata(&host).is_ok_and(|found| found.mode() & libc::S_IFMT == libc::S_IFREG);
-    is_file.then_some(host)
+    fs::metadata(&host).ok()?.is_file().then_some(host)
 }
 
 impl FoundLeftovers {
     fn sentences(&self, desired: &Desired) -> Vec<String> {
         let mut said = vec![];
-        let other = self.copies.iter().filter(|(_, equal)| !**equal);
-        let other: Vec<_> = other.map(|(path, _)| path).collect();
+        let (mut same, mut other) = (vec![], vec![]);
+        for (path, equal) in &self.copies {
+            if *equal {
+                same.push(path);
+            } else {
+                other.push(path);
+            }
+        }
         let loaders: Vec<_> = other.iter().filter(|path| is_loader(path)).collect();
         if !loaders.is_empty() && has_c_library(desired) {
             said.push(format!(
@@ -168,8 +174,6 @@ impl FoundLeftovers {
                 few(&other, SHOWN)
             ));
         }
-        let same = self.copies.iter().filter(|(_, equal)| **equal);
-        let same: Vec<_> = same.map(|(path, _)| path).collect();
         if !same.is_empty() {
             said.push(format!(
                 "copies of the host's files stay in the root, which no upgrade reaches: {}",

@@ -17,7 +17,7 @@ use super::judge::{
 use super::survey::{Class, OwnThing, Standing, Survey};
 use super::tree::{self, DEEPEST, MOST};
 use crate::base::text::few;
-use crate::base::{Error, JailPath, Result, in_words, lexical};
+use crate::base::{Error, ErrorContext, JailPath, Result, in_words, lexical};
 use crate::observe::Observed;
 use crate::resolve::{Desired, FileId, FileKind};
 use crate::sys::{self, Stat};
@@ -34,8 +34,7 @@ pub(crate) fn survey(
     observed: &Observed,
 ) -> Result<Survey> {
     let Desired { site, root, .. } = desired;
-    let failed =
-        |error: io::Error| Error::failed(format!("cannot look at the root {root}")).because(&error);
+    let failed = format_args!("cannot look at the root {root}");
     let is_device = |path: &JailPath| {
         let seen = observed.paths.get(path);
         seen.is_some_and(|seen| seen.kind == FileKind::Device)
@@ -56,13 +55,14 @@ pub(crate) fn survey(
     }
 
     let opened = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY);
-    let dir = opened.map_err(failed)?;
-    let mount = sys::stat_fd(&dir).map_err(failed)?;
+    let dir = opened.context(failed)?;
+    let mount = sys::stat_fd(&dir).context(failed)?;
     let (mut look, mut seen) = (Surveyor { desired, mount }, 0);
     for path in in_the_way {
-        if let Some(standing) = look.standing(&dir, path).map_err(|error| {
-            Error::failed(format!("cannot look at {}", root.inside(path))).because(&error)
-        })? {
+        if let Some(standing) = look
+            .standing(&dir, path)
+            .context(format_args!("cannot look at {}", root.inside(path)))?
+        {
             seen += standing.tree.len();
             found.standing.push(standing);
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, ErrorContext, HostPath, JailPath, Result};
 use crate::observe::{Identity, Unknown};
 use crate::sys::{self, FileKind, Stat};
 
@@ -73,14 +73,9 @@ impl AsideRecord {
 ///
 /// Errors: it cannot be read, or the directory is not root's alone.
 pub(crate) fn read(root: &HostPath) -> Result<Option<AsideRecord>> {
-    let open = || match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
-    };
-    let failed =
-        |error: io::Error| Error::failed(format!("cannot open the root {root}")).because(&error);
-    let Some(fd) = open().map_err(failed)? else {
-        return Ok(None);
+    let fd = match sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.context(format_args!("cannot open the root {root}"))?,
     };
     let Some(dir) = open_directory(&fd, root)? else {
         return Ok(None);
@@ -97,8 +92,7 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<AsideReco
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         result => result.and_then(|file| sys::read_at_most(std::fs::File::from(file), LONGEST)),
     };
-    let bytes =
-        bytes.map_err(|error| Error::failed(format!("cannot read {name}")).because(&error))?;
+    let bytes = bytes.context(format_args!("cannot read {name}"))?;
     let record: AsideRecord = serde_json::from_slice(&bytes)
         .map_err(|error| Error::failed(format!("{name} is damaged")).because_of(error))?;
     if record.version > VERSION {
@@ -110,12 +104,12 @@ pub(crate) fn read_in(dir: &OwnedFd, root: &HostPath) -> Result<Option<AsideReco
         );
     }
     let directory = Path::new(DIRECTORY);
-    let is_outside = |moved: &Moved| {
-        !moved.to.as_path().starts_with(directory) || moved.path.as_path().starts_with(directory)
-    };
-    if record.moved.iter().any(is_outside) {
-        return Err(Error::failed(format!("{name} is damaged"))
-            .because_of(format!("it names something outside of {DIRECTORY}")));
+    for moved in &record.moved {
+        if !moved.to.as_path().starts_with(directory) || moved.path.as_path().starts_with(directory)
+        {
+            return Err(Error::failed(format!("{name} is damaged"))
+                .because_of(format!("it names something outside of {DIRECTORY}")));
+        }
     }
     Ok(Some(record))
 }

@@ -79,6 +79,31 @@ impl ErrorCode {
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Says in the error of a result what was being done: `work().context(&site.name)?`.
+pub(crate) trait ErrorContext<T> {
+    /// Puts `context` before the error, if there is one: `context: reason`.
+    fn context(self, context: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> ErrorContext<T> for Result<T> {
+    fn context(self, context: impl fmt::Display) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.context(context)),
+        }
+    }
+}
+
+impl<T> ErrorContext<T> for io::Result<T> {
+    /// The error that `context`, such as "cannot read /etc/fstab", failed for the system's reason.
+    fn context(self, context: impl fmt::Display) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(reason) => Err(Error::failed(context.to_string()).because(&reason)),
+        }
+    }
+}
+
 impl Error {
     /// The host did not allow something: `message` tells what could not be done, on which paths.
     pub fn failed(message: impl Into<String>) -> Self {

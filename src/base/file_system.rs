@@ -49,9 +49,12 @@ impl FileSystem {
             Self::Proc => vec![("hidepid", "invisible".to_owned())],
             Self::OpenProc => vec![],
             Self::Tmpfs { size, mode } => {
-                let size = size.map(|size| ("size", size_in_words(size)));
-                let mode = ("mode", format!("{mode:04o}"));
-                size.into_iter().chain([mode]).collect()
+                let mut options = vec![];
+                if let Some(size) = size {
+                    options.push(("size", size_in_words(size)));
+                }
+                options.push(("mode", format!("{mode:04o}")));
+                options
             }
         }
     }
@@ -59,24 +62,18 @@ impl FileSystem {
     /// The kind of a mount with `options`, which the kernel shows of the file system `name`
     /// (`proc_pid_mountinfo(5)`). `None`: it is nothing that a site could have.
     pub fn shown(name: &str, options: &str) -> Option<Self> {
-        let value = |wanted: &str| {
-            let mut pairs = options
-                .split(',')
-                .filter_map(|option| option.split_once('='));
-            pairs
-                .find(|(name, _)| *name == wanted)
-                .map(|(_, value)| value)
-        };
         match name {
             // Before Linux 5.8 it is a number.
-            "proc" => Some(match value("hidepid") {
+            "proc" => Some(match value_of(options, "hidepid") {
                 Some("invisible" | "2") => Self::Proc,
                 _ => Self::OpenProc,
             }),
             "tmpfs" => Some(Self::Tmpfs {
-                size: value("size").and_then(bytes),
-                mode: value("mode")
-                    .map_or(Some(STICKY), |mode| u32::from_str_radix(mode, 8).ok())?,
+                size: value_of(options, "size").and_then(bytes),
+                mode: match value_of(options, "mode") {
+                    Some(mode) => u32::from_str_radix(mode, 8).ok()?,
+                    None => STICKY,
+                },
             }),
             _ => None,
         }
@@ -100,9 +97,13 @@ impl FileSystem {
                 },
             ) => {
                 const LARGEST_PAGE: u64 = 64 << 10;
-                let fits =
-                    |size: u64, has: u64| (size..size.saturating_add(LARGEST_PAGE)).contains(&has);
-                mode == is && size.zip(has).is_none_or(|(size, has)| fits(size, has))
+                let fits = match (size, has) {
+                    (Some(size), Some(has)) => {
+                        (size..size.saturating_add(LARGEST_PAGE)).contains(&has)
+                    }
+                    _ => true,
+                };
+                mode == is && fits
             }
             _ => false,
         }
@@ -118,6 +119,18 @@ impl fmt::Display for FileSystem {
         }
         Ok(())
     }
+}
+
+/// The value of one of `options`, which commas separate.
+fn value_of<'o>(options: &'o str, wanted: &str) -> Option<&'o str> {
+    for option in options.split(',') {
+        if let Some((name, value)) = option.split_once('=')
+            && name == wanted
+        {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// A size as tmpfs(5) takes it: a number of bytes, or one with `k`, `m` or `g`. `None`: it is

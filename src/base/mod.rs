@@ -15,8 +15,8 @@ pub(crate) mod sync;
 pub(crate) mod text;
 
 pub use attributes::MountAttributes;
-pub(crate) use error::in_words;
 pub use error::{Error, ErrorCode, ErrorKind, Result};
+pub(crate) use error::{ErrorContext, in_words};
 pub use extent::Extent;
 pub use file_system::{FileSystem, STICKY, bytes};
 pub use path::{BadPath, HostPath, JailPath, SiteName};

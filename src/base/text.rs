@@ -24,9 +24,10 @@ pub(crate) fn and_more(more: usize) -> String {
 /// `a, b and 3 more`: at most `named` of the items, and how many others there are.
 pub(crate) fn few<T: Display>(items: impl IntoIterator<Item = T>, named: usize) -> String {
     let mut items = items.into_iter();
-    let first: Vec<_> = (items.by_ref().take(named))
-        .map(|item| item.to_string())
-        .collect();
+    let mut first = vec![];
+    for item in items.by_ref().take(named) {
+        first.push(item.to_string());
+    }
     format!("{}{}", first.join(", "), and_more(items.count()))
 }
 
@@ -35,15 +36,19 @@ pub(crate) fn few<T: Display>(items: impl IntoIterator<Item = T>, named: usize) 
 pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = word.to_lowercase().replace('_', "-");
     let limit = (word.chars().count() / 3).clamp(1, 3);
-    let distance =
-        |name: &str| damerau_levenshtein(word, name).min(damerau_levenshtein(&plain, name));
-
-    known
-        .into_iter()
-        .map(|name| (distance(name), name))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
+    let mut nearest = None;
+    for name in known {
+        let as_it_is = damerau_levenshtein(word, name);
+        let distance = as_it_is.min(damerau_levenshtein(&plain, name));
+        let is_nearer = match nearest {
+            Some((least, _)) => distance < least,
+            None => distance <= limit,
+        };
+        if is_nearer {
+            nearest = Some((distance, name));
+        }
+    }
+    Some(nearest?.1)
 }
 
 /// The path in a field of fstab(5) or of the kernel's mount table, in which blanks and the like are
@@ -73,11 +78,8 @@ pub(crate) fn unescape_octal(field: &[u8]) -> PathBuf {
 
 /// `` `a`, `b`, `c` ``
 pub(crate) fn listed(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use clap::Args;
 use super::jail_command::{self, JailCommand};
 use super::{complete, up};
 use crate::Error;
+use crate::base::ErrorContext;
 use crate::patience::worker;
 use crate::plan::SiteState;
 use crate::site::context::Context;
@@ -76,8 +77,8 @@ impl ExecArgs {
                 .hint("bring it up with `mountjail up`, or give --up")
                 .into());
         }
-        let command = JailCommand::new(&jail, self.user.as_deref(), &self.command)
-            .map_err(|error| error.context(&site.name))?;
+        let command =
+            JailCommand::new(&jail, self.user.as_deref(), &self.command).context(&site.name)?;
         let command = command.with_remedy(context, &jail.desired, &self.command);
         worker::hand_over(&serde_json::to_vec(&command)?);
         Ok(0)

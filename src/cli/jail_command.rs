@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::missing_program::{self, is_bare, places};
 use super::run_as::command_user;
-use crate::base::{HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
+use crate::base::{ErrorContext, HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
@@ -141,7 +141,7 @@ impl JailCommand {
     pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
         let entered =
             refuse_directories_as_streams().and_then(|()| jail::enter(&self.root, &self.who));
-        entered.map_err(|error| error.context(&self.site))?;
+        entered.context(&self.site)?;
         let reason = self.execute(command);
         let program = program(command);
         let cannot = format!(

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
-use super::observed::{Holder, Observed};
+use super::observed::{Holder, Observed, ObservedMount};
 use super::table::Table;
 use crate::base::{HostPath, JailPath};
 use crate::sys::{self, Stat};
@@ -24,25 +24,27 @@ pub(super) struct Apart {
 impl Apart {
     /// The directory `fd`, whose statx(2) is `stat`.
     pub(super) fn of(fd: &OwnedFd, stat: Stat) -> Self {
-        let known = stat.mount_id.filter(|_| !stat.mount_id_is_unique);
-        let id = if sys::probe::statmount() {
-            known
-        } else {
-            known.or_else(|| sys::mount_id_in_table(fd).ok())
-        };
+        let mut id = None;
+        if !stat.mount_id_is_unique {
+            id = stat.mount_id;
+        }
+        if id.is_none() && !sys::probe::statmount() {
+            id = sys::mount_id_in_table(fd).ok();
+        }
         Self { stat, id }
     }
 
     /// The mount that the directory is on. It is looked up in `table` if the kernel has no
     /// statmount(2).
     fn mount(&self, table: &Table) -> io::Result<MountInfo> {
-        let gone = || io::Error::from_raw_os_error(libc::ENOENT);
+        if let Some(id) = self.id
+            && let Some(mount) = table.get(id)
+        {
+            return Ok(mount.clone());
+        }
         match (self.id, self.stat.mount_id) {
-            (Some(id), _) => table.get(id).cloned().ok_or_else(gone),
-            (None, Some(id)) => {
-                sys::stat_mount(id).map(|mount| MountInfo::from_statmount(id, mount))
-            }
-            (None, None) => Err(gone()),
+            (None, Some(id)) => Ok(MountInfo::from_statmount(id, sys::stat_mount(id)?)),
+            _ => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
     }
 }
@@ -55,21 +57,11 @@ pub(super) fn holders(
     observed: &Observed,
     table: Option<&Table>,
 ) -> Result<BTreeMap<JailPath, Holder>> {
-    let is_on_target = |path: &JailPath, apart: &Apart| {
-        let mut target = path
-            .directories_above()
-            .into_iter()
-            .chain([path.clone()])
-            .rev();
-        let stack = target.find_map(|path| observed.mounts.get(&path));
-        stack
-            .and_then(|stack| stack.last())
-            .is_some_and(|top| top.holds(&apart.stat))
-    };
     let mut apart = apart;
-    apart.retain(|path, apart| !is_on_target(path, apart));
+    apart.retain(|path, apart| !is_on_nearest_target(path, apart, observed));
+    let mut holders = BTreeMap::new();
     if apart.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(holders);
     }
 
     let read;
@@ -79,24 +71,42 @@ pub(super) fn holders(
         read = Table::read()?;
         &read
     };
-
-    let holder = |(path, apart): (JailPath, Apart)| {
+    for (path, apart) in apart {
         let mount = apart.mount(table).map_err(|error| {
             let path = root.inside(&path);
             Error::failed(format!("cannot ask for the mount that {path} is on")).because(&error)
         })?;
-        let own_volume = is_shown_nowhere_else(root, &path, &mount, table);
         let holder = Holder {
+            own_volume: is_shown_nowhere_else(root, &path, &mount, table),
             id: mount.id,
             unique_id: mount.unique_id,
             device: mount.device,
             root: mount.root,
             point: mount.point,
-            own_volume,
         };
-        Ok((path, holder))
-    };
-    apart.into_iter().map(holder).collect()
+        holders.insert(path, holder);
+    }
+    Ok(holders)
+}
+
+/// Whether the directory `path` is on the topmost mount at the nearest target at or above it.
+fn is_on_nearest_target(path: &JailPath, apart: &Apart, observed: &Observed) -> bool {
+    if let Some(stack) = observed.mounts.get(path) {
+        return is_on_top(stack, apart);
+    }
+    for above in path.directories_above().iter().rev() {
+        if let Some(stack) = observed.mounts.get(above) {
+            return is_on_top(stack, apart);
+        }
+    }
+    false
+}
+
+fn is_on_top(stack: &[ObservedMount], apart: &Apart) -> bool {
+    match stack.last() {
+        Some(top) => top.holds(&apart.stat),
+        None => false,
+    }
 }
 
 /// Whether no mount outside the root shows the directory `path`, which is on `mount`. Such a mount

@@ -16,20 +16,34 @@ impl SiteRecords {
     /// not mounted now, or if nothing is recorded.
     pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
         let recorded = self.root()?;
-        if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {
+        if self.is_mounted_in(recorded) || self.made_in(recorded) {
             return Some(recorded.clone());
         }
-
-        // The root cannot have been moved into itself. A directory inside it was moved then.
-        let moved = |mount: &RecordedMount| {
-            root_by(mount).filter(|root| !root.as_path().starts_with(recorded))
-        };
-        if let Some(root) = self.mounts().find_map(moved).filter(is_directory) {
+        if let Some(root) = self.moved_root(recorded)
+            && is_directory(&root)
+        {
             return Some(root);
         }
+        if let Some(root) = manifest()
+            && root != *recorded
+            && self.made_in(&root)
+        {
+            return Some(root);
+        }
+        self.may_be_at(recorded).then(|| recorded.clone())
+    }
 
-        let named = manifest().filter(|manifest| manifest != recorded && self.made_in(manifest));
-        named.or_else(|| self.may_be_at(recorded).then(|| recorded.clone()))
+    /// The directory in which the first mount of ours that was moved is at its target. The root
+    /// cannot have been moved into itself: a directory inside it was moved then.
+    fn moved_root(&self, recorded: &HostPath) -> Option<HostPath> {
+        for mount in self.mounts() {
+            if let Some(root) = root_by(mount)
+                && !root.as_path().starts_with(recorded)
+            {
+                return Some(root);
+            }
+        }
+        None
     }
 
     /// Whether the directory `root`, in which nothing of ours is, may be the recorded root. It is
@@ -40,9 +54,10 @@ impl SiteRecords {
             return false;
         };
         let recorded = self.record.as_ref().and_then(|record| record.directory);
-        let made = self.kept.as_ref().is_some_and(|kept| !kept.made.is_empty());
-        match (recorded, RootDirectory::of(&stat)) {
-            (Some(recorded), Some(found)) if made => recorded.is_same_inode(found),
+        match (recorded, RootDirectory::of(&stat), &self.kept) {
+            (Some(recorded), Some(found), Some(kept)) if !kept.made.is_empty() => {
+                recorded.is_same_inode(found)
+            }
             _ => true,
         }
     }
@@ -50,9 +65,14 @@ impl SiteRecords {
     /// The same records with `home`, which [`Self::home`] found, as the root.
     #[must_use]
     pub fn moved_to(mut self, home: &HostPath) -> Self {
-        let elsewhere = self.kept.as_ref().is_some_and(|kept| kept.root != *home);
-        let made_there = elsewhere && (self.root() != Some(home) || self.made_in(home));
-        if let Some(kept) = self.kept.as_mut().filter(|_| made_there) {
+        let is_elsewhere = match &self.kept {
+            Some(kept) => kept.root != *home,
+            None => false,
+        };
+        let made_there = is_elsewhere && (self.root() != Some(home) || self.made_in(home));
+        if let Some(kept) = &mut self.kept
+            && made_there
+        {
             kept.root = home.clone();
         }
         if let Some(record) = &mut self.record {
@@ -69,8 +89,18 @@ impl SiteRecords {
 
     /// Whether any recorded mount exists, at whatever place.
     pub fn is_mounted(&self) -> bool {
-        self.mounts()
-            .any(|mount| mount.unique_id.is_some_and(sys::mount_exists))
+        let mut ids = self.mounts().filter_map(|mount| mount.unique_id);
+        ids.any(sys::mount_exists)
+    }
+
+    /// Whether a recorded mount is at its target in the directory `root`.
+    fn is_mounted_in(&self, root: &HostPath) -> bool {
+        for mount in self.mounts() {
+            if point(mount).as_deref() == Some(root.inside(&mount.target).as_path()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn mounts(&self) -> impl Iterator<Item = &RecordedMount> {
@@ -79,20 +109,15 @@ impl SiteRecords {
 
     /// Whether the directory `root` has anything that mountjail made in the root.
     fn made_in(&self, root: &HostPath) -> bool {
-        let made = self.kept.iter().flat_map(|kept| &kept.made);
-        made.into_iter().any(|made| is_there(made, root))
+        let mut made = self.kept.iter().flat_map(|kept| &kept.made);
+        made.any(|made| is_there(made, root).unwrap_or(false))
     }
 }
 
 /// Where the recorded mount is now.
 fn point(mount: &RecordedMount) -> Option<PathBuf> {
-    sys::stat_mount(mount.unique_id?)
-        .ok()
-        .map(|mount| mount.point)
-}
-
-fn is_mounted_in(mount: &RecordedMount, root: &HostPath) -> bool {
-    point(mount).is_some_and(|point| point == root.inside(&mount.target).as_path())
+    let mount = sys::stat_mount(mount.unique_id?).ok()?;
+    Some(mount.point)
 }
 
 /// The directory in which the recorded mount is at its target now.
@@ -104,9 +129,10 @@ fn root_by(mount: &RecordedMount) -> Option<HostPath> {
 pub(super) fn root_of(point: &Path, target: &JailPath) -> Option<HostPath> {
     let target = target.relative();
     let root = point.ancestors().nth(target.components().count())?;
-    (root.join(target) == point)
-        .then(|| HostPath::new(root).ok())
-        .flatten()
+    if root.join(target) != point {
+        return None;
+    }
+    HostPath::new(root).ok()
 }
 
 fn is_directory(path: &HostPath) -> bool {
@@ -114,23 +140,19 @@ fn is_directory(path: &HostPath) -> bool {
 }
 
 /// Whether `made` is in the directory `root`. Mounts in it are not looked at.
-fn is_there(made: &CreatedPath, root: &HostPath) -> bool {
+fn is_there(made: &CreatedPath, root: &HostPath) -> io::Result<bool> {
     let (Some(file), Some(name)) = (made.file, made.path.file_name()) else {
-        return false;
+        return Ok(false);
     };
-    let parent = made.path.parent().unwrap_or_else(JailPath::slash);
     let directory = libc::O_PATH | libc::O_DIRECTORY;
-    let look = || {
-        let root = sys::open_host(root.as_path(), directory)?;
-        let device = sys::mount_of(&root, Path::new(""))?.device;
-        let parent = sys::open_unmounted(&root, parent.relative(), directory)?;
-        if sys::mount_of(&parent, Path::new(name))?.is_root == Some(true) {
-            return Err(io::Error::from_raw_os_error(libc::EXDEV));
-        }
-        Ok(file.is(&Identity::of(
-            &sys::stat_at(&parent, Path::new(name))?,
-            device,
-        )))
-    };
-    look().unwrap_or(false)
+    let root = sys::open_host(root.as_path(), directory)?;
+    let device = sys::mount_of(&root, Path::new(""))?.device;
+
+    let parent = made.path.parent().unwrap_or_else(JailPath::slash);
+    let parent = sys::open_unmounted(&root, parent.relative(), directory)?;
+    if sys::mount_of(&parent, Path::new(name))?.is_root == Some(true) {
+        return Ok(false);
+    }
+    let found = sys::stat_at(&parent, Path::new(name))?;
+    Ok(file.is(&Identity::of(&found, device)))
 }

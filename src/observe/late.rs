@@ -28,16 +28,28 @@ impl FileSystems {
     /// `ordering` that is not before that target. Mounts made by hand are not considered, since
     /// systemd cannot wait for them.
     pub fn may_come_late(&self, path: &Path, ordering: &Ordering) -> bool {
-        let above = path.ancestors().filter(|above| above.parent().is_some());
-        let late = |point: &Path| match self.listed.get(point) {
-            Some(waited_for) => !waited_for,
-            None => mounts_of(point).first().is_some_and(|unit| {
+        for point in path.ancestors() {
+            let is_slash = point.parent().is_none();
+            if !is_slash && self.is_late(point, ordering) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the file system that is mounted at `point`, if any, may come late.
+    fn is_late(&self, point: &Path, ordering: &Ordering) -> bool {
+        if let Some(waited_for) = self.listed.get(point) {
+            return !waited_for;
+        }
+        match mounts_of(point).first() {
+            Some(unit) => {
                 ordering.knows(unit)
                     && ordering.way(unit, "local-fs.target").is_none()
                     && !is_systems(point)
-            }),
-        };
-        above.into_iter().any(late)
+            }
+            None => false,
+        }
     }
 }
 
@@ -48,34 +60,33 @@ fn is_systems(point: &Path) -> bool {
         .any(|early| point.starts_with(early))
 }
 
+/// The options of fstab(5) with which the boot does not wait for a file system.
+const LATE: [&str; 5] = [
+    "nofail",
+    "_netdev",
+    "noauto",
+    "x-systemd.automount",
+    "comment=systemd.automount",
+];
+
 fn listed(text: &[u8]) -> BTreeMap<PathBuf, bool> {
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.trim_ascii_start().starts_with(b"#"));
-    let entry = |line: &[u8]| {
-        let mut fields = line
-            .split(|byte| b" \t".contains(byte))
-            .filter(|field| !field.is_empty())
-            .skip(1);
-
-        let (point, kind) = (fields.next()?, fields.next()?);
-        let options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
-        let is_late = |option: &str| {
-            [
-                "nofail",
-                "_netdev",
-                "noauto",
-                "x-systemd.automount",
-                "comment=systemd.automount",
-            ]
-            .contains(&option)
+    let mut listed = BTreeMap::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        if line.trim_ascii_start().starts_with(b"#") {
+            continue;
+        }
+        let words = line.split(|byte| b" \t".contains(byte));
+        let mut fields = words.filter(|word| !word.is_empty()).skip(1);
+        let (Some(point), Some(kind)) = (fields.next(), fields.next()) else {
+            continue;
         };
-
-        let late =
-            options.split(',').any(is_late) || is_network_type(&String::from_utf8_lossy(kind));
-        Some((unescape_octal(point), !late))
-    };
-    lines.filter_map(entry).collect()
+        let kind = String::from_utf8_lossy(kind);
+        let options = String::from_utf8_lossy(fields.next().unwrap_or_default());
+        let is_late =
+            is_network_type(&kind) || options.split(',').any(|option| LATE.contains(&option));
+        listed.insert(unescape_octal(point), !is_late);
+    }
+    listed
 }
 
 #[cfg(test)]

@@ -38,27 +38,31 @@ impl SiteRecords {
     /// The mount points of mounts that look as if they were made for the site, by a run that was
     /// killed before it could write their ids down; nothing shows that they are ours.
     pub fn suspects(&self) -> Result<BTreeSet<PathBuf>> {
+        let mut points = BTreeSet::new();
         let Some(record) = &self.record else {
-            return Ok(BTreeSet::new());
+            return Ok(points);
         };
         let Some((directory, table)) = moved_away(record)? else {
-            return Ok(BTreeSet::new());
+            return Ok(points);
         };
-        let on_root = on_mount_of(directory, &table);
-        let is_like = |seen: &MountInfo| lost(record).any(|mount| looks_like(seen, mount));
-        let like = on_root.filter(|seen| is_like(seen));
-        Ok(like.map(|seen| seen.point.clone()).collect())
+        for seen in on_mount_of(directory, &table) {
+            if lost(record).any(|mount| looks_like(seen, mount)) {
+                points.insert(seen.point.clone());
+            }
+        }
+        Ok(points)
     }
 }
 
 /// The root directory of a record with lost mounts, if it is not at its place any more, with the
 /// mount table.
 fn moved_away(record: &BootRecord) -> Result<Option<(RootDirectory, Table)>> {
-    let Some(directory) = record.directory.filter(|_| lost(record).next().is_some()) else {
+    let Some(directory) = record.directory else {
         return Ok(None);
     };
-    if RootDirectory::at(record.root.as_path()) == Some(directory) {
-        return Ok(None); // they are found there
+    if lost(record).next().is_none() || RootDirectory::at(record.root.as_path()) == Some(directory)
+    {
+        return Ok(None); // none is lost, or they are found there
     }
     Ok(Some((directory, Table::read()?)))
 }
@@ -73,15 +77,14 @@ fn name(record: &mut BootRecord, directory: RootDirectory, table: &Table) {
     let Some(root) = find(record, directory, table) else {
         return;
     };
-    let mut known: HashSet<_> = record
-        .mounts
-        .iter()
-        .filter_map(|mount| mount.unique_id)
-        .collect();
+    let ids = record.mounts.iter().filter_map(|mount| mount.unique_id);
+    let mut known: HashSet<_> = ids.collect();
     for mount in &mut record.mounts {
-        if mount.unique_id.is_none() {
-            let id = id_at(&root, mount, table).filter(|id| known.insert(*id));
-            mount.unique_id = id;
+        if mount.unique_id.is_none()
+            && let Some(id) = id_at(&root, mount, table)
+            && known.insert(id)
+        {
+            mount.unique_id = Some(id);
         }
     }
 }
@@ -89,17 +92,18 @@ fn name(record: &mut BootRecord, directory: RootDirectory, table: &Table) {
 /// Where the directory is now, by the lost mounts in it.
 fn find(record: &BootRecord, directory: RootDirectory, table: &Table) -> Option<HostPath> {
     let targets: HashSet<_> = lost(record).map(|mount| &mount.target).collect();
-    let roots: BTreeSet<_> = on_mount_of(directory, table)
-        .flat_map(|seen| {
-            targets
-                .iter()
-                .filter_map(|target| above(&seen.point, target))
-        })
-        .collect();
-    let root = roots
-        .into_iter()
-        .find(|root| RootDirectory::at(root) == Some(directory))?;
-    HostPath::new(root).ok()
+    let mut roots = BTreeSet::new();
+    for seen in on_mount_of(directory, table) {
+        for target in &targets {
+            roots.extend(above(&seen.point, target));
+        }
+    }
+    for root in roots {
+        if RootDirectory::at(root) == Some(directory) {
+            return HostPath::new(root).ok();
+        }
+    }
+    None
 }
 
 /// The mounts that are directly on the mount that `directory` is on.
@@ -125,9 +129,10 @@ fn id_at(root: &HostPath, mount: &RecordedMount, table: &Table) -> Option<u64> {
     let top = *table::stack(table.at(point.as_path())).last()?;
     let file = sys::open_host(point.as_path(), libc::O_PATH).ok()?;
     let stat = sys::stat_fd(&file).ok()?;
-    let is_top = stat.mount_id_is_unique && stat.mount_id == top.unique_id;
-    let is_ours = is_top && stat.file == mount.file && top.attributes == mount.attributes;
-    top.unique_id.filter(|_| is_ours)
+    let id = stat.unique_mount_id()?;
+    let is_ours =
+        top.unique_id == Some(id) && stat.file == mount.file && top.attributes == mount.attributes;
+    is_ours.then_some(id)
 }
 
 /// Whether `seen` shows a file of the name of the recorded source, with the recorded attributes.

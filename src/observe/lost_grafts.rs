@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::mountinfo;
 use super::namespace::OWN_TABLE;
-use super::observed::{Observed, ObservedMount};
+use super::observed::{Holder, Observed, ObservedMount};
 use super::record::{BootRecord, KnownGraft, RecordedMount, Unknown};
 use super::state::{SiteRecords, TemplateRecords};
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
-use crate::resolve::{Desired, Mount};
+use crate::resolve::Desired;
 use crate::sys::{self, FileId};
 
 /// The source of the tmpfs of a template, as the mount table shows it.
@@ -18,6 +18,9 @@ pub(crate) const TEMPLATE_SOURCE: &str = "mountjail";
 
 /// The name of every template whose record is lost. Those of others end in a hash.
 const LOST_TEMPLATE: &str = "template-lost";
+
+/// A mount that could be a graft, at its path.
+type Candidate = (JailPath, ObservedMount);
 
 /// A graft whose record is lost.
 struct LostGraft {
@@ -53,8 +56,9 @@ pub(super) fn found(
         templates: None, // once is enough
         warnings: vec![],
     };
-    let empty = || BootRecord::nothing(known.boot.clone(), root.clone());
-    let record = records.record.get_or_insert_with(empty);
+    let record = records
+        .record
+        .get_or_insert_with(|| BootRecord::nothing(known.boot.clone(), root.clone()));
     for graft in lost {
         record.mounts.retain(|mount| mount.target != graft.target);
         record.mounts.push(graft.record(root));
@@ -65,10 +69,7 @@ pub(super) fn found(
 }
 
 /// Those of the `candidates` that show a directory of a template with a record. The others stay.
-fn of_templates(
-    candidates: &mut Vec<(JailPath, ObservedMount)>,
-    known: &TemplateRecords,
-) -> Vec<LostGraft> {
+fn of_templates(candidates: &mut Vec<Candidate>, known: &TemplateRecords) -> Vec<LostGraft> {
     let mut lost = vec![];
     if candidates.is_empty() {
         return lost;
@@ -77,120 +78,133 @@ fn of_templates(
         let Some(template) = known.state.known_template(&name, &known.boot) else {
             continue;
         };
-        let contents = template.contents.as_ref();
-        let Some((contents, directory)) =
-            contents.and_then(|contents| Some((contents, contents.directory?)))
-        else {
+        let Some(contents) = &template.contents else {
             continue;
         };
-        candidates.retain(|(target, seen)| {
-            let shows_it = seen.device == Some(directory.dev)
-                && seen.fs_root.as_deref() == Some(contents.at.as_path());
-            if shows_it {
-                lost.push(LostGraft {
-                    target: target.clone(),
-                    seen: seen.clone(),
-                    template: name.clone(),
-                    contents: contents.key.clone(),
-                    directory,
-                    members: template.members.clone(),
-                });
-            }
-            !shows_it
-        });
+        let Some(directory) = contents.directory else {
+            continue;
+        };
+        let shows_it = |(_, seen): &mut Candidate| {
+            seen.device == Some(directory.dev)
+                && seen.fs_root.as_deref() == Some(contents.at.as_path())
+        };
+        for (target, seen) in candidates.extract_if(.., shows_it) {
+            lost.push(LostGraft {
+                target,
+                seen,
+                template: name.clone(),
+                contents: contents.key.clone(),
+                directory,
+                members: Arc::clone(&template.members),
+            });
+        }
     }
     lost
 }
 
 /// Those of the `candidates` that show a directory of a template whose record is lost, too. Only
 /// root can mount a tmpfs of that name. What comes along with it is what the manifest asks for.
-fn of_no_template(candidates: Vec<(JailPath, ObservedMount)>, desired: &Desired) -> Vec<LostGraft> {
+fn of_no_template(candidates: Vec<Candidate>, desired: &Desired) -> Vec<LostGraft> {
     if candidates.is_empty() {
         return vec![];
     }
-    let (root, ids) = (desired.root.as_path(), template_mounts());
-    let ours = candidates.into_iter();
-    let ours = ours.filter(|(_, seen)| ids.contains(&seen.id));
-    let lost = ours.filter_map(|(target, seen)| {
-        Some(LostGraft {
-            directory: sys::stat_beneath(root, target.relative()).ok()?.file,
-            template: SiteName::new(LOST_TEMPLATE).ok()?,
+    let ids = template_mounts();
+    let mut lost = vec![];
+    for (target, seen) in candidates {
+        if !ids.contains(&seen.id) {
+            continue;
+        }
+        let Ok(stat) = sys::stat_beneath(desired.root.as_path(), target.relative()) else {
+            continue;
+        };
+        let Ok(template) = SiteName::new(LOST_TEMPLATE) else {
+            continue;
+        };
+        lost.push(LostGraft {
+            directory: stat.file,
+            template,
             contents: None,
             members: members_of(desired, &target),
             target,
             seen,
-        })
-    });
-    lost.collect()
+        });
+    }
+    lost
 }
 
 /// The ids, in mountinfo, of the mounts of file systems of templates.
 fn template_mounts() -> HashSet<u64> {
     let text = fs::read(OWN_TABLE).unwrap_or_default();
-    let templates = mountinfo::lines(&text)
-        .filter(|line| line.kind == "tmpfs" && line.source == TEMPLATE_SOURCE);
-    templates.map(|line| line.mount.id).collect()
+    let mut ids = HashSet::new();
+    for line in mountinfo::lines(&text) {
+        if line.kind == "tmpfs" && line.source == TEMPLATE_SOURCE {
+            ids.insert(line.mount.id);
+        }
+    }
+    ids
 }
 
 /// The mounts that the manifest asks for in a graft at `target`, as records.
 fn members_of(desired: &Desired, target: &JailPath) -> Arc<[RecordedMount]> {
-    let inside = |mount: &&Arc<Mount>| mount.target.starts_with(target) && mount.target != *target;
-    let member = |mount: &Arc<Mount>| {
-        Some(RecordedMount {
-            file_system: None,
-            target: mount.target.clone(),
-            source: mount.source.clone(),
-            file: mount.file?,
-            attributes: mount.attributes,
-            recursive: mount.recursive,
-            submounts: None,
-            unique_id: None,
-            since: None,
-            template: None,
-            peer_group: None,
-            more: Unknown::new(),
-        })
-    };
-    let mounts = desired.mounts.iter().filter(inside);
-    let mut members: Vec<_> = mounts.filter_map(member).collect();
+    let mut members = vec![];
+    for mount in &desired.mounts {
+        if mount.target.starts_with(target)
+            && mount.target != *target
+            && let Some(file) = mount.file
+        {
+            members.push(RecordedMount {
+                file_system: None,
+                ..RecordedMount::planned(mount, file)
+            });
+        }
+    }
     members.sort_by(|a, b| a.target.cmp(&b.target));
     members.into()
 }
 
 /// The mounts in the root that could be grafts, at their paths.
-fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMount)> {
-    let is_recorded = |seen: &ObservedMount| {
-        let mut recorded = observed.recorded_mounts();
-        seen.unique_id.is_some() && recorded.any(|mount| mount.unique_id == seen.unique_id)
-    };
-    let stacks = observed.mounts.iter().chain(&observed.elsewhere);
-    let could_be = |path: &JailPath, seen: &ObservedMount| {
-        seen.fs_root.as_deref() == Some(path.as_path()) && !is_recorded(seen)
-    };
-    let tops = stacks.filter_map(|(path, stack)| Some((path, stack.last()?)));
-    let tops = tops.filter(|(path, top)| could_be(path, top));
-    let tops = tops.map(|(path, top)| (path.clone(), top.clone()));
-    let holders = observed.holders.values().filter_map(|holder| {
-        let path = root.path_inside(&holder.point)?;
-        let seen = ObservedMount {
-            file_system: None,
-            id: holder.id,
-            unique_id: holder.unique_id,
-            file: None,
-            kind: None,
-            fs_root: Some(holder.root.clone()),
-            device: Some(holder.device),
-            attributes: MountAttributes::DATA,
-            made_shared: false,
-            master: None,
-        };
-        Some((path, seen))
-    });
-    let holders = holders.filter(|(path, seen)| could_be(path, seen));
-    let mut all: Vec<_> = tops.chain(holders).collect();
+fn candidates(observed: &Observed, root: &HostPath) -> Vec<Candidate> {
+    let mut all = vec![];
+    for (path, stack) in observed.mounts.iter().chain(&observed.elsewhere) {
+        if let Some(top) = stack.last()
+            && top.fs_root.as_deref() == Some(path.as_path())
+            && !has_recorded_id(observed, top.unique_id)
+        {
+            all.push((path.clone(), top.clone()));
+        }
+    }
+    for holder in observed.holders.values() {
+        if let Some(path) = root.path_inside(&holder.point)
+            && holder.root == path.as_path()
+            && !has_recorded_id(observed, holder.unique_id)
+        {
+            all.push((path, seen_by(holder)));
+        }
+    }
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all.dedup_by(|a, b| a.0 == b.0);
     all
+}
+
+fn has_recorded_id(observed: &Observed, id: Option<u64>) -> bool {
+    let mut recorded = observed.recorded_mounts();
+    id.is_some() && recorded.any(|mount| mount.unique_id == id)
+}
+
+/// The mount that holds a directory, as far as it is known.
+fn seen_by(holder: &Holder) -> ObservedMount {
+    ObservedMount {
+        file_system: None,
+        id: holder.id,
+        unique_id: holder.unique_id,
+        file: None,
+        kind: None,
+        fs_root: Some(holder.root.clone()),
+        device: Some(holder.device),
+        attributes: MountAttributes::DATA,
+        made_shared: false,
+        master: None,
+    }
 }
 
 impl LostGraft {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::base::MountAttributes;
 use crate::base::text::unescape_octal;
-use crate::sys::StatMount;
+use crate::sys::{self, StatMount};
 
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
+    /// Whether it still exists; `false` if it has no unique ID, so that this cannot be told.
+    pub(super) fn exists(&self) -> bool {
+        self.unique_id.is_some_and(sys::mount_exists)
+    }
+
     /// The result of `statmount(2)` for the mount with this unique ID.
     pub(super) fn from_statmount(unique_id: u64, mount: StatMount) -> Self {
         Self {
@@ -53,13 +58,17 @@ impl MountInfo {
 ///
 /// Errors: the number of the first line that is malformed, counted from 1.
 pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty());
-    lines
-        .map(|(nth, line)| parse_line(line).ok_or(nth + 1))
-        .collect()
+    let mut mounts = vec![];
+    for (nth, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        match parse_whole(line) {
+            Some(line) => mounts.push(line.mount),
+            None => return Err(nth + 1),
+        }
+    }
+    Ok(mounts)
 }
 
 /// A line with the type of its file system.
@@ -79,10 +88,6 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
     text.split(|byte| *byte == b'\n').filter_map(parse_whole)
 }
 
-fn parse_line(line: &[u8]) -> Option<MountInfo> {
-    parse_whole(line).map(|line| line.mount)
-}
-
 /// Parses `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`. After the sixth field
 /// comes any number of optional fields, ended by a lone `-`.
 fn parse_whole(line: &[u8]) -> Option<Line> {
@@ -95,9 +100,16 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let attributes = attributes(fields.next()?);
 
     let (mut peer_group, mut master) = (None, None);
-    while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
-        peer_group = peer_group.or(field.strip_prefix(b"shared:").and_then(number));
-        master = master.or(field.strip_prefix(b"master:").and_then(number));
+    loop {
+        let field = fields.next()?;
+        if field == b"-" {
+            break;
+        }
+        if let Some(group) = field.strip_prefix(b"shared:") {
+            peer_group = peer_group.or(number(group));
+        } else if let Some(group) = field.strip_prefix(b"master:") {
+            master = master.or(number(group));
+        }
     }
 
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
@@ -114,13 +126,16 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
         peer_group,
         master,
     };
-    let mut text = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
     Some(Line {
         mount,
         kind,
-        source: text(),
-        options: text(),
+        source: text(fields.next()),
+        options: text(fields.next()),
     })
+}
+
+fn text(field: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(field.unwrap_or_default()).into_owned()
 }
 
 /// Parses `98:0`.

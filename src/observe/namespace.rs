@@ -53,16 +53,15 @@ pub(crate) struct Outline {
 
 impl Outline {
     pub(super) fn read() -> io::Result<Self> {
-        // One may be gone by now.
-        let outline = |id: &u64| Some((*id, sys::mount_outline(*id).ok()?));
-        let outlines = |ids: &[u64]| Ok(ids.iter().filter_map(outline).collect());
         let found = table::in_shares(&sys::list_mounts()?, outlines)?;
         let mut mounts: HashMap<_, _> = found.into_iter().collect();
 
         let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
         for id in above {
-            if !mounts.contains_key(&id) {
-                mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
+            if !mounts.contains_key(&id)
+                && let Ok(mount) = sys::mount_outline(id)
+            {
+                mounts.insert(id, mount);
             }
         }
 
@@ -92,7 +91,9 @@ impl Outline {
         while let Some(holder) = next.pop() {
             for id in self.on.get(&holder).into_iter().flatten() {
                 if *id != holder {
-                    inside.extend(self.mounts.get(id).map(|mount| (*id, mount)));
+                    if let Some(mount) = self.mounts.get(id) {
+                        inside.push((*id, mount));
+                    }
                     next.push(*id);
                 }
             }
@@ -109,10 +110,23 @@ impl Outline {
     /// Whether mounts with these devices are on more than one other mount. A copy at another place
     /// is on a copy of the mount that the first one is on.
     pub(super) fn has_several(&self, pair: Pair) -> bool {
-        self.parents
-            .get(&pair)
-            .is_some_and(|parents| parents.len() > 1)
+        match self.parents.get(&pair) {
+            Some(parents) => parents.len() > 1,
+            None => false,
+        }
     }
+}
+
+/// The outlines of the mounts `ids`, as far as they still exist.
+#[expect(clippy::unnecessary_wraps, reason = "another one that asks may fail")]
+fn outlines(ids: &[u64]) -> io::Result<Vec<(u64, MountOutline)>> {
+    let mut outlines = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Ok(outline) = sys::mount_outline(*id) {
+            outlines.push((*id, outline));
+        }
+    }
+    Ok(outlines)
 }
 
 fn pair_of(mounts: &HashMap<u64, MountOutline>, mount: &MountOutline) -> Pair {
@@ -133,10 +147,14 @@ pub(super) struct Namespace {
 impl Namespace {
     /// The namespace of this process.
     pub(super) fn own() -> Result<Self> {
-        let cannot = || Error::failed(format!("cannot read the mount table {OWN_TABLE}"));
-        let text = fs::read(OWN_TABLE)
-            .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
-        Ok(Self::of(&text, Path::new("/")))
+        match fs::read(OWN_TABLE) {
+            Ok(text) => Ok(Self::of(&text, Path::new("/"))),
+            Err(error) => Err(
+                Error::failed(format!("cannot read the mount table {OWN_TABLE}"))
+                    .because(&error)
+                    .hint("is /proc mounted?"),
+            ),
+        }
     }
 
     /// The table `text`, read from a process with the root directory `root`. Its mount points are
@@ -185,16 +203,21 @@ impl Namespace {
 
     /// The mount that the one of `line` is on, if the table has it.
     pub(super) fn parent(&self, line: &Line) -> Option<&Line> {
-        let parent = self.by_id.get(&line.mount.parent)?;
-        (line.mount.parent != line.mount.id).then(|| &self.lines[*parent])
+        if line.mount.parent == line.mount.id {
+            return None;
+        }
+        Some(&self.lines[*self.by_id.get(&line.mount.parent)?])
     }
 
     /// Whether the namespace may have a copy of a mount with these devices. `None`: they are not
     /// known.
     pub(super) fn may_have(&self, pair: Option<Pair>) -> bool {
-        pair.is_none_or(|(on, device)| {
-            self.pairs.contains(&(on, device)) || self.pairs.contains(&(None, device))
-        })
+        match pair {
+            Some((on, device)) => {
+                self.pairs.contains(&(on, device)) || self.pairs.contains(&(None, device))
+            }
+            None => true,
+        }
     }
 
     /// The mounts with one of `keys`.
@@ -207,9 +230,14 @@ impl Namespace {
             by_key
         });
 
-        let found = keys.iter().filter_map(|key| by_key.get(key)).flatten();
-        let found: BTreeSet<_> = found.copied().collect();
-        found.into_iter().map(|nth| &self.lines[nth]).collect()
+        let mut found = BTreeSet::new();
+        for key in keys {
+            found.extend(by_key.get(key).into_iter().flatten());
+        }
+        found
+            .into_iter()
+            .map(|nth: usize| &self.lines[nth])
+            .collect()
     }
 
     /// The keys of the mounts at `point`.
@@ -225,42 +253,47 @@ impl Namespace {
 
     /// The nearest mount point that `path` is at or below.
     pub(super) fn nearest(&self, path: &Path) -> Option<&OsStr> {
-        let mut above = path.ancestors().filter(|_| path.is_absolute());
-        above.find_map(|above| {
-            self.by_point
-                .get_key_value(above.as_os_str())
-                .map(|(point, _)| point.as_os_str())
-        })
+        if !path.is_absolute() {
+            return None;
+        }
+        for above in path.ancestors() {
+            if let Some((point, _)) = self.by_point.get_key_value(above.as_os_str()) {
+                return Some(point);
+            }
+        }
+        None
     }
 
     /// Whether anything is mounted below `path`.
     pub(super) fn has_mounts_in(&self, path: &Path) -> bool {
-        self.lines
-            .iter()
-            .any(|line| below(&line.mount.point, path).is_some_and(|rest| !rest.is_empty()))
+        let mut lines = self.lines.iter();
+        lines.any(|line| matches!(below(&line.mount.point, path), Some([_, ..])))
     }
 
     /// The mount that is visible at `path`.
     pub(super) fn mount_of(&self, path: &Path) -> Option<&Line> {
         let stack = &self.by_point[self.nearest(path)?];
-        let lines = || stack.iter().map(|nth| &self.lines[*nth]);
-        let is_covered = |line: &Line| {
-            lines().any(|on| on.mount.id != line.mount.id && on.mount.parent == line.mount.id)
-        };
-        lines().find(|line| !is_covered(line))
+        let stack: Vec<_> = stack.iter().map(|nth| &self.lines[*nth]).collect();
+        for line in &stack {
+            let id = line.mount.id;
+            if !stack
+                .iter()
+                .any(|on| on.mount.id != id && on.mount.parent == id)
+            {
+                return Some(line);
+            }
+        }
+        None
     }
 
     pub(super) fn key(&self, line: &Line) -> MountIdentity {
         let mount = &line.mount;
         let shows = On::Place(mount.device, mount.root.clone().into());
-        let on = self.parent(line).map(|on| {
-            let on = &on.mount;
-            place(on.device, &on.root, &on.point, &mount.point)
-        });
-        (
-            shows,
-            on.unwrap_or_else(|| On::Path(mount.point.clone().into())),
-        )
+        let on = match self.parent(line) {
+            Some(Line { mount: on, .. }) => place(on.device, &on.root, &on.point, &mount.point),
+            None => On::Path(mount.point.clone().into()),
+        };
+        (shows, on)
     }
 }
 

@@ -63,8 +63,10 @@ impl Observed {
 
     /// Whether the site was brought up and has no mounts.
     pub(crate) fn is_up_without_mounts(&self) -> bool {
-        let record = self.record.as_ref();
-        record.is_some_and(|record| record.mounts.is_empty())
+        match &self.record {
+            Some(record) => record.mounts.is_empty(),
+            None => false,
+        }
     }
 
     /// The mounts at a target, bottom first.
@@ -72,26 +74,72 @@ impl Observed {
         self.mounts.get(target).map_or(&[], Vec::as_slice)
     }
 
+    /// The topmost mount at a target.
+    pub(crate) fn top(&self, target: &JailPath) -> Option<&ObservedMount> {
+        self.stack(target).last()
+    }
+
+    /// The record of `seen`, a mount at `target`: its own, or that of the mount in a template which
+    /// it follows. `None`: the mount is not ours.
+    pub(crate) fn record_of(
+        &self,
+        target: &JailPath,
+        seen: &ObservedMount,
+    ) -> Option<&RecordedMount> {
+        match self.own_record_of(target, seen) {
+            Some(mount) => Some(mount),
+            None => self.member(target, seen),
+        }
+    }
+
+    /// The record of `seen`, a mount at `target` that did not come along with a graft.
+    pub(crate) fn own_record_of(
+        &self,
+        target: &JailPath,
+        seen: &ObservedMount,
+    ) -> Option<&RecordedMount> {
+        let mut mounts = self.recorded_mounts();
+        mounts.find(|mount| mount.target == *target && seen.is(mount))
+    }
+
+    /// Whether `seen`, a mount at `target`, is recorded.
+    pub(crate) fn is_ours(&self, target: &JailPath, seen: &ObservedMount) -> bool {
+        self.record_of(target, seen).is_some()
+    }
+
     /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it
     /// follows the mount in the template. Where that is not known, it shows the same file.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
-        let mut grafts = self.grafts.iter();
-        grafts.find_map(|graft| {
+        for graft in &self.grafts {
             let members = graft.members_at(target);
             let cut_off = !members.is_empty() && self.is_cut_off(&graft.target);
-            members.iter().find(|member| match member.peer_group {
-                Some(group) if !cut_off => seen.master == Some(group),
-                _ => seen.file == Some(member.file),
-            })
-        })
+            for member in members {
+                let is_it = match member.peer_group {
+                    Some(group) if !cut_off => seen.master == Some(group),
+                    _ => seen.file == Some(member.file),
+                };
+                if is_it {
+                    return Some(member);
+                }
+            }
+        }
+        None
     }
 
     /// Whether the graft at `target` follows no template any more: the template is gone, or the
     /// graft was made private. A copy in another mount namespace may follow none by right.
     pub(crate) fn is_cut_off(&self, target: &JailPath) -> bool {
-        let top = self.stack(target).last();
-        let may_be_a_copy = |graft: &KnownGraft| graft.target == *target && graft.may_be_a_copy;
-        top.is_some_and(|top| top.master.is_none()) && !self.grafts.iter().any(may_be_a_copy)
+        match self.top(target) {
+            Some(top) if top.master.is_none() => {
+                !self.grafts_at(target).any(|graft| graft.may_be_a_copy)
+            }
+            _ => false,
+        }
+    }
+
+    /// The recorded grafts at `target`.
+    pub(crate) fn grafts_at(&self, target: &JailPath) -> impl Iterator<Item = &KnownGraft> {
+        self.grafts.iter().filter(|graft| graft.target == *target)
     }
 
     /// The mounts that came along with the recorded grafts.
@@ -101,24 +149,28 @@ impl Observed {
 
     /// Whether no other site has a graft of the template of the graft at `target`.
     pub(crate) fn is_alone(&self, target: &JailPath) -> bool {
-        self.grafts
-            .iter()
-            .any(|graft| graft.target == *target && graft.alone)
+        self.grafts_at(target).any(|graft| graft.alone)
     }
 
     /// The targets of the recorded grafts, each once.
     pub(crate) fn graft_targets(&self) -> BTreeSet<JailPath> {
-        let targets = self.grafts.iter().map(|graft| graft.target.clone());
-        targets.collect()
+        let mut targets = BTreeSet::new();
+        for graft in &self.grafts {
+            targets.insert(graft.target.clone());
+        }
+        targets
     }
 
     /// Whether mounts were made one by one, outside of those at `grafts`.
     pub(super) fn has_mounts_besides(&self, grafts: &BTreeSet<JailPath>) -> bool {
-        self.recorded_mounts().any(|mount| {
+        let is_in_a_graft = |above: &JailPath| grafts.contains(above);
+        for mount in self.recorded_mounts() {
             let above = mount.target.directories_above();
-            let is_in_one = above.iter().any(|above| grafts.contains(above));
-            mount.template.is_none() && !is_in_one
-        })
+            if !mount.is_graft() && !above.iter().any(is_in_a_graft) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The targets of the mounts that came along with the recorded grafts.
@@ -129,13 +181,12 @@ impl Observed {
     /// Whether something else is now where `made` was made, so that it does not exist any more.
     /// Something that a mount covers may still exist.
     pub fn is_gone(&self, made: &CreatedPath) -> bool {
-        let Some(seen) = self
-            .paths
-            .get(&made.path)
-            .filter(|_| !self.is_covered(&made.path))
-        else {
+        let Some(seen) = self.paths.get(&made.path) else {
             return false;
         };
+        if self.is_covered(&made.path) {
+            return false;
+        }
         let same_kind = match made.kind {
             CreatedKind::Directory => seen.kind == FileKind::Directory,
             CreatedKind::File => seen.kind == FileKind::File,
@@ -146,12 +197,14 @@ impl Observed {
 
     /// Whether the file seen at `path` may be in a mount, or the root of one.
     fn is_covered(&self, path: &JailPath) -> bool {
-        let is_mounted = |path: &JailPath| {
-            self.mounts.contains_key(path)
-                || self.elsewhere.contains_key(path)
-                || self.holders.contains_key(path)
-        };
-        is_mounted(path) || path.directories_above().iter().any(is_mounted)
+        let mut above = path.directories_above().into_iter();
+        self.is_mounted(path) || above.any(|above| self.is_mounted(&above))
+    }
+
+    fn is_mounted(&self, path: &JailPath) -> bool {
+        self.mounts.contains_key(path)
+            || self.elsewhere.contains_key(path)
+            || self.holders.contains_key(path)
     }
 }
 
@@ -198,6 +251,24 @@ pub struct ObservedMount {
 }
 
 impl ObservedMount {
+    /// Whether it is the `recorded` mount, which was made at the same target.
+    ///
+    /// The unique IDs decide if both have one. Otherwise the file that it shows decides, or, if
+    /// another mount covers it, the path within its file system.
+    pub(crate) fn is(&self, recorded: &RecordedMount) -> bool {
+        if let (Some(seen), Some(recorded)) = (self.unique_id, recorded.unique_id) {
+            return seen == recorded;
+        }
+        if let Some(file) = self.file {
+            return file == recorded.file;
+        }
+        let Some(root) = &self.fs_root else {
+            return false;
+        };
+        let below = root.strip_prefix("/").unwrap_or(root);
+        recorded.source.as_path().ends_with(below) && self.attributes == recorded.attributes
+    }
+
     /// Whether the file `found` is known to be on this mount.
     pub fn holds(&self, found: &Stat) -> bool {
         let id = if found.mount_id_is_unique {

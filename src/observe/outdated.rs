@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Table;
@@ -67,19 +67,13 @@ impl fmt::Display for Outdated {
         let Some(process) = self.processes.first() else {
             return Ok(());
         };
-        let pids: Vec<_> = self
-            .processes
-            .iter()
-            .take(MAX_PIDS)
-            .map(|process| process.pid.to_string())
-            .collect();
-        let others = self.processes.len() - pids.len();
-        let others = and_more(others);
-        let unit = process
-            .unit
-            .as_ref()
-            .map(|unit| format!(", {unit}"))
-            .unwrap_or_default();
+        let named = self.processes.iter().take(MAX_PIDS);
+        let pids: Vec<_> = named.map(|process| process.pid.to_string()).collect();
+        let others = and_more(self.processes.len() - pids.len());
+        let unit = match &process.unit {
+            Some(unit) => format!(", {unit}"),
+            None => String::new(),
+        };
         let (pids, files) = (pids.join(" "), self.files.join(", "));
         let more = if self.more { " and more" } else { "" };
         write!(
@@ -125,41 +119,15 @@ pub fn outdated(roots: &[&HostPath], table: &Table, which: ProcessesIn) -> Vec<I
             continue;
         }
 
-        let old = Maps {
+        let maps = Maps {
             proc: &proc,
             root: &at,
             table,
-        }
-        .old_files();
-        found.processes += 1;
-        found.files += old.looked_at;
-        if let Some(process) = Process::read(pid, &proc).filter(|_| !old.names.is_empty()) {
-            let key = (
-                process.unit.clone(),
-                process.name.clone(),
-                old.names,
-                old.more,
-            );
-            found.groups.entry(key).or_default().push(process);
-        }
+        };
+        found.add(pid, &maps);
     }
 
-    let group = |((_, _, files, more), mut processes): (Group, Vec<Process>)| {
-        processes.sort_by_key(|process| process.pid);
-        Outdated {
-            processes,
-            files: files.into_iter().collect(),
-            more,
-        }
-    };
-    let inside = |found: OldInRoot| {
-        let outdated = found.groups.into_iter().map(group).collect();
-        Inside {
-            outdated,
-            not_looked_at: found.not_looked_at,
-        }
-    };
-    by_root.into_iter().map(inside).collect()
+    by_root.into_iter().map(OldInRoot::into_inside).collect()
 }
 
 /// The properties that processes of a group have in common: unit, name, old files, and whether
@@ -173,6 +141,39 @@ struct OldInRoot {
     processes: usize,
     files: usize,
     not_looked_at: usize,
+}
+
+impl OldInRoot {
+    /// Adds the process `pid` with its `maps`.
+    fn add(&mut self, pid: u32, maps: &Maps<'_>) {
+        let old = maps.old_files();
+        self.processes += 1;
+        self.files += old.looked_at;
+        if old.names.is_empty() {
+            return;
+        }
+        if let Some(process) = Process::read(pid, maps.proc) {
+            let (unit, name) = (process.unit.clone(), process.name.clone());
+            let group = (unit, name, old.names, old.more);
+            self.groups.entry(group).or_default().push(process);
+        }
+    }
+
+    fn into_inside(self) -> Inside {
+        let mut outdated = vec![];
+        for ((_, _, files, more), mut processes) in self.groups {
+            processes.sort_by_key(|process| process.pid);
+            outdated.push(Outdated {
+                processes,
+                files: files.into_iter().collect(),
+                more,
+            });
+        }
+        Inside {
+            outdated,
+            not_looked_at: self.not_looked_at,
+        }
+    }
 }
 
 /// The old files of one process.
@@ -248,29 +249,33 @@ impl Maps<'_> {
     fn found_now(&self, path: &Path) -> Option<FileId> {
         if let Ok(inside) = path.strip_prefix(self.root) {
             let root = File::open(self.proc.join("root")).ok()?;
-            let found = sys::open_beneath(&root, inside, libc::O_PATH).and_then(sys::stat_fd);
-            return found.ok().map(|stat| stat.file);
+            let found = sys::open_beneath(&root, inside, libc::O_PATH).ok()?;
+            return Some(sys::stat_fd(found).ok()?.file);
         }
         // It was mapped before the process entered its root, as in the pools of PHP-FPM.
-        fs::metadata(path).ok().map(|now| FileId::of(&now))
+        known_file(path)
     }
 
     /// Whether the file is on a mount that is not in the mount table any more because it was
     /// swapped. This is only known for processes in this mount namespace, since the table does not
     /// have the mounts of others.
     fn is_detached(&self, mapped: &Mapped<'_>) -> bool {
-        same_namespace(self.proc)
-            && mount_id(&self.link(mapped)).is_some_and(|id| !self.table.has(id))
+        if !same_namespace(self.proc) {
+            return false;
+        }
+        match mount_id(&self.link(mapped)) {
+            Some(id) => !self.table.has(id),
+            None => false,
+        }
     }
 
     /// The path as the process sees it. For a file from before it entered its root, the path on the
     /// host.
     fn path_inside(&self, mapped: &Mapped<'_>) -> PathBuf {
-        let inside = mapped
-            .path()
-            .strip_prefix(self.root)
-            .map(|inside| Path::new("/").join(inside));
-        inside.unwrap_or_else(|_| mapped.path().to_owned())
+        match mapped.path().strip_prefix(self.root) {
+            Ok(inside) => Path::new("/").join(inside),
+            Err(_) => mapped.path().to_owned(),
+        }
     }
 
     /// The path inside. A file that was a mount of its own has no path any more; it is called
@@ -281,20 +286,24 @@ impl Maps<'_> {
             return shown.to_string_lossy().into_owned();
         }
 
-        let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-        if file(&self.link(mapped)) == file(&self.proc.join("exe")) {
+        let link = self.link(mapped);
+        if known_file(&link) == known_file(&self.proc.join("exe")) {
             return "program".to_owned();
         }
-
-        let object = File::open(self.link(mapped))
-            .ok()
-            .and_then(|file| Object::read(&file).ok());
-        let soname = object.and_then(|object| object.soname);
-        soname.map_or_else(
-            || "unnamed file".to_owned(),
-            |name| String::from_utf8_lossy(&name).into_owned(),
-        )
+        match soname(&link) {
+            Some(name) => String::from_utf8_lossy(&name).into_owned(),
+            None => "unnamed file".to_owned(),
+        }
     }
+}
+
+fn known_file(path: &Path) -> Option<FileId> {
+    Some(FileId::of(&fs::metadata(path).ok()?))
+}
+
+fn soname(path: &Path) -> Option<Vec<u8>> {
+    let file = File::open(path).ok()?;
+    Object::read(&file).ok()?.soname
 }
 
 impl Mapped<'_> {
@@ -321,10 +330,13 @@ fn is_temporary(path: &Path) -> bool {
 /// once, in the order of the file.
 fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
     let (mut files, mut nths) = (vec![], HashMap::new());
-    let whole = maps
-        .split_inclusive(|byte| *byte == b'\n')
-        .filter_map(|line| line.strip_suffix(b"\n"));
-    for (inode, mapped) in whole.filter_map(parse_line) {
+    for line in maps.split_inclusive(|byte| *byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else {
+            continue; // it is not whole
+        };
+        let Some((inode, mapped)) = parse_line(line) else {
+            continue;
+        };
         let nth = *nths.entry((inode, mapped.path)).or_insert(files.len());
         match files.get_mut(nth) {
             None => files.push(mapped),
@@ -342,8 +354,9 @@ fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
     let mut fields = head.split_ascii_whitespace();
     let (range, mode, device) = (fields.next()?, fields.next()?, fields.nth(1)?);
     let inode = head.get(head.find(device)?..)?.trim_end();
-    // A mapping without a file may have a slash in its name.
-    fields.next().filter(|inode| *inode != "0")?;
+    if fields.next()? == "0" {
+        return None; // a mapping without a file may have a slash in its name
+    }
 
     let deleted = path.ends_with(DELETED);
     let path = path.strip_suffix(DELETED).unwrap_or(path);

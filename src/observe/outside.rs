@@ -1,7 +1,7 @@
 //! Users of a site who also run processes outside of its root. Where a jail has a `/proc`, the
 //! links `/proc/PID/root` of these lead out of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::processes::{self, Process};
 use crate::base::{FileSystem, HostPath};
@@ -11,41 +11,45 @@ use crate::sys::{self, proc};
 /// A warning for each user of the site who runs a process outside of its root, if the site has a
 /// `/proc` of its own.
 pub fn users_outside(desired: &Desired) -> Vec<String> {
-    let has_proc = |fs: Option<FileSystem>| fs == Some(FileSystem::Proc);
     let mut mounts = desired.mounts.iter();
     let users = users(desired);
-    if users.is_empty() || !mounts.any(|mount| has_proc(mount.file_system)) {
+    if users.is_empty() || !mounts.any(|mount| mount.file_system == Some(FileSystem::Proc)) {
         return vec![];
     }
-    let mut found: Vec<(&String, Process)> = vec![];
+    let mut warned = HashSet::new();
+    let mut warnings = vec![];
     for (pid, proc) in proc::processes() {
-        let Some(user) = processes::uid(&proc).and_then(|uid| users.get(&uid)) else {
-            continue;
-        };
-        let is_known = found.iter().any(|(known, _)| *known == user);
-        if !is_known && is_outside(pid, &desired.root) {
-            found.extend(Process::of(pid).map(|process| (user, process)));
+        if let Some(uid) = processes::uid(&proc)
+            && let Some(user) = users.get(&uid)
+            && !warned.contains(user)
+            && is_outside(pid, &desired.root)
+            && let Some(process) = Process::of(pid)
+        {
+            warned.insert(user);
+            warnings.push(warning(user, &process));
         }
     }
-    let warnings = found.iter().map(|(user, process)| {
-        format!(
-            "{user} runs {process} outside of this root, and the site has /proc: \
-             /proc/PID/root of such a process leads out of the jail; give the site a user of its \
-             own, or take `proc: true` out"
-        )
-    });
-    warnings.collect()
+    warnings
+}
+
+fn warning(user: &str, process: &Process) -> String {
+    format!(
+        "{user} runs {process} outside of this root, and the site has /proc: /proc/PID/root of \
+         such a process leads out of the jail; give the site a user of its own, or take \
+         `proc: true` out"
+    )
 }
 
 /// The users of the generated passwd besides root, by their IDs.
 fn users(desired: &Desired) -> HashMap<u32, String> {
     let mut users = HashMap::new();
-    let passwd = desired.files.iter().find(|file| {
-        let name = file.path.file_name().unwrap_or_default();
-        name.to_string_lossy().ends_with(".passwd")
-    });
-    let text = passwd.map(|file| String::from_utf8_lossy(&file.contents));
-    for line in text.iter().flat_map(|text| text.lines()) {
+    let mut files = desired.files.iter();
+    let Some(passwd) =
+        files.find(|file| file.path.as_path().extension() == Some("passwd".as_ref()))
+    else {
+        return users;
+    };
+    for line in String::from_utf8_lossy(&passwd.contents).lines() {
         let mut fields = line.split(':');
         if let (Some(name), Some(uid)) = (fields.next(), fields.nth(1))
             && let Ok(uid) = uid.parse()

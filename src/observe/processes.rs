@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
@@ -51,11 +52,12 @@ impl Process {
 
     /// The command of systemctl(1) with `verb` for its service; without a service, a restart.
     fn by_service(&self, verb: &str) -> String {
-        let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
-        // A user's own manager may run anything.
-        match service.filter(|unit| !unit.starts_with("user@")) {
-            Some(unit) => format!("systemctl {verb} {}", shell_word(unit)),
-            None => format!("restart the process {}", self.pid),
+        match &self.unit {
+            // A user's own manager may run anything.
+            Some(unit) if unit.ends_with(".service") && !unit.starts_with("user@") => {
+                format!("systemctl {verb} {}", shell_word(unit))
+            }
+            _ => format!("restart the process {}", self.pid),
         }
     }
 
@@ -88,8 +90,10 @@ pub(crate) fn own_unit() -> Option<String> {
 }
 
 fn unit_of(proc: &Path) -> Option<String> {
-    let groups = systemd_runs().then(|| proc::control_groups(proc))?;
-    groups.and_then(|text| unit(&text))
+    if !systemd_runs() {
+        return None;
+    }
+    unit(&proc::control_groups(proc)?)
 }
 
 /// Whether systemd is this system's manager (`sd_booted(3)`). Otherwise anybody may have named the
@@ -102,29 +106,48 @@ fn systemd_runs() -> bool {
 /// that is not a slice. The components below it may be delegated and named by others, as below
 /// `user@1000.service`.
 fn unit(text: &str) -> Option<String> {
-    let path = text.lines().find_map(|line| {
-        line.strip_prefix("0::")
-            .or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
-    })?;
     let is_slice = |name: &str| matches!(name.rsplit_once('.'), Some((_, "slice")));
-    let name = path
-        .split('/')
-        .find(|name| !name.is_empty() && !is_slice(name))?;
+    let mut names = control_group(text)?.split('/');
+    let name = names.find(|name| !name.is_empty() && !is_slice(name))?;
 
     // systemd escapes names that look like files of the kernel's.
     let name = name.strip_prefix('_').unwrap_or(name);
-    let is_unit =
-        matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
+    is_unit(name).then(|| name.to_owned())
+}
+
+/// The path of systemd's control group in a `/proc/PID/cgroup` file.
+fn control_group(text: &str) -> Option<&str> {
+    for line in text.lines() {
+        if let Some(path) = line.strip_prefix("0::") {
+            return Some(path);
+        }
+        if let Some((_, path)) = line.split_once("name=systemd:") {
+            return Some(path);
+        }
+    }
+    None
+}
+
+/// Whether `name` is that of a service or scope, in the characters of systemd's names.
+fn is_unit(name: &str) -> bool {
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    (is_unit && name.chars().all(valid)).then(|| name.to_owned())
+    match name.rsplit_once('.') {
+        Some((prefix, "service" | "scope")) => !prefix.is_empty() && name.chars().all(valid),
+        _ => false,
+    }
 }
 
 /// All processes of the unit `name`.
 pub fn of_unit(name: &str) -> Vec<Process> {
-    let processes = proc::processes().filter_map(|(pid, proc)| Process::read(pid, &proc));
-    processes
-        .filter(|process| process.unit.as_deref() == Some(name))
-        .collect()
+    let mut found = vec![];
+    for (pid, proc) in proc::processes() {
+        if let Some(process) = Process::read(pid, &proc)
+            && process.unit.as_deref() == Some(name)
+        {
+            found.push(process);
+        }
+    }
+    found
 }
 
 /// The program of systemd that starts services (systemd 255).
@@ -139,8 +162,9 @@ pub fn is_managers(pid: u32) -> bool {
 
 /// Whether systemd waits until the process executes [`EXECUTOR`]: vfork(2). It must not be stopped.
 pub fn holds_manager(pid: u32) -> bool {
-    let has_executor = || Path::new("/usr/lib/systemd").join(EXECUTOR).exists();
-    is_managers(pid) && !program_name(pid).starts_with(EXECUTOR) && has_executor()
+    is_managers(pid)
+        && !program_name(pid).starts_with(EXECUTOR)
+        && Path::new("/usr/lib/systemd").join(EXECUTOR).exists()
 }
 
 /// The name of the file that the process executes.
@@ -153,13 +177,18 @@ fn program_name(pid: u32) -> String {
 /// The master processes of PHP-FPM that run as root, each with its configuration file, which its
 /// title names. Those that have another file at that path, as in a container, are left out.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
-    let masters = proc::processes().filter_map(|(pid, proc)| {
-        let title = fs::read(proc.join("cmdline")).ok()?;
-        let file = configuration(&title)?;
-        let is_known = is_roots(&proc) && sees_same(pid, &file);
-        is_known.then(|| Some((Process::read(pid, &proc)?, file)))?
-    });
-    masters.collect()
+    let mut masters = vec![];
+    for (pid, proc) in proc::processes() {
+        if let Ok(title) = fs::read(proc.join("cmdline"))
+            && let Some(file) = configuration(&title)
+            && is_roots(&proc)
+            && sees_same(pid, &file)
+            && let Some(process) = Process::read(pid, &proc)
+        {
+            masters.push((process, file));
+        }
+    }
+    masters
 }
 
 /// Whether the process has the same file at `path` as this one.
@@ -167,8 +196,10 @@ pub fn sees_same(pid: u32, path: &Path) -> bool {
     let theirs = proc::of(pid)
         .join("root")
         .join(path.strip_prefix("/").unwrap_or(path));
-    let file = |path: &Path| sys::file_known_at(path).ok();
-    file(path).is_some_and(|ours| file(&theirs) == Some(ours))
+    match (sys::file_known_at(path), sys::file_known_at(&theirs)) {
+        (Ok(ours), Ok(theirs)) => ours == theirs,
+        _ => false,
+    }
 }
 
 /// The file in `php-fpm: master process (/etc/php/8.2/fpm/php-fpm.conf)`.
@@ -192,17 +223,22 @@ pub(super) fn uid(proc: &Path) -> Option<u32> {
 
 /// All processes whose root directory is `root`.
 pub fn inside(root: FileId) -> Vec<Process> {
-    let found = inside_each(&[root]).into_iter();
-    found.map(|(_, process)| process).collect()
+    let mut inside = vec![];
+    for (_, process) in inside_each(&[root]) {
+        inside.push(process);
+    }
+    inside
 }
 
 /// The processes whose root directory is one of `roots`, each with the index of its root.
 pub fn inside_each(roots: &[FileId]) -> Vec<(usize, Process)> {
     let mut found = vec![];
     for (pid, proc) in proc::processes() {
-        let nth = root_of(pid).and_then(|root| roots.iter().position(|known| *known == root));
-        if let Some(nth) = nth {
-            found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
+        if let Some(root) = root_of(pid)
+            && let Some(nth) = roots.iter().position(|known| *known == root)
+            && let Some(process) = Process::read(pid, &proc)
+        {
+            found.push((nth, process));
         }
     }
     found
@@ -216,17 +252,16 @@ pub fn root_of(pid: u32) -> Option<FileId> {
 
 /// The name of this thread's mount namespace.
 pub(super) fn own_namespace() -> io::Result<PathBuf> {
-    let inode = sys::mount_namespace()
-        .and_then(sys::stat_fd_unsynced)?
-        .file
-        .ino;
-    Ok(format!("mnt:[{inode}]").into())
+    let namespace = sys::stat_fd_unsynced(sys::mount_namespace()?)?;
+    Ok(format!("mnt:[{}]", namespace.file.ino).into())
 }
 
 /// Whether the process with the directory `proc` is in the same mount namespace as this one.
 pub(super) fn same_namespace(proc: &Path) -> bool {
-    let namespace = proc::mount_namespace(proc);
-    namespace.is_ok_and(|namespace| own_namespace().is_ok_and(|own| own == namespace))
+    match (proc::mount_namespace(proc), own_namespace()) {
+        (Ok(namespace), Ok(own)) => namespace == own,
+        _ => false,
+    }
 }
 
 /// Whether this process has another mount namespace than PID 1, which has the host's or, in a
@@ -240,14 +275,16 @@ pub fn apart_from_first() -> io::Result<bool> {
 /// Whether the owner of the root directory is not mapped into the user namespace of this process
 /// (`user_namespaces(7)`). If so, all older files seem to belong to nobody.
 pub fn owners_are_hidden() -> bool {
-    let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let all_named = fs::read_to_string("/proc/self/uid_map").map_or(true, whole);
-    !all_named && fs::metadata("/").is_ok_and(|root| root.uid() != 0)
+    let (Ok(map), Ok(root)) = (fs::read_to_string("/proc/self/uid_map"), fs::metadata("/")) else {
+        return false;
+    };
+    let all_are_mapped = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    !all_are_mapped && root.uid() != 0
 }
 
 /// The processes inside one of `roots` whose own mount namespace does not show the mounts there,
 /// each with the index of its root.
-pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
+pub fn without_mounts(roots: &[(&HostPath, &[Arc<Mount>])]) -> Vec<(usize, Process)> {
     let own = own_namespace().ok();
     let mut found = vec![];
     for (pid, proc) in proc::processes() {
@@ -266,23 +303,30 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
         if namespace.is_none() || namespace == own {
             continue;
         }
-        if !sees(&proc, roots[nth].1) {
-            found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
+        if !sees(&proc, roots[nth].1)
+            && let Some(process) = Process::read(pid, &proc)
+        {
+            found.push((nth, process));
         }
     }
     found
 }
 
 /// Whether the process finds every mount at its target.
-fn sees(proc: &Path, mounts: &[std::sync::Arc<Mount>]) -> bool {
+fn sees(proc: &Path, mounts: &[Arc<Mount>]) -> bool {
     let Ok(root) = fs::File::open(proc.join("root")) else {
         return true;
     };
-    mounts.iter().all(|mount| {
-        let found =
-            sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd);
-        found.is_ok_and(|stat| mount.file.is_none_or(|file| file == stat.file))
-    })
+    for mount in mounts {
+        let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH);
+        let Ok(stat) = found.and_then(sys::stat_fd) else {
+            return false;
+        };
+        if mount.file.is_some() && mount.file != Some(stat.file) {
+            return false;
+        }
+    }
+    true
 }
 
 #[cfg(test)]

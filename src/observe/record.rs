@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::{Extent, FileSystem, HostPath, JailPath, MountAttributes, SiteName};
-use crate::resolve::FileId;
+use crate::resolve::{FileId, Mount};
 use crate::sys::Stat;
 
 /// The version of the records that this mountjail writes. It reads all versions up to this one.
@@ -60,9 +60,13 @@ struct Versioned {
 
 /// Whether a record begins as those that this mountjail writes.
 fn is_of_this_version(bytes: &[u8]) -> bool {
-    let after_key = bytes.strip_prefix(br#"{"version":"#);
-    let rest = after_key.and_then(|rest| rest.strip_prefix(VERSION.to_string().as_bytes()));
-    rest.is_some_and(|rest| rest.starts_with(b","))
+    let Some(version) = bytes.strip_prefix(br#"{"version":"#) else {
+        return false;
+    };
+    match version.strip_prefix(VERSION.to_string().as_bytes()) {
+        Some(rest) => rest.starts_with(b","),
+        None => false,
+    }
 }
 
 /// Reads a record of any version up to [`VERSION`].
@@ -167,7 +171,7 @@ impl RootDirectory {
     /// The directory `stat`. `None`: the kernel has no ids that are never reused.
     pub fn of(stat: &Stat) -> Option<Self> {
         Some(Self {
-            mount: stat.mount_id.filter(|_| stat.mount_id_is_unique)?,
+            mount: stat.unique_mount_id()?,
             ino: stat.file.ino,
             born: stat.born,
         })
@@ -253,6 +257,34 @@ pub struct RecordedMount {
 }
 
 impl RecordedMount {
+    /// The record of `mount`, which shows `file` and is not made yet.
+    pub(crate) fn planned(mount: &Mount, file: FileId) -> Self {
+        Self {
+            target: mount.target.clone(),
+            source: mount.source.clone(),
+            file,
+            attributes: mount.attributes,
+            recursive: mount.recursive,
+            submounts: None,
+            unique_id: None,
+            since: None,
+            template: None,
+            file_system: mount.file_system,
+            peer_group: None,
+            more: Unknown::new(),
+        }
+    }
+
+    /// Whether it shows a directory of a template.
+    pub(crate) fn is_graft(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Whether the submounts of its source came along.
+    pub(crate) fn is_tree(&self) -> bool {
+        self.recursive && !self.is_graft()
+    }
+
     /// Which mounts of the source's tree were mounted.
     pub fn extent(&self) -> Extent {
         Extent::from_recursive(self.recursive)
@@ -423,12 +455,7 @@ impl Identity {
     pub fn is(&self, found: &Self) -> bool {
         match (self.born, found.born) {
             (Some(recorded), Some(found)) => recorded == found,
-            _ => {
-                self.ino == found.ino
-                    && self
-                        .on_root
-                        .is_none_or(|on_root| found.on_root == Some(on_root))
-            }
+            _ => self.ino == found.ino && (self.on_root.is_none() || self.on_root == found.on_root),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::observed::{Observed, ObservedMount};
 use super::record::{KnownGraft, RecordedMount};
 use super::state::SiteRecords;
 use crate::base::{HostPath, JailPath};
-use crate::sys::{self, MountOutline};
+use crate::sys;
 
 /// The records of the root `root`, without looking at anything.
 pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
@@ -37,19 +37,11 @@ pub(crate) fn as_recorded<'o>(
     };
     for mount in &record.mounts {
         let seen = ObservedMount {
-            id: 0,
             unique_id: Some(mount.unique_id?),
-            file: Some(mount.file),
-            kind: None,
-            fs_root: None,
-            device: None,
-            file_system: mount.file_system,
-            attributes: mount.attributes,
-            made_shared: false,
-            master: None,
+            ..seen_as(mount)
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
-        if before.is_some() || mount.recursive && mount.template.is_none() {
+        if before.is_some() || mount.is_tree() {
             return None;
         }
     }
@@ -62,11 +54,13 @@ pub(crate) fn as_recorded<'o>(
         }
     }
 
-    let same_root = records
-        .kept
-        .as_ref()
-        .is_none_or(|kept| kept.root == record.root);
-    (same_root && !record.mounts.is_empty()).then_some(observed)
+    if record.mounts.is_empty() {
+        return None;
+    }
+    match &records.kept {
+        Some(kept) if kept.root != record.root => None,
+        _ => Some(observed),
+    }
 }
 
 /// The mounts that came along with the graft, whose unique mount ID is `id`, at their targets.
@@ -80,28 +74,39 @@ fn came_along(
     if inside.len() != graft.members.len() {
         return None;
     }
-    let mut by_group: HashMap<_, _> = graft
-        .members
-        .iter()
-        .map(|member| Some((member.peer_group?, member)))
-        .collect::<Option<_>>()?;
-    let member = |(id, found): (u64, &MountOutline)| {
-        let member: &RecordedMount = by_group.remove(&found.master?)?;
+    let mut by_group = HashMap::new();
+    for member in graft.members.iter() {
+        by_group.insert(member.peer_group?, member);
+    }
+    let mut mounts = vec![];
+    for (id, found) in inside {
+        let member = by_group.remove(&found.master?)?;
         let seen = ObservedMount {
             id: found.id,
             unique_id: Some(id),
-            file: Some(member.file),
-            kind: None,
-            fs_root: None,
-            device: None,
             file_system: None,
-            attributes: member.attributes,
-            made_shared: false,
             master: found.master,
+            ..seen_as(member)
         };
-        Some((member.target.clone(), vec![seen]))
-    };
-    inside.into_iter().map(member).collect()
+        mounts.push((member.target.clone(), vec![seen]));
+    }
+    Some(mounts)
+}
+
+/// The mount that was recorded, as far as its record tells about it.
+fn seen_as(recorded: &RecordedMount) -> ObservedMount {
+    ObservedMount {
+        id: 0,
+        unique_id: None,
+        file: Some(recorded.file),
+        kind: None,
+        fs_root: None,
+        device: None,
+        file_system: recorded.file_system,
+        attributes: recorded.attributes,
+        made_shared: false,
+        master: None,
+    }
 }
 
 /// The unique mount IDs of what is visible at `targets` in the root. Those that cannot be looked at
@@ -119,15 +124,19 @@ pub(crate) fn mount_ids<'t>(
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             continue;
         };
-        if last.as_ref().is_none_or(|(known, _)| *known != parent) {
+        let is_open = matches!(&last, Some((known, _)) if *known == parent);
+        if !is_open {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let open = sys::open_beneath(&root, parent.relative(), flags);
-            last = open.ok().map(|directory| (parent, directory));
+            last = match sys::open_beneath(&root, parent.relative(), flags) {
+                Ok(directory) => Some((parent, directory)),
+                Err(_) => None,
+            };
         }
-        let stat = last
-            .as_ref()
-            .and_then(|(_, directory)| sys::stat_at(directory, Path::new(name)).ok());
-        ids.extend(stat.and_then(|stat| stat.mount_id.filter(|_| stat.mount_id_is_unique)));
+        if let Some((_, directory)) = &last
+            && let Ok(stat) = sys::stat_at(directory, Path::new(name))
+        {
+            ids.extend(stat.unique_mount_id());
+        }
     }
     ids
 }

@@ -88,8 +88,8 @@ impl RunNamespace {
 
     /// Whether it is that of one of these units.
     pub fn is_of(&self, units: &[String]) -> bool {
-        let own = self.process.unit.iter().chain(&self.record.units);
-        own.into_iter().any(|unit| units.contains(unit))
+        let mut own = self.process.unit.iter().chain(&self.record.units);
+        own.any(|unit| units.contains(unit))
     }
 }
 
@@ -113,14 +113,16 @@ impl RunNamespaces {
         }
         let processes = Processes::look();
         for (directory, record) in records {
-            let record = record.filter(|record| record.boot == *boot);
-            let process = record.as_ref().and_then(|record| processes.within(record));
-            match (record, process) {
-                (Some(record), Some(process)) => {
-                    found.living.push(RunNamespace { record, process });
-                }
-                (Some(record), None) if !processes.are_all(&record) => {}
-                _ => found.gone.push(directory),
+            let Some(record) = record else {
+                found.gone.push(directory);
+                continue;
+            };
+            if record.boot != *boot {
+                found.gone.push(directory);
+            } else if let Some(process) = processes.within(&record) {
+                found.living.push(RunNamespace { record, process });
+            } else if processes.are_all(&record) {
+                found.gone.push(directory);
             }
         }
         found.living.sort_by_key(|namespace| namespace.process.pid);
@@ -130,13 +132,17 @@ impl RunNamespaces {
 
 /// The directories of the namespaces, each with its record; `None`: it has none that is whole.
 fn records(directory: &Path) -> Vec<(PathBuf, Option<NamespaceRecord>)> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let record = |entry: fs::DirEntry| {
-        let bytes = read_regular(&namespace_record(&entry.path())).ok();
-        let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        (entry.path(), record)
-    };
-    entries.map(record).collect()
+    let mut records = vec![];
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let record = record_in(&entry.path());
+        records.push((entry.path(), record));
+    }
+    records
+}
+
+fn record_in(directory: &Path) -> Option<NamespaceRecord> {
+    let bytes = read_regular(&namespace_record(directory)).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// The record in the directory of a namespace. No site can have this name.
@@ -150,12 +156,14 @@ pub fn namespace_inode(link: &Path) -> Option<u64> {
 }
 
 fn read_inode(link: &Path) -> io::Result<u64> {
-    let name = fs::read_link(link)?.into_os_string();
-    let number = name
-        .to_str()
-        .and_then(|name| name.strip_suffix(']')?.split_once('['));
-    let number = number.and_then(|(_, number)| number.parse().ok());
-    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let name = fs::read_link(link)?;
+    inode_in(&name).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn inode_in(name: &Path) -> Option<u64> {
+    let name = name.to_str()?.strip_suffix(']')?;
+    let (_, number) = name.split_once('[')?;
+    number.parse().ok()
 }
 
 /// The processes of `units`, each with the inode number of its mount namespace.
@@ -165,11 +173,10 @@ pub fn of_units(units: &[String]) -> Vec<(Process, u64)> {
         let Some(process) = Process::read(pid, &proc) else {
             continue;
         };
-        let is_wanted = process
-            .unit
-            .as_ref()
-            .is_some_and(|unit| units.contains(unit));
-        if is_wanted && let Some(namespace) = namespace_inode(&proc.join("ns/mnt")) {
+        if let Some(unit) = &process.unit
+            && units.contains(unit)
+            && let Some(namespace) = namespace_inode(&proc.join("ns/mnt"))
+        {
             found.push((process, namespace));
         }
     }
@@ -211,13 +218,15 @@ impl Processes {
         let mut pids = self.by_namespace.get(&record.id.inode)?.clone();
         pids.sort_unstable();
         pids.sort_by_key(|pid| *pid != record.pid);
-        let is_its = |pid: &&u32| root_mount(**pid) == Some(record.id.root_mount);
-        let is_anothers = |pid: &u32| !is_its(&pid) && is_at_slash(*pid);
-        let found = pids.iter().find(is_its).or_else(|| {
-            let is_reused = pids.iter().any(is_anothers);
-            pids.first().filter(|_| !is_reused)
-        });
-        Process::of(*found?)
+        for pid in &pids {
+            if root_mount(*pid) == Some(record.id.root_mount) {
+                return Process::of(*pid);
+            }
+        }
+        if pids.iter().any(|pid| is_at_slash(*pid)) {
+            return None; // the number was reused
+        }
+        Process::of(*pids.first()?)
     }
 
     /// Whether all processes that may be in the namespace were seen.

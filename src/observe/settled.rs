@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::observed::{Observed, ObservedMount, PathState};
+use super::observed::{Observed, PathState};
 use super::record::{
     BootRecord, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount, RootDirectory,
     VERSION,
@@ -73,25 +73,24 @@ impl Settled {
         if has_odd_mounts || !current_files.is_empty() || has_own(desired) {
             return None;
         }
-        let record = record.as_ref().filter(|record| !record.mounts.is_empty())?;
-        let is_graft = |mount: &RecordedMount| {
-            let is_it = |seen: &ObservedMount| seen.unique_id == mount.unique_id;
-            let alone = matches!(observed.stack(&mount.target), [seen] if is_it(seen));
-            alone && mount.template.is_some() && mount.unique_id.is_some()
-        };
-        let is_gone = |made: &CreatedPath| observed.is_gone(made);
-        let made = kept.iter().flat_map(|kept| &kept.made);
-        if !record.mounts.iter().all(is_graft) || made.into_iter().any(is_gone) {
+        let record = record.as_ref()?;
+        if record.mounts.is_empty() || !record.mounts.iter().all(|graft| is_alone(graft, observed))
+        {
             return None;
         }
-
-        let is_plain = |path: &JailPath, seen: &PathState| match seen.kind {
-            FileKind::Symlink => true,
-            FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
-            _ => false,
-        };
-        if !paths.iter().all(|(path, seen)| is_plain(path, seen)) {
+        let mut made = kept.iter().flat_map(|kept| &kept.made);
+        if made.any(|made| observed.is_gone(made)) {
             return None;
+        }
+        for (path, seen) in paths {
+            let is_plain = match seen.kind {
+                FileKind::Symlink => true,
+                FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
+                _ => false,
+            };
+            if !is_plain {
+                return None;
+            }
         }
         Some(Self {
             members: members(observed, record)?,
@@ -120,33 +119,21 @@ impl Settled {
 
     fn wants_the_same(&self, desired: &Desired) -> bool {
         let (mine, theirs) = (&self.desired, desired);
-        let same_mounts = mine.mounts.len() == theirs.mounts.len()
-            && mine
-                .mounts
-                .iter()
-                .zip(&theirs.mounts)
-                .all(|(a, b)| Arc::ptr_eq(a, b));
+        if mine.mounts.len() != theirs.mounts.len() {
+            return false;
+        }
+        let mut mounts = mine.mounts.iter().zip(&theirs.mounts);
+        let same_mounts = mounts.all(|(mine, theirs)| Arc::ptr_eq(mine, theirs));
         same_mounts && mine.links == theirs.links && !has_own(theirs)
     }
 
     fn is_recorded_alike(&self, desired: &Desired, record: &BootRecord) -> bool {
-        let same = |(mine, theirs): (&RecordedMount, &RecordedMount)| {
-            let alike = RecordedMount {
-                unique_id: theirs.unique_id,
-                since: theirs.since,
-                ..mine.clone()
-            };
-            alike == *theirs
-                && theirs.unique_id.is_some()
-                && mine.since.is_some() == theirs.since.is_some()
-        };
         record.version == VERSION
             && record.root == desired.root
             && record.manifest == desired.manifest
             && record.contents == self.record.contents
             && record.more == self.record.more
-            && record.mounts.len() == self.record.mounts.len()
-            && self.record.mounts.iter().zip(&record.mounts).all(same)
+            && are_all(&self.record.mounts, &record.mounts, is_mounted_alike)
     }
 
     fn has_made_the_same(&self, desired: &Desired, kept: Option<&PersistentRecord>) -> bool {
@@ -155,28 +142,14 @@ impl Settled {
             (Some(mine), Some(theirs)) => (mine, theirs),
             _ => return false,
         };
-        let same = |(mine, theirs): (&CreatedPath, &CreatedPath)| {
-            mine.path == theirs.path
-                && mine.kind == theirs.kind
-                && mine.more == theirs.more
-                && mine.file.is_some() == theirs.file.is_some()
-        };
         theirs.root == desired.root
             && mine.files == theirs.files
             && mine.fstab.is_some() == theirs.fstab.is_some()
-            && mine.made.len() == theirs.made.len()
-            && mine.made.iter().zip(&theirs.made).all(same)
+            && are_all(&mine.made, &theirs.made, is_made_alike)
     }
 
     fn has_the_same_grafts(&self, grafts: &[KnownGraft]) -> bool {
-        let same = |(mine, theirs): (&KnownGraft, &KnownGraft)| {
-            mine.target == theirs.target
-                && mine.template == theirs.template
-                && mine.contents == theirs.contents
-                && mine.alone == theirs.alone
-                && Arc::ptr_eq(&mine.members, &theirs.members)
-        };
-        self.grafts.len() == grafts.len() && self.grafts.iter().zip(grafts).all(same)
+        are_all(&self.grafts, grafts, is_same_graft)
     }
 
     /// Whether the root has the recorded grafts with the same in them, and the same links.
@@ -214,7 +187,7 @@ impl Settled {
         }
         for (path, seen) in &self.paths {
             let made = kept.iter().flat_map(|kept| &kept.made);
-            let made = made.into_iter().filter(|made| made.path == *path);
+            let made = made.filter(|made| made.path == *path);
             if !ground.has_path(path, seen, made)? {
                 return Ok(false);
             }
@@ -223,24 +196,64 @@ impl Settled {
     }
 }
 
+/// Whether the recorded mount is a graft and stands alone at its target.
+fn is_alone(graft: &RecordedMount, observed: &Observed) -> bool {
+    let [seen] = observed.stack(&graft.target) else {
+        return false;
+    };
+    graft.is_graft() && graft.unique_id.is_some() && seen.unique_id == graft.unique_id
+}
+
+/// Whether the lists are equally long, and each pair of them is `alike`.
+fn are_all<T>(mine: &[T], theirs: &[T], alike: fn(&T, &T) -> bool) -> bool {
+    let mut pairs = mine.iter().zip(theirs);
+    mine.len() == theirs.len() && pairs.all(|(mine, theirs)| alike(mine, theirs))
+}
+
+fn is_mounted_alike(mine: &RecordedMount, theirs: &RecordedMount) -> bool {
+    let alike = RecordedMount {
+        unique_id: theirs.unique_id,
+        since: theirs.since,
+        ..mine.clone()
+    };
+    alike == *theirs && theirs.unique_id.is_some() && mine.since.is_some() == theirs.since.is_some()
+}
+
+fn is_made_alike(mine: &CreatedPath, theirs: &CreatedPath) -> bool {
+    mine.path == theirs.path
+        && mine.kind == theirs.kind
+        && mine.more == theirs.more
+        && mine.file.is_some() == theirs.file.is_some()
+}
+
+fn is_same_graft(mine: &KnownGraft, theirs: &KnownGraft) -> bool {
+    mine.target == theirs.target
+        && mine.template == theirs.template
+        && mine.contents == theirs.contents
+        && mine.alone == theirs.alone
+        && Arc::ptr_eq(&mine.members, &theirs.members)
+}
+
 /// The mounts that came along with the grafts of `record`. `None`: others are there as well.
 fn members(observed: &Observed, record: &BootRecord) -> Option<Vec<Member>> {
-    let at_graft = |target: &JailPath| record.mounts.iter().any(|on| on.target == *target);
-    let members = observed
-        .mounts
-        .iter()
-        .filter(|(target, _)| !at_graft(target));
-    let members = members.map(|(target, stack)| match stack.as_slice() {
-        [seen] => Some(Member {
-            directory: observed.member(target, seen).and(target.parent())?,
+    let mut members = vec![];
+    for (target, stack) in &observed.mounts {
+        if record.mounts.iter().any(|graft| graft.target == *target) {
+            continue;
+        }
+        let [seen] = stack.as_slice() else {
+            return None;
+        };
+        observed.member(target, seen)?;
+        members.push(Member {
+            directory: target.parent()?,
             name: target.file_name()?.to_owned(),
             file: seen.file?,
             attributes: seen.attributes,
             master: seen.master?,
-        }),
-        _ => None,
-    });
-    members.collect()
+        });
+    }
+    Some(members)
 }
 
 /// Whether some of what the site asks for is its own.
@@ -265,8 +278,8 @@ impl Ground<'_> {
     /// The `statx(2)` of what is visible at `name` in `directory`, and the mount that the directory
     /// is on.
     fn stat(&mut self, directory: &JailPath, name: &OsStr) -> io::Result<(Stat, u64)> {
-        let is_open = |known: &(JailPath, OwnedFd, u64)| known.0 == *directory;
-        if !self.last.as_ref().is_some_and(is_open) {
+        let is_open = matches!(&self.last, Some((known, ..)) if known == directory);
+        if !is_open {
             self.last = Some(self.open(directory)?);
         }
         let Some((_, open, mount)) = &self.last else {
@@ -296,14 +309,12 @@ impl Ground<'_> {
     /// The unique ID of the mount that should be visible at `path`: that of the nearest graft, or
     /// that of the root.
     fn mount_above(&self, path: &JailPath) -> u64 {
-        let above = self
-            .grafts
-            .iter()
-            .filter(|graft| path.starts_with(&graft.target));
-        let nearest = above.max_by(|a, b| a.target.cmp(&b.target));
-        nearest
-            .and_then(|graft| graft.unique_id)
-            .unwrap_or(self.mount)
+        let above = self.grafts.iter();
+        let above = above.filter(|graft| path.starts_with(&graft.target));
+        match above.max_by(|a, b| a.target.cmp(&b.target)) {
+            Some(graft) => graft.unique_id.unwrap_or(self.mount),
+            None => self.mount,
+        }
     }
 
     /// Whether a mount in the root may be `shared`: it becomes so by itself if the root's is.
@@ -364,7 +375,10 @@ impl Ground<'_> {
             _ => (stat, None),
         };
         let found = Identity::of(&stat, self.device);
-        let is_it = |made: &CreatedPath| made.file.is_none_or(|file| file.is(&found));
+        let is_it = |made: &CreatedPath| match made.file {
+            Some(file) => file.is(&found),
+            None => true,
+        };
         Ok(stat.kind == seen.kind && link == seen.link && made.all(is_it))
     }
 }

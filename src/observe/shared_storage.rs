@@ -16,8 +16,10 @@ pub fn shared_storage(root: &HostPath) -> Result<Option<String>> {
         return Ok(None);
     }
     let table = Namespace::own()?;
-    let kind = table.mount_of(root.as_path()).map(|line| line.kind.clone());
-    Ok(kind.filter(|kind| SHARED_TYPES.contains(&kind.as_str())))
+    match table.mount_of(root.as_path()) {
+        Some(line) if SHARED_TYPES.contains(&line.kind.as_str()) => Ok(Some(line.kind.clone())),
+        _ => Ok(None),
+    }
 }
 
 /// Whether statmount(2) reports that `root` is on a type of file system that no other kernel mounts
@@ -25,8 +27,8 @@ pub fn shared_storage(root: &HostPath) -> Result<Option<String>> {
 fn is_on_local_storage(root: &HostPath) -> io::Result<bool> {
     let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
     let stat = sys::stat_fd_unsynced(root)?;
-    let id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
-    let magic = sys::mount_outline(id.ok_or(io::ErrorKind::Unsupported)?)?.magic;
+    let id = stat.unique_mount_id().ok_or(io::ErrorKind::Unsupported)?;
+    let magic = sys::mount_outline(id)?.magic;
     Ok(LOCAL_MAGICS.contains(&magic))
 }
 

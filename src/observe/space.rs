@@ -39,11 +39,11 @@ pub(super) fn spaces() -> (Space, Vec<Space>) {
     let own_pid = std::process::id();
     let own_namespace = own_namespace().unwrap_or_default();
     let mut namespaces: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (pid, proc) in proc::processes().filter(|(pid, _)| *pid != own_pid) {
-        if let (Ok(namespace), Ok(root)) = (
-            proc::mount_namespace(&proc),
-            fs::read_link(proc.join("root")),
-        ) {
+    for (pid, proc) in proc::processes() {
+        if pid != own_pid
+            && let Ok(namespace) = proc::mount_namespace(&proc)
+            && let Ok(root) = fs::read_link(proc.join("root"))
+        {
             let is_plain = namespace == own_namespace && root == Path::new("/");
             let found = PossibleUser {
                 pid,
@@ -55,16 +55,26 @@ pub(super) fn spaces() -> (Space, Vec<Space>) {
         }
     }
     let own = namespaces.remove(&own_namespace).unwrap_or_default();
-    let others = namespaces
-        .into_values()
-        .map(|processes| Space::of(processes, false));
-    (Space::of(own, true), others.collect())
+    let mut others = vec![];
+    for processes in namespaces.into_values() {
+        others.push(Space::of(processes, Whose::Another));
+    }
+    (Space::of(own, Whose::Own), others)
+}
+
+/// Whose mount namespace it is.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// This process's.
+    Own,
+    /// One that this process is not in.
+    Another,
 }
 
 /// A mount namespace with its processes.
 #[derive(Debug)]
 pub(super) struct Space {
-    is_own: bool,
+    whose: Whose,
     pub(super) processes: Vec<PossibleUser>,
     /// The mount table. `None` if all processes have ended.
     table: OnceLock<Result<Option<Namespace>>>,
@@ -77,12 +87,12 @@ pub(super) struct Space {
 }
 
 impl Space {
-    fn of(mut processes: Vec<PossibleUser>, is_own: bool) -> Self {
+    fn of(mut processes: Vec<PossibleUser>, whose: Whose) -> Self {
         // A process shows only the mounts below its own root directory, so the one with the
         // shortest root path is asked first.
         processes.sort_by_key(|found| found.root.as_os_str().len());
         Self {
-            is_own,
+            whose,
             processes,
             table: OnceLock::new(),
             files: OnceLock::new(),
@@ -92,18 +102,31 @@ impl Space {
     }
 
     pub(super) fn table(&self) -> Result<Option<&Namespace>> {
-        let read = |found: &PossibleUser| {
-            let text = fs::read(found.proc.join("mountinfo")).ok()?;
-            Some(Namespace::of(&text, &found.root))
-        };
-        let table = self.table.get_or_init(|| {
-            if self.is_own {
-                Namespace::own().map(Some)
-            } else {
-                Ok(self.processes.iter().find_map(read))
+        match self.table.get_or_init(|| self.read_table()) {
+            Ok(table) => Ok(table.as_ref()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn read_table(&self) -> Result<Option<Namespace>> {
+        if let Whose::Own = self.whose {
+            return Ok(Some(Namespace::own()?));
+        }
+        for found in &self.processes {
+            if let Ok(text) = fs::read(found.proc.join("mountinfo")) {
+                return Ok(Some(Namespace::of(&text, &found.root)));
             }
-        });
-        table.as_ref().map(Option::as_ref).map_err(Clone::clone)
+        }
+        Ok(None)
+    }
+
+    /// Whether it may have a mount with these devices; if its table cannot be read, it may.
+    pub(super) fn may_have(&self, pair: Pair) -> bool {
+        match self.table() {
+            Ok(Some(table)) => table.may_have(Some(pair)),
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 
     /// The processes that use the mounts at `point`. `looked`: the number of files looked at per
@@ -124,7 +147,7 @@ impl Space {
         looked: &Mutex<HashMap<u32, usize>>,
     ) -> &HashMap<OsString, BTreeSet<u32>> {
         self.used.get_or_init(|| {
-            let mut used: HashMap<OsString, BTreeSet<u32>> = HashMap::new();
+            let mut used = HashMap::<OsString, BTreeSet<u32>>::new();
             for (path, pids) in self.files(looked) {
                 if let Some(point) = table.nearest(path) {
                     used.entry(point.to_owned()).or_default().extend(pids);
@@ -146,9 +169,13 @@ impl Space {
             return true;
         };
         let pairs = self.pairs.get_or_init(|| {
-            let used = self.used(table, looked).keys();
-            let lines = used.flat_map(|point| table.at(point));
-            lines.map(|line| table.pair(line)).collect()
+            let mut pairs = HashSet::new();
+            for point in self.used(table, looked).keys() {
+                for line in table.at(point) {
+                    pairs.insert(table.pair(line));
+                }
+            }
+            pairs
         });
         pairs.contains(&(on, device)) || pairs.contains(&(None, device))
     }
@@ -156,7 +183,10 @@ impl Space {
     /// Whether a process uses a file that is at or below `point` by its path.
     pub(super) fn is_used_below(&self, point: &Path, looked: &Mutex<HashMap<u32, usize>>) -> bool {
         let mut from = self.files(looked).range(point.to_owned()..);
-        from.next().is_some_and(|(path, _)| path.starts_with(point))
+        match from.next() {
+            Some((path, _)) => path.starts_with(point),
+            None => false,
+        }
     }
 
     fn files(&self, looked: &Mutex<HashMap<u32, usize>>) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
@@ -164,21 +194,21 @@ impl Space {
             let mut files: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
             let mut looked = lock(looked);
             for found in &self.processes {
-                each_file(&found.proc, &mut looked, |path| {
-                    files.entry(path.to_owned()).or_default().insert(found.pid);
-                });
+                for path in files_of(&found.proc, &mut looked) {
+                    files.entry(path).or_default().insert(found.pid);
+                }
             }
             files
         })
     }
 }
 
-/// Calls `add` with the path of each file that the process uses, in its own mount namespace.
-/// `looked`: the number of files looked at per user.
-fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(&Path)) {
-    let mut look = |link: PathBuf| fs::read_link(link).map(|path| add(&path));
+/// The paths of the files that the process uses, in its own mount namespace. `looked`: the number
+/// of files looked at per user.
+fn files_of(proc: &Path, looked: &mut HashMap<u32, usize>) -> Vec<PathBuf> {
+    let mut files = vec![];
     for link in ["root", "cwd", "exe"] {
-        let _ = look(proc.join(link)); // fails if it has ended or is a kernel thread
+        files.extend(fs::read_link(proc.join(link))); // fails if it has ended or is a kernel thread
     }
 
     let uid = fs::metadata(proc).map_or(u32::MAX, |found| found.uid());
@@ -188,38 +218,42 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
     } else {
         MAX_FILES.min(MAX_FILES_OF_USER.saturating_sub(*before))
     };
-    let descriptors = fs::read_dir(proc.join("fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    for entry in descriptors.take(room) {
-        let _ = look(entry.path()); // fails if it has been closed
+    let descriptors = fs::read_dir(proc.join("fd")).into_iter().flatten();
+    for entry in descriptors.flatten().take(room) {
+        files.extend(fs::read_link(entry.path())); // fails if it has been closed
         *before += 1;
     }
 
-    let mut maps = vec![];
     if room > 0 {
+        let maps = maps(proc);
+        let mapped: HashSet<_> = mapped_files(&maps).take(room).collect();
+        *before += mapped.len();
+        for path in mapped {
+            files.push(unescape_octal(path));
+        }
+    }
+    files
+}
+
+/// The beginning of the list of the process's maps; empty if it has ended.
+fn maps(proc: &Path) -> Vec<u8> {
+    let mut maps = vec![];
+    if let Ok(file) = File::open(proc.join("maps")) {
         // Maps that were read before an error count.
-        let _ = File::open(proc.join("maps"))
-            .and_then(|file| file.take(MAX_MAPS_BYTES).read_to_end(&mut maps));
+        let _ = file.take(MAX_MAPS_BYTES).read_to_end(&mut maps);
     }
-    let files: HashSet<_> = maps
-        .split(|byte| *byte == b'\n')
-        .filter_map(mapped)
-        .take(room)
-        .collect();
-    *before += files.len();
-    for path in files {
-        add(&unescape_octal(path));
-    }
+    maps
+}
+
+fn mapped_files(maps: &[u8]) -> impl Iterator<Item = &[u8]> {
+    maps.split(|byte| *byte == b'\n').filter_map(mapped)
 }
 
 /// The path in a line of `proc_pid_maps(5)`, such as
 /// `7f06-7f07 r-xp 00003000 fe:00 326970 /usr/lib/libz.so.1`.
 fn mapped(line: &[u8]) -> Option<&[u8]> {
-    line.iter()
-        .position(|byte| *byte == b'/')
-        .map(|start| &line[start..])
+    let start = line.iter().position(|byte| *byte == b'/')?;
+    Some(&line[start..])
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ use crate::sys;
 pub fn standing(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     let templates = records.templates.clone();
     let observed = look(known, records, table);
-    let found = templates.and_then(|of| lost_grafts::found(&observed, known, &of));
-    match found {
-        Some(records) => look(known, records, table),
-        None => observed,
+    if let Some(templates) = templates
+        && let Some(records) = lost_grafts::found(&observed, known, &templates)
+    {
+        return look(known, records, table);
     }
+    observed
 }
 
 fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
@@ -42,55 +43,57 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
         let target = in_the_jail(&known.root, &mounts[0].point);
         let mut stack: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
         let asked_for = targets.contains(&target);
-        if asked_for || recorded.contains(&target) {
-            if let Some(top) = stack
-                .last_mut()
-                .filter(|top| asked_for || top.unique_id.is_none())
-            {
-                look_at(&known.root, &target, top);
-            }
-            observed.mounts.insert(target, stack);
-        } else {
+        if !asked_for && !recorded.contains(&target) {
             observed.elsewhere.insert(target, stack);
+            continue;
         }
-    }
-
-    let unclear: Vec<_> = observed
-        .grafts
-        .iter()
-        .filter(|graft| observed.is_cut_off(&graft.target))
-        .flat_map(|graft| graft.members.iter().map(|member| member.target.clone()))
-        .collect();
-    for target in unclear {
-        if let Some(top) = observed
-            .mounts
-            .get_mut(&target)
-            .and_then(|stack| stack.last_mut())
+        if let Some(top) = stack.last_mut()
+            && (asked_for || top.unique_id.is_none())
         {
             look_at(&known.root, &target, top);
         }
+        observed.mounts.insert(target, stack);
     }
+    look_into_cut_off(&mut observed, &known.root);
 
-    observed.newest = table
-        .mounts()
-        .iter()
-        .filter_map(|mount| mount.unique_id)
-        .max();
-    let stat = |path: &JailPath| sys::stat_beneath(known.root.as_path(), path.relative());
-    let file_at = |path: &JailPath| stat(path).ok().map(|stat| stat.file);
+    let ids = table.mounts().iter().filter_map(|mount| mount.unique_id);
+    observed.newest = ids.max();
+    let file_at = |path: &JailPath| {
+        let stat = sys::stat_beneath(known.root.as_path(), path.relative());
+        Some(stat.ok()?.file)
+    };
     submounts::name_moved(&mut observed, file_at);
     submounts::compare(known, &mut observed, file_at);
     find_strays(&mut observed);
     observed
 }
 
+/// Looks at the members of grafts that follow no template any more: only their files tell whose they
+/// are.
+fn look_into_cut_off(observed: &mut Observed, root: &HostPath) {
+    let mut unclear = vec![];
+    for graft in &observed.grafts {
+        if observed.is_cut_off(&graft.target) {
+            unclear.extend(graft.members.iter().map(|member| member.target.clone()));
+        }
+    }
+    for target in unclear {
+        if let Some(stack) = observed.mounts.get_mut(&target)
+            && let Some(top) = stack.last_mut()
+        {
+            look_at(root, &target, top);
+        }
+    }
+}
+
 /// Adds the file that is visible at the root of the topmost mount at `target`, if it can be looked
 /// at.
 fn look_at(root: &HostPath, target: &JailPath, top: &mut ObservedMount) {
-    let found = sys::stat_beneath(root.as_path(), target.relative()).ok();
-    if let Some(stat) = found.filter(|stat| stat.mount_root != Some(false)) {
+    if let Ok(stat) = sys::stat_beneath(root.as_path(), target.relative())
+        && stat.mount_root != Some(false)
+    {
         top.file = Some(stat.file);
         top.kind = Some(stat.kind);
-        top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
+        top.unique_id = stat.unique_mount_id();
     }
 }

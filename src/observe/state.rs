@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, Unreadable};
 use super::record_file::record_bytes;
 use super::template_records::{KnownTemplate, TemplateCache};
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::{Error, Result};
 
 /// The directories of records and locks. `run` is gone after the boot, `lib` outlives it.
@@ -127,23 +127,28 @@ impl StateDir {
     /// unknown.
     fn grafts(&self, record: &BootRecord) -> Vec<KnownGraft> {
         let templates = self.templates();
-        let graft = |(target, name): (&JailPath, &SiteName)| {
-            let template = templates.known_template(name, &record.boot);
-            let contents = template
-                .as_ref()
-                .and_then(|template| template.contents.as_ref());
-            KnownGraft {
-                target: target.clone(),
+        let mut grafts = vec![];
+        for mount in &record.mounts {
+            let Some(name) = &mount.template else {
+                continue;
+            };
+            let (mut contents, mut members) = (None, Arc::default());
+            if let Some(template) = templates.known_template(name, &record.boot) {
+                members = Arc::clone(&template.members);
+                if let Some(known) = &template.contents {
+                    contents.clone_from(&known.key);
+                }
+            }
+            grafts.push(KnownGraft {
+                target: mount.target.clone(),
                 template: name.clone(),
-                contents: contents.and_then(|contents| contents.key.clone()),
+                contents,
                 alone: has_one_directory(&templates.sites_of(name)),
                 may_be_a_copy: false,
-                members: template.map_or_else(Arc::default, |template| template.members.clone()),
-            }
-        };
-        let mounts = record.mounts.iter();
-        let grafts = mounts.filter_map(|mount| Some((&mount.target, mount.template.as_ref()?)));
-        grafts.map(graft).collect()
+                members,
+            });
+        }
+        grafts
     }
 
     /// The facts in the record of a template, if there is one of this boot.
@@ -176,19 +181,17 @@ impl StateDir {
         let (record, kept) = (record_bytes(&run)?, record_bytes(&lib)?);
         let record = record.map(|bytes| BootRecord::parse(&bytes));
         let kept = kept.map(|bytes| PersistentRecord::parse(&bytes));
-        let versions = [
-            (&run, record.as_ref().and_then(newer)),
-            (&lib, kept.as_ref().and_then(newer)),
-        ];
+        let versions = [(&run, newer(record.as_ref())), (&lib, newer(kept.as_ref()))];
         refuse_newer(site, &versions)?;
 
         let mut warnings = vec![];
-        let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
-        let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
-        let record = record.filter(|record| record.boot == *boot);
-        let grafts = record
-            .as_ref()
-            .map_or_else(Vec::new, |record| self.grafts(record));
+        let mut record = or_lost(record, &run, &mut warnings);
+        let kept = or_lost(kept, &lib, &mut warnings);
+        let mut grafts = vec![];
+        match &record {
+            Some(found) if found.boot == *boot => grafts = self.grafts(found),
+            _ => record = None,
+        }
         Ok(SiteRecords {
             record,
             kept,
@@ -212,12 +215,20 @@ impl StateDir {
 }
 
 fn sites_recorded_in(directory: &Path) -> Result<Vec<SiteName>> {
-    let names = names_in(directory).map_err(|error| {
-        let cannot = format!("cannot list the records in {}", directory.display());
-        Error::failed(cannot).because(&error)
-    })?;
-    let site = |name: &OsString| SiteName::new(name.to_str()?.strip_suffix(".json")?).ok();
-    Ok(names.iter().filter_map(site).collect())
+    let names = names_in(directory).context(format_args!(
+        "cannot list the records in {}",
+        directory.display()
+    ))?;
+    let mut sites = vec![];
+    for name in names {
+        if let Some(name) = name.to_str()
+            && let Some(name) = name.strip_suffix(".json")
+            && let Ok(site) = SiteName::new(name)
+        {
+            sites.push(site);
+        }
+    }
+    Ok(sites)
 }
 
 /// The names in the directory `dir`, if there is one and this user may read it.
@@ -229,9 +240,11 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
         }
         entries => entries?,
     };
-    entries
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect()
+    let mut names = vec![];
+    for entry in entries {
+        names.push(entry?.file_name());
+    }
+    Ok(names)
 }
 
 /// Where the templates of this boot are.
@@ -259,19 +272,21 @@ pub struct SiteRecords {
 impl SiteRecords {
     /// The root that the records are about, if there are any.
     pub fn root(&self) -> Option<&HostPath> {
-        self.record
-            .as_ref()
-            .map(|record| &record.root)
-            .or_else(|| self.kept.as_ref().map(|kept| &kept.root))
+        match (&self.record, &self.kept) {
+            (Some(record), _) => Some(&record.root),
+            (None, Some(kept)) => Some(&kept.root),
+            (None, None) => None,
+        }
     }
 
     /// The manifest that the site was brought up with, if it is recorded.
     pub fn manifest(&self) -> Option<&Path> {
-        let of_record = self
-            .record
-            .as_ref()
-            .and_then(|record| record.manifest.as_deref());
-        of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
+        if let Some(record) = &self.record
+            && let Some(manifest) = &record.manifest
+        {
+            return Some(manifest);
+        }
+        self.kept.as_ref()?.manifest.as_deref()
     }
 }
 
@@ -280,9 +295,9 @@ fn has_one_directory(directory: &Path) -> bool {
     fs::metadata(directory).is_ok_and(|found| found.nlink() == 3)
 }
 
-fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {
+fn newer<T>(read: Option<&Result<T, Unreadable>>) -> Option<u32> {
     match read {
-        Err(Unreadable::Newer(version)) => Some(*version),
+        Some(Err(Unreadable::Newer(version))) => Some(*version),
         _ => None,
     }
 }
@@ -290,18 +305,18 @@ fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {
 /// Refuses records that only a newer mountjail understands. The hint tells how to go on without
 /// them.
 fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result<()> {
-    let newer: Vec<_> = versions
-        .iter()
-        .filter_map(|(path, version)| Some((path.display(), (*version)?)))
-        .collect();
-    let Some((first, version)) = newer.first() else {
+    let mut first = None;
+    let mut aside = vec![];
+    for (path, version) in versions {
+        if let Some(version) = version {
+            let path = path.display();
+            aside.push(format!("mv {path} {path}.newer"));
+            first = first.or(Some((path, version)));
+        }
+    }
+    let Some((first, version)) = first else {
         return Ok(());
     };
-
-    let aside: Vec<_> = newer
-        .iter()
-        .map(|(path, _)| format!("mv {path} {path}.newer"))
-        .collect();
     Err(Error::failed(format!(
         "the record {first} was written by a newer mountjail"
     ))
@@ -314,41 +329,50 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
     )))
 }
 
-/// The record that was read. A damaged one is lost, which adds a warning.
-fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
-    let damaged = |why| {
-        warnings.push(format!(
-            "the record {} is damaged ({why}) and counts as lost: its mounts are found by looking \
-             at the mount table; its placeholders stay",
-            path.display()
-        ));
-    };
-    read.map_err(damaged).ok()
+/// The record that was read, if there is one. A damaged one is lost, which adds a warning.
+fn or_lost<T>(
+    read: Option<Result<T, Unreadable>>,
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Option<T> {
+    match read? {
+        Ok(record) => Some(record),
+        Err(why) => {
+            warnings.push(format!(
+                "the record {} is damaged ({why}) and counts as lost: its mounts are found by \
+                 looking at the mount table; its placeholders stay",
+                path.display()
+            ));
+            None
+        }
+    }
 }
 
 /// The time for records, in seconds since 1970. It is 0 if the clock is before 1970.
 pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_secs(),
+        Err(_) => 0,
+    }
 }
 
 /// The milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
 pub fn since_boot() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    match clock_gettime(ClockId::CLOCK_BOOTTIME) {
+        Ok(now) => u64::try_from(Duration::from(now).as_millis()).unwrap_or(u64::MAX),
+        Err(_) => 0,
+    }
 }
 
 /// The identity of this boot.
 pub fn boot_id() -> Result<BootId> {
     let path = "/proc/sys/kernel/random/boot_id";
-    fs::read_to_string(path)
-        .map(|text| BootId(text.trim().to_owned()))
-        .map_err(|error| {
-            Error::failed(format!("cannot read {path}"))
-                .because(&error)
-                .hint("is /proc mounted?")
-        })
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(BootId(text.trim().to_owned())),
+        Err(error) => Err(Error::failed(format!("cannot read {path}"))
+            .because(&error)
+            .hint("is /proc mounted?")),
+    }
 }
 
 #[cfg(test)]

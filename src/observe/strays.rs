@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 
-use super::observed::{Observed, Stray};
-use super::record::RecordedMount;
+use super::observed::{Observed, ObservedMount, Stray};
 use crate::base::HostPath;
 use crate::sys;
 
@@ -14,14 +14,14 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// Adds the recorded mounts that were moved away, and takes them out of the mounts elsewhere.
 pub(super) fn find_strays(observed: &mut Observed) {
     let strays = strays(observed);
-    observed.elsewhere.retain(|_, mounts| {
-        mounts.retain(|seen| {
-            strays
-                .iter()
-                .all(|stray| Some(stray.unique_id) != seen.unique_id)
-        });
-        !mounts.is_empty()
-    });
+    let is_stray = |seen: &ObservedMount| {
+        let mut strays = strays.iter();
+        strays.any(|stray| Some(stray.unique_id) == seen.unique_id)
+    };
+    for mounts in observed.elsewhere.values_mut() {
+        mounts.retain(|seen| !is_stray(seen));
+    }
+    observed.elsewhere.retain(|_, mounts| !mounts.is_empty());
     observed.strays = strays;
     observed.under_root = under_root(observed);
 }
@@ -32,15 +32,20 @@ fn under_root(observed: &Observed) -> BTreeSet<u64> {
     let (Some(directory), Some(record)) = (&observed.directory, &observed.record) else {
         return BTreeSet::new();
     };
-    let is_seen = |mount: &RecordedMount, id: u64| {
-        let stack = observed.stack(&mount.target);
-        stack.iter().any(|seen| seen.unique_id == Some(id))
-    };
-    let recorded = record.mounts.iter();
-    let unseen = recorded.filter_map(|mount| mount.unique_id.filter(|id| !is_seen(mount, *id)));
-    unseen
-        .filter(|id| is_on_another_root(*id, directory.mount, &record.root).unwrap_or(false))
-        .collect()
+    let mut ids = BTreeSet::new();
+    for mount in &record.mounts {
+        if let Some(id) = mount.unique_id
+            && !has(observed.stack(&mount.target), id)
+            && is_on_another_root(id, directory.mount, &record.root).unwrap_or(false)
+        {
+            ids.insert(id);
+        }
+    }
+    ids
+}
+
+fn has(stack: &[ObservedMount], id: u64) -> bool {
+    stack.iter().any(|seen| seen.unique_id == Some(id))
 }
 
 /// Whether the mount `id` is at or below the path `root`, but not on the mount that is visible
@@ -60,21 +65,32 @@ fn is_on_another_root(id: u64, visible: u64, root: &HostPath) -> io::Result<bool
 /// back meanwhile is included: somebody moves it to and fro, and without an entry in this list it
 /// would be forgotten.
 fn strays(observed: &Observed) -> Vec<Stray> {
-    let recorded = observed.recorded_mounts();
-    let elsewhere = recorded.filter_map(|mount| {
-        let id = mount.unique_id?;
-        let here = observed.mounts.get(&mount.target).into_iter().flatten();
-        let here = here.chain(observed.elsewhere.get(&mount.target).into_iter().flatten());
-        if here.into_iter().any(|seen| seen.unique_id == Some(id)) {
-            return None;
+    let mut strays = vec![];
+    for mount in observed.recorded_mounts() {
+        let Some(id) = mount.unique_id else {
+            continue;
+        };
+        let here = observed.elsewhere.get(&mount.target);
+        let is_here =
+            has(observed.stack(&mount.target), id) || here.is_some_and(|stack| has(stack, id));
+        if is_here {
+            continue;
         }
-        let point = sys::stat_mount(id).map(|mount| mount.point).ok();
-        let point = point.filter(|point| (1..PATH_MAX).contains(&point.as_os_str().len()));
-        (point.is_some() || sys::mount_exists(id)).then(|| Stray {
-            target: mount.target.clone(),
-            unique_id: id,
-            point,
-        })
-    });
-    elsewhere.collect()
+        let point = mount_point(id);
+        if point.is_some() || sys::mount_exists(id) {
+            strays.push(Stray {
+                target: mount.target.clone(),
+                unique_id: id,
+                point,
+            });
+        }
+    }
+    strays
+}
+
+/// The mount point of the mount `id`, if it can be used in system calls.
+fn mount_point(id: u64) -> Option<PathBuf> {
+    let point = sys::stat_mount(id).ok()?.point;
+    let length = point.as_os_str().len();
+    (1..PATH_MAX).contains(&length).then_some(point)
 }

@@ -1,16 +1,15 @@
 //! The submounts that came along with recursive mounts.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount};
 use super::record::{RecordedMount, Submount, Unknown};
 use super::table::Table;
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
-use crate::{Error, Result, sys};
+use crate::{Result, sys};
 
 /// The number of attempts to list the submounts of a mount while it is moved.
 const ATTEMPTS: usize = 10;
@@ -26,12 +25,10 @@ pub fn submounts(
     let Some(id) = unique_id.filter(|_| sys::probe::statmount()) else {
         return Ok(in_table(&Table::read_text()?, point.as_path(), target));
     };
-    let cannot = |error: io::Error| {
-        Error::failed(format!("cannot ask for the mounts in {point}")).because(&error)
-    };
+    let cannot = format_args!("cannot ask for the mounts in {point}");
     for _ in 0..ATTEMPTS {
-        let point = sys::mount_point(id).map_err(cannot)?;
-        let inside = Table::inside(id).map_err(cannot)?;
+        let point = sys::mount_point(id).context(cannot)?;
+        let inside = Table::inside(id).context(cannot)?;
         let found = submounts_of(inside.mounts(), &point, target);
         if found.is_some() {
             return Ok(found);
@@ -43,21 +40,25 @@ pub fn submounts(
 /// The mounts in the one at `point`, by the whole table. `None` if nothing is mounted there.
 fn in_table(table: &Table, point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
     let is_there = table.mounts().iter().any(|mount| mount.point == point);
-    is_there.then(|| submounts_of(table.below(point), point, target))?
+    if !is_there {
+        return None;
+    }
+    submounts_of(table.below(point), point, target)
 }
 
 /// `mounts` as submounts of the recursive mount at `point`, whose target is `target`. `None` if one
 /// of them is not below it.
 fn submounts_of(mounts: &[MountInfo], point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
-    let submount = |mount: &MountInfo| {
+    let mut submounts = vec![];
+    for mount in mounts {
         let below = mount.point.strip_prefix(point).ok()?;
-        Some(Submount {
+        submounts.push(Submount {
             target: JailPath::normal(target.as_path().join(below)),
             unique_id: mount.unique_id,
             more: Unknown::new(),
-        })
-    };
-    mounts.iter().map(submount).collect()
+        });
+    }
+    Some(submounts)
 }
 
 /// The path in the jail of the mount point `point`, which is below `root`.
@@ -65,35 +66,47 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
     JailPath::normal(Path::new("/").join(point.strip_prefix(root).unwrap_or(point)))
 }
 
-/// The recursive mounts of the site whose submounts are not recorded: their paths in the jail now,
-/// and their sources.
-fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
-    let recorded = || observed.recorded_mounts();
-    let moved_to = |mount: &RecordedMount| {
-        let is_it =
-            |seen: &ObservedMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
-        let found = observed
-            .elsewhere
-            .iter()
-            .find(|(_, stack)| stack.iter().any(is_it));
-        found.map(|(path, _)| path.clone())
-    };
-    let known = recorded()
-        .filter(|mount| mount.recursive && mount.submounts.is_none() && mount.template.is_none());
-    let known = known.map(|mount| {
-        (
-            moved_to(mount).unwrap_or_else(|| mount.target.clone()),
-            mount.source.clone(),
-        )
-    });
+/// A recursive mount whose submounts are not recorded.
+struct Tree {
+    /// Its path in the jail now.
+    target: JailPath,
+    source: HostPath,
+}
 
-    let new = desired
-        .mounts
-        .iter()
-        .filter(|mount| mount.recursive && recorded().all(|known| known.target != mount.target));
-    known
-        .chain(new.map(|mount| (mount.target.clone(), mount.source.clone())))
-        .collect()
+/// The recursive mounts of the site whose submounts are not recorded.
+fn unrecorded_trees(desired: &Desired, observed: &Observed) -> Vec<Tree> {
+    let mut trees = vec![];
+    let mut recorded = BTreeSet::new();
+    for mount in observed.recorded_mounts() {
+        recorded.insert(&mount.target);
+        if mount.is_tree() && mount.submounts.is_none() {
+            let target = place_elsewhere(mount, observed).unwrap_or(&mount.target);
+            trees.push(Tree {
+                target: target.clone(),
+                source: mount.source.clone(),
+            });
+        }
+    }
+    for mount in &desired.mounts {
+        if mount.recursive && !recorded.contains(&mount.target) {
+            trees.push(Tree {
+                target: mount.target.clone(),
+                source: mount.source.clone(),
+            });
+        }
+    }
+    trees
+}
+
+/// The path where the recorded mount is now, if it is not at a target any more.
+fn place_elsewhere<'o>(mount: &RecordedMount, observed: &'o Observed) -> Option<&'o JailPath> {
+    let id = mount.unique_id?;
+    for (path, stack) in &observed.elsewhere {
+        if stack.iter().any(|seen| seen.unique_id == Some(id)) {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// Finds recorded mounts that were moved away, by the files that they show, and records their ids.
@@ -109,26 +122,24 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
         return;
     };
 
-    let mut known: HashSet<_> = record
-        .mounts
-        .iter()
-        .filter_map(|mount| mount.unique_id)
-        .collect();
-    let lost = record
-        .mounts
-        .iter_mut()
-        .filter(|mount| is_lost(mount, mounts));
-
-    for mount in lost {
-        let found = elsewhere.iter().find_map(|(path, stack)| {
-            let top = stack
-                .last()
-                .filter(|top| top.attributes == mount.attributes)?;
-            let id = top.unique_id.filter(|id| !known.contains(id))?;
-            (file_at(path) == Some(mount.file)).then_some(id)
-        });
-        known.extend(found);
-        mount.unique_id = found;
+    let ids = record.mounts.iter().filter_map(|mount| mount.unique_id);
+    let mut known: HashSet<_> = ids.collect();
+    for mount in &mut record.mounts {
+        if !is_lost(mount, mounts) {
+            continue;
+        }
+        for (path, stack) in elsewhere.iter() {
+            if let Some(top) = stack.last()
+                && let Some(id) = top.unique_id
+                && top.attributes == mount.attributes
+                && !known.contains(&id)
+                && file_at(path) == Some(mount.file)
+            {
+                known.insert(id);
+                mount.unique_id = Some(id);
+                break;
+            }
+        }
     }
 }
 
@@ -147,24 +158,25 @@ pub(super) fn compare(
     observed: &mut Observed,
     file_at: impl Fn(&JailPath) -> Option<FileId>,
 ) {
-    for (target, source) in unknown(desired, observed) {
-        let as_in_source = |path: &&JailPath| {
-            let Some(below) = path
-                .below(&target)
-                .filter(|below| !below.as_os_str().is_empty())
-            else {
-                return false;
-            };
-            let there =
-                sys::open_host(&source.as_path().join(below), libc::O_PATH).and_then(sys::stat_fd);
-            there.is_ok_and(|there| Some(there.file) == file_at(path))
-        };
-        let found: Vec<_> = observed
-            .elsewhere
-            .keys()
-            .filter(as_in_source)
-            .cloned()
-            .collect();
-        observed.as_in_source.extend(found);
+    for tree in unrecorded_trees(desired, observed) {
+        for path in observed.elsewhere.keys() {
+            if let Some(file) = tree.file_in_source(path)
+                && file_at(path) == Some(file)
+            {
+                observed.as_in_source.insert(path.clone());
+            }
+        }
+    }
+}
+
+impl Tree {
+    /// The file that the source has where the mount shows `path`, which is inside of it.
+    fn file_in_source(&self, path: &JailPath) -> Option<FileId> {
+        let below = path.below(&self.target)?;
+        if below.as_os_str().is_empty() {
+            return None;
+        }
+        let file = sys::open_host(&self.source.as_path().join(below), libc::O_PATH).ok()?;
+        Some(sys::stat_fd(&file).ok()?.file)
     }
 }

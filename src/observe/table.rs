@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::mountinfo::{self, MountInfo};
+use crate::base::ErrorContext;
 use crate::base::sync::processors;
 use crate::{Error, Result, sys};
 
@@ -27,9 +28,8 @@ impl Table {
     /// the kernel has them, else from `/proc/self/mountinfo`.
     pub fn read() -> Result<Self> {
         if sys::probe::statmount() {
-            return ask()
-                .map(Self::new)
-                .map_err(|error| Error::failed("cannot ask for the mount table").because(&error));
+            let mounts = ask().context("cannot ask for the mount table")?;
+            return Ok(Self::new(mounts));
         }
         Self::read_text()
     }
@@ -37,14 +37,20 @@ impl Table {
     /// As [`read`](Self::read), but always from `/proc/self/mountinfo`. This is slower, but has
     /// mount points of any length.
     pub fn read_text() -> Result<Self> {
-        let cannot = || Error::failed(format!("cannot read the mount table {MOUNTINFO}"));
-        let text = std::fs::read(MOUNTINFO)
-            .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
-        mountinfo::parse(&text).map(Self::new).map_err(|line| {
-            cannot().because_of(format!(
+        let cannot = format!("cannot read the mount table {MOUNTINFO}");
+        let text = match std::fs::read(MOUNTINFO) {
+            Ok(text) => text,
+            Err(error) => {
+                let error = Error::failed(cannot).because(&error);
+                return Err(error.hint("is /proc mounted?"));
+            }
+        };
+        match mountinfo::parse(&text) {
+            Ok(mounts) => Ok(Self::new(mounts)),
+            Err(line) => Err(Error::failed(cannot).because_of(format!(
                 "line {line} is not in the form of proc_pid_mountinfo(5)"
-            ))
-        })
+            ))),
+        }
     }
 
     /// Whether the mounts below `path` are still as they were when the table was read: no mount was
@@ -53,14 +59,15 @@ impl Table {
     pub(crate) fn is_current_below(&self, path: &Path) -> bool {
         let newest = self.mounts.iter().filter_map(|mount| mount.unique_id).max();
         let Some(newest) = newest else { return false };
-        let still_exists = |mount: &MountInfo| mount.unique_id.is_some_and(sys::mount_exists);
-        sys::list_newer_mounts(newest).is_ok_and(|newer| newer.is_empty())
-            && self.below(path).iter().all(still_exists)
+        match sys::list_newer_mounts(newest) {
+            Ok(newer) => newer.is_empty() && self.below(path).iter().all(MountInfo::exists),
+            Err(_) => false,
+        }
     }
 
     /// The mounts in the one with the unique ID `unique_id` (Linux 6.8).
     pub(super) fn inside(unique_id: u64) -> io::Result<Self> {
-        ask_for(&sys::list_mounts_in(unique_id)?).map(Self::new)
+        Ok(Self::new(ask_for(&sys::list_mounts_in(unique_id)?)?))
     }
 
     fn new(mut mounts: Vec<MountInfo>) -> Self {
@@ -70,11 +77,8 @@ impl Table {
 
     /// The mount points below `path`, each once.
     pub fn points_below(&self, path: &Path) -> Vec<PathBuf> {
-        let mut points: Vec<_> = self
-            .below(path)
-            .iter()
-            .map(|mount| mount.point.clone())
-            .collect();
+        let below = self.below(path).iter();
+        let mut points: Vec<_> = below.map(|mount| mount.point.clone()).collect();
         points.dedup();
         points
     }
@@ -90,17 +94,18 @@ impl Table {
 
     /// The mount point of the mount with this id.
     pub fn point_of(&self, id: u64) -> Option<PathBuf> {
-        self.get(id).map(|mount| mount.point.clone())
+        Some(self.get(id)?.point.clone())
     }
 
     /// The peer group of the mount at `point`: the one with this unique id, or, if it has none, the
     /// topmost one.
     pub(crate) fn peer_group_at(&self, point: &Path, unique_id: Option<u64>) -> Option<u64> {
-        let at = self.mounts.iter().filter(|mount| mount.point == point);
-        let at: Vec<_> = at.cloned().collect();
-        let stack = stack(&at);
-        let is_it = |mount: &&&MountInfo| unique_id.is_none() || mount.unique_id == unique_id;
-        stack.iter().rev().find(is_it)?.peer_group
+        for mount in stack(self.at(point)).into_iter().rev() {
+            if unique_id.is_none() || mount.unique_id == unique_id {
+                return mount.peer_group;
+            }
+        }
+        None
     }
 
     pub(super) fn has(&self, id: u64) -> bool {
@@ -109,11 +114,9 @@ impl Table {
 
     /// The mounts at `point`, in the order of the table.
     pub(super) fn at(&self, point: &Path) -> &[MountInfo] {
-        let start = self
-            .mounts
-            .partition_point(|mount| bytes(&mount.point) < bytes(point));
-        let count = self.mounts[start..].partition_point(|mount| mount.point == point);
-        &self.mounts[start..start + count]
+        let from_here = self.from(bytes(point));
+        let count = from_here.partition_point(|mount| mount.point == point);
+        &from_here[..count]
     }
 
     /// The mounts below `path`, sorted by mount point.
@@ -122,14 +125,17 @@ impl Table {
         if prefix != b"/" {
             prefix.push(b'/');
         }
-        let start = self
-            .mounts
-            .partition_point(|mount| bytes(&mount.point) < prefix.as_slice());
-        let count =
-            self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
-        let found = &self.mounts[start..start + count];
+        let from_here = self.from(&prefix);
+        let count = from_here.partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
+        let found = &from_here[..count];
         // The prefix `/` also matches `/` itself.
         &found[found.partition_point(|mount| mount.point == path)..]
+    }
+
+    /// The mounts whose mount points are `first` or sorted after it.
+    fn from(&self, first: &[u8]) -> &[MountInfo] {
+        let is_before = |mount: &MountInfo| bytes(&mount.point) < first;
+        &self.mounts[self.mounts.partition_point(is_before)..]
     }
 }
 
@@ -153,21 +159,21 @@ pub(super) fn in_shares<M: Send>(
     let ask = &ask;
 
     thread::scope(|scope| {
-        let spawn = |ids| {
-            (
-                ids,
-                thread::Builder::new().spawn_scoped(scope, move || ask(ids)),
-            )
-        };
-        let threads: Vec<_> = ids.chunks(share).map(spawn).collect();
+        let mut threads = vec![];
+        for ids in ids.chunks(share) {
+            let thread = thread::Builder::new().spawn_scoped(scope, move || ask(ids));
+            threads.push((ids, thread));
+        }
         let mut mounts = Vec::with_capacity(ids.len());
         for (ids, thread) in threads {
-            mounts.extend(match thread {
-                Ok(thread) => thread
-                    .join()
-                    .map_err(|_| io::Error::other("a thread panicked"))?,
+            let answer = match thread {
+                Ok(thread) => match thread.join() {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(io::Error::other("a thread panicked")),
+                },
                 Err(_) => ask(ids), // there are too many threads
-            }?);
+            };
+            mounts.extend(answer?);
         }
         Ok(mounts)
     })
@@ -179,17 +185,19 @@ fn mount_of_slash() -> io::Result<Option<u64>> {
         Path::new("/"),
         libc::O_PATH | libc::O_DIRECTORY,
     )?)?;
-    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
+    Ok(stat.unique_mount_id())
 }
 
 fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
-    let mounts = ids
-        .iter()
-        .map(|id| sys::stat_mount(*id).map(|mount| MountInfo::from_statmount(*id, mount)));
-    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    mounts
-        .filter(|mount| !mount.as_ref().is_err_and(is_gone))
-        .collect()
+    let mut mounts = Vec::with_capacity(ids.len());
+    for id in ids {
+        match sys::stat_mount(*id) {
+            Ok(mount) => mounts.push(MountInfo::from_statmount(*id, mount)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it is gone
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(mounts)
 }
 
 fn bytes(path: &Path) -> &[u8] {
@@ -206,10 +214,7 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     let mut stack: Vec<&MountInfo> = vec![];
     while !rest.is_empty() {
         let next = match stack.last() {
-            None => rest.iter().position(|mount| {
-                rest.iter()
-                    .all(|other| other.id != mount.parent || other.id == mount.id)
-            }),
+            None => rest.iter().position(|mount| below(mount, mounts).is_none()),
             Some(top) => rest.iter().position(|mount| mount.parent == top.id),
         };
         stack.push(rest.remove(next.unwrap_or(0)));
@@ -230,16 +235,22 @@ pub(super) fn stack_below(
         return Some(stack(mounts));
     }
 
-    let below = |mount: &&MountInfo| {
-        mounts
-            .iter()
-            .find(|other| other.id == mount.parent && other.id != mount.id)
-    };
-    let mut stack: Vec<_> = std::iter::successors(Some(top), below)
-        .take(mounts.len())
-        .collect();
+    let mut stack = vec![top];
+    let mut lowest = top;
+    while let Some(mount) = below(lowest, mounts)
+        && stack.len() < mounts.len()
+    {
+        stack.push(mount);
+        lowest = mount;
+    }
     stack.reverse();
     Some(stack)
+}
+
+/// The one of `mounts` that `mount` is on.
+fn below<'m>(mount: &MountInfo, mounts: &'m [MountInfo]) -> Option<&'m MountInfo> {
+    let mut mounts = mounts.iter();
+    mounts.find(|other| other.id == mount.parent && other.id != mount.id)
 }
 
 #[cfg(test)]

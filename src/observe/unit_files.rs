@@ -30,11 +30,9 @@ impl Units {
     /// units of. Directories that do not exist are skipped.
     pub fn read() -> Self {
         let mut units: BTreeSet<_> = DIRECTORIES.iter().flat_map(names_in).collect();
-        units.extend(
-            names_in("/etc/init.d")
-                .into_iter()
-                .map(|script| format!("{script}.service")),
-        );
+        for script in names_in("/etc/init.d") {
+            units.insert(format!("{script}.service"));
+        }
         Self(units)
     }
 
@@ -45,11 +43,11 @@ impl Units {
 
     /// The unit with the most similar name, if one is similar enough.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        let units = self
-            .0
-            .iter()
-            .filter(|known| Path::new(known).extension().is_some());
-        nearest(name, units.map(String::as_str))
+        let units = self.0.iter().map(String::as_str);
+        nearest(
+            name,
+            units.filter(|known| Path::new(known).extension().is_some()),
+        )
     }
 }
 

@@ -23,10 +23,8 @@ pub struct UnitLine {
 /// The lines of the unit `name`, where the directory `first` takes precedence. Drop-ins whose first
 /// line is `own` are left out. `None`: the unit has no file.
 pub fn unit_lines(first: &Path, name: &str, own: &str) -> Option<Vec<UnitLine>> {
-    let directories: Vec<_> = [first]
-        .into_iter()
-        .chain(DIRECTORIES.map(Path::new))
-        .collect();
+    let mut directories = vec![first];
+    directories.extend(DIRECTORIES.map(Path::new));
     let (file, names) = fragment(&directories, name)?;
     let mut lines = lines_of(&file, own);
     for file in drop_ins(&directories, &names) {
@@ -40,18 +38,25 @@ fn fragment(directories: &[&Path], name: &str) -> Option<(PathBuf, Vec<String>)>
     let mut names = vec![name.to_owned()];
     // An alias may lead to an alias.
     for _ in 0..8 {
-        let current = names.last()?.clone();
-        let candidates = [Some(current.clone()), template(&current)];
-        let found = candidates.into_iter().flatten().find_map(|candidate| {
-            let in_directory = |directory: &&Path| {
-                let path = directory.join(&candidate);
-                path.symlink_metadata().is_ok().then_some(path)
-            };
-            directories.iter().find_map(in_directory)
-        })?;
-        match alias(&found, &current) {
+        let current = names.last()?;
+        let found = match file_of(directories, current) {
+            Some(found) => found,
+            None => file_of(directories, &template(current)?)?,
+        };
+        match alias(&found, current) {
             Some(other) => names.push(other),
             None => return fs::metadata(&found).is_ok().then_some((found, names)),
+        }
+    }
+    None
+}
+
+/// The file or link `name` in the first directory that has one.
+fn file_of(directories: &[&Path], name: &str) -> Option<PathBuf> {
+    for directory in directories {
+        let path = directory.join(name);
+        if path.symlink_metadata().is_ok() {
+            return Some(path);
         }
     }
     None
@@ -73,10 +78,7 @@ fn drop_ins(directories: &[&Path], names: &[String]) -> Vec<PathBuf> {
         for directory in directories {
             let directory = directory.join(format!("{place}.d"));
             for name in names_in(&directory) {
-                if Path::new(&name)
-                    .extension()
-                    .is_some_and(|end| end == "conf")
-                {
+                if Path::new(&name).extension() == Some("conf".as_ref()) {
                     let path = directory.join(&name);
                     found.entry(name).or_insert(path);
                 }
@@ -92,13 +94,15 @@ fn places(names: &[String]) -> Vec<String> {
     for name in names {
         places.extend(template(name));
         let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
-        let dashes = stem.match_indices('-').rev();
-        places.extend(dashes.map(|(at, _)| format!("{}.{kind}", &stem[..=at])));
+        for (dash, _) in stem.match_indices('-').rev() {
+            places.push(format!("{}.{kind}", &stem[..=dash]));
+        }
     }
-    let kinds = names
-        .iter()
-        .filter_map(|name| Some(name.rsplit_once('.')?.1));
-    places.extend(kinds.map(ToOwned::to_owned));
+    for name in names {
+        if let Some((_, kind)) = name.rsplit_once('.') {
+            places.push(kind.to_owned());
+        }
+    }
     places
 }
 
@@ -138,11 +142,13 @@ fn goes_on(line: &str) -> bool {
     backslashes.count() % 2 == 1
 }
 
+/// `Service` in the line `[Service]`.
+pub(super) fn section_name(line: &str) -> Option<&str> {
+    line.strip_prefix('[')?.strip_suffix(']')
+}
+
 fn assignment(file: &Path, section: &mut String, line: &str) -> Option<UnitLine> {
-    if let Some(name) = line
-        .strip_prefix('[')
-        .and_then(|line| line.strip_suffix(']'))
-    {
+    if let Some(name) = section_name(line) {
         name.clone_into(section);
         return None;
     }

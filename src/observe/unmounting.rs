@@ -17,18 +17,11 @@ pub(crate) fn unmount_command(root: &HostPath, point: &Path) -> String {
     let Some(mut mount) = table.at(point).last() else {
         return unmount(point);
     };
-    let in_root = |mount: &MountInfo| mount.point.starts_with(root.as_path());
-    let has_peer_outside = |mount: &MountInfo| {
-        let mut all = table.mounts().iter();
-        mount.peer_group.is_some()
-            && all.any(|other| other.peer_group == mount.peer_group && !in_root(other))
-    };
-
     let mut is_inside = false;
     while let Some(parent) = table.get(mount.parent)
         && parent.point != root.as_path()
-        && in_root(parent)
-        && has_peer_outside(parent)
+        && parent.point.starts_with(root.as_path())
+        && has_peer_outside(parent, root, &table)
     {
         mount = parent;
         is_inside = true;
@@ -38,4 +31,17 @@ pub(crate) fn unmount_command(root: &HostPath, point: &Path) -> String {
     } else {
         unmount(&mount.point)
     }
+}
+
+/// Whether `mount` is a peer of one outside of `root`.
+fn has_peer_outside(mount: &MountInfo, root: &HostPath, table: &Table) -> bool {
+    if mount.peer_group.is_none() {
+        return false;
+    }
+    for other in table.mounts() {
+        if other.peer_group == mount.peer_group && !other.point.starts_with(root.as_path()) {
+            return true;
+        }
+    }
+    false
 }

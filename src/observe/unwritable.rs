@@ -45,6 +45,12 @@ impl Obstacle {
         Some(Self { directory, why })
     }
 
+    fn error(&self) -> Error {
+        Error::failed(format!("cannot make anything in {}", self.directory))
+            .because_of(self.reason())
+            .hint(self.hint())
+    }
+
     fn reason(&self) -> String {
         match &self.why {
             Why::ReadOnly(Some(point)) if point != self.directory.as_path() => {
@@ -56,7 +62,6 @@ impl Obstacle {
     }
 
     fn hint(&self) -> String {
-        let word = |path: &Path| shell_word(&path.to_string_lossy()).into_owned();
         let directory = word(self.directory.as_path());
         match &self.why {
             Why::ReadOnly(Some(point)) => format!(
@@ -73,6 +78,10 @@ impl Obstacle {
             ),
         }
     }
+}
+
+fn word(path: &Path) -> String {
+    shell_word(&path.to_string_lossy()).into_owned()
 }
 
 /// The nearest directory above `path` in the root that is there.
@@ -97,16 +106,17 @@ pub(crate) fn unwritable<'p>(
     table: Option<&Table>,
 ) -> Vec<Error> {
     let parents: BTreeMap<_, _> = paths.map(|path| (path.parent(), path)).collect();
-    let directories = parents.values().filter_map(|path| nearest(root, path).ok());
-    let directories: BTreeMap<_, _> = directories.collect();
-    let found = directories.into_iter();
-    let found = found.filter_map(|(directory, file)| Obstacle::of(directory, &file, table));
-    let error = |obstacle: Obstacle| {
-        Error::failed(format!("cannot make anything in {}", obstacle.directory))
-            .because_of(obstacle.reason())
-            .hint(obstacle.hint())
-    };
-    found.map(error).collect()
+    let mut directories = BTreeMap::new();
+    for path in parents.into_values() {
+        directories.extend(nearest(root, path));
+    }
+    let mut errors = vec![];
+    for (directory, file) in directories {
+        if let Some(obstacle) = Obstacle::of(directory, &file, table) {
+            errors.push(obstacle.error());
+        }
+    }
+    errors
 }
 
 /// What to do about EROFS or EPERM when `path` in `root` was to be made or removed, if the
@@ -114,5 +124,5 @@ pub(crate) fn unwritable<'p>(
 pub(crate) fn how_to_write(root: &HostPath, path: &JailPath) -> Option<String> {
     let (directory, file) = nearest(root, path).ok()?;
     let table = Table::read().ok();
-    Obstacle::of(directory, &file, table.as_ref()).map(|obstacle| obstacle.hint())
+    Some(Obstacle::of(directory, &file, table.as_ref())?.hint())
 }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use super::mountinfo::Line;
-use super::namespace::{MountIdentity, Namespace, OWN_TABLE, On, Outline, key_of_mount};
+use super::namespace::{MountIdentity, Namespace, OWN_TABLE, On, Outline, Pair, key_of_mount};
 use super::processes::Process;
 use super::space::{Space, spaces};
 use crate::base::sync::processors;
@@ -83,11 +83,9 @@ impl Users {
         thread::scope(|scope| {
             for spaces in others.chunks(share).skip(1) {
                 // If no thread can be started, each table is read when it is needed.
-                let read = move || spaces.iter().for_each(|space| drop(space.table()));
-                let _ = thread::Builder::new().spawn_scoped(scope, read);
+                let _ = thread::Builder::new().spawn_scoped(scope, || read_tables(spaces));
             }
-            let first = others.iter().take(share);
-            first.for_each(|space| drop(space.table()));
+            read_tables(&others[..share.min(others.len())]);
         });
         Self {
             own,
@@ -106,23 +104,24 @@ impl Users {
             found.entry(pid).or_default();
         }
 
-        let site = mounts
-            .iter()
-            .map(|mount| (mount.point.as_path(), mount))
-            .collect();
+        let mut site = ByPoint::new();
+        for mount in mounts {
+            site.insert(&mount.point, mount);
+        }
         for mount in mounts {
             for pid in self.users_of(mount, &site, depth)? {
                 found.entry(pid).or_default().insert(mount.target);
             }
         }
 
-        let user = |(pid, targets): (u32, BTreeSet<&JailPath>)| {
-            Some(User {
-                process: Process::of(pid)?,
-                targets: targets.into_iter().cloned().collect(),
-            })
-        };
-        Ok(found.into_iter().filter_map(user).collect())
+        let mut users = vec![];
+        for (pid, targets) in found {
+            if let Some(process) = Process::of(pid) {
+                let targets = targets.into_iter().cloned().collect();
+                users.push(User { process, targets });
+            }
+        }
+        Ok(users)
     }
 
     /// Whether the mount with this unique ID may be mounted elsewhere as well, in this or another
@@ -134,11 +133,7 @@ impl Users {
         let Some(pair) = outline.pair(unique_id) else {
             return true;
         };
-        let may_have = |space: &Space| {
-            let table = space.table();
-            table.is_err() || table.is_ok_and(|table| table.is_some_and(|t| t.may_have(Some(pair))))
-        };
-        outline.has_several(pair) || self.others.iter().any(may_have)
+        outline.has_several(pair) || self.others.iter().any(|space| space.may_have(pair))
     }
 
     /// The processes whose root directory is `root` and has mounts. A copy of the root without
@@ -158,19 +153,16 @@ impl Users {
         }
 
         for space in &self.others {
-            let mut inside = space
-                .processes
-                .iter()
-                .filter(|found| id.is_some() && found.root_id == id)
-                .peekable();
-            if inside.peek().is_some()
-                && let Some(table) = space.table()?
-            {
-                pids.extend(
-                    inside
-                        .filter(|found| table.has_mounts_in(&found.root))
-                        .map(|found| found.pid),
-                );
+            if id.is_none() || space.processes.iter().all(|found| found.root_id != id) {
+                continue;
+            }
+            let Some(table) = space.table()? else {
+                continue;
+            };
+            for found in &space.processes {
+                if found.root_id == id && table.has_mounts_in(&found.root) {
+                    pids.push(found.pid);
+                }
             }
         }
         Ok(pids)
@@ -183,31 +175,34 @@ impl Users {
         site: &ByPoint<'_>,
         depth: Depth,
     ) -> Result<BTreeSet<u32>> {
-        let outline = self.outline();
-        let pair = outline.and_then(|outline| outline.pair(mount.unique_id?));
-        let outline = outline.filter(|_| depth == Depth::BesidesKernel);
+        let known = self.outline();
+        let pair = match (known, mount.unique_id) {
+            (Some(outline), Some(id)) => outline.pair(id),
+            _ => None,
+        };
+        let outline = known.filter(|_| depth == Depth::BesidesKernel);
         let mut pids = BTreeSet::new();
-        let has_copy = |outline: &Outline| pair.is_some_and(|pair| outline.has_several(pair));
-        let counts = |table: &Namespace| self.own.may_use(table, pair, &self.files);
         let here = outline.is_none()
             || mount.is_graft && self.own.is_used_below(&mount.point, &self.files);
-        if (here || outline.is_none_or(has_copy)) && counts(self.own_table()?) {
+        if here || has_copies(outline, pair) {
             let table = self.own_table()?;
-            for line in self.copies(table, mount, site, outline)? {
-                let point = line.mount.point.as_os_str();
-                if here || point != mount.point.as_os_str() {
-                    pids.extend(self.own.users_at(table, point, &self.files));
+            if self.own.may_use(table, pair, &self.files) {
+                for line in self.copies(table, mount, site, outline)? {
+                    let point = line.mount.point.as_os_str();
+                    if here || point != mount.point.as_os_str() {
+                        pids.extend(self.own.users_at(table, point, &self.files));
+                    }
                 }
             }
         }
 
         for space in &self.others {
-            let may_use = |table: &&Namespace| {
-                table.may_have(pair) && space.may_use(table, pair, &self.files)
-            };
-            let Some(table) = space.table()?.filter(may_use) else {
+            let Some(table) = space.table()? else {
                 continue;
             };
+            if !table.may_have(pair) || !space.may_use(table, pair, &self.files) {
+                continue;
+            }
             for line in self.copies(table, mount, site, outline)? {
                 let point = line.mount.point.as_os_str();
                 pids.extend(space.users_at(table, point, &self.files));
@@ -227,15 +222,14 @@ impl Users {
         outline: Option<&Outline>,
     ) -> Result<Vec<&'n Line>> {
         let mut lines = table.lines_with(&self.keys(mount, outline)?);
-        let mut above = mount.point.ancestors().skip(1);
-        if let Some(parent) = above.find_map(|above| site.get(above))
+        if let Some(parent) = nearest_above(mount, site)
             && self.is_on(mount, parent)?
         {
             let on = self.copies(table, parent, site, outline)?;
             let on: HashSet<_> = on.iter().map(|line| line.mount.id).collect();
-            lines.retain(|line| {
-                let holder = table.holder(line);
-                holder.is_none_or(|holder| on.contains(&holder.mount.id))
+            lines.retain(|line| match table.holder(line) {
+                Some(holder) => on.contains(&holder.mount.id),
+                None => true,
             });
         }
         Ok(lines)
@@ -243,7 +237,9 @@ impl Users {
 
     /// Whether `mount`, or the stack of mounts that it is in, is on `parent`, and not beneath it.
     fn is_on(&self, mount: &Used<'_>, parent: &Used<'_>) -> Result<bool> {
-        if let Some(mut found) = mount.unique_id.and_then(|id| sys::stat_mount(id).ok()) {
+        if let Some(id) = mount.unique_id
+            && let Ok(mut found) = sys::stat_mount(id)
+        {
             while let Ok(on) = sys::stat_mount(found.parent) {
                 if on.point != mount.point {
                     return Ok(on.point == parent.point);
@@ -256,36 +252,70 @@ impl Users {
             return Ok(false);
         }
         let table = self.own_table()?;
-        Ok(table.at(mount.point.as_os_str()).any(|line| {
-            let on = table.holder(line);
-            on.is_some_and(|on| on.mount.point == parent.point)
-        }))
+        for line in table.at(mount.point.as_os_str()) {
+            if let Some(on) = table.holder(line)
+                && on.mount.point == parent.point
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The keys of the mount. There may be several if the own table has several mounts at its
     /// place.
     fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<MountIdentity>> {
-        let key_by_id = outline
-            .and(mount.unique_id)
-            .and_then(|id| key_of_mount(id).ok());
-        let keys = match key_by_id {
-            Some(key) => vec![key],
-            None => self.own_table()?.keys_at(mount.point.as_os_str()),
+        let mut keys = match mount.unique_id {
+            Some(id) if outline.is_some() => key_of_mount(id).into_iter().collect(),
+            _ => vec![],
         };
+        if keys.is_empty() {
+            keys = self.own_table()?.keys_at(mount.point.as_os_str());
+        }
         let as_path =
             |(shows, _): &MountIdentity| (shows.clone(), On::Path(mount.point.clone().into()));
         let as_paths: Vec<_> = keys.iter().map(as_path).collect();
-        Ok(keys.into_iter().chain(as_paths).collect())
+        keys.extend(as_paths);
+        Ok(keys)
     }
 
     fn own_table(&self) -> Result<&Namespace> {
-        self.own
-            .table()?
-            .ok_or_else(|| Error::failed(format!("cannot read the mount table {OWN_TABLE}")))
+        let Some(table) = self.own.table()? else {
+            let message = format!("cannot read the mount table {OWN_TABLE}");
+            return Err(Error::failed(message));
+        };
+        Ok(table)
     }
 
     /// `None` if the kernel does not support it (before Linux 6.8).
     pub(crate) fn outline(&self) -> Option<&Outline> {
         self.outline.get_or_init(|| Outline::read().ok()).as_ref()
     }
+}
+
+/// Reads the tables of `spaces`, which keep them; one that cannot be read is an error later.
+fn read_tables(spaces: &[Space]) {
+    for space in spaces {
+        let _ = space.table();
+    }
+}
+
+/// Whether mounts with these devices are mounted several times; without an outline, that is not
+/// known.
+fn has_copies(outline: Option<&Outline>, pair: Option<Pair>) -> bool {
+    match (outline, pair) {
+        (None, _) => true,
+        (Some(outline), Some(pair)) => outline.has_several(pair),
+        (Some(_), None) => false,
+    }
+}
+
+/// The mount of the site that is nearest above `mount`.
+fn nearest_above<'m>(mount: &Used<'_>, site: &ByPoint<'m>) -> Option<&'m Used<'m>> {
+    for above in mount.point.ancestors().skip(1) {
+        if let Some(parent) = site.get(above) {
+            return Some(parent);
+        }
+    }
+    None
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{came_along, describe, is_right, recorded};
+use super::compare::{came_along, describe, is_right};
 use super::placeholders::removal;
 use super::step::{Along, MountState, Plan, State, Step};
 use super::up::members_of;
@@ -19,121 +19,134 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     // The deepest come first, so submounts are detached before their recursive mount.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {
-        let desired = known.and_then(|known| {
-            let mut mounts = known.mounts.iter();
-            mounts.find(|mount| mount.target == *target)
-        });
-        let came_along =
-            |seen: &_| came_along(observed, target, seen) && !is_in_theirs(observed, known, target);
-        plan_stack(&mut plan, observed, (target, stack), desired, &came_along);
+        let place = Place {
+            observed,
+            known,
+            target,
+            desired: known.and_then(|known| known.mount_at(target)),
+        };
+        place.plan(stack, &mut plan);
     }
     keep_whole(&mut plan, observed);
 
-    let strays = observed.strays.iter().cloned();
-    plan.steps.extend(strays.map(Step::DetachStray));
+    for stray in &observed.strays {
+        plan.steps.push(Step::DetachStray(stray.clone()));
+    }
     if let Some(kept) = &observed.kept {
         plan.steps.extend(kept.made.iter().rev().map(removal));
-        let files = kept.files.iter().cloned();
-        plan.steps.extend(files.map(Step::RemoveFile));
+        for file in &kept.files {
+            plan.steps.push(Step::RemoveFile(file.clone()));
+        }
     }
     plan.states.sort_by(|a, b| a.target.cmp(&b.target));
     plan
 }
 
-/// Plans the mounts at one target, of which `desired` is in the manifest: ours go, as far as none
-/// that is not ours is on top of them.
-fn plan_stack(
-    plan: &mut Plan,
-    observed: &Observed,
-    (target, stack): (&JailPath, &[ObservedMount]),
-    desired: Option<&Arc<Mount>>,
-    came_along: &dyn Fn(&ObservedMount) -> bool,
-) {
-    let desired_source = |seen: &ObservedMount| {
-        let right = desired.filter(|mount| is_right(seen, mount));
-        right.map(|mount| &mount.source)
-    };
-    for (nth, seen) in stack.iter().enumerate().rev() {
-        let member = observed.member(target, seen);
-        let known = recorded(observed, target, seen);
-        let source = known.map(|known| &known.source);
-        let source = source.or_else(|| desired_source(seen)).cloned();
-        if source.is_none() && !came_along(seen) {
-            let is_ours = |seen: &_| {
-                recorded(observed, target, seen).is_some()
-                    || desired_source(seen).is_some()
-                    || came_along(seen)
-            };
-            let covers_ours = stack[..nth].iter().any(is_ours);
-            plan.states.push(not_ours(target, seen, covers_ours));
-            return;
-        }
+/// One target, and what the manifest asks for.
+struct Place<'o> {
+    observed: &'o Observed,
+    known: Option<&'o Desired>,
+    target: &'o JailPath,
+    /// The mount at the target that the manifest asks for.
+    desired: Option<&'o Arc<Mount>>,
+}
 
-        plan.states.push(MountState {
-            target: target.clone(),
-            source: source.clone(),
-            state: State::Ok,
-            detail: None,
-            mount: desired.cloned(),
-        });
-        if member.is_some() {
-            continue; // it goes with its graft
+impl Place<'_> {
+    /// Plans the mounts that are there, bottom first: ours go, as far as none that is not ours is
+    /// on top of them.
+    fn plan(&self, stack: &[ObservedMount], plan: &mut Plan) {
+        for (nth, seen) in stack.iter().enumerate().rev() {
+            let member = self.observed.member(self.target, seen);
+            let known = self.observed.own_record_of(self.target, seen).or(member);
+            let source = match known {
+                Some(known) => Some(&known.source),
+                None => self.desired_source(seen),
+            };
+            if source.is_none() && !self.came_along(seen) {
+                let covers_ours = stack[..nth].iter().any(|below| self.is_ours(below));
+                plan.states.push(not_ours(self.target, seen, covers_ours));
+                return;
+            }
+
+            plan.states.push(MountState {
+                target: self.target.clone(),
+                source: source.cloned(),
+                state: State::Ok,
+                detail: None,
+                mount: self.desired.cloned(),
+            });
+            if member.is_some() {
+                continue; // it goes with its graft
+            }
+            let along = match known {
+                Some(known) if known.is_graft() => {
+                    Along::Members(members_of(self.observed, self.target))
+                }
+                _ => Along::Nothing,
+            };
+            let step = Step::detach(self.target, seen, source, along);
+            plan.steps.push(step);
         }
-        let along = if known.is_some_and(|known| known.template.is_some()) {
-            Along::Members(members_of(observed, target))
-        } else {
-            Along::Nothing
+    }
+
+    fn is_ours(&self, seen: &ObservedMount) -> bool {
+        self.observed.is_ours(self.target, seen)
+            || self.desired_source(seen).is_some()
+            || self.came_along(seen)
+    }
+
+    /// The source in the manifest, if `seen` is the mount that it asks for.
+    fn desired_source(&self, seen: &ObservedMount) -> Option<&HostPath> {
+        match self.desired {
+            Some(mount) if is_right(seen, mount) => Some(&mount.source),
+            _ => None,
+        }
+    }
+
+    fn came_along(&self, seen: &ObservedMount) -> bool {
+        came_along(self.observed, self.target, seen) && !self.is_in_theirs()
+    }
+
+    /// Whether the target is in a recursive mount of the manifest in whose place a mount of
+    /// somebody else is. Then its submounts are not ours, whatever they show.
+    fn is_in_theirs(&self) -> bool {
+        let Some(known) = self.known else {
+            return false;
         };
-        plan.steps.push(Step::Detach {
-            target: target.clone(),
-            expected: seen.clone(),
-            source,
-            along,
-        });
+        for mount in &known.mounts {
+            if mount.recursive
+                && self.target.starts_with(&mount.target)
+                && let Some(top) = self.observed.top(&mount.target)
+                && !self.observed.is_ours(&mount.target, top)
+                && !is_right(top, mount)
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 
-/// Whether `path` is in a recursive mount of the manifest in whose place a mount of somebody else
-/// is. Then its submounts are not ours, whatever they show.
-fn is_in_theirs(observed: &Observed, known: Option<&Desired>, path: &JailPath) -> bool {
-    let mounts = known.into_iter().flat_map(|known| &known.mounts);
-    let mut above = mounts.filter(|mount| mount.recursive && path.starts_with(&mount.target));
-    above.any(|mount| {
-        let top = observed.stack(&mount.target).last();
-        top.is_some_and(|top| {
-            recorded(observed, &mount.target, top).is_none() && !is_right(top, mount)
-        })
-    })
-}
-
 /// Leaves the submounts of recursive mounts that cannot be detached, because foreign mounts are in
-/// them.
+/// them. Such a mount stays whole.
 fn keep_whole(plan: &mut Plan, observed: &Observed) {
-    let foreign = plan.states.iter();
-    let foreign = foreign.filter(|state| state.state == State::Foreign);
-    let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
-    plan.steps
-        .retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
-}
-
-/// Whether a step detaches a submount of a recursive mount that cannot be detached, because
-/// `foreign` mounts are in it. Such a mount stays whole.
-fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPath]) -> bool {
-    let Step::Detach {
-        target,
-        source: None,
-        ..
-    } = step
-    else {
-        return false;
-    };
-    let recorded = observed.recorded_mounts();
-    let mut above = recorded.filter(|mount| mount.recursive && target.starts_with(&mount.target));
-    above.any(|mount| {
-        foreign
-            .iter()
-            .any(|foreign| foreign.starts_with(&mount.target))
-    })
+    let mut whole = vec![];
+    for mount in observed.recorded_mounts() {
+        let has_foreign = |state: &MountState| {
+            state.state == State::Foreign && state.target.starts_with(&mount.target)
+        };
+        if mount.recursive && plan.states.iter().any(has_foreign) {
+            whole.push(&mount.target);
+        }
+    }
+    plan.steps.retain(|step| match step {
+        Step::Detach {
+            target,
+            source: None,
+            ..
+        } => !whole.iter().any(|whole| target.starts_with(whole)),
+        _ => true,
+    });
 }
 
 /// The state of a foreign mount. `covers`: it is mounted on one of ours.

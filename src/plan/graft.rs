@@ -103,26 +103,16 @@ pub(super) fn layout(
         if parts.shared.len() < WORTH_A_GRAFT && !soil.grafts.contains(&at) {
             continue;
         }
-        let template = Template::new(at, &parts);
-        let in_it: HashSet<_> = template.mounts.iter().map(|mount| &mount.target).collect();
-        layout
-            .desired
-            .mounts
-            .retain(|mount| !in_it.contains(&mount.target));
-        let links: HashSet<_> = template.links.iter().map(|link| &link.path).collect();
-        layout
-            .desired
-            .links
-            .retain(|link| !links.contains(&link.path));
+        let template = Template::new(at, parts);
+        template.take_from(&mut layout.desired);
         layout.grafts.push(Graft::of(template, templates));
     }
 
-    let grafts = layout.grafts.iter().map(|graft| graft.mount.clone());
-    layout.desired.mounts.extend(grafts);
-    layout
-        .desired
-        .mounts
-        .sort_by(|a, b| a.target.cmp(&b.target));
+    let mounts = &mut layout.desired.mounts;
+    for graft in &layout.grafts {
+        mounts.push(Arc::clone(&graft.mount));
+    }
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
     layout
 }
 
@@ -156,16 +146,18 @@ impl Graft {
 }
 
 impl Template {
-    fn new(at: JailPath, parts: &Parts<'_>) -> Self {
-        let placeholder = |mount: &&Arc<Mount>| (mount.target.clone(), on_which(mount.kind));
-        let mounts: Vec<_> = parts.shared.iter().map(|mount| Arc::clone(mount)).collect();
-        let targets: BTreeSet<_> = mounts.iter().map(|mount| &mount.target).collect();
-        let own = parts.own.iter().filter(|own| {
-            let above = own.target.directories_above();
-            !above.iter().any(|above| targets.contains(above)) // it is in a source
-        });
-        let placeholders: Vec<_> = own.map(placeholder).collect();
-        let links: Vec<Link> = parts.links.iter().map(|link| (*link).clone()).collect();
+    fn new(at: JailPath, parts: Parts<'_>) -> Self {
+        let shared: BTreeSet<_> = parts.shared.iter().map(|mount| &mount.target).collect();
+        let mut placeholders = vec![];
+        for own in &parts.own {
+            let mut above = own.target.directories_above().into_iter();
+            if above.any(|above| shared.contains(&above)) {
+                continue; // it is in a source
+            }
+            placeholders.push((own.target.clone(), on_which(own.kind)));
+        }
+        let mounts: Vec<_> = parts.shared.into_iter().cloned().collect();
+        let links: Vec<_> = parts.links.into_iter().cloned().collect();
         Self {
             contents: contents_of(&at, &mounts, &links, &placeholders),
             at,
@@ -173,6 +165,21 @@ impl Template {
             links,
             placeholders,
         }
+    }
+
+    /// The targets of the mounts.
+    pub(super) fn targets(&self) -> BTreeSet<&JailPath> {
+        self.mounts.iter().map(|mount| &mount.target).collect()
+    }
+
+    /// Takes the mounts and links of the template out of those of a site.
+    fn take_from(&self, desired: &mut Desired) {
+        let targets = self.targets();
+        desired
+            .mounts
+            .retain(|mount| !targets.contains(&mount.target));
+        let links: HashSet<_> = self.links.iter().map(|link| &link.path).collect();
+        desired.links.retain(|link| !links.contains(&link.path));
     }
 
     /// The mounts of the template, as the site `name` in the directory `root`.
@@ -209,14 +216,7 @@ fn contents_of(
     let mut hash = DefaultHasher::new();
     at.hash(&mut hash);
     for mount in mounts {
-        let Mount {
-            target,
-            source,
-            kind,
-            attributes,
-            ..
-        } = &**mount;
-        (target, source, kind, attributes).hash(&mut hash);
+        (&mount.target, &mount.source, &mount.kind, &mount.attributes).hash(&mut hash);
     }
     for link in links {
         (&link.path, &link.destination).hash(&mut hash);
@@ -231,6 +231,13 @@ struct Parts<'d> {
     shared: Vec<&'d Arc<Mount>>,
     own: Vec<&'d Arc<Mount>>,
     links: Vec<&'d Link>,
+}
+
+impl Parts<'_> {
+    /// Whether `target` is at or in a mount of the site's own.
+    fn is_in_an_own_one(&self, target: &JailPath) -> bool {
+        self.own.iter().any(|own| target.starts_with(&own.target))
+    }
 }
 
 /// The directories in a root where grafts could go.
@@ -251,22 +258,30 @@ struct Soil<'a> {
 
 impl<'a> Soil<'a> {
     fn of(desired: &'a Desired, observed: &'a Observed, own_mounts: OwnMounts) -> Self {
-        let grafts = observed
-            .recorded_mounts()
-            .filter(|mount| mount.template.is_some());
-        let is_there = |target: &&JailPath| observed.mounts.contains_key(*target);
-        let kept = observed.kept.iter().filter(|kept| kept.fstab.is_none());
+        let mut grafts = BTreeSet::new();
+        for mount in observed.recorded_mounts() {
+            if mount.is_graft() && observed.mounts.contains_key(&mount.target) {
+                grafts.insert(&mount.target);
+            }
+        }
+        let mut made = vec![];
+        if let Some(kept) = &observed.kept
+            && kept.fstab.is_none()
+        {
+            for path in &kept.made {
+                if path.kind == CreatedKind::Directory {
+                    made.push(path);
+                }
+            }
+        }
         Self {
             desired,
             observed,
-            targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
-            grafts: grafts.map(|mount| &mount.target).filter(is_there).collect(),
+            targets: desired.targets(),
+            grafts,
             generated: desired.files.iter().map(|file| &file.path).collect(),
             own_mounts,
-            made: kept
-                .flat_map(|kept| &kept.made)
-                .filter(|made| made.kind == CreatedKind::Directory)
-                .collect(),
+            made,
             free: RefCell::default(),
         }
     }
@@ -295,13 +310,12 @@ impl<'a> Soil<'a> {
     /// Whether other sites may have the same mount: it shows a file of the host, read-only, and is
     /// in no mount of the site's own.
     fn is_shared(&self, mount: &Mount, parts: &Parts<'_>) -> bool {
-        let is_in = |own: &&Arc<Mount>| mount.target.starts_with(&own.target);
         mount.attributes.read_only
             && !mount.recursive
             && mount.kind != FileKind::Socket
             && mount.file.is_some()
             && !self.generated.contains(&mount.source)
-            && !parts.own.iter().any(is_in)
+            && !parts.is_in_an_own_one(&mount.target)
     }
 
     /// The topmost directory above `path` that can be a graft.
@@ -329,40 +343,40 @@ impl<'a> Soil<'a> {
     /// Whether the root has nothing at this path, or a directory that mountjail made and in which
     /// there is nothing else than what it made.
     fn is_free(&self, directory: &JailPath) -> bool {
-        let mut own = self.desired.directories.iter();
-        if self.has_lasting_mounts(directory) || own.any(|own| own.path.starts_with(directory)) {
+        if self.has_own_directories(directory) || self.has_lasting_mounts(directory) {
             return false;
         }
         if !self.observed.paths.contains_key(directory) {
-            return first_in(&self.observed.mounts, directory).is_none();
+            return !has_any_in(&self.observed.mounts, directory);
         }
         let mut ours = false;
         for made in &self.made {
-            let is_it = made.path == *directory;
-            if made.path.starts_with(directory) {
-                if !self.is_as_made(made) {
-                    return false;
-                }
-                ours |= is_it;
+            if !made.path.starts_with(directory) {
+                continue;
             }
+            if !self.is_as_made(made) {
+                return false;
+            }
+            ours |= made.path == *directory;
         }
         ours
     }
 
+    /// Whether the site has directories of its own there.
+    fn has_own_directories(&self, directory: &JailPath) -> bool {
+        let mut own = self.desired.directories.iter();
+        own.any(|own| own.path.starts_with(directory))
+    }
+
     /// Whether there are mounts in the directory that stay where they are.
     fn has_lasting_mounts(&self, directory: &JailPath) -> bool {
-        let Observed {
-            mounts,
-            elsewhere,
-            holders,
-            ..
-        } = self.observed;
-        let stays = |target: &JailPath| {
-            self.own_mounts == OwnMounts::Stays || !can_be_covered(self.observed, target)
-        };
-        paths_in(mounts, directory).any(stays)
-            || first_in(elsewhere, directory).is_some()
-            || first_in(holders, directory).is_some()
+        let observed = self.observed;
+        for target in paths_in(&observed.mounts, directory) {
+            if self.own_mounts == OwnMounts::Stays || !can_be_covered(observed, target) {
+                return true;
+            }
+        }
+        has_any_in(&observed.elsewhere, directory) || has_any_in(&observed.holders, directory)
     }
 
     /// Whether the directory is the one that was made, with nothing else in it than what was made.
@@ -381,17 +395,26 @@ impl<'a> Soil<'a> {
 /// Whether a graft may cover what is mounted at `target`: all of it is ours, was made one by one,
 /// and can be found when it is hidden.
 pub(super) fn can_be_covered(observed: &Observed, target: &JailPath) -> bool {
-    let is_plain = |seen: &ObservedMount| {
-        let mut recorded = observed.recorded_mounts();
-        let known = recorded.find(|known| {
-            known.target == *target && known.unique_id.is_some_and(|id| Some(id) == seen.unique_id)
-        });
-        known.is_some_and(|known| known.template.is_none() && !known.recursive)
+    let has_others_in_it = paths_in(&observed.mounts, target).any(|inside| inside != target);
+    if has_others_in_it || observed.unseen.contains_key(target) {
+        return false;
+    }
+    let mut stack = observed.stack(target).iter();
+    stack.all(|seen| was_made_alone(observed, target, seen))
+}
+
+/// Whether `seen`, a mount at `target`, has a unique ID by which it is recorded, and no other mount
+/// came along with it.
+fn was_made_alone(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
+    let Some(id) = seen.unique_id else {
+        return false;
     };
-    let inside = paths_in(&observed.mounts, target).filter(|inside| *inside != target);
-    observed.stack(target).iter().all(is_plain)
-        && !observed.unseen.contains_key(target)
-        && inside.count() == 0
+    for known in observed.recorded_mounts() {
+        if known.target == *target && known.unique_id == Some(id) {
+            return !known.is_graft() && !known.recursive;
+        }
+    }
+    false
 }
 
 /// The paths at or below `directory`.
@@ -403,9 +426,6 @@ fn paths_in<'m, V>(
     from.take_while(|path| path.starts_with(directory))
 }
 
-fn first_in<'m, V>(
-    map: &'m BTreeMap<JailPath, V>,
-    directory: &'m JailPath,
-) -> Option<&'m JailPath> {
-    paths_in(map, directory).next()
+fn has_any_in<V>(map: &BTreeMap<JailPath, V>, directory: &JailPath) -> bool {
+    paths_in(map, directory).next().is_some()
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::step::Step;
 use crate::Error;
 use crate::base::{ErrorCode, HostPath, JailPath};
-use crate::observe::{CreatedKind, CreatedPath, Observed, PathState};
+use crate::observe::{CreatedKind, CreatedPath, Observed, ObservedMount, PathState};
 use crate::resolve::{Desired, FileKind, Mount, Ownership};
 
 /// The steps on the root's own file system.
@@ -40,11 +40,11 @@ enum Need<'d> {
 pub(super) fn plan(
     desired: &Desired,
     observed: &Observed,
-    attach: &BTreeSet<JailPath>,
+    attach: &BTreeSet<&JailPath>,
     going: &BTreeSet<JailPath>,
 ) -> Placeholders {
     let needs = needs(desired);
-    let targets: BTreeSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
+    let targets = desired.targets();
     let mut steps = Placeholders::default();
     let removed = removals(&needs, observed, &mut steps.remove);
 
@@ -57,32 +57,39 @@ pub(super) fn plan(
             continue; // it is in a source, where `resolve` checked it, or it cannot be seen yet
         }
 
-        let seen = observed.paths.get(path).filter(|_| !removed.contains(path));
+        let is_removed = removed.contains(path);
         let mounted = observed.mounts.contains_key(path);
-        match (need, seen) {
-            (Need::Target(_), _) if !attach.contains(path) => {}
-            // The placeholder beneath has the type of the mounts on it.
-            (Need::Target(mount), None) if mounted && !removed.contains(path) => {
-                let stack = observed.mounts.get(path).into_iter().flatten();
-                let fits = stack
-                    .filter_map(|seen| seen.kind)
-                    .all(|kind| mount.kind.fits_on(kind));
-                steps
-                    .conflicts
-                    .extend((!fits).then(|| wrong_type(desired, path, mount)));
+        if matches!(need, Need::Target(_)) && !attach.contains(path) {
+            continue;
+        }
+        if let Some(seen) = observed.paths.get(path)
+            && !is_removed
+        {
+            if let Some(error) = conflict(desired, path, *need, seen) {
+                steps.conflicts.push(error);
+                steps.in_the_way.push(path.clone());
             }
-            (Need::Placeholder(_) | Need::Own(_), None) if mounted => {}
-            (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
-            (need, None) => steps.create.push(create(path, *need)),
-            (need, Some(seen)) => {
-                if let Some(error) = conflict(desired, path, *need, seen) {
-                    steps.conflicts.push(error);
-                    steps.in_the_way.push(path.clone());
+            continue;
+        }
+        match need {
+            // The placeholder beneath has the type of the mounts on it.
+            Need::Target(mount) if mounted && !is_removed => {
+                if !fits_on_all(mount, observed.stack(path)) {
+                    steps.conflicts.push(wrong_type(desired, path, mount));
                 }
             }
+            Need::Placeholder(_) | Need::Own(_) if mounted => {}
+            Need::Way if !is_needed_on_the_way(path, desired, observed, attach) => {}
+            need => steps.create.push(create(path, *need)),
         }
     }
     steps
+}
+
+/// Whether `mount` is of the type of all mounts of `stack`, as far as that is known.
+fn fits_on_all(mount: &Mount, stack: &[ObservedMount]) -> bool {
+    let mut kinds = stack.iter().filter_map(|seen| seen.kind);
+    kinds.all(|kind| mount.kind.fits_on(kind))
 }
 
 fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
@@ -112,23 +119,18 @@ fn is_needed_on_the_way(
     path: &JailPath,
     desired: &Desired,
     observed: &Observed,
-    attach: &BTreeSet<JailPath>,
+    attach: &BTreeSet<&JailPath>,
 ) -> bool {
-    attach
-        .iter()
-        .any(|target| target.starts_with(path) && !observed.mounts.contains_key(target))
-        || desired
-            .links
-            .iter()
-            .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
-        || desired
-            .placeholders
-            .iter()
-            .any(|(needed, _)| needed.starts_with(path) && !observed.paths.contains_key(needed))
-        || desired
-            .directories
-            .iter()
-            .any(|own| own.path.starts_with(path) && !observed.paths.contains_key(&own.path))
+    for target in attach {
+        if target.starts_with(path) && !observed.mounts.contains_key(target) {
+            return true;
+        }
+    }
+    let links = desired.links.iter().map(|link| &link.path);
+    let placeholders = desired.placeholders.iter().map(|(path, _)| path);
+    let directories = desired.directories.iter().map(|own| &own.path);
+    let mut needed = links.chain(placeholders).chain(directories);
+    needed.any(|needed| needed.starts_with(path) && !observed.paths.contains_key(needed))
 }
 
 /// Adds the steps that remove what was made and is no longer needed, or needed as something else.
@@ -141,26 +143,33 @@ fn removals(
 ) -> BTreeSet<JailPath> {
     let mut removed = BTreeSet::new();
     for made in observed.kept.iter().flat_map(|kept| &kept.made).rev() {
-        let fits = match (needs.get(&made.path), &made.kind) {
-            (Some(Need::Way | Need::Own(_)), kind) => *kind == CreatedKind::Directory,
-            (Some(Need::Target(mount)), kind) => {
-                (mount.kind == FileKind::Directory) == (*kind == CreatedKind::Directory)
-                    && !matches!(kind, CreatedKind::Link(_))
-            }
-            (Some(Need::Link(destination)), CreatedKind::Link(made)) => *destination == made,
-            (None, _) => is_below_a_mount(&made.path, needs, observed),
-            (Some(Need::Placeholder(needed)), kind) => {
-                (*needed == FileKind::Directory) == (*kind == CreatedKind::Directory)
-                    && !matches!(kind, CreatedKind::Link(_))
-            }
-            (Some(Need::Link(_)), _) => false,
+        let is_needed = match needs.get(&made.path) {
+            Some(need) => can_be(&made.kind, *need),
+            None => is_below_a_mount(&made.path, needs, observed),
         };
-        if !fits && !observed.is_gone(made) {
+        if !is_needed && !observed.is_gone(made) {
             removed.insert(made.path.clone());
             steps.push(removal(made));
         }
     }
     removed
+}
+
+/// Whether something that was made can be what is needed now.
+fn can_be(made: &CreatedKind, need: Need<'_>) -> bool {
+    let needed = match need {
+        Need::Way | Need::Own(_) => FileKind::Directory,
+        Need::Target(mount) => mount.kind,
+        Need::Placeholder(kind) => kind,
+        Need::Link(destination) => {
+            return matches!(made, CreatedKind::Link(made) if made == destination);
+        }
+    };
+    match made {
+        CreatedKind::Directory => needed == FileKind::Directory,
+        CreatedKind::File => needed != FileKind::Directory,
+        CreatedKind::Link(_) => false,
+    }
 }
 
 /// Whether a desired mount hides the path, or will hide it: the placeholders for submounts in
@@ -171,55 +180,43 @@ fn is_below_a_mount(
     needs: &BTreeMap<JailPath, Need<'_>>,
     observed: &Observed,
 ) -> bool {
-    path.directories_above()
-        .iter()
-        .any(|above| match needs.get(above) {
-            Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
-            _ => false,
-        })
+    for above in path.directories_above() {
+        if let Some(Need::Target(mount)) = needs.get(&above)
+            && (mount.recursive || observed.mounts.contains_key(&above))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 pub(super) fn removal(made: &CreatedPath) -> Step {
-    match &made.kind {
-        CreatedKind::Directory => Step::RemovePlaceholder {
-            path: made.path.clone(),
-            kind: FileKind::Directory,
-            file: made.file,
-        },
-        CreatedKind::File => Step::RemovePlaceholder {
-            path: made.path.clone(),
-            kind: FileKind::File,
-            file: made.file,
-        },
-        CreatedKind::Link(destination) => Step::RemoveLink {
-            path: made.path.clone(),
-            destination: destination.clone(),
-        },
-    }
+    let path = made.path.clone();
+    let kind = match &made.kind {
+        CreatedKind::Directory => FileKind::Directory,
+        CreatedKind::File => FileKind::File,
+        CreatedKind::Link(destination) => {
+            let destination = destination.clone();
+            return Step::RemoveLink { path, destination };
+        }
+    };
+    let file = made.file;
+    Step::RemovePlaceholder { path, kind, file }
 }
 
 fn create(path: &JailPath, need: Need<'_>) -> Step {
+    let path = path.clone();
     let kind = match need {
         Need::Link(destination) => {
-            return Step::CreateLink {
-                path: path.clone(),
-                destination: destination.to_owned(),
-            };
+            let destination = destination.to_owned();
+            return Step::CreateLink { path, destination };
         }
-        Need::Own(owner) => {
-            return Step::CreateDirectory {
-                path: path.clone(),
-                owner,
-            };
-        }
+        Need::Own(owner) => return Step::CreateDirectory { path, owner },
         Need::Placeholder(kind) => kind,
         Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
         Need::Target(_) | Need::Way => FileKind::Directory,
     };
-    Step::CreatePlaceholder {
-        path: path.clone(),
-        kind,
-    }
+    Step::CreatePlaceholder { path, kind }
 }
 
 /// The reason why `seen`, which is at `path`, cannot be used.

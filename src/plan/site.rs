@@ -33,11 +33,9 @@ impl Plan {
     /// The state of the site, by a plan that [`up`](super::up) made. Foreign mounts at other paths
     /// do not count, since they are not ours, nor do mounts on a root that is hidden.
     pub fn site_state(&self) -> SiteState {
-        let are_all = |state: State| self.counted().all(|mount| mount.state == state);
-
-        if self.in_sync() && are_all(State::Ok) {
+        if self.in_sync() && self.are_all(State::Ok) {
             SiteState::Up
-        } else if are_all(State::Missing) && !self.up_without_mounts {
+        } else if self.are_all(State::Missing) && !self.up_without_mounts {
             SiteState::Down
         } else {
             SiteState::Drifted
@@ -47,16 +45,20 @@ impl Plan {
     /// The reasons why the site is not up, as far as the states of its mounts do not show them:
     /// files, placeholders and links, and conflicts. For a site that is down, the conflicts alone.
     pub fn reasons(&self) -> Vec<String> {
-        let in_the_way = self.conflicts.iter().map(ToString::to_string);
-        if self.site_state() == SiteState::Down {
-            return in_the_way.collect();
+        let mut reasons = vec![];
+        if self.site_state() != SiteState::Down {
+            for step in &self.steps {
+                reasons.extend(self.reason(step));
+            }
         }
+        for conflict in &self.conflicts {
+            reasons.push(conflict.to_string());
+        }
+        reasons
+    }
 
-        self.steps
-            .iter()
-            .filter_map(|step| self.reason(step))
-            .chain(in_the_way)
-            .collect()
+    fn are_all(&self, state: State) -> bool {
+        self.counted().all(|mount| mount.state == state)
     }
 
     /// The reason for this step, unless the state of a mount shows it.
@@ -88,11 +90,11 @@ impl Plan {
                 } else {
                     "file"
                 };
-                let has_mounts = self
-                    .states
-                    .iter()
-                    .any(|state| state.target.starts_with(path));
-                (!has_mounts).then(|| format!("the {kind} {path} is not there"))
+                let mut states = self.states.iter();
+                if states.any(|state| state.target.starts_with(path)) {
+                    return None; // the states of the mounts show it
+                }
+                Some(format!("the {kind} {path} is not there"))
             }
             Step::Swap {
                 mount,

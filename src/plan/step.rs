@@ -88,10 +88,12 @@ impl Plan {
 
     /// The first graft that stays and whose template changes.
     pub(crate) fn refreshed(&self) -> Option<&Graft> {
-        self.steps.iter().find_map(|step| match step {
-            Step::Refresh { graft, .. } => Some(graft),
-            _ => None,
-        })
+        for step in &self.steps {
+            if let Step::Refresh { graft, .. } = step {
+                return Some(graft);
+            }
+        }
+        None
     }
 
     /// The graft that brings a mount to `target`, if one does.
@@ -101,13 +103,7 @@ impl Plan {
 
     /// Whether a graft goes or is replaced or covers mounts, or its template changes.
     pub(crate) fn changes_grafts(&self) -> bool {
-        self.steps.iter().any(|step| match step {
-            Step::Refresh { .. } | Step::DetachCovered { .. } => true,
-            Step::Detach { along, .. } | Step::Swap { along, .. } => {
-                matches!(along, Along::Members(_))
-            }
-            _ => false,
-        })
+        self.steps.iter().any(Step::changes_a_graft)
     }
 
     /// Whether everything is as desired.
@@ -212,12 +208,44 @@ pub enum Step {
 }
 
 impl Step {
+    /// Mounts what `mount` asks for where nothing is.
+    pub(super) fn attach(mount: &Arc<Mount>, graft: Option<GraftChange>) -> Self {
+        let mount = Arc::clone(mount);
+        Self::Attach { mount, graft }
+    }
+
+    /// Unmounts `seen`, which was mounted from `source`.
+    pub(super) fn detach(
+        target: &JailPath,
+        seen: &ObservedMount,
+        source: Option<&HostPath>,
+        along: Along,
+    ) -> Self {
+        Self::Detach {
+            target: target.clone(),
+            expected: seen.clone(),
+            source: source.cloned(),
+            along,
+        }
+    }
+
     /// Whether it removes something from the root's own file system.
     fn removes(&self) -> bool {
         matches!(
             self,
             Self::RemovePlaceholder { .. } | Self::RemoveLink { .. }
         )
+    }
+
+    /// Whether it takes a graft away, changes its template, or detaches what it covers.
+    fn changes_a_graft(&self) -> bool {
+        match self {
+            Self::Refresh { .. } | Self::DetachCovered { .. } => true,
+            Self::Detach { along, .. } | Self::Swap { along, .. } => {
+                matches!(along, Along::Members(_))
+            }
+            _ => false,
+        }
     }
 
     /// Whether it mounts or unmounts.
@@ -417,13 +445,12 @@ impl fmt::Display for Step {
                 ..
             } => write!(f, "swap the graft {}: {change}", mount.target),
             Self::Swap { mount, because, .. } => {
-                let (
-                    what,
-                    Mount {
-                        target, attributes, ..
-                    },
-                ) = (mount.what(), &**mount);
-                write!(f, "swap {what} on {target} ({attributes}; {because})")
+                let (what, target) = (mount.what(), &mount.target);
+                write!(
+                    f,
+                    "swap {what} on {target} ({}; {because})",
+                    mount.attributes
+                )
             }
         }
     }
@@ -447,22 +474,24 @@ impl Step {
 
 impl GraftChange {
     /// The changes one by one, in words.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
-        let detach = self.detach.iter().map(|target| format!("detach {target}"));
-        let attach = self.attach.iter().map(|mount| in_words("attach", mount));
-        let swap = self.swap.iter().map(|mount| in_words("swap", mount));
-        detach.chain(attach).chain(swap)
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![];
+        for target in &self.detach {
+            lines.push(format!("detach {target}"));
+        }
+        for mount in &self.attach {
+            lines.push(in_words("attach", mount));
+        }
+        for mount in &self.swap {
+            lines.push(in_words("swap", mount));
+        }
+        lines
     }
 }
 
 fn in_words(verb: &str, mount: &Mount) -> String {
-    let Mount {
-        source,
-        target,
-        attributes,
-        ..
-    } = mount;
-    format!("{verb} {source} on {target} ({attributes})")
+    let (source, target) = (&mount.source, &mount.target);
+    format!("{verb} {source} on {target} ({})", mount.attributes)
 }
 
 impl fmt::Display for GraftChange {
@@ -472,13 +501,15 @@ impl fmt::Display for GraftChange {
             ("swap", self.swap.len()),
             ("detach", self.detach.len()),
         ];
-        let parts = counts.iter().filter(|(_, count)| *count > 0);
-        let parts: Vec<_> = parts
-            .map(|(verb, count)| format!("{verb} {}", plural(*count, "mount")))
-            .collect();
-        match parts.as_slice() {
-            [] => f.write_str("links and placeholders"),
-            parts => f.write_str(&parts.join(", ")),
+        let mut parts = vec![];
+        for (verb, count) in counts {
+            if count > 0 {
+                parts.push(format!("{verb} {}", plural(count, "mount")));
+            }
         }
+        if parts.is_empty() {
+            return f.write_str("links and placeholders");
+        }
+        f.write_str(&parts.join(", "))
     }
 }

@@ -55,18 +55,34 @@ impl Desired {
         }
     }
 
+    /// The targets of the mounts.
+    pub(crate) fn targets(&self) -> BTreeSet<&JailPath> {
+        self.mounts.iter().map(|mount| &mount.target).collect()
+    }
+
+    /// Sorts the mounts, once some were added.
+    pub(super) fn sort_mounts(&mut self) {
+        self.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    }
+
+    /// The mount at `target`.
+    pub(crate) fn mount_at(&self, target: &JailPath) -> Option<&Arc<Mount>> {
+        self.mounts.iter().find(|mount| mount.target == *target)
+    }
+
     /// The root's own directories on the way to its mounts, parents first.
     pub fn ways(&self) -> Vec<JailPath> {
-        let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
-        let is_in_root = |path: &JailPath| {
-            let above = path.directories_above();
-            !targets.contains(path) && !above.iter().any(|above| targets.contains(above))
-        };
+        let targets = self.targets();
         let mut ways = BTreeSet::new();
         for mount in &self.mounts {
-            ways.extend(mount.target.directories_above());
+            for directory in mount.target.directories_above() {
+                if targets.contains(&directory) {
+                    break; // what is below is in that mount
+                }
+                ways.insert(directory);
+            }
         }
-        ways.into_iter().filter(is_in_root).collect()
+        ways.into_iter().collect()
     }
 }
 
@@ -188,6 +204,25 @@ pub struct Note {
     pub always: bool,
 }
 
+impl Note {
+    /// A note about the line at `origin`.
+    pub(super) fn new(origin: &Arc<Origin>, text: String) -> Self {
+        Self {
+            origin: Arc::clone(origin),
+            text,
+            always: false,
+        }
+    }
+
+    /// The same, reported for a preset's line too.
+    pub(super) fn always(origin: &Arc<Origin>, text: String) -> Self {
+        Self {
+            always: true,
+            ..Self::new(origin, text)
+        }
+    }
+}
+
 /// Why something is in the jail: the line that asked, and the steps from there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
@@ -195,6 +230,19 @@ pub struct Reason {
     pub origin: Arc<Origin>,
     /// From the line's own file outwards; empty for what the line itself names.
     pub chain: Vec<Cause>,
+}
+
+impl Reason {
+    /// A line that names the thing itself.
+    pub(super) fn line(origin: &Arc<Origin>) -> Self {
+        Self::chain(origin, vec![])
+    }
+
+    /// A line that asks for the thing by way of `chain`.
+    pub(super) fn chain(origin: &Arc<Origin>, chain: Vec<Cause>) -> Self {
+        let origin = Arc::clone(origin);
+        Self { origin, chain }
+    }
 }
 
 /// One step from something asked for to something it needs.

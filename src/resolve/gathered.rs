@@ -71,11 +71,7 @@ impl Gathered {
             }
         }
         for text in &expansion.notes {
-            self.notes.push(Note {
-                origin: origin.clone(),
-                text: text.clone(),
-                always: false,
-            });
+            self.notes.push(Note::new(origin, text.clone()));
         }
         self.expansions.push((origin.clone(), expansion));
     }
@@ -84,10 +80,8 @@ impl Gathered {
         let Ok(path) = JailPath::new(link.path.as_path()) else {
             return;
         };
-        let reason = Reason {
-            origin: origin.clone(),
-            chain: vec![Cause::OnTheWayTo(link.real.as_path().to_owned())],
-        };
+        let cause = Cause::OnTheWayTo(link.real.as_path().to_owned());
+        let reason = Reason::chain(origin, vec![cause]);
         let key = path.as_path().to_owned();
         let link = self.top_links.entry(key).or_insert_with(|| Link {
             path,

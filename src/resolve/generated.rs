@@ -8,7 +8,7 @@ use super::host::Host;
 use super::layout::conflict;
 use super::nested;
 use super::shared::Shared;
-use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::base::{BadPath, HostPath, JailPath, MountAttributes, SiteName};
 use crate::manifest::Origin;
 use crate::{Error, Result, sys};
 
@@ -26,26 +26,17 @@ pub(super) fn add_users(
     let names: Vec<_> = users.iter().map(|(name, _)| name.as_str()).collect();
     let (passwd, group) = shared.accounts(host)?.files(host, &names)?;
 
-    let etc = desired
-        .mounts
-        .iter()
-        .find(|mount| mount.target.as_path() == Path::new("/etc"));
-    if let Some(etc) = etc {
-        desired.notes.push(Note {
-            origin: origin.clone(),
-            text: nested::busy(Path::new("/etc/passwd"), 1, &etc.target),
-            always: true,
-        });
+    let mut mounts = desired.mounts.iter();
+    if let Some(etc) = mounts.find(|mount| mount.target.as_path() == Path::new("/etc")) {
+        let text = nested::busy(Path::new("/etc/passwd"), 1, &etc.target);
+        desired.notes.push(Note::always(origin, text));
     }
 
     for (name, contents) in [("passwd", passwd), ("group", group)] {
-        let unusable =
-            |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
-        let path = generated
-            .join(format!("{}.{name}", desired.site))
-            .map_err(unusable)?;
-        let target = JailPath::new(format!("/etc/{name}")).map_err(unusable)?;
-        if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
+        let (path, target) = paths(generated, &desired.site, name).map_err(|why| {
+            Error::usage(format!("cannot name the file for {name}")).because_of(why)
+        })?;
+        if let Some(other) = desired.mount_at(&target) {
             let (source, reasons) = (&other.source, &other.reasons);
             return Err(conflict(&target, source, reasons, &path, origin));
         }
@@ -61,31 +52,46 @@ pub(super) fn add_users(
         }));
         desired.files.push(GeneratedFile { path, contents });
     }
-    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired.sort_mounts();
     desired.files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
 }
 
+/// Where the file is on the host, and where it is mounted.
+fn paths(
+    generated: &HostPath,
+    site: &SiteName,
+    name: &str,
+) -> Result<(HostPath, JailPath), BadPath> {
+    let path = generated.join(format!("{site}.{name}"))?;
+    let target = JailPath::new(format!("/etc/{name}"))?;
+    Ok((path, target))
+}
+
 fn reasons(users: &[(String, Arc<Origin>)]) -> Vec<Reason> {
-    let reason = |(_, origin): &(String, Arc<Origin>)| Reason {
-        origin: origin.clone(),
-        chain: vec![Cause::Users],
-    };
-    users.iter().map(reason).collect()
+    let mut reasons = vec![];
+    for (_, origin) in users {
+        reasons.push(Reason::chain(origin, vec![Cause::Users]));
+    }
+    reasons
 }
 
 /// The file at `path`, if it has these contents already.
 fn current_file(host: &Host, path: &HostPath, contents: &[u8]) -> Result<Option<FileId>> {
-    let cannot = || Error::failed(format!("cannot read {path}"));
-    let found = host
-        .now(path)
-        .map_err(|error| cannot().because(&error.into()))?;
-    let Some(node) = found.filter(|node| node.stat.kind == FileKind::File) else {
+    let cannot = format!("cannot read {path}");
+    let found = match host.now(path) {
+        Ok(found) => found,
+        Err(error) => return Err(Error::failed(cannot).because(&error.into())),
+    };
+    let Some(node) = found else {
         return Ok(None);
     };
+    if node.stat.kind != FileKind::File {
+        return Ok(None);
+    }
     match sys::read_regular(path.as_path(), contents.len() as u64) {
         Ok(found) => Ok((found == contents).then_some(node.stat.file)),
         Err(error) if error.raw_os_error() == Some(libc::EFBIG) => Ok(None),
-        Err(error) => Err(cannot().because(&error)),
+        Err(error) => Err(Error::failed(cannot).because(&error)),
     }
 }

@@ -123,8 +123,8 @@ impl Host {
     /// Whether it is known that `directory` is one, with no link on the way. Of a tracked host
     /// nothing is, so that each lookup is recorded.
     pub(super) fn is_plain(&self, directory: &HostPath) -> bool {
-        let directories = || lock(&self.cache.directories);
-        self.dependencies.is_none() && directories().contains_key(directory.as_path().as_os_str())
+        self.dependencies.is_none()
+            && lock(&self.cache.directories).contains_key(directory.as_path().as_os_str())
     }
 
     /// Remembers that there is no link on the way to `directory`.
@@ -137,9 +137,11 @@ impl Host {
 
     /// Who besides root controls the name of `directory`, if that is known.
     pub(super) fn known_others(&self, directory: &HostPath) -> Option<Vec<Others>> {
+        if self.dependencies.is_some() {
+            return None;
+        }
         let name = directory.as_path().as_os_str();
-        let known = || lock(&self.cache.directories).get(name).cloned();
-        self.dependencies.is_none().then(known)??
+        lock(&self.cache.directories).get(name)?.clone()
     }
 
     /// Remembers who besides root controls the name of `directory`, whose path has no links.
@@ -192,10 +194,7 @@ impl Host {
         real: &HostPath,
         stat: &Stat,
     ) -> Result<MountAttributes, LookupError> {
-        let known = stat
-            .mount_id
-            .and_then(|id| lock(&self.cache.mounts).get(&id).copied());
-        let attributes = match known {
+        let attributes = match self.known_attributes(stat) {
             Some(attributes) => attributes,
             None => attributes_at(&self.on_disk(real.as_path()), stat)
                 .map_err(|error| unreadable(real, &error))?,
@@ -210,6 +209,10 @@ impl Host {
             }
         }
         Ok(attributes)
+    }
+
+    fn known_attributes(&self, stat: &Stat) -> Option<MountAttributes> {
+        lock(&self.cache.mounts).get(&stat.mount_id?).copied()
     }
 
     /// The mount point of the mount that `real` lies on.

@@ -1,7 +1,7 @@
 //! The files that OpenSSL's configuration includes: `.include` of config(5ssl).
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::desired::{Cause, FileKind};
@@ -26,7 +26,7 @@ const MOST_FILES: usize = 64;
 /// Errors: a file cannot be read.
 pub(super) fn of(host: &Host, item: &Item) -> Result<Vec<(HostPath, Cause)>, LookupError> {
     let first = match item.kind {
-        FileKind::File if item.path.file_name().is_some_and(|name| name == NAME) => {
+        FileKind::File if item.path.file_name() == Some(OsStr::new(NAME)) => {
             Some(item.source.clone())
         }
         FileKind::Directory => item.source.join(NAME).ok(),

@@ -95,11 +95,10 @@ impl Item {
         chain: Vec<Cause>,
     ) -> Result<Self, LookupError> {
         host.refuse_strange_links(&walk)?;
-        let leaf = walk
-            .links
-            .last()
-            .filter(|link| leads_straight(link, &walk.real))
-            .cloned();
+        let leaf = match walk.links.last() {
+            Some(link) if leads_straight(link, &walk.real) => Some(link.clone()),
+            _ => None,
+        };
         let host = if attributes.within(MountAttributes::DATA) == attributes {
             MountAttributes::DATA
         } else {
@@ -145,7 +144,10 @@ impl Item {
 
 /// Whether a link stands for a file itself, and no other link comes after it.
 fn leads_straight(link: &LinkOnTheWay, real: &HostPath) -> bool {
-    link.path.parent().is_some_and(|directory| {
-        link.last && lexical(directory.as_path(), &link.destination) == real.as_path()
-    })
+    match link.path.parent() {
+        Some(directory) if link.last => {
+            lexical(directory.as_path(), &link.destination) == real.as_path()
+        }
+        _ => false,
+    }
 }

@@ -22,12 +22,12 @@ pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item
         }
         return real;
     }
-    let Some(way) = item.way.as_ref().filter(|way| !way.links.is_empty()) else {
+    let (Some(way), Some(name)) = (&item.way, item.path.file_name()) else {
         return item.path.clone();
     };
-    let Some(name) = item.path.file_name() else {
+    if way.links.is_empty() {
         return item.path.clone();
-    };
+    }
 
     let (directory, count) = if has_own_among(layout, &way.links) {
         way_until_own(layout, &item.path, way)
@@ -52,13 +52,12 @@ fn way_until_own(layout: &Layout<'_>, path: &JailPath, way: &WayTo) -> (PathBuf,
     let mut passed = 0;
     let mut route = Route::new(path.as_path().parent().unwrap_or(Path::new("/")));
     while let Some(at) = route.next() {
-        let Some(link) = way
-            .links
-            .get(passed)
-            .filter(|link| link.path.as_path() == at)
-        else {
+        let Some(link) = way.links.get(passed) else {
             continue;
         };
+        if link.path.as_path() != at {
+            continue;
+        }
         if layout.has_own_file(at) {
             break;
         }
@@ -83,10 +82,7 @@ fn add_link(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item, link: &L
     if link.reasons.iter().all(|known| known.origin != *origin) {
         let mut chain = item.chain.clone();
         chain.push(Cause::OnTheWayTo(item.path.as_path().to_owned()));
-        link.reasons.push(Reason {
-            origin: origin.clone(),
-            chain,
-        });
+        link.reasons.push(Reason::chain(origin, chain));
     }
 }
 
@@ -103,26 +99,27 @@ pub(super) fn follow_links_above(layout: &Layout<'_>, mut target: JailPath) -> J
 
 fn follow_link_above(layout: &Layout<'_>, target: &JailPath) -> Option<JailPath> {
     let above = target.directories_above();
-    let link = above.iter().find_map(|above| layout.links.get(above))?;
-    let directory = link.path.parent()?;
-    let rest = target.below(&link.path)?;
-    JailPath::new(lexical(directory.as_path(), &link.destination).join(rest)).ok()
+    for directory in above {
+        if let Some(link) = layout.links.get(&directory) {
+            let leads_to = lexical(link.path.parent()?.as_path(), &link.destination);
+            let rest = target.below(&link.path)?;
+            return JailPath::new(leads_to.join(rest)).ok();
+        }
+    }
+    None
 }
 
 /// Adds a link of the host's that leads to what is mounted, unless something else is to be there.
 pub(super) fn add_top_link(layout: &mut Layout<'_>, link: &Link) {
-    let mut at_or_below = layout
-        .mounts
-        .range(&link.path..)
-        .take_while(|(at, _)| at.starts_with(&link.path));
-    if layout.has_own_file(link.path.as_path()) || at_or_below.next().is_some() {
+    let next = layout.mounts.range(&link.path..).next();
+    let has_mounts = next.is_some_and(|(at, _)| at.starts_with(&link.path));
+    if has_mounts || layout.has_own_file(link.path.as_path()) {
         return;
     }
-    let destination = layout.own_link(link.path.as_path());
-    let link = Link {
-        destination: destination.unwrap_or(&link.destination).to_owned(),
-        ..link.clone()
-    };
+    let mut link = link.clone();
+    if let Some(destination) = layout.own_link(link.path.as_path()) {
+        destination.clone_into(&mut link.destination);
+    }
     layout.links.entry(link.path.clone()).or_insert(link);
 }
 
@@ -138,7 +135,7 @@ pub(super) fn keep_links(layout: &mut Layout<'_>) {
     for (path, destination) in kept {
         if let Some(draft) = layout.mounts.remove(&path) {
             let link = Link {
-                path: path.clone(),
+                path: draft.target,
                 destination,
                 reasons: draft.reasons,
             };
@@ -176,10 +173,7 @@ fn shows_under_same_name(mount: &MountDraft, file: &HostPath) -> bool {
 
 /// Drops links that a mount covers.
 pub(super) fn drop_covered(layout: &mut Layout<'_>) {
-    let paths: Vec<_> = layout.links.keys().cloned().collect();
-    for path in paths {
-        if layout.above(&path).is_some() || layout.mounts.contains_key(&path) {
-            layout.links.remove(&path);
-        }
-    }
+    let mut links = std::mem::take(&mut layout.links);
+    links.retain(|path, _| layout.above(path).is_none() && !layout.mounts.contains_key(path));
+    layout.links = links;
 }

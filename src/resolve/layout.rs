@@ -37,13 +37,12 @@ type MountsAndLinks = (Vec<Arc<Mount>>, Vec<Link>);
 
 impl<'o> Layout<'o> {
     pub(super) fn new(host: &'o Host, own: &'o [Own]) -> Self {
-        let own = own
-            .iter()
-            .map(|own| (own.at.as_path(), own.link.as_deref()))
-            .collect();
+        let own = own.iter();
         Self {
             host,
-            own,
+            own: own
+                .map(|own| (own.at.as_path(), own.link.as_deref()))
+                .collect(),
             mounts: BTreeMap::new(),
             links: BTreeMap::new(),
             errors: vec![],
@@ -110,12 +109,12 @@ impl<'o> Layout<'o> {
 
     /// The nearest mount above `target`, and the way from there.
     pub(super) fn above(&self, target: &JailPath) -> Option<(&MountDraft, PathBuf)> {
-        let above = target
-            .directories_above()
-            .into_iter()
-            .rev()
-            .find_map(|above| self.mounts.get(&above))?;
-        Some((above, target.below(&above.target)?.to_owned()))
+        for above in target.directories_above().iter().rev() {
+            if let Some(draft) = self.mounts.get(above) {
+                return Some((draft, target.below(above)?.to_owned()));
+            }
+        }
+        None
     }
 
     /// The nearest mount at or above `at` but for `without`, and what of the host it shows there.
@@ -141,15 +140,20 @@ impl<'o> Layout<'o> {
     /// The host's file at `path`, whose path has no links. If that is unknown, it is an
     /// error of the whole layout.
     pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
-        let node = self.host.node(path.as_path());
-        let node = node.map_err(|errno| LookupError::Unreadable {
-            at: path.clone(),
-            errno,
-        });
-        found(node).unwrap_or_else(|error| {
-            self.unknown.borrow_mut().push(error);
-            None
-        })
+        let node = match self.host.node(path.as_path()) {
+            Ok(node) => Ok(node),
+            Err(errno) => Err(LookupError::Unreadable {
+                at: path.clone(),
+                errno,
+            }),
+        };
+        match found(node) {
+            Ok(node) => node,
+            Err(error) => {
+                self.unknown.borrow_mut().push(error);
+                None
+            }
+        }
     }
 
     /// The kind of the host's `file`, which is below the source of `mount`; `None`: the mount does
@@ -171,11 +175,11 @@ impl<'o> Layout<'o> {
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
-        let mounts = self
-            .mounts
-            .into_values()
-            .map(|draft| Arc::new(draft.finish()));
-        Ok((mounts.collect(), self.links.into_values().collect()))
+        let mut mounts = vec![];
+        for draft in self.mounts.into_values() {
+            mounts.push(Arc::new(draft.finish()));
+        }
+        Ok((mounts, self.links.into_values().collect()))
     }
 }
 
@@ -254,7 +258,7 @@ fn widest(a: MountAttributes, b: MountAttributes) -> MountAttributes {
     }
 }
 
-fn first_origin(reasons: &[Reason]) -> String {
+pub(super) fn first_origin(reasons: &[Reason]) -> String {
     match reasons.first() {
         Some(reason) => reason.origin.to_string(),
         None => String::new(),
@@ -277,17 +281,18 @@ pub(super) fn conflict(
 }
 
 fn differing(draft: &MountDraft, item: &Item, reason: &Reason) -> Error {
-    let shown = |item: &Item| {
-        let recursive = if item.recursive { ",recursive" } else { "" };
-        format!("{}{recursive}", item.attributes)
-    };
     Error::usage(format!(
         "two ways to mount {}: {}, from {}; and {}, from {}",
         draft.target,
-        shown(&draft.item),
+        options(&draft.item),
         draft.origin(),
-        shown(item),
+        options(item),
         reason.origin
     ))
     .hint("make the two lines agree, or take one out")
+}
+
+fn options(item: &Item) -> String {
+    let recursive = if item.recursive { ",recursive" } else { "" };
+    format!("{}{recursive}", item.attributes)
 }

@@ -93,12 +93,10 @@ pub(super) fn bring(host: &Host, top: &Item) -> Result<BroughtByLinks, LookupErr
 impl LinkSearch<'_> {
     /// Follows all links below `directory`.
     fn add(&mut self, directory: Item) -> Result<(), LookupError> {
-        let known = self
-            .directories
-            .iter()
-            .any(|known| known.links == Follow::All && known.item.path == directory.path);
-        if known {
-            return Ok(());
+        for known in &self.directories {
+            if known.links == Follow::All && known.item.path == directory.path {
+                return Ok(());
+            }
         }
         let links = links_below(self.host, &directory.source, &mut self.brought.notes)?;
         self.queue.push((self.directories.len(), links));

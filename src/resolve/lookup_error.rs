@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::others::Others;
 use crate::Error;
-use crate::base::HostPath;
+use crate::base::{ErrorContext, HostPath};
 use crate::sys::may_look_everywhere;
 
 /// Why a path leads nowhere; `Display` is a clause that can follow `path: `.
@@ -114,6 +114,16 @@ impl LookupError {
         match self {
             Self::Unreadable { at, .. } if message.contains(&at.to_string()) => error,
             _ => error.because_of(self),
+        }
+    }
+}
+
+impl<T> ErrorContext<T> for Result<T, LookupError> {
+    /// As [`LookupError::error`].
+    fn context(self, context: impl fmt::Display) -> crate::Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(reason) => Err(reason.error(context.to_string())),
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::desired::{Desired, FileKind, Mount, OwnDirectory, Ownership, Reason};
-use super::host::Host;
+use super::host::{Host, HostEntry};
+use super::layout::first_origin;
 use super::shared::Shared;
 use super::why::{mount_at, why};
 use crate::base::quote::shell_word;
-use crate::base::{FileSystem, HostPath, JailPath};
+use crate::base::{ErrorContext, FileSystem, HostPath, JailPath};
 use crate::manifest::{DirectoryRequest, Origin};
 use crate::{Error, Result};
 
@@ -45,7 +46,7 @@ impl Made {
 pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Host) -> Vec<Error> {
     let mut errors = vec![];
     for (made, origin) in made {
-        let reason = reason(origin);
+        let reason = Reason::line(origin);
         // A link of the jail may be on the way: /var/run.
         let added = match made {
             Made::Directory(path, owner) => {
@@ -59,15 +60,14 @@ pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Ho
         };
         errors.extend(added.err());
     }
-    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired.sort_mounts();
     desired.directories.sort_by(|a, b| a.path.cmp(&b.path));
     errors.extend(in_file_systems(desired));
-    // A preset does not know what sites have already.
-    let is_sites_own = |own: &&OwnDirectory| {
-        let mut reasons = own.reasons.iter();
-        reasons.any(|reason| reason.origin.is_sites_own())
-    };
-    for directory in desired.directories.iter().filter(is_sites_own) {
+    for directory in &desired.directories {
+        let mut reasons = directory.reasons.iter();
+        if !reasons.any(|reason| reason.origin.is_sites_own()) {
+            continue; // a preset does not know what sites have already
+        }
         match difference(desired, directory, host) {
             Ok(warning) => desired.warnings.extend(warning),
             Err(error) => errors.push(error),
@@ -84,15 +84,16 @@ pub(super) fn alone(
     let mut mounts = mounts.to_vec();
     let mut directories = vec![];
     for (made, origin) in made {
-        let reasons = vec![reason(origin)];
-        match made.clone() {
+        let reasons = vec![Reason::line(origin)];
+        match made {
             Made::Directory(path, owner) => directories.push(OwnDirectory {
-                path,
-                owner,
+                path: path.clone(),
+                owner: *owner,
                 reasons,
             }),
             Made::FileSystem(target, file_system) => {
-                mounts.push(Arc::new(mount(target, file_system, reasons)));
+                let mount = mount(target.clone(), *file_system, reasons);
+                mounts.push(Arc::new(mount));
             }
         }
     }
@@ -101,28 +102,17 @@ pub(super) fn alone(
     (mounts, directories)
 }
 
-fn reason(origin: &Arc<Origin>) -> Reason {
-    Reason {
-        origin: origin.clone(),
-        chain: vec![],
-    }
-}
-
 fn add_directory(
     desired: &mut Desired,
     path: JailPath,
     owner: Ownership,
     reason: Reason,
 ) -> Result<()> {
-    let above = mount_at(desired, &path);
-    if let Some(mount) = above {
+    if let Some(mount) = mount_at(desired, &path) {
         return Err(within(&path, &reason, mount));
     }
-    if let Some(known) = desired
-        .directories
-        .iter_mut()
-        .find(|known| known.path == path)
-    {
+    let mut known = desired.directories.iter_mut();
+    if let Some(known) = known.find(|known| known.path == path) {
         if known.owner != owner {
             return Err(differing(&path, &known.reasons, &reason));
         }
@@ -144,11 +134,8 @@ fn add_mount(
     reason: Reason,
     host: &Host,
 ) -> Result<()> {
-    let known = desired
-        .mounts
-        .iter_mut()
-        .find(|known| known.target == target);
-    if let Some(known) = known {
+    let mut known = desired.mounts.iter_mut();
+    if let Some(known) = known.find(|known| known.target == target) {
         if known.file_system != Some(file_system) {
             return Err(differing(&target, &known.reasons, &reason));
         }
@@ -181,37 +168,42 @@ fn mount(target: JailPath, file_system: FileSystem, reasons: Vec<Reason>) -> Mou
 
 /// Whether the source of `mount` has a directory where it shows `path`.
 fn is_directory_in(mount: &Mount, path: &JailPath, host: &Host) -> Result<bool> {
-    let Some(below) = path
-        .below(&mount.target)
-        .filter(|_| mount.file_system.is_none())
-    else {
+    if mount.file_system.is_some() {
+        return Ok(false);
+    }
+    let Some(below) = path.below(&mount.target) else {
         return Ok(false);
     };
     let Ok(source) = mount.source.join(below) else {
         return Ok(false);
     };
-    let found = host.glimpse(&source);
-    let found = found.map_err(|error| error.error(format!("cannot look at {source}")))?;
-    Ok(found.is_some_and(|node| node.stat.kind == FileKind::Directory))
+    let found = host
+        .glimpse(&source)
+        .context(format_args!("cannot look at {source}"))?;
+    match found {
+        Some(node) => Ok(node.stat.kind == FileKind::Directory),
+        None => Ok(false),
+    }
 }
 
 /// Errors for what would have to be made in a file system of the site's own.
 fn in_file_systems(desired: &Desired) -> Vec<Error> {
     let mut errors = vec![];
-    let own = desired
-        .mounts
-        .iter()
-        .filter(|mount| mount.file_system.is_some());
-    for own in own {
-        let is_in = |path: &JailPath| path != &own.target && path.starts_with(&own.target);
-        for mount in desired.mounts.iter().filter(|mount| is_in(&mount.target)) {
-            if let Some(reason) = mount.reasons.first() {
+    for own in &desired.mounts {
+        if own.file_system.is_none() {
+            continue;
+        }
+        for mount in &desired.mounts {
+            if let Some(reason) = mount.reasons.first()
+                && mount.target.starts_with(&own.target)
+                && mount.target != own.target
+            {
                 errors.push(within(&mount.target, reason, own));
             }
         }
         for directory in &desired.directories {
             if let Some(reason) = directory.reasons.first()
-                && (is_in(&directory.path) || directory.path == own.target)
+                && directory.path.starts_with(&own.target)
             {
                 errors.push(within(&directory.path, reason, own));
             }
@@ -236,10 +228,9 @@ fn within(path: &JailPath, reason: &Reason, mount: &Mount) -> Error {
 }
 
 fn differing(path: &JailPath, known: &[Reason], reason: &Reason) -> Error {
-    let first = known.first().map(|known| known.origin.to_string());
+    let first = first_origin(known);
     Error::usage(format!(
-        "two lines ask for {path} differently: {}; and {}",
-        first.unwrap_or_default(),
+        "two lines ask for {path} differently: {first}; and {}",
         reason.origin
     ))
     .hint("make the two lines agree, or take one out")
@@ -249,8 +240,8 @@ fn differing(path: &JailPath, known: &[Reason], reason: &Reason) -> Error {
 fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<Option<String>> {
     let at: HostPath = desired.root.inside(&wanted.path);
     let found = host.glimpse(&at);
-    let found = found.map_err(|error| error.error(format!("cannot look at {at}")))?;
-    let Some(stat) = found.map(|node| node.stat) else {
+    let found = found.context(format_args!("cannot look at {at}"))?;
+    let Some(HostEntry { stat, .. }) = found else {
         return Ok(None);
     };
     let found = Ownership {
@@ -258,15 +249,15 @@ fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<O
         gid: stat.gid,
         mode: stat.mode & 0o7777,
     };
-    let differs = stat.kind == FileKind::Directory && found != wanted.owner;
-    Ok(differs.then(|| {
-        let Ownership { uid, gid, mode } = wanted.owner;
-        let shown = at.to_string();
-        let word = shell_word(&shown);
-        format!(
-            "{at} exists already and stays as it is: {found}, not {}; \
-             `chown {uid}:{gid} {word} && chmod {mode:04o} {word}` makes it so",
-            wanted.owner
-        )
-    }))
+    if stat.kind != FileKind::Directory || found == wanted.owner {
+        return Ok(None);
+    }
+    let Ownership { uid, gid, mode } = wanted.owner;
+    let shown = at.to_string();
+    let word = shell_word(&shown);
+    Ok(Some(format!(
+        "{at} exists already and stays as it is: {found}, not {}; \
+         `chown {uid}:{gid} {word} && chmod {mode:04o} {word}` makes it so",
+        wanted.owner
+    )))
 }

@@ -30,6 +30,9 @@ impl<T> Once<T> {
             (value, scope.into_dependencies())
         });
         host.note_all(dependencies);
-        value.as_ref().map_err(Clone::clone)
+        match value {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.clone()),
+        }
     }
 }

@@ -34,8 +34,10 @@ pub(super) fn in_place_of_needed(
     at: &Path,
     destination: &Path,
 ) -> Result<Option<Own>, LookupError> {
-    let node = node_in(host, root, at)?;
-    Ok(node.and_then(|node| instead_of(at, destination, node)))
+    match node_in(host, root, at)? {
+        Some(node) => Ok(instead_of(at, destination, node)),
+        None => Ok(None),
+    }
 }
 
 /// The thing at `at` in the root now.
@@ -48,11 +50,16 @@ fn node_in(host: &Host, root: &HostPath, at: &Path) -> Result<Option<HostEntry>,
 
 fn instead_of(at: &Path, destination: &Path, found: HostEntry) -> Option<Own> {
     let Some(link) = found.link else {
-        return (found.stat.kind == FileKind::Directory).then(|| Own::of_itself(at));
+        return match found.stat.kind {
+            FileKind::Directory => Some(Own::of_itself(at)),
+            _ => None,
+        };
     };
     let directory = at.parent()?;
-    let leads_there = lexical(directory, &link) == lexical(directory, destination);
-    (leads_there && link != destination).then(|| Own {
+    if link == destination || lexical(directory, &link) != lexical(directory, destination) {
+        return None;
+    }
+    Some(Own {
         at: at.to_owned(),
         link: Some(link),
     })
@@ -68,8 +75,10 @@ pub(super) fn in_place_of_optional(
 ) -> Result<Option<Own>, LookupError> {
     match node_in(host, root, at)? {
         Some(node) if node.link.as_deref() != Some(destination) => {
-            let own = instead_of(at, destination, node);
-            Ok(own.or_else(|| Some(Own::of_itself(at))))
+            match instead_of(at, destination, node) {
+                Some(own) => Ok(Some(own)),
+                None => Ok(Some(Own::of_itself(at))),
+            }
         }
         _ => Ok(None),
     }
@@ -87,7 +96,8 @@ pub(super) fn file_in_place_of(
     };
     let inside = root.inside(&path);
     host.note(inside.as_path(), Aspect::NAME);
-    let found = host.glimpse(&inside)?;
-    let is_file = found.is_some_and(|node| node.stat.kind == FileKind::File);
-    Ok(is_file.then(|| Own::of_itself(at)))
+    match host.glimpse(&inside)? {
+        Some(node) if node.stat.kind == FileKind::File => Ok(Some(Own::of_itself(at))),
+        _ => Ok(None),
+    }
 }

@@ -45,10 +45,7 @@ pub(super) fn build(
     }
     for ((origin, item), target) in items.into_iter().zip(targets) {
         let target = jail_links::follow_links_above(&layout, target);
-        let reason = Reason {
-            origin: origin.clone(),
-            chain: item.chain.clone(),
-        };
+        let reason = Reason::chain(origin, item.chain.clone());
         layout.add(target, &item.requested_at(origin), reason);
     }
     for link in top_links.values() {

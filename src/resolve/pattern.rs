@@ -6,7 +6,7 @@ use super::desired::FileKind;
 use super::host::Host;
 use super::lookup_error::{LookupError, found};
 use crate::Error;
-use crate::base::HostPath;
+use crate::base::{ErrorContext, HostPath};
 
 /// A leading dot is matched only by a dot.
 const OPTIONS: glob::MatchOptions = glob::MatchOptions {
@@ -50,7 +50,7 @@ impl Host {
         }
         let mut paths = self
             .matching(&HostPath::slash(), &parts)
-            .map_err(|error| error.error(format!("cannot look for {pattern}")))?;
+            .context(format_args!("cannot look for {pattern}"))?;
         paths.sort();
         paths.dedup();
         Ok(paths)

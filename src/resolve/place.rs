@@ -25,6 +25,19 @@ pub(super) struct Place {
     pub above: Vec<FileId>,
 }
 
+impl Place {
+    /// Whether it is in `other`, at whatever depth.
+    pub(super) fn is_below(&self, other: &Self) -> bool {
+        if self.above.contains(&other.id) {
+            return true;
+        }
+        match (self.levels.first(), other.levels.first()) {
+            (Some(level), Some(above)) => level.is_in(above),
+            _ => false,
+        }
+    }
+}
+
 /// A path within a file system.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Level {

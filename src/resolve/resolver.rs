@@ -164,10 +164,10 @@ impl Resolver {
         let mut dependencies = dependencies.to_vec();
         dependencies.push(Arc::new(host.into_dependencies()));
         dependencies.retain(|dependencies| !dependencies.is_empty());
-        let in_site = |error: Error| error.context(&manifest.site);
+        let errors = errors.into_iter();
         Resolution {
             desired,
-            errors: errors.into_iter().map(in_site).collect(),
+            errors: errors.map(|error| error.context(&manifest.site)).collect(),
             dependencies,
         }
     }

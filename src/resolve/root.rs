@@ -6,19 +6,17 @@ use std::path::Path;
 use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
 use super::lookup_error::LookupError;
-use super::others::Others;
 use super::roots::Roots;
 use super::system_directories::{SYSTEM, SYSTEM_BELOW};
-use crate::base::HostPath;
 use crate::base::hints::is_absent;
+use crate::base::{ErrorContext, HostPath};
 use crate::manifest::Manifest;
 use crate::{Error, Result, sys};
 
 /// The identity of a site's root.
 pub fn root_id(root: &HostPath) -> Result<FileId> {
     let stat = sys::open_host(root.as_path(), libc::O_PATH).and_then(sys::stat_fd);
-    let stat = stat
-        .map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))?;
+    let stat = stat.context(format_args!("cannot open the root {root}"))?;
     Ok(stat.file)
 }
 
@@ -54,7 +52,7 @@ pub(super) fn check(
         .map_err(|why| Error::usage(format!("the root {root}")).because_of(why))?;
     let found = host
         .now(&path)
-        .map_err(|error| error.error(format!("cannot look at the root {root}")))?;
+        .context(format_args!("cannot look at the root {root}"))?;
     match found.map(|node| node.stat.kind) {
         Some(FileKind::Directory) => {}
         None => return Err(not_found(root, &LookupError::Missing { at: root.clone() })),
@@ -124,7 +122,7 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
     let mut all = SYSTEM.iter().chain(&SYSTEM_BELOW);
     let holds = |system: &&&str| {
         let below = at.as_bytes().strip_prefix(system.as_bytes());
-        below.is_some_and(|below| below.first() == Some(&b'/'))
+        matches!(below, Some([b'/', ..]))
     };
     let refusal = if all.any(|system| at == *system) {
         format!("the root {root} is a directory of the system; a jail must not be there")
@@ -138,10 +136,10 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
 
 /// Refuses a root that holds the system by another path, such as a bind mount.
 fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
-    let found = system_at(root, roots)?;
-    found.map_or(Ok(()), |(system, is_below)| {
-        Err(alias_of_system(root, system, is_below))
-    })
+    match system_at(root, roots)? {
+        Some((system, is_below)) => Err(alias_of_system(root, system, is_below)),
+        None => Ok(()),
+    }
 }
 
 /// The directory of the system that `directory` is or is below, by whatever path, and whether it is
@@ -181,15 +179,16 @@ pub(crate) fn not_found(root: &HostPath, reason: &LookupError) -> Error {
 fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
     let others = host
         .others_on_each_name(root)
-        .map_err(|error| error.error(format!("cannot look at what leads to the root {root}")))?;
-    let warning = |others: Others| {
-        format!(
+        .context(format_args!("cannot look at what leads to the root {root}"))?;
+    let mut warnings = vec![];
+    for others in others {
+        warnings.push(format!(
             "{others}, on the way to the root: \
              what is in it can be renamed while the site is up; `{}`",
             others.remedy()
-        )
-    };
-    Ok(others.into_iter().map(warning).collect())
+        ));
+    }
+    Ok(warnings)
 }
 
 /// Errors for every source that shows the jail to itself.

@@ -121,40 +121,43 @@ impl Roots {
     /// The site that the path is in, if any.
     pub fn site_of(&self, path: &HostPath) -> Option<&SiteName> {
         let by_path = &self.index().by_path;
-        let nth = path
-            .ancestors()
-            .find_map(|above| by_path.get(&above)?.first())?;
-        Some(&self.all[*nth].0)
+        for above in path.ancestors() {
+            if let Some([nth, ..]) = by_path.get(&above).map(Vec::as_slice) {
+                return Some(&self.all[*nth].0);
+            }
+        }
+        None
     }
 
     /// The directory of the system that `root`, whose path has no links, is or is in, by any
     /// path, and whether it is below it. Errors: as open(2).
     pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
         let place = self.mounts.place(root.as_path())?;
-        let level = place.levels.first();
-        Ok(self.system().iter().find_map(|system| {
-            let is_in = |(root, above): (&Level, &Level)| root.is_in(above);
+        for system in self.system() {
             if system.place.id == place.id {
-                Some((system.path, false))
-            } else {
-                let levels = level.zip(system.place.levels.first());
-                let is_below = place.above.contains(&system.place.id) || levels.is_some_and(is_in);
-                (system.with_contents && is_below).then_some((system.path, true))
+                return Ok(Some((system.path, false)));
             }
-        }))
+            if system.with_contents && place.is_below(&system.place) {
+                return Ok(Some((system.path, true)));
+            }
+        }
+        Ok(None)
     }
 
     fn system(&self) -> &[SystemDirectory] {
         self.system.get_or_init(|| {
-            let place = |(path, with_contents)| {
-                let place = self.mounts.place(Path::new(path)).ok()?; // or it is a link
-                Some(SystemDirectory {
+            let mut system = vec![];
+            for (path, with_contents) in system_directories() {
+                let Ok(place) = self.mounts.place(Path::new(path)) else {
+                    continue; // it is a link
+                };
+                system.push(SystemDirectory {
                     path,
                     with_contents,
                     place,
-                })
-            };
-            Arc::new(system_directories().filter_map(place).collect())
+                });
+            }
+            Arc::new(system)
         })
     }
 
@@ -193,12 +196,18 @@ impl Roots {
     }
 
     fn comes_before(&self, one: &SiteName, other: &SiteName) -> bool {
-        one < other && self.coming.get().is_some_and(|coming| coming.contains(one))
+        match self.coming.get() {
+            Some(coming) => one < other && coming.contains(one),
+            None => false,
+        }
     }
 
     /// Whether `site` is up at `root`.
     fn is_up(&self, site: &SiteName, root: &HostPath) -> bool {
-        self.is_up.0.as_ref().is_some_and(|is_up| is_up(site, root))
+        match &self.is_up.0 {
+            Some(is_up) => is_up(site, root),
+            None => false,
+        }
     }
 
     /// Other sites than `site` with the same root as `root`, one above or one below, by any
@@ -209,8 +218,10 @@ impl Roots {
             return overlaps;
         }
         let index = self.index();
-        let looked = || self.mounts.place(root.as_path()).ok();
-        let place = index.places.get(root).cloned().or_else(looked);
+        let place = match index.places.get(root) {
+            Some(place) => Some(place.clone()),
+            None => self.mounts.place(root.as_path()).ok(),
+        };
         for (nth, relation) in index.overlapping(root, place.as_ref()) {
             let (other, _) = &self.all[nth];
             let is_known = overlaps.iter().any(|known| known.site == *other);

@@ -7,6 +7,7 @@ use super::once::Once;
 use super::top_links::{self, TopLink};
 use super::users::Accounts;
 use crate::Result;
+use crate::base::ErrorContext;
 
 /// The knowledge of the host besides its files.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ impl Shared {
     pub(super) fn accounts(&self, host: &Host) -> Result<&Accounts> {
         self.accounts
             .get(host, Accounts::read)
-            .map_err(|error| error.error("cannot read the host's users and groups"))
+            .context("cannot read the host's users and groups")
     }
 
     /// The links in `/` to directories.

@@ -60,14 +60,9 @@ impl Accounts {
     ///
     /// Errors: a file cannot be read.
     pub(super) fn read(host: &Host) -> Result<Self, LookupError> {
-        let text = |path| -> Result<String, LookupError> {
-            let Ok(path) = HostPath::new(path) else {
-                return Ok(String::new());
-            };
-            let bytes = found(host.read(&path))?.unwrap_or_default();
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        Ok(Self::parse(&text("/etc/passwd")?, &text("/etc/group")?))
+        let passwd = text_of(host, "/etc/passwd")?;
+        let group = text_of(host, "/etc/group")?;
+        Ok(Self::parse(&passwd, &group))
     }
 
     fn parse(passwd: &str, group: &str) -> Self {
@@ -92,7 +87,7 @@ impl Accounts {
     ///
     /// Errors: a name service does not answer.
     pub(super) fn knows(&self, host: &Host, name: &str) -> Result<bool> {
-        self.account(host, name).map(|account| account.is_some())
+        Ok(self.account(host, name)?.is_some())
     }
 
     fn account(&self, host: &Host, name: &str) -> Result<Option<PasswdLine>> {
@@ -111,34 +106,39 @@ impl Accounts {
             user.shell.display().to_string(),
         ];
         // A name service can return anything, and a line must keep its seven fields.
-        let fits = rest.iter().all(|field| !field.contains([':', '\n']));
-        let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-        Ok(fits.then(|| PasswdLine {
-            uid,
-            gid,
+        if rest.iter().any(|field| field.contains([':', '\n'])) {
+            return Ok(None);
+        }
+        Ok(Some(PasswdLine {
+            uid: user.uid.to_string(),
+            gid: user.gid.to_string(),
             rest: rest.join(":"),
         }))
     }
 
     /// The IDs of the user `name` and of their group. Errors: there is no such user.
     pub(super) fn ids(&self, host: &Host, name: &str) -> Result<(u32, u32)> {
-        let account = self.account(host, name)?;
-        let ids = account
-            .and_then(|PasswdLine { uid, gid, .. }| Some((uid.parse().ok()?, gid.parse().ok()?)));
-        ids.ok_or_else(|| nobody("user", name))
+        if let Some(account) = self.account(host, name)?
+            && let Ok(uid) = account.uid.parse()
+            && let Ok(gid) = account.gid.parse()
+        {
+            return Ok((uid, gid));
+        }
+        Err(nobody("user", name))
     }
 
     /// The ID of the group `name`. Errors: there is no such group.
     pub(super) fn group_id(&self, host: &Host, name: &str) -> Result<u32> {
         let known = self.groups.iter().find(|group| group.name == name);
-        if let Some(gid) = known.and_then(|group| group.gid.parse().ok()) {
+        if let Some(group) = known
+            && let Ok(gid) = group.gid.parse()
+        {
             return Ok(gid);
         }
-        let found = match Group::from_name(name) {
-            Ok(found) if host.is_real() => found.map(|group| group.gid.as_raw()),
-            _ => None,
-        };
-        found.ok_or_else(|| nobody("group", name))
+        match Group::from_name(name) {
+            Ok(Some(group)) if host.is_real() => Ok(group.gid.as_raw()),
+            _ => Err(nobody("group", name)),
+        }
     }
 
     /// The contents of passwd and group for `names` and root.
@@ -152,24 +152,32 @@ impl Accounts {
         names.insert(0, "root");
         let mut accounts = vec![];
         for name in &names {
-            accounts.extend(self.account(host, name)?.map(|account| (*name, account)));
+            if let Some(account) = self.account(host, name)? {
+                accounts.push((*name, account));
+            }
         }
         let (mut passwd, mut group) = (String::new(), String::new());
         for (name, PasswdLine { uid, gid, rest }) in &accounts {
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
         }
         for GroupLine { name, gid, members } in &self.groups {
-            let members: Vec<_> = members
-                .iter()
-                .map(String::as_str)
-                .filter(|member| names.contains(member))
-                .collect();
+            let members = members.iter().map(String::as_str);
+            let members: Vec<_> = members.filter(|member| names.contains(member)).collect();
             if !members.is_empty() || accounts.iter().any(|(_, account)| account.gid == *gid) {
                 let _ = writeln!(group, "{name}:x:{gid}:{}", members.join(","));
             }
         }
         Ok((passwd.into_bytes(), group.into_bytes()))
     }
+}
+
+/// The text of a file of the host; a missing one is empty.
+fn text_of(host: &Host, path: &str) -> Result<String, LookupError> {
+    let Ok(path) = HostPath::new(path) else {
+        return Ok(String::new());
+    };
+    let bytes = found(host.read(&path))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn nobody(what: &str, name: &str) -> Error {

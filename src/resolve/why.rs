@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::desired::{Desired, Link, Mount, OwnDirectory};
+use super::desired::{Desired, Link, Mount, OwnDirectory, Reason};
 use crate::base::hints::is_absent;
 use crate::base::{JailPath, MAX_LINKS, lexical};
 use crate::manifest::Origin;
@@ -36,10 +36,8 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
     }
 
     let mount = mount_at(desired, &at);
-    let directory = desired
-        .directories
-        .iter()
-        .find(|directory| directory.path == at);
+    let mut directories = desired.directories.iter();
+    let directory = directories.find(|directory| directory.path == at);
     Explanation {
         link: first,
         leads_to: at,
@@ -87,41 +85,45 @@ pub(crate) struct Below<'d> {
 /// The lines that put something below the directory `path`, whose path has no links. Empty:
 /// it is not a directory, or is not made for anything.
 pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>> {
-    let mounts = desired.mounts.iter();
-    let mounts = mounts.map(|mount| (&mount.target, &mount.reasons));
-    let links = desired.links.iter().map(|link| (&link.path, &link.reasons));
-    let own = desired.directories.iter();
-    let own = own.map(|directory| (&directory.path, &directory.reasons));
-    let all = mounts.chain(links).chain(own);
-
-    let mut by_line: BTreeMap<&Origin, BTreeSet<&JailPath>> = BTreeMap::new();
-    for (below, reasons) in all.filter(|(below, _)| *below != path && below.starts_with(path)) {
-        for reason in reasons {
-            by_line.entry(&reason.origin).or_default().insert(below);
+    let mut by_line = ByLine::new();
+    let mut add = |at: &'d JailPath, reasons: &'d [Reason]| {
+        if at != path && at.starts_with(path) {
+            for reason in reasons {
+                by_line.entry(&reason.origin).or_default().insert(at);
+            }
         }
+    };
+    for mount in &desired.mounts {
+        add(&mount.target, &mount.reasons);
     }
-    by_line
-        .into_iter()
-        .map(|(origin, paths)| Below { origin, paths })
-        .collect()
+    for link in &desired.links {
+        add(&link.path, &link.reasons);
+    }
+    for directory in &desired.directories {
+        add(&directory.path, &directory.reasons);
+    }
+
+    let mut below = vec![];
+    for (origin, paths) in by_line {
+        below.push(Below { origin, paths });
+    }
+    below
 }
+
+/// Paths by the lines that ask for them.
+type ByLine<'d> = BTreeMap<&'d Origin, BTreeSet<&'d JailPath>>;
 
 /// The mount that shows `path`, whose path has no links.
 pub(super) fn mount_at<'d>(desired: &'d Desired, path: &JailPath) -> Option<&'d Mount> {
-    let above = desired
-        .mounts
-        .iter()
-        .filter(|mount| path.starts_with(&mount.target));
-    let innermost = above.max_by_key(|mount| mount.target.as_path().components().count());
-    innermost.map(|mount| &**mount)
+    let above = desired.mounts.iter();
+    let above = above.filter(|mount| path.starts_with(&mount.target));
+    Some(above.max_by_key(|mount| mount.target.as_path().components().count())?)
 }
 
 /// The outermost link that `path` goes through or is.
 fn link_on_the_way<'d>(desired: &'d Desired, path: &JailPath) -> Option<&'d Link> {
-    desired
-        .links
-        .iter()
-        .find(|link| path.starts_with(&link.path))
+    let mut links = desired.links.iter();
+    links.find(|link| path.starts_with(&link.path))
 }
 
 /// `path`, which goes through `link`, with it followed.

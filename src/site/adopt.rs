@@ -10,7 +10,7 @@ use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
 use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
-use crate::base::{HostPath, JailPath};
+use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
 use crate::observe::{self, Process, Table, unmount_command};
 use crate::patience::Stop;
@@ -169,7 +169,7 @@ impl Adopter {
     /// Remembers that the site is up without what was moved aside.
     pub(crate) fn settle(&self, site: &Site, root: &HostPath, stop: &Stop) -> Result<()> {
         let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
-        engine::settle(root).map_err(|error| error.context(&site.name))
+        engine::settle(root).context(&site.name)
     }
 
     /// Puts things back. `None`: nothing was moved aside.
@@ -181,7 +181,7 @@ impl Adopter {
         stop: &Stop,
     ) -> Result<Option<PutBack>> {
         let _lock = lock(&self.context, &self.engine, &site.name, stop)?;
-        engine::put_back(root, which).map_err(|error| error.context(&site.name))
+        engine::put_back(root, which).context(&site.name)
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn moved_aside(
     let Ok(walk) = Host::new().walk(&root) else {
         return Ok(None);
     };
-    let record = adopt::read(&walk.real).map_err(|error| error.context(&site.name))?;
+    let record = adopt::read(&walk.real).context(&site.name)?;
     Ok(record.map(|record| (walk.real, record)))
 }
 

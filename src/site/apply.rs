@@ -13,8 +13,8 @@ use super::pipeline::{self, MountLookup, Pipeline};
 use super::services::{Namespaces, ServicePlace};
 use super::up::Done;
 use super::{Site, SiteError, load, manifest_file};
-use crate::base::HostPath;
 use crate::base::sync::lock as locked;
+use crate::base::{ErrorContext, HostPath};
 use crate::engine::{MadeDirectories, OwnNamespace, StagedFile};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{Process, RunNamespace};
@@ -124,7 +124,7 @@ impl Applier {
             .is_change()
             .then(|| StagedFile::write(&site.file, new.text.as_bytes()))
             .transpose()
-            .map_err(|error| error.context(&site.name))?;
+            .context(&site.name)?;
 
         // Bring the site up, and put the manifest into its place as the last step.
         run.create_root = self.create_root;
@@ -195,7 +195,7 @@ impl Applier {
 
     fn manifest_change(new: &NewManifest) -> Result<ManifestChange> {
         let file = new.site.file.clone();
-        let before = manifest_file::bytes(&file).map_err(|error| error.context(&new.site.name))?;
+        let before = manifest_file::bytes(&file).context(&new.site.name)?;
         Ok(ManifestChange {
             file,
             before,
@@ -292,7 +292,7 @@ impl InAll {
     fn up_from(self: &Arc<Self>, nth: usize) -> Result<(), SiteError> {
         let Some(namespace) = self.namespaces.get(nth) else {
             let then = self.then.as_ref().map_or(Ok(()), |then| then());
-            return Ok(then.map_err(|error| error.context(&self.site.name))?);
+            return Ok(then.context(&self.site.name)?);
         };
         let own = self
             .context

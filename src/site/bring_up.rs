@@ -10,7 +10,7 @@ use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::users::SiteUsers;
 use super::{Site, SiteError, manifest_file};
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, Depth, Observed, Stray, Table};
@@ -231,8 +231,7 @@ impl BringUp {
             if table.is_none() && self.settled.have_one_like(desired, &records) {
                 return Ok(Some(changes.unwrap_or_default()));
             }
-            let observed = observe::observe(desired, records, table)
-                .map_err(|error| error.context(&desired.site))?;
+            let observed = observe::observe(desired, records, table).context(&desired.site)?;
 
             // Plan: the steps from there to what is desired.
             let (observed, plan) = self.plan(desired, observed, table)?;
@@ -278,8 +277,7 @@ impl BringUp {
     ) -> Result<(Observed, Plan)> {
         let mut plan = self.pipeline.plan_up(desired, &observed)?;
         if table.is_none() && plan.changes_grafts() {
-            observe::look_into_grafts(&desired.root, &mut observed)
-                .map_err(|error| error.context(&desired.site))?;
+            observe::look_into_grafts(&desired.root, &mut observed).context(&desired.site)?;
             plan = self.pipeline.plan_up(desired, &observed)?;
         }
         Ok((observed, plan))
@@ -384,7 +382,7 @@ impl BringUp {
     }
 
     pub(super) fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
-        if create_root(root).map_err(|error| error.context(&site.name))? {
+        if create_root(root).context(&site.name)? {
             let out = self.pipeline.context.out.site(&site.name);
             out.info(format_args!("made the root {root}"));
         }
@@ -424,5 +422,5 @@ pub(crate) fn lock(
     let waiting = |other: &str| out.info(format_args!("waiting for {other} to finish"));
     engine
         .lock(site, context.limit, stop, waiting)
-        .map_err(|error| error.context(site))
+        .context(site)
 }

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::{ManifestError, Site, SiteError, load, records};
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, RunNamespaces, SiteRecords, Table};
 use crate::plan::{self, Plan, Sharing};
@@ -114,8 +114,7 @@ impl Pipeline {
     fn look(&self, desired: &Desired, table: Option<&Table>) -> Result<(Observed, Plan)> {
         let mut observed = self.observe(desired, table)?;
         if table.is_none() {
-            observe::look_into_grafts(&desired.root, &mut observed)
-                .map_err(|error| error.context(&desired.site))?;
+            observe::look_into_grafts(&desired.root, &mut observed).context(&desired.site)?;
         }
         let plan = self.plan_up(desired, &observed)?;
         Ok((observed, plan))
@@ -149,13 +148,13 @@ impl Pipeline {
     /// The mounts that are there, and the records.
     fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
         let records = self.records(desired)?;
-        observe::observe(desired, records, table).map_err(|error| error.context(&desired.site))
+        observe::observe(desired, records, table).context(&desired.site)
     }
 
     pub(super) fn records(&self, desired: &Desired) -> Result<SiteRecords> {
         let (context, site) = (&self.context, &desired.site);
         let records = records::read(context, site, &self.boot);
-        let records = records.map_err(|error| error.context(site))?;
+        let records = records.context(site)?;
         for warning in &records.warnings {
             context.out.site(site).warn(warning);
         }
@@ -218,12 +217,10 @@ fn plan_up(
         return Ok(plan.keeping_placeholders());
     }
     let shared = observe::shared_storage(&desired.root);
-    Ok(
-        match shared.map_err(|error| error.context(&desired.site))? {
-            Some(_) => plan.keeping_placeholders(),
-            None => plan,
-        },
-    )
+    Ok(match shared.context(&desired.site)? {
+        Some(_) => plan.keeping_placeholders(),
+        None => plan,
+    })
 }
 
 /// Whether a service has the site in its mount namespace.

@@ -9,7 +9,7 @@ use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
-use crate::base::JailPath;
+use crate::base::{ErrorContext, JailPath};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, SiteRecords, Table};
 use crate::plan::{self, Plan, SiteState, State, Step};
@@ -171,7 +171,7 @@ impl SiteStatus {
 fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     let Pipeline { context, boot, .. } = pipeline;
     let records = records::read(context, &site.name, boot);
-    let records = records.map_err(|error| error.context(&site.name))?;
+    let records = records.context(&site.name)?;
     Ok(match records.home(|| manifest_file::root_of(site)) {
         Some(home) => records.moved_to(&home),
         None => records,

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::SiteError;
 use super::up::Changes;
 use crate::base::sync::lock;
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Log, ShownTemplate, TemplateStore, Then};
 use crate::observe::{self, BootId, BootRecord, KnownGraft, Observed, StateDir, Table};
 use crate::patience::Stop;
@@ -62,7 +62,7 @@ impl Templates {
                 (TemplateNeed::Member, Some(known)) => known.template.clone(),
                 _ => store
                     .hold(&template.contents, &plan.site)
-                    .map_err(|error| error.context(&plan.site))?,
+                    .context(&plan.site)?,
             };
             let shown = (name.clone(), files(template));
             if need == TemplateNeed::Mounted && lock(&self.ready).contains(&shown) {

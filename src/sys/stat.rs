@@ -43,6 +43,15 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// The unique ID of the mount that it is on; `None` if the kernel has none (before Linux 6.8).
+    pub fn unique_mount_id(&self) -> Option<u64> {
+        if self.mount_id_is_unique {
+            self.mount_id
+        } else {
+            None
+        }
+    }
+
     /// Whether this is on the same mount as `other`; before Linux 5.8: on the same file system.
     pub fn is_on_mount_of(&self, other: &Self) -> bool {
         match (self.mount_id, other.mount_id) {

@@ -19,7 +19,7 @@ use super::jail_command;
 use super::report::{DIFFERENT, Report};
 use super::run_as;
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName, style};
+use crate::base::{ErrorContext, HostPath, SiteName, style};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
 use crate::jail;
@@ -158,7 +158,7 @@ impl DoctorArgs {
             Some(name) => jail::user(name),
             None => run_as::choose(pools.found.iter().map(|pool| &pool.user), &manifest),
         }
-        .map_err(|error| error.context(&site.name))?;
+        .context(&site.name)?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,

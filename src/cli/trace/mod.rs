@@ -23,7 +23,7 @@ use super::report::error_objects;
 use super::supervised::{run_in_worker, supervise};
 use super::up::UpArgs;
 use crate::base::text::plural;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, root_id};
@@ -206,7 +206,7 @@ impl TraceArgs {
             _ if is_down => return Err(down.into()),
             command => {
                 let known = JailCommand::new(&jail, self.user.as_deref(), command);
-                let known = known.map_err(|error| error.context(&site.name))?;
+                let known = known.context(&site.name)?;
                 Some(known.with_remedy(context, &jail.desired, command))
             }
         };
@@ -245,7 +245,7 @@ impl TraceArgs {
         let result = follower.finish();
         let failure = unit.and_then(|started| started.finish(desired));
         let done = end.and_then(|end| Ok((end, result?)));
-        let (end, result) = done.map_err(|error| error.context(&desired.site))?;
+        let (end, result) = done.context(&desired.site)?;
         Ok(Followed {
             end,
             result,

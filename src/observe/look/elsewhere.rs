@@ -9,7 +9,6 @@ use crate::Result;
 use crate::base::{HostPath, JailPath};
 use crate::observe::mountinfo::MountInfo;
 use crate::observe::observed::Observed;
-use crate::observe::record::RecordedMount;
 use crate::observe::submounts::{self, in_the_jail};
 use crate::observe::table::{self, Table};
 use crate::resolve::Desired;
@@ -33,23 +32,24 @@ impl ObservedRoot<'_> {
     /// Adds the mounts elsewhere without a table: those in recursive mounts besides grafts, or all
     /// of them if a recorded mount is lost.
     fn ask_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
-        let is_lost = |mount: &RecordedMount| submounts::is_lost(mount, &observed.mounts);
+        let is_lost = |mount| submounts::is_lost(mount, &observed.mounts);
         if observed.recorded_mounts().any(is_lost) {
             let table = Table::read().map_err(io::Error::other)?;
             list(self.path, table.below(self.path.as_path()), observed);
             return Ok(());
         }
 
-        let recorded = observed
-            .recorded_mounts()
-            .filter(|mount| mount.recursive && mount.template.is_none())
-            .map(|mount| &mount.target);
-        let desired = desired
-            .mounts
-            .iter()
-            .filter(|mount| mount.recursive)
-            .map(|mount| &mount.target);
-        let recursive: BTreeSet<_> = recorded.chain(desired).cloned().collect();
+        let mut recursive = BTreeSet::new();
+        for mount in observed.recorded_mounts() {
+            if mount.is_tree() {
+                recursive.insert(mount.target.clone());
+            }
+        }
+        for mount in &desired.mounts {
+            if mount.recursive {
+                recursive.insert(mount.target.clone());
+            }
+        }
         list_inside(self.path, recursive, observed)
     }
 }
@@ -74,8 +74,9 @@ fn list_inside(
     observed: &mut Observed,
 ) -> io::Result<()> {
     for target in targets {
-        let top = observed.stack(&target).last();
-        if let Some(id) = top.and_then(|top| top.unique_id) {
+        if let Some(top) = observed.top(&target)
+            && let Some(id) = top.unique_id
+        {
             let inside = Table::inside(id)?;
             list(root, inside.below(root.as_path()), observed);
         }

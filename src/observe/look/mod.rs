@@ -22,7 +22,7 @@ use super::state::SiteRecords;
 use super::strays::find_strays;
 use super::submounts;
 use super::table::Table;
-use crate::base::JailPath;
+use crate::base::{ErrorContext, JailPath};
 use crate::resolve::Desired;
 use crate::sys;
 use crate::{Error, Result};
@@ -37,38 +37,33 @@ use crate::{Error, Result};
 pub fn observe(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let templates = records.templates.clone();
     let observed = look(desired, records, table)?;
-    let found = templates.and_then(|known| lost_grafts::found(&observed, desired, &known));
-    match found {
-        Some(records) => look(desired, records, table),
-        None => Ok(observed),
+    if let Some(templates) = templates
+        && let Some(records) = lost_grafts::found(&observed, desired, &templates)
+    {
+        return look(desired, records, table);
     }
+    Ok(observed)
 }
 
 fn look(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
-    observed.current_files = desired
-        .files
-        .iter()
-        .filter(|file| fs::read(&file.path).is_ok_and(|found| found == file.contents))
-        .map(|file| file.path.clone())
-        .collect();
+    for file in &desired.files {
+        if let Ok(found) = fs::read(&file.path)
+            && found == file.contents
+        {
+            observed.current_files.insert(file.path.clone());
+        }
+    }
 
     let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
-        Ok(root) => root,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             find_strays(&mut observed); // the root itself may have been moved away
             return Ok(observed);
         }
-        Err(error) => {
-            return Err(
-                Error::failed(format!("cannot open the root {}", desired.root)).because(&error),
-            );
-        }
+        result => result.context(format_args!("cannot open the root {}", desired.root))?,
     };
-
-    let failed =
-        |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
-    let stat = sys::stat_fd(&root).map_err(failed)?;
+    let stat =
+        sys::stat_fd(&root).context(format_args!("cannot look at the root {}", desired.root))?;
     observed.directory = RootDirectory::of(&stat);
     let mut site = ObservedRoot::new(root, stat, desired, &observed, table);
     site.look(desired, &mut observed)?;
@@ -106,23 +101,20 @@ impl ObservedRoot<'_> {
         }
 
         for link in &desired.links {
-            let stat = self
-                .stat(&link.path)
-                .map_err(|error| self.cannot(&link.path, &error))?;
-            self.look_at(&link.path, stat, &mut observed.paths)?;
+            self.look_at_path(&link.path, observed)?;
         }
-
         self.look_at_what_was_made(observed)?;
-        let own = desired.directories.iter().map(|own| &own.path);
-        for path in desired.placeholders.iter().map(|(path, _)| path).chain(own) {
-            let stat = self.stat(path).map_err(|error| self.cannot(path, &error))?;
-            self.look_at(path, stat, &mut observed.paths)?;
+        for (path, _) in &desired.placeholders {
+            self.look_at_path(path, observed)?;
+        }
+        for own in &desired.directories {
+            self.look_at_path(&own.path, observed)?;
         }
         file_systems::name(desired, observed)?;
 
         self.look_elsewhere(desired, observed)
             .map_err(|error| cannot_ask(self.path, &error))?;
-        let file_at = |path: &JailPath| self.stat(path).ok().flatten().map(|stat| stat.file);
+        let file_at = |path: &JailPath| Some(self.stat(path).ok()??.file);
         submounts::name_moved(observed, file_at);
         submounts::compare(desired, observed, file_at);
         Ok(())
@@ -133,20 +125,21 @@ impl ObservedRoot<'_> {
         if !self.has_soil {
             return Ok(());
         }
-        let kept = observed.kept.iter().flat_map(|kept| &kept.made);
-        let directories = kept.filter(|made| made.kind == CreatedKind::Directory);
-        let is_mounted = |path: &JailPath| observed.mounts.contains_key(path);
-        let bare = directories.filter(|made| {
-            !is_mounted(&made.path) && !made.path.directories_above().iter().any(is_mounted)
-        });
-        let paths: Vec<_> = bare.map(|made| made.path.clone()).collect();
-        for path in paths {
-            let stat = self
-                .stat(&path)
-                .map_err(|error| self.cannot(&path, &error))?;
-            self.look_at(&path, stat, &mut observed.paths)?;
+        let mut bare = vec![];
+        for made in observed.kept.iter().flat_map(|kept| &kept.made) {
+            if made.kind == CreatedKind::Directory && !is_in_mounts(&made.path, observed) {
+                bare.push(made.path.clone());
+            }
+        }
+        for path in &bare {
+            self.look_at_path(path, observed)?;
         }
         Ok(())
+    }
+
+    fn look_at_path(&self, path: &JailPath, observed: &mut Observed) -> Result<()> {
+        let stat = self.stat(path).map_err(|error| self.cannot(path, &error))?;
+        self.look_at(path, stat, &mut observed.paths)
     }
 
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
@@ -158,4 +151,10 @@ impl ObservedRoot<'_> {
             _ => cannot,
         }
     }
+}
+
+/// Whether a target with mounts is at `path` or above it.
+fn is_in_mounts(path: &JailPath, observed: &Observed) -> bool {
+    let mut above = path.directories_above().into_iter();
+    observed.mounts.contains_key(path) || above.any(|above| observed.mounts.contains_key(&above))
 }

@@ -20,19 +20,10 @@ impl ObservedRoot<'_> {
         target: &JailPath,
         stat: Option<&Stat>,
     ) -> Result<Vec<ObservedMount>> {
-        let in_table = self.table.map(|table| {
-            let at = |mount: &MountInfo| {
-                self.in_the_jail(mount)
-                    .as_os_str()
-                    .cmp(target.as_path().as_os_str())
-            };
-            let first = table.partition_point(|mount| at(mount).is_lt());
-            let count = table[first..].partition_point(|mount| at(mount).is_eq());
-            &table[first..first + count]
-        });
-        let made_shared = |mount: &MountInfo| self.is_made_shared(mount);
-        let by_table = |mounts| mounts_by_table(mounts, stat, made_shared);
-        if let Some(seen) = in_table.and_then(by_table) {
+        if let Some(table) = self.table
+            && let Some(stat) = stat
+            && let Some(seen) = self.mounts_by_table(self.at(target, table), stat)
+        {
             return Ok(seen);
         }
 
@@ -47,30 +38,40 @@ impl ObservedRoot<'_> {
     /// The mounts at `target`, whose topmost one cannot be looked at, bottom first; no server is
     /// asked. `None`: no mount is there.
     pub(super) fn mounts_unseen(&self, target: &JailPath) -> Result<Option<Vec<ObservedMount>>> {
-        let found = target.file_name().and_then(|name| {
-            let directory = self.directory_of(target).ok()?;
-            sys::mount_of(&directory, Path::new(name)).ok()
-        });
         let Some(OnMount {
             id: Some(id),
             is_root: Some(true),
             ..
-        }) = found
+        }) = self.mount_of(target)
         else {
             return Ok(None);
         };
         let table = Table::read()?;
         let mounts = table.at(self.path.inside(target).as_path());
-        let stack = table::stack_below(mounts, |mount| mount.id == id);
-        Ok(stack.map(|stack| stack.into_iter().map(listed).collect()))
+        match table::stack_below(mounts, |mount| mount.id == id) {
+            Some(stack) => Ok(Some(stack.into_iter().map(listed).collect())),
+            None => Ok(None),
+        }
+    }
+
+    fn mount_of(&self, target: &JailPath) -> Option<OnMount> {
+        let directory = self.directory_of(target).ok()?;
+        sys::mount_of(&directory, Path::new(target.file_name()?)).ok()
+    }
+
+    /// The mounts of the table at `target`.
+    fn at<'t>(&self, target: &JailPath, table: &'t [MountInfo]) -> &'t [MountInfo] {
+        let target = target.as_path().as_os_str();
+        let first = table.partition_point(|mount| self.in_the_jail(mount) < target);
+        let from_here = &table[first..];
+        let count = from_here.partition_point(|mount| self.in_the_jail(mount) == target);
+        &from_here[..count]
     }
 
     /// The path in the jail of a mount below the root.
-    fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m Path {
+    fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m OsStr {
         let root = self.path.as_path().as_os_str().len();
-        Path::new(OsStr::from_bytes(
-            &mount.point.as_os_str().as_bytes()[root..],
-        ))
+        OsStr::from_bytes(&mount.point.as_os_str().as_bytes()[root..])
     }
 
     fn mounts_by_asking(
@@ -87,45 +88,58 @@ impl ObservedRoot<'_> {
         }
         let stack = self.stack_by_asking(target, id)?;
         let stack: Vec<_> = stack.iter().collect();
-        let made_shared = |mount: &MountInfo| self.is_made_shared(mount);
-        Ok(observed_stack(&stack, stat, made_shared))
+        Ok(self.observed_stack(&stack, stat))
     }
 
     /// Whether the mount is shared, though the mount that it is on is not.
     fn is_made_shared(&self, mount: &MountInfo) -> bool {
+        if mount.peer_group.is_none() {
+            return false;
+        }
         let on = mount.parent;
-        let is_private = |other: &MountInfo| other.id == on && other.peer_group.is_none();
-        mount.peer_group.is_some()
-            && (*self.private == Some(on) || self.table.into_iter().flatten().any(is_private))
+        let mut table = self.table.into_iter().flatten();
+        *self.private == Some(on) || table.any(|other| other.id == on && other.peer_group.is_none())
     }
 
     /// The mount with the unique mount ID `id` at `target`, if it is on a graft and follows the
     /// mount there that came along with the graft. Its paths are not asked for.
     fn member(&self, target: &JailPath, stat: &Stat, id: u64) -> io::Result<Option<ObservedMount>> {
-        let mut grafts = self.grafts.iter();
-        let Some((on, groups)) = grafts.find_map(|(graft, on)| {
-            let groups = graft.members_at(target).iter();
-            let groups: Vec<_> = groups.filter_map(|mount| mount.peer_group).collect();
-            (!groups.is_empty()).then_some((on, groups))
-        }) else {
+        let Some((on, groups)) = self.graft_with(target) else {
             return Ok(None);
         };
         let found = sys::mount_outline(id)?;
-        let follows = found.master.is_some_and(|master| groups.contains(&master));
-        Ok(
-            (follows && on.contains(&found.parent)).then(|| ObservedMount {
-                id: found.id,
-                unique_id: Some(id),
-                file: Some(stat.file),
-                kind: Some(stat.kind),
-                fs_root: None,
-                device: None,
-                file_system: None,
-                attributes: MountAttributes::from_statmount(found.attributes),
-                made_shared: found.shared && self.private.is_some(),
-                master: found.master,
-            }),
-        )
+        let follows = match found.master {
+            Some(master) => groups.contains(&master),
+            None => false,
+        };
+        if !follows || !on.contains(&found.parent) {
+            return Ok(None);
+        }
+        Ok(Some(ObservedMount {
+            id: found.id,
+            unique_id: Some(id),
+            file: Some(stat.file),
+            kind: Some(stat.kind),
+            fs_root: None,
+            device: None,
+            file_system: None,
+            attributes: MountAttributes::from_statmount(found.attributes),
+            made_shared: found.shared && self.private.is_some(),
+            master: found.master,
+        }))
+    }
+
+    /// The unique mount IDs of the graft that brings mounts to `target`, and the peer groups that
+    /// these follow.
+    fn graft_with(&self, target: &JailPath) -> Option<(&[u64], Vec<u64>)> {
+        for (graft, ids) in &self.grafts {
+            let members = graft.members_at(target).iter();
+            let groups: Vec<_> = members.filter_map(|mount| mount.peer_group).collect();
+            if !groups.is_empty() {
+                return Some((ids, groups));
+            }
+        }
+        None
     }
 
     /// The mount with the id `top` and the mounts beneath it at the same place, bottom first.
@@ -161,48 +175,50 @@ impl ObservedRoot<'_> {
         ))
         .overtaken()
     }
-}
 
-/// The mounts at one point, bottom first. The topmost one is the mount that `stat` is of; the table
-/// may have others there that a mount above hides. `None` if none of them is that mount.
-fn mounts_by_table(
-    mounts: &[MountInfo],
-    stat: Option<&Stat>,
-    made_shared: impl Fn(&MountInfo) -> bool,
-) -> Option<Vec<ObservedMount>> {
-    let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
-    let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
-    let mut seen = observed_stack(&stack, stat, made_shared);
-    if let Some(top) = seen.last_mut() {
-        top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
+    /// The mounts at one point, bottom first. The topmost one is the mount that `stat` is of; the
+    /// table may have others there that a mount above hides. `None` if none of them is that mount.
+    fn mounts_by_table(&self, mounts: &[MountInfo], stat: &Stat) -> Option<Vec<ObservedMount>> {
+        if stat.mount_root == Some(false) {
+            return None;
+        }
+        let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
+        let mut seen = self.observed_stack(&stack, stat);
+        if let Some(top) = seen.last_mut() {
+            top.unique_id = stat.unique_mount_id();
+        }
+        Some(seen)
     }
-    Some(seen)
-}
 
-/// A stack of mounts, bottom first. `stat` is of the root of the topmost one.
-fn observed_stack(
-    stack: &[&MountInfo],
-    stat: &Stat,
-    made_shared: impl Fn(&MountInfo) -> bool,
-) -> Vec<ObservedMount> {
-    let top = stack.last().map(|top| (top.device, &top.root));
-    let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
-    let seen = stack.iter().enumerate().map(|(nth, mount)| {
-        let same = nth + 1 == stack.len()
-            || is_whole(&mount.root) && top == Some((mount.device, &mount.root));
-        let (file, kind) = if same {
-            (Some(stat.file), Some(stat.kind))
-        } else {
-            (None, None)
+    /// A stack of mounts, bottom first. `stat` is of the root of the topmost one.
+    fn observed_stack(&self, stack: &[&MountInfo], stat: &Stat) -> Vec<ObservedMount> {
+        let Some((top, below)) = stack.split_last() else {
+            return vec![];
         };
+        let mut seen = vec![];
+        for mount in below {
+            let shows_the_same = mount.device == top.device && mount.root == top.root;
+            let stat = (shows_the_same && is_whole(&mount.root)).then_some(stat);
+            seen.push(self.observed(mount, stat));
+        }
+        seen.push(self.observed(top, Some(stat)));
+        seen
+    }
+
+    /// The `mount`; `stat`: its root, if that is known.
+    fn observed(&self, mount: &MountInfo, stat: Option<&Stat>) -> ObservedMount {
         ObservedMount {
-            file,
-            kind,
-            made_shared: made_shared(mount),
+            file: stat.map(|stat| stat.file),
+            kind: stat.map(|stat| stat.kind),
+            made_shared: self.is_made_shared(mount),
             ..listed(mount)
         }
-    });
-    seen.collect()
+    }
+}
+
+/// Whether the path within a file system is that of a file which still has a name.
+fn is_whole(root: &Path) -> bool {
+    !root.as_os_str().as_bytes().ends_with(b"//deleted")
 }
 
 /// Whether `stat` is of the root of `mount`. The answer is yes if their ids are not of the same

@@ -49,16 +49,14 @@ impl ObservedRoot<'_> {
             return Ok(directory.clone());
         }
 
-        let directory = sys::open_beneath(
-            &self.root,
-            parent.relative(),
-            libc::O_PATH | libc::O_DIRECTORY,
-        )
-        .inspect_err(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                self.absent.borrow_mut().insert(parent.clone());
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let directory = match sys::open_beneath(&self.root, parent.relative(), flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.absent.borrow_mut().insert(parent);
+                return Err(error);
             }
-        })?;
+            result => result?,
+        };
         let stat = sys::stat_fd(&directory)?;
         if stat.mount_id != self.root_mount {
             self.apart
@@ -97,8 +95,9 @@ impl ObservedRoot<'_> {
         path: &JailPath,
         paths: &mut BTreeMap<JailPath, PathState>,
     ) -> Result<bool> {
-        let Some(parent) = path.parent().filter(|parent| *parent != JailPath::slash()) else {
-            return Ok(true);
+        let parent = match path.parent() {
+            Some(parent) if parent != JailPath::slash() => parent,
+            _ => return Ok(true),
         };
         if let Some(seen) = paths.get(&parent) {
             return Ok(seen.kind == FileKind::Directory);

@@ -53,43 +53,44 @@ impl<'a> ObservedRoot<'a> {
         observed: &Observed,
         table: Option<&'a Table>,
     ) -> Self {
-        let kept = observed
-            .kept
-            .iter()
-            .flat_map(|kept| &kept.made)
-            .map(|made| made.path.clone())
-            .collect();
-        let recorded: BTreeSet<_> = observed
-            .recorded_mounts()
-            .map(|mount| mount.target.clone())
-            .collect();
-        let below = table.map(|table| table.below(desired.root.as_path()));
-        let ids_at = |target: &JailPath| {
-            let recorded = observed.recorded_mounts();
-            let there = recorded.filter(|mount| mount.target == *target);
-            there.filter_map(|mount| mount.unique_id).collect()
-        };
-        let grafts = observed.grafts.iter();
+        let made = observed.kept.iter().flat_map(|kept| &kept.made);
+        let mut recorded = BTreeSet::new();
+        for mount in observed.recorded_mounts() {
+            recorded.insert(mount.target.clone());
+        }
+        let mut grafts = vec![];
+        for graft in &observed.grafts {
+            grafts.push((graft.clone(), recorded_ids(observed, &graft.target)));
+        }
         Self {
             root: Rc::new(root),
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
             private: LazyCell::new(Box::new(move || private_mount(&stat, table))),
-            table: below,
-            kept,
+            table: table.map(|table| table.below(desired.root.as_path())),
+            kept: made.map(|made| made.path.clone()).collect(),
             has_soil: observed.record.is_none()
                 || observed.has_mounts_besides(&observed.graft_targets()),
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             absent: RefCell::default(),
             missing: RefCell::default(),
-            grafts: grafts
-                .map(|graft| (graft.clone(), ids_at(&graft.target)))
-                .collect(),
+            grafts,
             apart: RefCell::default(),
         }
     }
+}
+
+/// The unique IDs of the recorded mounts at `target`.
+fn recorded_ids(observed: &Observed, target: &JailPath) -> Vec<u64> {
+    let mut ids = vec![];
+    for mount in observed.recorded_mounts() {
+        if mount.target == *target {
+            ids.extend(mount.unique_id);
+        }
+    }
+    ids
 }
 
 /// The mountinfo id of the mount that `stat` is on, if that mount is not shared.

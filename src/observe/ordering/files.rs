@@ -52,30 +52,27 @@ impl Files {
     /// The texts of the unit's file and its drop-ins.
     pub(super) fn texts(&self, unit: &str) -> Vec<String> {
         let template = template(unit);
-        let fragment = self
-            .fragments
-            .get(unit)
-            .or_else(|| self.fragments.get(template.as_ref()?));
-        let mut texts: Vec<_> = fragment
-            .and_then(|path| text_of(path))
-            .into_iter()
-            .collect();
+        let mut fragment = self.fragments.get(unit);
+        if let Some(template) = &template {
+            fragment = fragment.or(self.fragments.get(template));
+        }
+        let mut texts = vec![];
+        if let Some(path) = fragment {
+            texts.extend(text_of(path));
+        }
 
         let (stem, kind) = unit.rsplit_once('.').unwrap_or((unit, ""));
-        let dashes = stem
-            .match_indices('-')
-            .map(|(at, _)| format!("{}.{kind}", &stem[..=at]));
-        let places = [kind.to_owned()]
-            .into_iter()
-            .chain(dashes)
-            .chain(template)
-            .chain([unit.to_owned()]);
-        texts.extend(
-            places
-                .filter_map(|place| self.drop_ins.get(&place))
-                .flatten()
-                .cloned(),
-        );
+        let mut places = vec![kind.to_owned()];
+        for (dash, _) in stem.match_indices('-') {
+            places.push(format!("{}.{kind}", &stem[..=dash]));
+        }
+        places.extend(template);
+        places.push(unit.to_owned());
+        for place in places {
+            if let Some(drop_ins) = self.drop_ins.get(&place) {
+                texts.extend_from_slice(drop_ins);
+            }
+        }
         texts
     }
 }

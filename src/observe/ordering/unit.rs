@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::graph::Ordering;
 use super::mount_units::{is_network_type, mounts_of};
+use crate::observe::unit_lines::section_name;
 
 /// The targets that every service waits for unless it has `DefaultDependencies=no`:
 /// systemd.service(5).
@@ -96,11 +97,10 @@ impl Unit {
         }
         let (stem, kind) = self.stem_and_kind();
         if ["socket", "timer", "path"].contains(&kind) {
-            let started = self
-                .starts
-                .clone()
-                .unwrap_or_else(|| format!("{stem}.service"));
-            ordering.add(name, &started);
+            match &self.starts {
+                Some(started) => ordering.add(name, started),
+                None => ordering.add(name, &format!("{stem}.service")),
+            }
         }
         if self.on_bus {
             ordering.add("dbus.socket", name);
@@ -146,21 +146,18 @@ impl Unit {
 fn directives(text: &str) -> Vec<(&str, &str, String)> {
     let (mut section, mut found) = ("", vec![]);
     let mut open: Option<(&str, String)> = None;
-    for line in text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with(['#', ';']))
-    {
-        let (text, goes_on) = line
-            .strip_suffix('\\')
-            .map_or((line, false), |text| (text, true));
+    for line in text.lines().map(str::trim) {
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        let (text, goes_on) = match line.strip_suffix('\\') {
+            Some(text) => (text, true),
+            None => (line, false),
+        };
         if let Some((_, value)) = &mut open {
             value.push(' ');
             value.push_str(text);
-        } else if let Some(name) = line
-            .strip_prefix('[')
-            .and_then(|line| line.strip_suffix(']'))
-        {
+        } else if let Some(name) = section_name(line) {
             section = name;
         } else if let Some((key, value)) = text.split_once('=') {
             open = Some((key.trim_end(), value.trim_start().to_owned()));
@@ -169,7 +166,9 @@ fn directives(text: &str) -> Vec<(&str, &str, String)> {
             found.push((section, key, value));
         }
     }
-    found.extend(open.map(|(key, value)| (section, key, value)));
+    if let Some((key, value)) = open {
+        found.push((section, key, value));
+    }
     found
 }
 
@@ -187,9 +186,9 @@ fn specified(value: &str, name: &str) -> String {
         ("%i", instance),
         ("%I", instance),
     ];
-    specifiers
-        .iter()
-        .fold(value.to_owned(), |value, (specifier, text)| {
-            value.replace(specifier, text)
-        })
+    let mut value = value.to_owned();
+    for (specifier, text) in specifiers {
+        value = value.replace(specifier, text);
+    }
+    value
 }

@@ -1,12 +1,12 @@
 //! Grafts: the directories that a site has from a template, and the mounts that come along.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Planner;
 use crate::base::JailPath;
 use crate::observe::{Observed, ObservedMount};
-use crate::plan::compare::{Verdict, graft_verdict, is_recorded, is_same, verdict};
+use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
 use crate::plan::graft::{Graft, GraftChange};
 use crate::plan::step::{State, Step};
 use crate::resolve::Mount;
@@ -24,9 +24,9 @@ struct StandingGraft {
     cut_off: bool,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Plans a graft and the mounts that come along with it.
-    pub(super) fn plan_graft(&mut self, graft: &Graft) {
+    pub(super) fn plan_graft(&mut self, graft: &'a Graft) {
         let verdict = graft_verdict(self.observed, graft);
         if matches!(verdict, Verdict::Attach) {
             self.cover(graft);
@@ -38,7 +38,7 @@ impl Planner<'_> {
             cut_off: self.observed.is_cut_off(&graft.mount.target),
         };
         let mut change = GraftChange {
-            template: graft.template.clone(),
+            template: Arc::clone(&graft.template),
             attach: vec![],
             swap: vec![],
             detach: self.orphan_members(graft),
@@ -47,14 +47,15 @@ impl Planner<'_> {
             self.plan_member(member, &found, &mut change);
         }
 
-        let mount = graft.mount.clone();
         if stays && (!found.same || !change.swap.is_empty()) {
-            let graft = graft.clone();
-            let step = Step::Refresh { graft, change };
-            self.refresh.insert(mount.target.clone(), step);
-            self.carry_out(&mount, None, verdict);
+            let step = Step::Refresh {
+                graft: graft.clone(),
+                change,
+            };
+            self.refresh.insert(&graft.mount.target, step);
+            self.carry_out(&graft.mount, None, verdict);
         } else {
-            self.carry_out(&mount, Some(change), verdict);
+            self.carry_out(&graft.mount, Some(change), verdict);
         }
     }
 
@@ -62,7 +63,7 @@ impl Planner<'_> {
     /// site's copy is not right, where it is.
     fn plan_member(
         &mut self,
-        member: &Arc<Mount>,
+        member: &'a Arc<Mount>,
         found: &StandingGraft,
         change: &mut GraftChange,
     ) {
@@ -72,13 +73,14 @@ impl Planner<'_> {
         let verdict = verdict(self.observed, member);
         self.add_state_by(member, &verdict);
         match verdict {
-            Verdict::Keep(seen) if found.cut_off || self.will_be_covered(&seen) => {
-                change.swap.push(member.clone());
+            Verdict::Keep(seen) => {
+                if found.cut_off || seen.iter().any(|seen| self.will_be_covered(seen)) {
+                    change.swap.push(Arc::clone(member));
+                }
             }
-            Verdict::Keep(_) => {}
-            Verdict::Attach if !found.same => change.attach.push(member.clone()),
+            Verdict::Attach if !found.same => change.attach.push(Arc::clone(member)),
             _ if !found.stays || self.shows_its_template(member, &verdict) => {
-                change.swap.push(member.clone());
+                change.swap.push(Arc::clone(member));
             }
             verdict => self.carry_out(member, None, verdict),
         }
@@ -88,27 +90,41 @@ impl Planner<'_> {
     /// so that nothing is ever absent.
     fn cover(&mut self, graft: &Graft) {
         let at = &graft.mount.target;
-        let recorded = self.observed.recorded_mounts();
-        let standing = recorded.filter(|mount| {
+        for mount in self.observed.recorded_mounts() {
+            if !mount.target.starts_with(at) {
+                continue;
+            }
             let mut stack = self.observed.stack(&mount.target).iter();
-            mount.target.starts_with(at) && stack.any(|seen| is_recorded(seen, mount))
-        });
-        for mount in standing {
-            self.buried.push(mount.clone());
-            self.covered
-                .extend(detach_covered(&mount.target, mount.unique_id));
+            if stack.any(|seen| seen.is(mount)) {
+                self.add_covered(&mount.target, mount.unique_id);
+                self.buried.push(mount);
+            }
         }
     }
 
-    /// Whether one of these mounts, which are right, goes beneath a graft that comes.
-    pub(super) fn will_be_covered(&self, seen: &[ObservedMount]) -> bool {
-        let mut ids = seen.iter().filter_map(|seen| seen.unique_id);
-        ids.any(|id| self.covered.iter().any(|step| is_of(step, id)))
+    /// Whether `seen`, which is right, goes beneath a graft that comes.
+    pub(super) fn will_be_covered(&self, seen: &ObservedMount) -> bool {
+        for step in &self.covered {
+            if let Step::DetachCovered { unique_id, .. } = step
+                && seen.unique_id == Some(*unique_id)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Plans to detach a mount that a graft covers, once that is there.
+    pub(super) fn add_covered(&mut self, target: &JailPath, unique_id: Option<u64>) {
+        if let Some(unique_id) = unique_id {
+            let target = target.clone();
+            self.covered.push(Step::DetachCovered { target, unique_id });
+        }
     }
 
     /// Whether the template shows the same as the site does at the target of `member`, where
     /// `verdict` found another file than the desired one.
-    fn shows_its_template(&self, member: &Mount, verdict: &Verdict) -> bool {
+    fn shows_its_template(&self, member: &Mount, verdict: &Verdict<'_>) -> bool {
         match verdict {
             Verdict::Swap {
                 top,
@@ -122,8 +138,7 @@ impl Planner<'_> {
     /// The targets of the mounts that came along with the graft at the same place and that are not
     /// in its template any more.
     fn orphan_members(&self, graft: &Graft) -> Vec<JailPath> {
-        let mounts = graft.template.mounts.iter();
-        let wanted: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
+        let wanted = graft.template.targets();
         let mut members = members_of(self.observed, &graft.mount.target);
         members
             .retain(|target| !wanted.contains(target) && self.observed.mounts.contains_key(target));
@@ -134,12 +149,11 @@ impl Planner<'_> {
     /// for. They go with the graft.
     pub(super) fn plan_orphan_members(&mut self) {
         let states = self.plan.states.iter();
-        let known: HashSet<_> = states.map(|state| &state.target).collect();
-        let unknown = self.observed.members();
-        let unknown: Vec<_> = unknown
-            .filter(|mount| !known.contains(&mount.target))
-            .collect();
-        for mount in unknown {
+        let known: HashSet<_> = states.map(|state| state.target.clone()).collect();
+        for mount in self.observed.members() {
+            if known.contains(&mount.target) {
+                continue;
+            }
             let mut stack = self.observed.stack(&mount.target).iter();
             if stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount)) {
                 self.add_undesired(&mount.target, Some(mount), State::Orphan, NOT_IN_MANIFEST);
@@ -148,22 +162,14 @@ impl Planner<'_> {
     }
 }
 
-pub(super) fn detach_covered(target: &JailPath, unique_id: Option<u64>) -> Option<Step> {
-    let target = target.clone();
-    unique_id.map(|unique_id| Step::DetachCovered { target, unique_id })
-}
-
-fn is_of(step: &Step, id: u64) -> bool {
-    matches!(step, Step::DetachCovered { unique_id, .. } if *unique_id == id)
-}
-
 /// The targets of the mounts that came along with the graft at `target`.
 pub(in crate::plan) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
-    let grafts = observed.grafts.iter();
-    let members = grafts
-        .filter(|graft| graft.target == *target)
-        .flat_map(|graft| graft.members.iter());
-    let mut targets: Vec<_> = members.map(|member| member.target.clone()).collect();
+    let mut targets = vec![];
+    for graft in observed.grafts_at(target) {
+        for member in graft.members.iter() {
+            targets.push(member.target.clone());
+        }
+    }
     targets.dedup();
     targets
 }

@@ -7,64 +7,76 @@ use super::Planner;
 use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, JailPath};
-use crate::observe::Holder;
+use crate::observe::{Holder, Observed};
 use crate::plan::compare::came_along;
 use crate::plan::placeholders;
 use crate::plan::step::{MountState, State, Step};
 
 /// The mount that the directory of a path is on.
-pub(super) enum Held {
+pub(super) enum Held<'o> {
     /// The root's own mount.
     Root,
     /// A foreign mount at this path on the host: a volume of the site's own.
-    Volume(PathBuf),
+    Volume(&'o Path),
     /// A mount of ours at this path in the jail.
-    Ours(JailPath),
+    Ours(&'o JailPath),
     /// Any other foreign mount at this path on the host.
     Theirs(PathBuf),
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// The kind of mount that the directory of `path` is on, as far as that directory exists now.
-    pub(super) fn held_by(&self, path: &JailPath) -> Held {
+    pub(super) fn held_by(&self, path: &JailPath) -> Held<'a> {
+        let observed = self.observed;
         let above = path.directories_above();
-        let mounted = above
-            .iter()
-            .rposition(|above| self.observed.mounts.contains_key(above));
-        let holder = above.iter().enumerate().rev().find_map(|(depth, above)| {
-            let holder = self.observed.holders.get(above)?;
-            mounted
-                .is_none_or(|mounted| mounted <= depth)
-                .then_some(holder)
-        });
-        let target = mounted.map(|nth| &above[nth]);
-
-        if let Some(holder) = holder {
-            return self.kind_of_holder(holder, target);
+        let target = target_among(&above, observed);
+        for directory in above.iter().rev() {
+            if let Some(holder) = observed.holders.get(directory) {
+                return self.kind_of_holder(holder, target);
+            }
+            if Some(directory) == target {
+                break;
+            }
         }
-        let Some(above) = target else {
-            return Held::Root;
-        };
-        let mut theirs = self.plan.states.iter().filter(|state| is_theirs(state));
-        if theirs.any(|state| state.target == *above) {
-            return Held::Theirs(self.desired.root.inside(above).as_path().to_owned());
+        match target {
+            None => Held::Root,
+            Some(target) if self.is_theirs(target) => {
+                Held::Theirs(self.desired.root.inside(target).as_path().to_owned())
+            }
+            Some(target) => Held::Ours(target),
         }
-        Held::Ours(above.clone())
     }
 
     /// The kind of a mount that is not at a target. `target`: the nearest mounted target above it.
-    fn kind_of_holder(&self, holder: &Holder, target: Option<&JailPath>) -> Held {
-        let at = self.desired.root.path_inside(&holder.point);
-        let part_of_ours = at.as_ref().filter(|at| {
-            let stack = self.observed.elsewhere.get(*at).into_iter().flatten();
-            let mut same = stack.filter(|seen| holder.is(seen));
-            same.any(|seen| came_along(self.observed, at, seen))
-        });
-        match (part_of_ours, target) {
-            (Some(_), Some(target)) => Held::Ours(target.clone()),
-            (None, None) if holder.own_volume => Held::Volume(holder.point.clone()),
+    fn kind_of_holder(&self, holder: &'a Holder, target: Option<&'a JailPath>) -> Held<'a> {
+        match (self.is_part_of_ours(holder), target) {
+            (true, Some(target)) => Held::Ours(target),
+            (false, None) if holder.own_volume => Held::Volume(&holder.point),
             _ => Held::Theirs(holder.point.clone()),
         }
+    }
+
+    /// Whether `holder` came along with a recursive mount of ours.
+    fn is_part_of_ours(&self, holder: &Holder) -> bool {
+        let Some(at) = self.desired.root.path_inside(&holder.point) else {
+            return false;
+        };
+        for seen in self.observed.elsewhere.get(&at).into_iter().flatten() {
+            if holder.is(seen) && came_along(self.observed, &at, seen) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether the topmost mount at `target` is a foreign one.
+    fn is_theirs(&self, target: &JailPath) -> bool {
+        let mut states = self.plan.states.iter();
+        states.any(|state| state.target == *target && is_theirs(state))
+    }
+
+    fn is_on_theirs(&self, path: &JailPath) -> bool {
+        matches!(self.held_by(path), Held::Theirs(_))
     }
 
     /// Refuses to change paths that are on foreign mounts, since the changes could also appear
@@ -74,7 +86,7 @@ impl Planner<'_> {
             return;
         }
 
-        let paths = self.mount.keys().chain(self.detach.keys());
+        let paths = self.mount.keys().chain(self.detach.keys()).copied();
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
         for path in paths.chain(created) {
@@ -82,36 +94,34 @@ impl Planner<'_> {
                 found.entry(above).or_default().push(path);
             }
         }
+        // A later plan removes what is on them, when that is possible.
+        made.remove.retain(|step| match step.path() {
+            Some(path) => !self.is_on_theirs(path),
+            None => true,
+        });
         let conflicts: Vec<_> = found
             .iter()
             .map(|(above, paths)| self.on_theirs(above, paths))
             .collect();
         self.plan.conflicts.extend(conflicts);
-
-        // A later plan removes the rest, when that is possible.
-        made.remove.retain(|step| {
-            step.path()
-                .is_none_or(|path| !matches!(self.held_by(path), Held::Theirs(_)))
-        });
     }
 
     fn on_theirs(&self, above: &Path, paths: &[&JailPath]) -> Error {
         let how = unmount_tree(above);
         let (site, above) = (&self.desired.site, above.display());
-        let mut paths: Vec<_> = paths
-            .iter()
-            .map(|path| self.desired.root.inside(path).to_string())
-            .collect();
-        paths.sort();
-        paths.dedup();
-        let others = paths.len() - 1;
-        let also = if others > 0 {
-            format!(" (and {others} more)")
-        } else {
-            String::new()
+        let mut changed = vec![];
+        for path in paths {
+            changed.push(self.desired.root.inside(path).to_string());
+        }
+        changed.sort();
+        changed.dedup();
+        let first = &changed[0];
+        let also = match changed.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
         };
-        Error::failed(format!("{site}: cannot change {}{also}", paths[0]))
-            .at(&paths[0])
+        Error::failed(format!("{site}: cannot change {first}{also}"))
+            .at(first)
             .coded(ErrorCode::Conflict)
             .because_of(format!(
                 "{above} is mounted above it, and not by mountjail: what is done there may \
@@ -121,6 +131,16 @@ impl Planner<'_> {
                 "unmount it: {how}; or take what lies in it out of the manifest"
             ))
     }
+}
+
+/// The innermost of `directories` at which something is mounted.
+fn target_among<'o>(directories: &[JailPath], observed: &'o Observed) -> Option<&'o JailPath> {
+    for directory in directories.iter().rev() {
+        if let Some((target, _)) = observed.mounts.get_key_value(directory) {
+            return Some(target);
+        }
+    }
+    None
 }
 
 /// Whether the topmost mount is a foreign one.

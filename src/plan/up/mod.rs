@@ -10,7 +10,7 @@ pub(super) use grafts::members_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
+use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record, verdict};
 use super::graft::{GraftChange, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
@@ -29,18 +29,20 @@ use crate::resolve::{Desired, FileKind, Mount};
 /// are to be renewed.
 pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> Plan {
     let templates = sharing.map(|sharing| &sharing.templates);
-    let planned = |standing| {
-        let site = layout(desired, observed, templates, standing);
-        plan(site, observed)
-    };
-    let as_it_is = planned(OwnMounts::Stays);
-    let one_by_one = |mount: &RecordedMount| mount.template.is_none();
-    let renews = sharing.is_some_and(|sharing| sharing.renew)
+    let site = layout(desired, observed, templates, OwnMounts::Stays);
+    let as_it_is = plan(site, observed);
+
+    if let Some(Sharing { renew: true, .. }) = sharing
         && as_it_is.conflicts.is_empty()
-        && observed.recorded_mounts().any(one_by_one);
-    let anew = renews.then(|| planned(OwnMounts::MakesWay));
-    anew.filter(|anew| anew.conflicts.is_empty())
-        .unwrap_or(as_it_is)
+        && observed.recorded_mounts().any(|mount| !mount.is_graft())
+    {
+        let site = layout(desired, observed, templates, OwnMounts::MakesWay);
+        let anew = plan(site, observed);
+        if anew.conflicts.is_empty() {
+            return anew;
+        }
+    }
+    as_it_is
 }
 
 fn plan(site: GraftedSite, observed: &Observed) -> Plan {
@@ -83,25 +85,25 @@ struct Planner<'a> {
     observed: &'a Observed,
     plan: Plan,
     /// The detaches at each target, topmost mount first, which is the order of unmounting.
-    detach: BTreeMap<JailPath, Vec<Step>>,
+    detach: BTreeMap<&'a JailPath, Vec<Step>>,
     /// The attach or swap at each target.
-    mount: BTreeMap<JailPath, Step>,
+    mount: BTreeMap<&'a JailPath, Step>,
     /// Targets where our mounts are detached because they hide others of ours.
-    uncovered: BTreeSet<JailPath>,
+    uncovered: BTreeSet<&'a JailPath>,
     /// Targets of our mounts that are hidden.
-    hidden: BTreeSet<JailPath>,
+    hidden: BTreeSet<&'a JailPath>,
     /// The records of the hidden mounts, which are kept.
-    buried: Vec<RecordedMount>,
+    buried: Vec<&'a RecordedMount>,
     /// The detaches of mounts that a graft covers.
     covered: Vec<Step>,
     /// The detaches of mounts that were moved away.
     strays: Vec<Step>,
     /// The steps that refresh templates, by their grafts.
-    refresh: BTreeMap<JailPath, Step>,
+    refresh: BTreeMap<&'a JailPath, Step>,
 }
 
-impl Planner<'_> {
-    fn plan_mount(&mut self, mount: &Arc<Mount>) {
+impl<'a> Planner<'a> {
+    fn plan_mount(&mut self, mount: &'a Arc<Mount>) {
         if self.plan_absent(mount) {
             return;
         }
@@ -116,7 +118,7 @@ impl Planner<'_> {
     }
 
     /// Whether the source of `mount` is not there. If so, the mount stays as it is.
-    fn plan_absent(&mut self, mount: &Arc<Mount>) -> bool {
+    fn plan_absent(&mut self, mount: &'a Arc<Mount>) -> bool {
         let is_absent = self.observed.absent.contains(&mount.target);
         if is_absent {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
@@ -125,41 +127,38 @@ impl Planner<'_> {
     }
 
     /// Plans what the verdict on the target of `mount` asks for.
-    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict) {
-        let attach = |graft| Step::Attach {
-            mount: mount.clone(),
-            graft,
-        };
+    fn carry_out(
+        &mut self,
+        mount: &'a Arc<Mount>,
+        graft: Option<GraftChange>,
+        verdict: Verdict<'_>,
+    ) {
         match verdict {
-            Verdict::Keep(seen) => {
-                let kept = seen.iter();
-                let kept = kept.filter_map(|seen| record_of(seen, mount, self.observed));
-                self.plan.unchanged.extend(kept);
+            Verdict::Keep(stack) => {
+                for seen in stack {
+                    self.keep(seen, mount);
+                }
             }
-            Verdict::Attach => {
-                self.mount.insert(mount.target.clone(), attach(graft));
-            }
+            Verdict::Attach => self.add_attach(mount, graft),
             Verdict::Swap { top, because, .. } => {
-                let along = self.along(&mount.target, &top, mount.extent());
                 let step = Step::Swap {
-                    mount: mount.clone(),
-                    expected: top,
-                    along,
+                    mount: Arc::clone(mount),
+                    expected: top.clone(),
+                    along: self.along(&mount.target, top, mount.extent()),
                     because,
                     graft,
                 };
-                self.mount.insert(mount.target.clone(), step);
+                self.mount.insert(&mount.target, step);
             }
             Verdict::Replace { stack, .. } => {
-                for seen in stack.into_iter().rev() {
+                for seen in stack.iter().rev() {
                     self.add_detach(&mount.target, seen, mount.extent());
                 }
-                self.mount.insert(mount.target.clone(), attach(graft));
+                self.add_attach(mount, graft);
             }
             Verdict::FinishSwap { top, below } => {
                 self.add_detach(&mount.target, top, mount.extent());
-                let kept = record_of(&below, mount, self.observed);
-                self.plan.unchanged.extend(kept);
+                self.keep(below, mount);
             }
             Verdict::NotOurs {
                 state,
@@ -175,6 +174,16 @@ impl Planner<'_> {
                 self.cannot_mount(mount, &detail, hint);
             }
         }
+    }
+
+    /// Records that `seen` stays as the mount that `mount` asks for.
+    fn keep(&mut self, seen: &ObservedMount, mount: &Mount) {
+        let record = kept_record(seen, mount, self.observed);
+        self.plan.unchanged.extend(record);
+    }
+
+    fn add_attach(&mut self, mount: &'a Arc<Mount>, graft: Option<GraftChange>) {
+        self.mount.insert(&mount.target, Step::attach(mount, graft));
     }
 
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
@@ -200,8 +209,8 @@ impl Planner<'_> {
     /// The command that takes away what somebody else has mounted at `target`.
     fn unmounting(&self, target: &JailPath) -> String {
         let at = self.desired.root.inside(target);
-        let top = self.observed.stack(target).last();
-        match top.and_then(|top| top.kind) {
+        let kind = self.observed.top(target).and_then(|top| top.kind);
+        match kind {
             Some(FileKind::Directory) | None => unmount_tree(&at),
             Some(_) => unmount(&at),
         }
@@ -217,63 +226,56 @@ impl Planner<'_> {
         self.plan.conflicts.push(error.hint(hint));
     }
 
-    fn add_state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
+    fn add_state(&mut self, mount: &'a Arc<Mount>, state: State, detail: Option<String>) {
         let state = MountState::desired(mount, state, detail);
         self.plan.states.push(state);
     }
 
-    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict) {
+    fn add_state_by(&mut self, mount: &'a Arc<Mount>, verdict: &Verdict<'_>) {
         let (state, detail) = verdict.state();
         self.add_state(mount, state, detail);
     }
 
     /// What came along with `seen`, by its record. Without a record, `extent` decides.
     fn along(&self, target: &JailPath, seen: &ObservedMount, extent: Extent) -> Along {
-        let known = recorded(self.observed, target, seen);
-        if known.is_some_and(|known| known.template.is_some()) {
-            return Along::Members(members_of(self.observed, target));
-        }
-        match known.map_or(extent, RecordedMount::extent) {
+        let extent = match self.observed.record_of(target, seen) {
+            Some(known) if known.is_graft() => {
+                return Along::Members(members_of(self.observed, target));
+            }
+            Some(known) => known.extent(),
+            None => extent,
+        };
+        match extent {
             Extent::Mount => Along::Nothing,
             Extent::Tree => Along::Submounts,
         }
     }
 
-    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, extent: Extent) {
-        let is_planned = |step: &Step| match step {
-            Step::Detach {
-                expected: planned, ..
-            } => *planned == expected,
-            _ => false,
-        };
-        let planned = self.detach.get(target);
-        if planned.is_some_and(|steps| steps.iter().any(is_planned)) {
-            return;
+    /// Plans to detach `seen`, a mount at `target`, unless that is planned already.
+    fn add_detach(&mut self, target: &'a JailPath, seen: &ObservedMount, extent: Extent) {
+        for step in self.detach.get(target).into_iter().flatten() {
+            if let Step::Detach { expected, .. } = step
+                && expected == seen
+            {
+                return;
+            }
         }
-
-        let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
-        let along = self.along(target, &expected, extent);
-        let steps = self.detach.entry(target.clone()).or_default();
-        steps.push(Step::Detach {
-            target: target.clone(),
-            expected,
-            source,
-            along,
-        });
+        let known = self.observed.record_of(target, seen);
+        let source = known.map(|known| &known.source);
+        let step = Step::detach(target, seen, source, self.along(target, seen, extent));
+        self.detach.entry(target).or_default().push(step);
     }
 
     /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
     /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
     /// source can be looked at.
-    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
-        let top = self.observed.stack(&mount.target).last();
-        let ours = top.filter(|top| recorded(self.observed, &mount.target, top).is_some());
+    fn plan_unseen(&mut self, mount: &'a Arc<Mount>, error: &Error) -> bool {
+        let observed = self.observed;
+        let top = observed.top(&mount.target);
+        let ours = top.filter(|top| observed.is_ours(&mount.target, top));
         match (ours, mount.file) {
             (Some(_), Some(_)) if error.is_server_gone() => return false,
-            (Some(top), None) => {
-                let kept = record_of(top, mount, self.observed);
-                self.plan.unchanged.extend(kept);
-            }
+            (Some(top), None) => self.keep(top, mount),
             _ => {
                 let site = &self.desired.site;
                 self.plan.conflicts.push(error.clone().context(site));
@@ -284,28 +286,24 @@ impl Planner<'_> {
     }
 
     fn finish(mut self) -> Plan {
-        let mut attach: BTreeSet<_> = self
-            .mount
-            .iter()
-            .filter(|(_, step)| matches!(step, Step::Attach { .. }))
-            .map(|(target, _)| target.clone())
-            .collect();
-        let hidden = self.postpone_hidden(&mut attach);
-        let mut made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
+        let mut attach = BTreeSet::new();
+        for (target, step) in &self.mount {
+            if matches!(step, Step::Attach { .. }) {
+                attach.insert(*target);
+            }
+        }
+        let going = self.postpone_hidden(&mut attach);
+        let mut made = placeholders::plan(self.desired, self.observed, &attach, &going);
         self.refuse_outside(&mut made);
-        // A hidden mount of ours is still on these paths.
-        let holds = |path: &JailPath| self.hidden.iter().any(|hidden| hidden.starts_with(path));
-        made.remove
-            .retain(|step| step.path().is_none_or(|path| !holds(path)));
+        made.remove.retain(|step| match step.path() {
+            Some(path) => !self.holds_hidden(path),
+            None => true,
+        });
+        let writes = self.files_to_write();
 
-        let writes = self
-            .desired
-            .files
-            .iter()
-            .filter(|file| !self.observed.current_files.contains(&file.path));
         let steps = &mut self.plan.steps;
         steps.extend(self.refresh.into_values());
-        steps.extend(writes.cloned().map(Step::WriteFile));
+        steps.extend(writes);
         steps.extend(self.strays);
         // A mount inside another one is detached before it.
         steps.extend(self.detach.into_values().rev().flatten());
@@ -318,9 +316,24 @@ impl Planner<'_> {
         self.plan.conflicts.extend(made.conflicts);
         self.plan.in_the_way = made.in_the_way;
         self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
-        self.plan.unchanged.extend(self.buried);
+        self.plan.unchanged.extend(self.buried.into_iter().cloned());
         sort_by_target(&mut self.plan.unchanged);
         self.plan
+    }
+
+    /// Whether a hidden mount of ours is still on `path`, or below it.
+    fn holds_hidden(&self, path: &JailPath) -> bool {
+        self.hidden.iter().any(|hidden| hidden.starts_with(path))
+    }
+
+    fn files_to_write(&self) -> Vec<Step> {
+        let mut steps = vec![];
+        for file in &self.desired.files {
+            if !self.observed.current_files.contains(&file.path) {
+                steps.push(Step::WriteFile(file.clone()));
+            }
+        }
+        steps
     }
 }
 
@@ -330,9 +343,13 @@ fn absent(source: &HostPath) -> String {
 }
 
 fn unneeded_files(desired: &Desired, observed: &Observed) -> Vec<Step> {
-    let known = observed.kept.iter().flat_map(|kept| &kept.files);
-    let unneeded = known.filter(|path| desired.files.iter().all(|file| file.path != **path));
-    unneeded.cloned().map(Step::RemoveFile).collect()
+    let mut steps = vec![];
+    for path in observed.kept.iter().flat_map(|kept| &kept.files) {
+        if desired.files.iter().all(|file| file.path != *path) {
+            steps.push(Step::RemoveFile(path.clone()));
+        }
+    }
+    steps
 }
 
 fn sort_by_target(mounts: &mut [RecordedMount]) {

@@ -7,16 +7,15 @@ use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, Extent, JailPath};
 use crate::plan::compare::is_taken_over;
-use crate::plan::step::{State, Step};
+use crate::plan::step::State;
 
 impl Planner<'_> {
     /// Plans the mounts inside of those that change. Each of them would vanish with the old mount,
     /// or be hidden by the new one.
     pub(super) fn plan_nested(&mut self) {
         self.uncover();
-        let changing: BTreeSet<_> = self.mount.keys().chain(self.detach.keys()).collect();
-        let changing = changing.into_iter().cloned().collect();
-
+        let changing = self.mount.keys().chain(self.detach.keys());
+        let changing: BTreeSet<_> = changing.copied().collect();
         self.renew_inside(&changing);
         self.refuse_foreign_inside(&changing);
     }
@@ -24,45 +23,46 @@ impl Planner<'_> {
     /// Detaches our mounts that hide others of ours. The next plan sees those.
     fn uncover(&mut self) {
         for above in self.uncovered.clone() {
-            for seen in self.observed.stack(&above).iter().rev() {
-                self.add_detach(&above, seen.clone(), Extent::Mount);
+            for seen in self.observed.stack(above).iter().rev() {
+                self.add_detach(above, seen, Extent::Mount);
             }
-            self.plan.unchanged.retain(|keep| keep.target != above);
-            self.mount.remove(&above);
+            self.forget(above);
+            self.mount.remove(above);
         }
     }
 
+    /// None of the mounts at `target` stays.
+    fn forget(&mut self, target: &JailPath) {
+        self.plan.unchanged.retain(|keep| keep.target != *target);
+    }
+
     /// Detaches our mounts inside of those at `changing`, and attaches them again afterwards.
-    fn renew_inside(&mut self, changing: &BTreeSet<JailPath>) {
-        let desired = self.desired.mounts.iter();
-        for mount in desired.filter(|mount| above(&mount.target, changing).is_some()) {
+    fn renew_inside(&mut self, changing: &BTreeSet<&JailPath>) {
+        for mount in &self.desired.mounts {
+            if above(&mount.target, changing).is_none() {
+                continue;
+            }
             for seen in self.observed.stack(&mount.target).iter().rev() {
-                if !self.will_be_covered(std::slice::from_ref(seen)) {
-                    self.add_detach(&mount.target, seen.clone(), mount.extent());
+                if !self.will_be_covered(seen) {
+                    self.add_detach(&mount.target, seen, mount.extent());
                 }
             }
-            self.plan
-                .unchanged
-                .retain(|keep| keep.target != mount.target);
-            let step = Step::Attach {
-                mount: mount.clone(),
-                graft: None,
-            };
-            self.mount.insert(mount.target.clone(), step);
+            self.forget(&mount.target);
+            self.add_attach(mount, None);
         }
     }
 
     /// Refuses to change a mount that a foreign one lies in.
-    fn refuse_foreign_inside(&mut self, changing: &BTreeSet<JailPath>) {
-        let states = self.plan.states.iter();
-        let foreign = states.filter(|state| state.state == State::Foreign && state.mount.is_none());
-        let in_the_way =
-            foreign.filter_map(|state| Some((&state.target, above(&state.target, changing)?)));
-
-        let conflicts: Vec<_> = in_the_way
-            .map(|(foreign, above)| self.on_the_way(foreign, above))
-            .collect();
-        self.plan.conflicts.extend(conflicts);
+    fn refuse_foreign_inside(&mut self, changing: &BTreeSet<&JailPath>) {
+        for state in &self.plan.states {
+            if state.state == State::Foreign
+                && state.mount.is_none()
+                && let Some(above) = above(&state.target, changing)
+            {
+                let error = self.on_the_way(&state.target, above);
+                self.plan.conflicts.push(error);
+            }
+        }
     }
 
     /// The error of a `foreign` mount inside the one at `above`, which is to change.
@@ -74,12 +74,9 @@ impl Planner<'_> {
         };
         let root = &self.desired.root;
         // What is in a mount that mountjail did not make may be at that mount's source as well.
-        let is_taken_over = |top| is_taken_over(self.observed, above, top);
-        let top = self.observed.stack(above).last();
-        let first = if top.is_some_and(is_taken_over) {
-            above
-        } else {
-            foreign
+        let first = match self.observed.top(above) {
+            Some(top) if is_taken_over(self.observed, above, top) => above,
+            _ => foreign,
         };
         let how = unmount_tree(root.inside(first));
         let (foreign, above) = (root.inside(foreign), root.inside(above));
@@ -96,15 +93,14 @@ impl Planner<'_> {
     /// there: only the next plan can see what is beneath it. Returns the targets of those mounts.
     pub(super) fn postpone_hidden(
         &mut self,
-        attach: &mut BTreeSet<JailPath>,
+        attach: &mut BTreeSet<&JailPath>,
     ) -> BTreeSet<JailPath> {
         let going = self.going();
         if going.is_empty() {
             return going;
         }
 
-        let mounts = self.desired.mounts.iter();
-        let targets: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
+        let targets = self.desired.targets();
         let mut hidden = BTreeSet::new();
         for target in &targets {
             let mut uncovered = self.uncovered.iter();
@@ -126,26 +122,32 @@ impl Planner<'_> {
 
     /// The targets where a mount goes and none takes its place.
     fn going(&self) -> BTreeSet<JailPath> {
-        let Self {
-            desired, observed, ..
-        } = self;
-        let stays = |target: &JailPath| {
-            desired.mounts.iter().any(|mount| mount.target == *target)
-                && !self.uncovered.contains(target)
-        };
-        let moved = observed.strays.iter().filter_map(|stray| {
-            let at = desired.root.path_inside(stray.point.as_deref()?)?;
-            (at != stray.target).then_some(at)
-        });
-        let detached = self.detach.keys().filter(|target| !stays(target));
-        detached.cloned().chain(moved).collect()
+        let mut going = BTreeSet::new();
+        for target in self.detach.keys() {
+            if self.desired.mount_at(target).is_none() || self.uncovered.contains(target) {
+                going.insert(JailPath::clone(target));
+            }
+        }
+        for stray in &self.observed.strays {
+            if let Some(point) = &stray.point
+                && let Some(at) = self.desired.root.path_inside(point)
+                && at != stray.target
+            {
+                going.insert(at);
+            }
+        }
+        going
     }
 }
 
 /// The deepest of `paths` that is a directory above `target`.
-fn above<'p>(target: &JailPath, paths: &'p BTreeSet<JailPath>) -> Option<&'p JailPath> {
-    let above = target.directories_above();
-    above.iter().rev().find_map(|above| paths.get(above))
+fn above<'p>(target: &JailPath, paths: &BTreeSet<&'p JailPath>) -> Option<&'p JailPath> {
+    for above in target.directories_above().iter().rev() {
+        if let Some(path) = paths.get(above) {
+            return Some(path);
+        }
+    }
+    None
 }
 
 /// Whether `path` can only be seen when the mounts at `going` are gone. `hidden`: the targets of

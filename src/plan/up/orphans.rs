@@ -2,40 +2,44 @@
 //! that were moved away, and mounts that others hide.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::Planner;
-use super::grafts::{NOT_IN_MANIFEST, detach_covered};
+use super::grafts::NOT_IN_MANIFEST;
 use super::held::Held;
 use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, JailPath};
-use crate::observe::{ObservedMount, RecordedMount};
-use crate::plan::compare::{came_along, recorded};
+use crate::observe::{ObservedMount, RecordedMount, Stray};
+use crate::plan::compare::came_along;
 use crate::plan::step::{MountState, State, Step};
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     /// Plans the recorded mounts that the manifest no longer asks for.
     pub(super) fn plan_orphans(&mut self) {
-        let mounts = self.desired.mounts.iter();
-        let desired: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
+        let desired = self.desired.targets();
         let mounts = self.observed.recorded_mounts();
         let recorded: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
-
-        for target in recorded.difference(&desired) {
+        for target in recorded {
             // It may have been put back into a graft.
-            if self.plan.graft_with(target).is_none() {
+            if !desired.contains(target) && self.plan.graft_with(target).is_none() {
                 self.plan_orphans_at(target);
             }
         }
     }
 
-    fn plan_orphans_at(&mut self, target: &JailPath) {
-        let stack = self.observed.stack(target);
-        let record_of = |seen| recorded(self.observed, target, seen);
+    fn plan_orphans_at(&mut self, target: &'a JailPath) {
+        let observed = self.observed;
+        let stack = observed.stack(target);
         for (nth, seen) in stack.iter().enumerate().rev() {
-            let Some(known) = record_of(seen) else {
-                let covers_ours = stack[..nth].iter().any(|seen| record_of(seen).is_some());
-                self.add_foreign(target, seen, covers_ours);
+            let Some(known) = observed.record_of(target, seen) else {
+                let mut below = stack[..nth].iter();
+                let on = if below.any(|below| observed.is_ours(target, below)) {
+                    MountedOn::Ours
+                } else {
+                    MountedOn::Others
+                };
+                self.add_foreign(target, seen, on);
                 return;
             };
             let (state, detail) = if self.observed.absent.contains(target) {
@@ -43,10 +47,10 @@ impl Planner<'_> {
             } else {
                 (State::Orphan, NOT_IN_MANIFEST.to_owned())
             };
-            if known.template.is_none() {
+            if !known.is_graft() {
                 self.add_undesired(target, Some(known), state, detail);
             }
-            self.add_detach(target, seen.clone(), known.extent());
+            self.add_detach(target, seen, known.extent());
         }
     }
 
@@ -55,15 +59,7 @@ impl Planner<'_> {
         for stray in &self.observed.strays {
             let made_at = self.desired.root.inside(&stray.target);
             if stray.point.as_deref() == Some(made_at.as_path()) {
-                let mut recorded = self.observed.recorded_mounts();
-                let known = recorded.find(|mount| mount.unique_id == Some(stray.unique_id));
-                let under_root = self.observed.under_root.contains(&stray.unique_id);
-                if !under_root && self.is_covered(&stray.target) {
-                    self.covered
-                        .extend(detach_covered(&stray.target, Some(stray.unique_id)));
-                } else {
-                    self.plan_hidden(&stray.target, known);
-                }
+                self.plan_unseen_one(stray);
                 continue;
             }
             let detail = format!("moved away with a directory, to {}", stray.place());
@@ -72,17 +68,31 @@ impl Planner<'_> {
         }
     }
 
+    /// Plans a recorded mount that is where it was made and was not seen there.
+    fn plan_unseen_one(&mut self, stray: &'a Stray) {
+        let under_root = self.observed.under_root.contains(&stray.unique_id);
+        if !under_root && self.is_covered(&stray.target) {
+            self.add_covered(&stray.target, Some(stray.unique_id));
+            return;
+        }
+        let mut recorded = self.observed.recorded_mounts();
+        let known = recorded.find(|mount| mount.unique_id == Some(stray.unique_id));
+        self.plan_hidden(&stray.target, known);
+    }
+
     /// Whether a graft of ours hides a mount at `target`: a run was killed before it had detached
     /// that.
     fn is_covered(&self, target: &JailPath) -> bool {
         let Held::Ours(above) = self.held_by(target) else {
             return false;
         };
-        let mut top = self.observed.stack(&above).iter().rev();
-        let known = top
-            .next()
-            .and_then(|top| recorded(self.observed, &above, top));
-        known.is_some_and(|known| known.template.is_some())
+        let Some(top) = self.observed.top(above) else {
+            return false;
+        };
+        match self.observed.record_of(above, top) {
+            Some(known) => known.is_graft(),
+            None => false,
+        }
     }
 
     /// Plans the mounts at other paths below the root. Submounts that came along with a recursive
@@ -90,17 +100,19 @@ impl Planner<'_> {
     pub(super) fn plan_elsewhere(&mut self) {
         for (target, stack) in &self.observed.elsewhere {
             // A recorded mount is in the table, but was not found in the jail.
-            let ours = |seen| recorded(self.observed, target, seen);
-            let hidden: Vec<_> = stack.iter().filter_map(ours).collect();
-            if !hidden.is_empty() {
-                for known in hidden {
+            let mut has_hidden = false;
+            for seen in stack {
+                if let Some(known) = self.observed.record_of(target, seen) {
                     self.plan_hidden(target, Some(known));
+                    has_hidden = true;
                 }
+            }
+            if has_hidden {
                 continue;
             }
             let is_foreign = |seen: &&ObservedMount| !came_along(self.observed, target, seen);
             if let Some(foreign) = stack.iter().rfind(is_foreign) {
-                self.add_foreign(target, foreign, false);
+                self.add_foreign(target, foreign, MountedOn::Others);
             }
         }
     }
@@ -109,27 +121,14 @@ impl Planner<'_> {
     /// mount is ours, it is detached, so that the next plan sees the hidden one. A foreign mount
     /// inside the root is a conflict. If the root itself is hidden, nothing is in the way in the
     /// root that is visible now; the mount stays recorded until it can be seen again.
-    fn plan_hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
-        let id = known.and_then(|known| known.unique_id);
-        let under_root = id.is_some_and(|id| self.observed.under_root.contains(&id));
-        let held = if under_root {
-            Held::Root
-        } else {
-            self.held_by(target)
+    fn plan_hidden(&mut self, target: &'a JailPath, known: Option<&'a RecordedMount>) {
+        let held = match known.and_then(|known| known.unique_id) {
+            Some(id) if self.observed.under_root.contains(&id) => Held::Root,
+            _ => self.held_by(target),
         };
         let (state, detail) = match held {
-            Held::Theirs(above) | Held::Volume(above) => {
-                let (site, at) = (&self.desired.site, self.desired.root.inside(target));
-                let how = unmount_tree(&above);
-                let above = above.display();
-                let error = Error::failed(format!("{site}: cannot detach {at}"))
-                    .at(&at)
-                    .coded(ErrorCode::Conflict)
-                    .because_of(format!("{above} is mounted above it, and not by mountjail"))
-                    .hint(format!("unmount it: {how}"));
-                self.plan.conflicts.push(error);
-                (State::Orphan, format!("{above} is mounted above it"))
-            }
+            Held::Theirs(above) => (State::Orphan, self.refuse_hidden(target, &above)),
+            Held::Volume(above) => (State::Orphan, self.refuse_hidden(target, above)),
             Held::Ours(above) => {
                 let detail = format!("hidden by what is mounted on {above}");
                 self.uncovered.insert(above);
@@ -138,8 +137,23 @@ impl Planner<'_> {
             Held::Root => (State::Hidden, "by what is mounted over the root".to_owned()),
         };
         self.add_undesired(target, known, state, detail);
-        self.hidden.insert(target.clone());
-        self.buried.extend(known.cloned());
+        self.hidden.insert(target);
+        self.buried.extend(known);
+    }
+
+    /// Adds the conflict of a mount of ours at `target` that a foreign mount at `above` on the host
+    /// hides, and gives the detail of its state.
+    fn refuse_hidden(&mut self, target: &JailPath, above: &Path) -> String {
+        let (site, at) = (&self.desired.site, self.desired.root.inside(target));
+        let how = unmount_tree(above);
+        let above = above.display();
+        let error = Error::failed(format!("{site}: cannot detach {at}"))
+            .at(&at)
+            .coded(ErrorCode::Conflict)
+            .because_of(format!("{above} is mounted above it, and not by mountjail"))
+            .hint(format!("unmount it: {how}"));
+        self.plan.conflicts.push(error);
+        format!("{above} is mounted above it")
     }
 
     /// Adds the state of a mount at `target`, which has the record `known` if it is ours.
@@ -155,16 +169,25 @@ impl Planner<'_> {
         self.plan.states.push(state);
     }
 
-    fn add_foreign(&mut self, target: &JailPath, seen: &ObservedMount, covers_ours: bool) {
-        let root = seen.fs_root.as_ref();
-        let root = root.map(|root| format!("{} of its file system; ", root.display()));
-        let on_ours = if covers_ours {
-            ", on top of one of ours"
-        } else {
-            ""
+    fn add_foreign(&mut self, target: &JailPath, seen: &ObservedMount, on: MountedOn) {
+        let root = match &seen.fs_root {
+            Some(root) => format!("{} of its file system; ", root.display()),
+            None => String::new(),
         };
-        let root = root.unwrap_or_default();
+        let on_ours = match on {
+            MountedOn::Ours => ", on top of one of ours",
+            MountedOn::Others => "",
+        };
         let detail = format!("{root}not mounted by mountjail{on_ours}");
         self.add_undesired(target, None, State::Foreign, detail);
     }
+}
+
+/// What is beneath a foreign mount.
+#[derive(Clone, Copy)]
+enum MountedOn {
+    /// A mount of ours.
+    Ours,
+    /// Nothing of ours.
+    Others,
 }

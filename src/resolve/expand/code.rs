@@ -2,7 +2,7 @@
 
 use super::expander::{ExpandResult, Expander};
 use crate::Error;
-use crate::base::{HostPath, MountAttributes, lexical};
+use crate::base::{ErrorContext, HostPath, MountAttributes, lexical};
 use crate::resolve::desired::{Cause, FileKind};
 use crate::resolve::item::Item;
 use crate::resolve::ldso::Closure;
@@ -14,28 +14,29 @@ impl Expander<'_> {
     /// The libraries that the objects in an executable directory need, from outside of it.
     pub(super) fn objects_in(&mut self, directory: &Item) -> ExpandResult<()> {
         let source = &directory.source;
-        let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
-        let objects = objects::below(self.host, source, &mut self.out.notes).map_err(cannot)?;
+        let cannot = format_args!("cannot tell what {source} needs");
+        let objects = objects::below(self.host, source, &mut self.out.notes).context(cannot)?;
         let loader = self.shared.loader(self.host)?;
         for object in objects {
             let closure = match loader.closure_of_object(&object) {
                 Ok(closure) => closure,
                 Err(error) if error.errno().is_some_and(is_unknown) => {
-                    return Err(error
-                        .context(format!("cannot tell what {source} needs"))
-                        .into());
+                    return Err(error.context(cannot).into());
                 }
                 Err(_) => continue, // it is damaged, or for another machine
             };
             for (path, step, opened) in needed_by(&closure) {
-                let is_in = |path: &HostPath| path.starts_with(source);
-                let real = found(self.host.walk(&path)).map_err(cannot)?;
-                if is_in(&path) || real.is_some_and(|walk| is_in(&walk.real)) {
+                if path.starts_with(source) {
+                    continue;
+                }
+                if let Some(walk) = found(self.host.walk(path)).context(cannot)?
+                    && walk.real.starts_with(source)
+                {
                     continue;
                 }
                 let mut chain = directory.chain.clone();
                 chain.push(step);
-                self.needed(&path, opened, chain)?;
+                self.needed(path, opened, chain)?;
             }
         }
         Ok(())
@@ -62,9 +63,7 @@ impl Expander<'_> {
         missing: Missing,
     ) -> ExpandResult<()> {
         let chain = Vec::from_iter(cause.cloned());
-        let item = self
-            .program_item(path, chain)
-            .map_err(|error| self.missing(path, &error))?;
+        let item = self.found(path, self.program_item(path, chain))?;
         if item.kind != FileKind::File {
             return Err(Error::failed(format!(
                 "{path} is a {}, not a program or shared object",
@@ -89,8 +88,9 @@ impl Expander<'_> {
         }
         self.out.need_proc.extend(closure.needs_proc.clone());
         for (path, step, opened) in needed_by(&closure) {
-            let chain = cause.into_iter().cloned().chain([step]).collect();
-            self.needed(&path, opened, chain)?;
+            let mut chain = Vec::from_iter(cause.cloned());
+            chain.push(step);
+            self.needed(path, opened, chain)?;
         }
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Expander<'_> {
             OpenedAs::Object => Item::at(self.host, path, MountAttributes::CODE, chain),
             OpenedAs::Data => Item::at(self.host, path, MountAttributes::DATA, chain),
         };
-        let item = item.map_err(|error| self.missing(path, &error))?;
+        let item = self.found(path, item)?;
         if item.kind == FileKind::Directory {
             return self.data(item);
         }
@@ -131,38 +131,43 @@ pub(super) enum Missing {
 
 /// Whether a program's name is a link to another directory.
 fn leads_away(link: &LinkOnTheWay) -> bool {
-    let Some(directory) = link.path.parent().filter(|_| link.last) else {
-        return false;
-    };
-    let to = lexical(directory.as_path(), &link.destination);
-    to.parent() != Some(directory.as_path())
+    match link.path.parent() {
+        Some(directory) if link.last => {
+            let to = lexical(directory.as_path(), &link.destination);
+            to.parent() != Some(directory.as_path())
+        }
+        _ => false,
+    }
 }
 
 /// The files that a closure names, with the reasons.
-fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause, OpenedAs)> {
-    let owned = |path: &HostPath| path.as_path().to_owned();
+fn needed_by(closure: &Closure) -> Vec<(&HostPath, Cause, OpenedAs)> {
     let mut needed = vec![];
     for interpreter in &closure.interpreters {
-        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause, OpenedAs::Object));
+        let cause = interpreter_of(&interpreter.needed_by);
+        needed.push((&interpreter.path, cause, OpenedAs::Object));
     }
     for interpreter in &closure.script_interpreters {
-        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
-        needed.push((interpreter.path.clone(), cause, OpenedAs::Program));
+        let cause = interpreter_of(&interpreter.needed_by);
+        needed.push((&interpreter.path, cause, OpenedAs::Program));
     }
     for library in &closure.libraries {
         let cause = Cause::LibraryOf {
             name: library.name.clone(),
-            object: owned(&library.needed_by),
+            object: library.needed_by.as_path().to_owned(),
         };
-        needed.push((library.path.clone(), cause, OpenedAs::Object));
+        needed.push((&library.path, cause, OpenedAs::Object));
     }
     for path in &closure.loader_configuration {
-        needed.push((path.clone(), Cause::LoaderConfiguration, OpenedAs::Data));
+        needed.push((path, Cause::LoaderConfiguration, OpenedAs::Data));
     }
     for origin in &closure.origins {
-        let cause = Cause::LinkedFrom(owned(&origin.program));
-        needed.push((origin.real.clone(), cause, OpenedAs::Object));
+        let cause = Cause::LinkedFrom(origin.program.as_path().to_owned());
+        needed.push((&origin.real, cause, OpenedAs::Object));
     }
     needed
+}
+
+fn interpreter_of(program: &HostPath) -> Cause {
+    Cause::InterpreterOf(program.as_path().to_owned())
 }

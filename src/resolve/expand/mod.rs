@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::users::WHERE;
 use super::{includes, link_targets, nss};
 use crate::Error;
-use crate::base::{HostPath, MountAttributes};
+use crate::base::{ErrorContext, HostPath, MountAttributes};
 use crate::manifest::{Access, CodeName, MountRequest, Request, Wanted};
 
 pub(super) use expander::{ExpandError, Expansion};
@@ -37,10 +37,6 @@ pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> ExpandR
             }
         }
         Request::Library(wanted) => {
-            let is_pattern = |name: &CodeName| match name {
-                CodeName::Path(pattern) => pattern.is_glob(),
-                CodeName::Name(_) => false,
-            };
             // A program that opens some of many objects may have loaded what others of them need.
             let missing = if wanted.any_of.iter().any(is_pattern) {
                 Missing::IsNoted
@@ -72,16 +68,14 @@ impl Expander<'_> {
         base: &str,
         attributes: MountAttributes,
     ) -> ExpandResult<()> {
-        let paths = wanted
-            .any_of
-            .iter()
-            .map(|name| absolute(base, name))
-            .collect::<ExpandResult<Vec<_>>>()?;
+        let mut paths = vec![];
+        for name in &wanted.any_of {
+            paths.push(absolute(base, name)?);
+        }
         let Some(path) = self.first(&paths, wanted.optional)? else {
             return Ok(());
         };
-        let item = Item::at(self.host, &path, attributes, vec![])
-            .map_err(|error| self.missing(&path, &error))?;
+        let item = self.found(path, Item::at(self.host, path, attributes, vec![]))?;
         self.data(item)
     }
 
@@ -141,7 +135,7 @@ impl Expander<'_> {
             return Ok(());
         };
         let item = Item::at(self.host, &path, MountAttributes::DATA, vec![cause.clone()]);
-        let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;
+        let item = found(item).context(format_args!("cannot look at {path}"))?;
         match item {
             Some(item) if item.kind == FileKind::Directory => self.data(item),
             _ => Ok(()),
@@ -159,12 +153,13 @@ impl Expander<'_> {
             nosuid: !request.setuid.unwrap_or(!base.nosuid),
             ..base
         };
-        for path in self.matches(&request.sources)? {
+        let sources: Vec<_> = request.sources.any_of.iter().collect();
+        for path in self.matches(&sources, request.sources.optional)? {
             let item = match &request.target {
                 None => Item::at(self.host, &path, attributes, vec![]),
                 Some(target) => Item::with_target(self.host, &path, target.clone(), attributes),
             };
-            let mut item = item.map_err(|error| self.missing(&path, &error))?;
+            let mut item = self.found(&path, item)?;
             item.fixed = attributes != MountAttributes::DATA;
             item.recursive = request.recursive && item.kind == FileKind::Directory;
             self.data(item)?;
@@ -178,16 +173,16 @@ impl Expander<'_> {
             return Err(Error::failed(format!("{} leads to no file", item.source)).into());
         }
         let source = item.source.clone();
-        let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
+        let cannot = format_args!("cannot tell what {source} needs");
         if item.kind == FileKind::Socket {
-            let item = self.socket(item).map_err(cannot)?;
+            let item = self.socket(item).context(cannot)?;
             self.out.items.push(item);
             return Ok(());
         }
 
         if item.kind == FileKind::Directory && item.attributes.read_only && has_lasting_links(&item)
         {
-            let brought = link_targets::bring(self.host, &item).map_err(cannot)?;
+            let brought = link_targets::bring(self.host, &item).context(cannot)?;
             self.out.items.extend(brought.items);
             self.out.notes.extend(brought.notes);
         }
@@ -195,11 +190,11 @@ impl Expander<'_> {
         {
             self.objects_in(&item)?;
         }
-        for (path, cause) in includes::of(self.host, &item).map_err(cannot)? {
+        for (path, cause) in includes::of(self.host, &item).context(cannot)? {
             self.included(&path, cause)?;
         }
         if item.path.as_path() == item.source.as_path() {
-            self.add_top_links(&item).map_err(cannot)?;
+            self.add_top_links(&item).context(cannot)?;
         }
         self.out.items.push(item);
         Ok(())
@@ -263,12 +258,19 @@ impl Expander<'_> {
     /// A file that the configuration file of an item includes.
     fn included(&mut self, path: &HostPath, cause: Cause) -> ExpandResult<()> {
         let item = Item::at(self.host, path, MountAttributes::DATA, vec![cause]);
-        let item = found(item).map_err(|error| error.error(format!("cannot look at {path}")))?;
+        let item = found(item).context(format_args!("cannot look at {path}"))?;
         match item {
             Some(item) if item.kind == FileKind::Symlink => Ok(()),
             Some(item) => self.data(item),
             None => Ok(()),
         }
+    }
+}
+
+fn is_pattern(name: &CodeName) -> bool {
+    match name {
+        CodeName::Path(pattern) => pattern.is_glob(),
+        CodeName::Name(_) => false,
     }
 }
 

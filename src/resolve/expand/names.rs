@@ -8,7 +8,6 @@ use crate::base::{HostPath, SEARCH_PATH};
 use crate::manifest::{CodeName, Pattern, Wanted};
 use crate::resolve::desired::FileKind;
 use crate::resolve::lookup_error::{LookupError, found};
-use crate::resolve::walk::Walk;
 
 impl Expander<'_> {
     /// The files that the first alternative stands for that has any. `by_name`: all paths by which
@@ -18,13 +17,8 @@ impl Expander<'_> {
         wanted: &Wanted<CodeName>,
         by_name: fn(&Self, &str) -> ExpandResult<Vec<HostPath>>,
     ) -> ExpandResult<Vec<HostPath>> {
-        let paths = |name: &CodeName| match name {
-            CodeName::Path(pattern) => Some(pattern.clone()),
-            CodeName::Name(_) => None,
-        };
-        if let Some(any_of) = wanted.any_of.iter().map(paths).collect() {
-            let optional = wanted.optional;
-            return self.matches(&Wanted { any_of, optional });
+        if let Some(any_of) = only_paths(&wanted.any_of) {
+            return self.matches(&any_of, wanted.optional);
         }
 
         for name in &wanted.any_of {
@@ -61,10 +55,9 @@ impl Expander<'_> {
         let mut first = None;
         for directory in SEARCH_PATH {
             let path = absolute(directory, name)?;
-            let walk = found(self.host.walk(&path)).map_err(|error| self.missing(&path, &error))?;
-            let is_program =
-                |walk: &Walk| walk.stat.kind == FileKind::File && walk.stat.mode & 0o111 != 0;
-            if let Some(walk) = walk.filter(is_program)
+            if let Some(walk) = self.found(&path, found(self.host.walk(&path)))?
+                && walk.stat.kind == FileKind::File
+                && walk.stat.mode & 0o111 != 0
                 && *first.get_or_insert(walk.stat.file) == walk.stat.file
             {
                 paths.push(path);
@@ -80,15 +73,19 @@ impl Expander<'_> {
     }
 
     /// The files that the first alternative stands for that has any.
-    pub(super) fn matches(&mut self, wanted: &Wanted<Pattern>) -> ExpandResult<Vec<HostPath>> {
-        if let [pattern] = wanted.any_of.as_slice()
+    pub(super) fn matches(
+        &mut self,
+        any_of: &[&Pattern],
+        optional: bool,
+    ) -> ExpandResult<Vec<HostPath>> {
+        if let [pattern] = any_of
             && pattern.is_glob()
         {
-            return self.matches_of_one(pattern.path(), wanted.optional);
+            return self.matches_of_one(pattern.path(), optional);
         }
 
         let mut reasons = vec![];
-        for pattern in &wanted.any_of {
+        for pattern in any_of {
             let path = pattern.path();
             if pattern.is_glob() {
                 let found = self.host.glob(path)?;
@@ -102,12 +99,8 @@ impl Expander<'_> {
                 return Ok(vec![path.clone()]);
             }
         }
-        let paths: Vec<_> = wanted
-            .any_of
-            .iter()
-            .map(|pattern| pattern.path().clone())
-            .collect();
-        self.none_of(&paths, &reasons, wanted.optional)?;
+        let paths: Vec<_> = any_of.iter().map(|pattern| pattern.path()).collect();
+        self.none_of(&paths, &reasons, optional)?;
         Ok(vec![])
     }
 
@@ -131,19 +124,20 @@ impl Expander<'_> {
     }
 
     /// The first of `paths` that exists. `None`: none does, and that is noted.
-    pub(super) fn first(
+    pub(super) fn first<'p>(
         &mut self,
-        paths: &[HostPath],
+        paths: &'p [HostPath],
         optional: bool,
-    ) -> ExpandResult<Option<HostPath>> {
+    ) -> ExpandResult<Option<&'p HostPath>> {
         let mut reasons = vec![];
         for path in paths {
             match self.why_not(path)? {
-                None => return Ok(Some(path.clone())),
+                None => return Ok(Some(path)),
                 Some(reason) => reasons.push(reason),
             }
         }
-        self.none_of(paths, &reasons, optional)?;
+        let paths: Vec<_> = paths.iter().collect();
+        self.none_of(&paths, &reasons, optional)?;
         Ok(None)
     }
 
@@ -161,7 +155,7 @@ impl Expander<'_> {
     /// A note that none of `paths` is there, or, unless it is optional, an error.
     pub(super) fn none_of(
         &mut self,
-        paths: &[HostPath],
+        paths: &[&HostPath],
         reasons: &[LookupError],
         optional: bool,
     ) -> ExpandResult<()> {
@@ -186,7 +180,19 @@ impl Expander<'_> {
         Ok(())
     }
 
-    pub(super) fn missing(&self, path: &HostPath, reason: &LookupError) -> ExpandError {
+    /// The result of a look-up of `path`, with the error of a line.
+    pub(super) fn found<T>(
+        &self,
+        path: &HostPath,
+        result: Result<T, LookupError>,
+    ) -> ExpandResult<T> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.missing(path, &error)),
+        }
+    }
+
+    fn missing(&self, path: &HostPath, reason: &LookupError) -> ExpandError {
         let error = reason.error(format!("cannot find {path}"));
         match reason {
             LookupError::Missing { at } => ExpandError::Absent(match self.near(at) {
@@ -212,6 +218,18 @@ impl Expander<'_> {
         let near = nearest(missing.file_name()?.to_str()?, known)?;
         directory.join(near).ok()
     }
+}
+
+/// The patterns, if there are no names among them.
+fn only_paths(names: &[CodeName]) -> Option<Vec<&Pattern>> {
+    let mut paths = vec![];
+    for name in names {
+        match name {
+            CodeName::Path(pattern) => paths.push(pattern),
+            CodeName::Name(_) => return None,
+        }
+    }
+    Some(paths)
 }
 
 pub(super) fn absolute(base: &str, name: &str) -> ExpandResult<HostPath> {

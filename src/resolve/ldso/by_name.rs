@@ -5,8 +5,8 @@ use super::objects::Objects;
 use super::process::ProcessImage;
 use super::search::{self, NotFound};
 use crate::Result;
-use crate::base::HostPath;
-use crate::resolve::lookup_error::{LookupError, found};
+use crate::base::{ErrorContext, HostPath};
+use crate::resolve::lookup_error::found;
 
 /// Programs of which every host has one that uses the C library.
 pub(super) const PROGRAMS: [&str; 4] = ["/usr/bin/getent", "/bin/sh", "/usr/bin/env", "/bin/ls"];
@@ -37,13 +37,12 @@ impl Loader<'_> {
 
     /// Where `name` is in the directories of ld.so.conf.
     fn library_in_configuration(&self, name: &str) -> Result<Option<HostPath>> {
-        let cannot =
-            |error: LookupError| error.error(format!("cannot look for the library {name}"));
+        let cannot = format_args!("cannot look for the library {name}");
         for (directory, _) in &self.state.conf.directories {
             let Ok(path) = directory.join(name) else {
                 continue;
             };
-            if found(self.host.walk(&path)).map_err(cannot)?.is_some() {
+            if found(self.host.walk(&path)).context(cannot)?.is_some() {
                 return Ok(Some(path));
             }
         }

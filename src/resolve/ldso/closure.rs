@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::by_name::PROGRAMS;
 use super::elf::{BadElf, Bytes};
@@ -13,7 +14,7 @@ use super::process::ProcessImage;
 use super::script::{self, Script};
 use super::system::Family;
 use super::tokens;
-use crate::base::{HostPath, SEARCH_PATH};
+use crate::base::{ErrorContext, HostPath, SEARCH_PATH};
 use crate::resolve::lookup_error::{LookupError, found};
 use crate::resolve::others::Others;
 use crate::sys::FileKind;
@@ -77,31 +78,66 @@ impl Closure {
     /// Adds what the program itself names, before its libraries.
     fn note_program(&mut self, opened: &Opened, process: &ProcessImage) {
         if let Some(path) = &process.interpreter {
-            let interpreter = Interpreter {
-                path: path.clone(),
-                needed_by: opened.path.clone(),
-            };
-            add_new(&mut self.interpreters, interpreter, |known| &known.path);
+            self.add_interpreter(path, &opened.path);
+            if let Some(starts) = process.starts.first() {
+                self.add_interpreter(starts, path);
+                self.note_proc(&opened.path);
+            }
         }
         self.interpreter.clone_from(&process.interpreter);
-        if let Some((starts, stub)) = process.starts.first().zip(process.interpreter.as_ref()) {
-            let interpreter = Interpreter {
-                path: starts.clone(),
-                needed_by: stub.clone(),
-            };
-            add_new(&mut self.interpreters, interpreter, |known| &known.path);
-            self.needs_proc.get_or_insert_with(|| opened.path.clone());
-        }
 
         let object = &opened.object;
-        let search_path = object.runpath.as_ref().or(object.rpath.as_ref());
-        let is_relative = search_path.is_some_and(|text| tokens::has_origin(text));
-        if is_relative && opened.path.parent() != opened.real.parent() {
-            let program = RealProgram {
+        if let Some(search_path) = object.runpath.as_ref().or(object.rpath.as_ref())
+            && tokens::has_origin(search_path)
+            && opened.path.parent() != opened.real.parent()
+            && !self.has_origin(&opened.path)
+        {
+            self.origins.push(RealProgram {
                 program: opened.path.clone(),
                 real: opened.real.clone(),
-            };
-            add_new(&mut self.origins, program, |known| &known.program);
+            });
+        }
+    }
+
+    /// Adds the ELF interpreter `path`, which `needed_by` names, unless it is there.
+    fn add_interpreter(&mut self, path: &HostPath, needed_by: &HostPath) {
+        if self.interpreters.iter().all(|known| known.path != *path) {
+            self.interpreters.push(Interpreter {
+                path: path.clone(),
+                needed_by: needed_by.clone(),
+            });
+        }
+    }
+
+    /// Adds the program `path`, which the script `needed_by` needs, unless it is there.
+    fn add_script_interpreter(&mut self, path: &HostPath, needed_by: &HostPath) {
+        let mut known = self.script_interpreters.iter();
+        if known.all(|known| known.path != *path) {
+            self.script_interpreters.push(ScriptInterpreter {
+                path: path.clone(),
+                needed_by: needed_by.clone(),
+            });
+        }
+    }
+
+    fn add_library(&mut self, library: Needed) {
+        if self
+            .libraries
+            .iter()
+            .all(|known| known.path != library.path)
+        {
+            self.libraries.push(library);
+        }
+    }
+
+    fn has_origin(&self, program: &HostPath) -> bool {
+        self.origins.iter().any(|known| known.program == *program)
+    }
+
+    /// Notes that the loader of `program` asks `/proc/self/exe` where it is.
+    fn note_proc(&mut self, program: &HostPath) {
+        if self.needs_proc.is_none() {
+            self.needs_proc = Some(program.clone());
         }
     }
 
@@ -143,34 +179,42 @@ impl Loader<'_> {
     ///
     /// Errors: it is unknown where the C library is.
     pub fn library(&self, name: &str) -> Result<Option<HostPath>> {
-        let cannot =
-            |error: LookupError| error.error(format!("cannot look for the library {name}"));
+        let cannot = format_args!("cannot look for the library {name}");
         let mut broken = None;
-        for program in PROGRAMS.iter().filter_map(|path| HostPath::new(path).ok()) {
-            if !self.host.is_there(&program).map_err(cannot)? {
+        for program in PROGRAMS {
+            let Ok(program) = HostPath::new(program) else {
+                continue;
+            };
+            if !self.host.is_there(&program).context(cannot)? {
                 continue;
             }
             match self.closure(&program) {
-                Ok(closure) => {
-                    let Some(path) = beside_c_library(&closure, name) else {
-                        return Ok(None);
-                    };
-                    let exists = self.host.is_there(&path).map_err(cannot)?;
-                    return Ok(exists.then_some(path));
-                }
+                Ok(closure) => return self.beside_c_library(&closure, name).context(cannot),
                 Err(error) => broken = broken.or(Some(error)),
             }
         }
         match broken {
-            Some(error) => Err(error.context(format!("cannot look for the library {name}"))),
+            Some(error) => Err(error.context(cannot)),
             None => Ok(None),
         }
     }
 
+    /// The library `name` beside the C library of `closure`, if it is there.
+    fn beside_c_library(
+        &self,
+        closure: &Closure,
+        name: &str,
+    ) -> Result<Option<HostPath>, LookupError> {
+        let Some(path) = place_beside_c_library(closure, name) else {
+            return Ok(None);
+        };
+        Ok(self.host.is_there(&path)?.then_some(path))
+    }
+
     /// Records who besides root can change the file at `path`, which decides what else is needed.
     fn note_others(&self, path: &HostPath, closure: &mut Closure) -> Result<()> {
-        let others = found(self.host.others(path))
-            .map_err(|error| error.error(format!("cannot look at {path}")))?;
+        let others =
+            found(self.host.others(path)).context(format_args!("cannot look at {path}"))?;
         if let Some(more) = others.flatten() {
             closure.changeable = Some(match closure.changeable.take() {
                 Some((first, others)) => (first, others.merged_with(&more)),
@@ -195,10 +239,10 @@ impl Loader<'_> {
             if path == program {
                 continue;
             }
-            let cannot = |error: LookupError| error.error(format!("cannot look at {path}"));
-            let walk = self.host.walk_strictly(path).map_err(cannot)?;
+            let cannot = format_args!("cannot look at {path}");
+            let walk = self.host.walk_strictly(path).context(cannot)?;
             let is_theirs = others.user == Some(walk.stat.uid);
-            if !is_theirs && !self.host.everybody_may_read(&walk).map_err(cannot)? {
+            if !is_theirs && !self.host.everybody_may_read(&walk).context(cannot)? {
                 return Err(Error::failed(format!(
                     "{program} asks for {path}, which not everybody may read; \
                      {object} decides that, and {others}"
@@ -236,7 +280,7 @@ impl Loader<'_> {
     }
 
     fn add_object(&self, opened: Opened, closure: &mut Closure) -> Result<()> {
-        let object = opened.object.clone();
+        let object = Arc::clone(&opened.object);
         if object.interpreter.is_none() && object.needs.is_empty() {
             return Ok(()); // static, also static PIE, or a library that stands alone
         }
@@ -244,10 +288,11 @@ impl Loader<'_> {
         if object.interpreter.is_some() {
             closure.note_program(&opened, &process);
         }
-        for path in &process.configuration {
-            add_new(&mut closure.loader_configuration, path.clone(), |path| path);
-        }
+        closure
+            .loader_configuration
+            .extend_from_slice(&process.configuration);
         closure.loader_configuration.sort();
+        closure.loader_configuration.dedup();
         if let Some(interpreter) = &process.interpreter {
             self.note_others(interpreter, closure)?;
         }
@@ -261,14 +306,14 @@ impl Loader<'_> {
         // The kernel tells glibc's loader in `/proc/self/exe` alone where the program is. Where
         // libraries are it knows, because it opened them.
         if origin && object.interpreter.is_some() && process.family == Family::Glibc {
-            closure.needs_proc.get_or_insert(program);
+            closure.note_proc(&program);
         }
         for path in process.starts.iter().skip(1) {
             self.add_preloaded(path, &process, closure)?;
         }
         for library in libraries {
             self.note_others(&library.path, closure)?;
-            add_new(&mut closure.libraries, library, |known| &known.path);
+            closure.add_library(library);
         }
         Ok(())
     }
@@ -283,15 +328,13 @@ impl Loader<'_> {
         let Ok(opened) = self.open(path) else {
             return Ok(()); // the loader's own error tells
         };
-        let by = process.interpreter.clone().unwrap_or_else(|| path.clone());
-        let preloaded = Needed {
+        closure.add_library(Needed {
             path: path.clone(),
             name: path.to_string(),
-            needed_by: by,
-        };
-        add_new(&mut closure.libraries, preloaded, |known| &known.path);
+            needed_by: process.interpreter.as_ref().unwrap_or(path).clone(),
+        });
         for library in load::libraries(self, process, opened, closure.goes_on)?.list {
-            add_new(&mut closure.libraries, library, |known| &known.path);
+            closure.add_library(library);
         }
         Ok(())
     }
@@ -328,15 +371,9 @@ impl Loader<'_> {
             programs.push(self.program(name, path)?);
         }
         for program in programs {
-            let needed = ScriptInterpreter {
-                path: program.clone(),
-                needed_by: path.clone(),
-            };
-            add_new(&mut closure.script_interpreters, needed, |known| {
-                &known.path
-            });
+            closure.add_script_interpreter(&program, path);
             self.add(&program, closure, nested)
-                .map_err(|error| error.context(format!("interpreter of the script {path}")))?;
+                .context(format_args!("interpreter of the script {path}"))?;
         }
         Ok(())
     }
@@ -363,10 +400,8 @@ impl Loader<'_> {
             let Ok(path) = HostPath::new(Path::new(directory).join(name)) else {
                 continue;
             };
-            let cannot = |error: LookupError| {
-                error.error(format!("cannot look for the {message} at {path}"))
-            };
-            let stat = found(self.host.stat(&path)).map_err(cannot)?;
+            let cannot = format_args!("cannot look for the {message} at {path}");
+            let stat = found(self.host.stat(&path)).context(cannot)?;
             if stat.is_some_and(|stat| stat.kind == FileKind::File && stat.mode & 0o111 != 0) {
                 return Ok(path);
             }
@@ -380,17 +415,8 @@ impl Loader<'_> {
 }
 
 /// Where `name` is if it is beside the C library of `closure`.
-fn beside_c_library(closure: &Closure, name: &str) -> Option<HostPath> {
-    let c_library = closure
-        .libraries
-        .iter()
-        .find(|library| library.name.starts_with("libc.so"))?;
+fn place_beside_c_library(closure: &Closure, name: &str) -> Option<HostPath> {
+    let mut libraries = closure.libraries.iter();
+    let c_library = libraries.find(|library| library.name.starts_with("libc.so"))?;
     c_library.path.parent()?.join(name).ok()
-}
-
-/// Adds `item` unless one with the same path is there.
-fn add_new<T>(known: &mut Vec<T>, item: T, path: impl Fn(&T) -> &HostPath) {
-    if known.iter().all(|old| path(old) != path(&item)) {
-        known.push(item);
-    }
 }

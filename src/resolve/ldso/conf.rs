@@ -77,20 +77,21 @@ impl Conf {
     }
 }
 
+/// The rest of a line that begins with `word` and a blank.
+fn after_keyword<'l>(line: &'l [u8], word: &[u8]) -> Option<&'l [u8]> {
+    let rest = line.strip_prefix(word)?;
+    matches!(rest.first(), Some(b' ' | b'\t')).then_some(rest)
+}
+
 /// As `parse_conf` of glibc's `elf/ldconfig.c`; `hwcap` lines do nothing since glibc 2.33.
 fn parse_line(line: &[u8]) -> Option<ConfLine<'_>> {
     let line = line.split(|byte| *byte == b'#').next()?.trim_ascii();
-    let keyword = |word: &[u8]| {
-        line.strip_prefix(word)
-            .filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"))
-    };
-    if let Some(rest) = keyword(b"include") {
-        let words = rest
-            .split(|byte| matches!(byte, b' ' | b'\t'))
-            .filter(|word| !word.is_empty());
+    if let Some(rest) = after_keyword(line, b"include") {
+        let words = rest.split(|byte| matches!(byte, b' ' | b'\t'));
+        let words = words.filter(|word| !word.is_empty());
         return Some(ConfLine::Include(words.collect()));
     }
-    if line.is_empty() || keyword(b"hwcap").is_some() {
+    if line.is_empty() || after_keyword(line, b"hwcap").is_some() {
         return None;
     }
     // The older form `directory=libc6` has a type after the path.

@@ -18,17 +18,25 @@ pub(crate) fn interpreter_of(host: &Host, path: &HostPath) -> Option<Vec<u8>> {
         return object.interpreter;
     }
     let start = file.at(0, script::LINE).ok()?;
-    script::parse(&start).map(|script| script.interpreter)
+    Some(script::parse(&start)?.interpreter)
 }
 
 /// Whether the loader `interpreter` is musl's, whatever it is called.
 pub(crate) fn is_musls(host: &Host, interpreter: &[u8]) -> bool {
-    let path = HostPath::new(OsStr::from_bytes(interpreter));
-    let bytes = path.ok().and_then(|path| host.read(&path).ok());
-    let family = bytes.and_then(|bytes| LoaderFile::of(&bytes).family);
-    let name = || {
-        let name = interpreter.rsplit(|byte| *byte == b'/').next();
-        Family::of(name.unwrap_or_default())
+    let family = match family_in(host, interpreter) {
+        Some(family) => family,
+        None => family_by_name(interpreter),
     };
-    family.unwrap_or_else(name) == Family::Musl
+    family == Family::Musl
+}
+
+/// The family that the loader's file tells.
+fn family_in(host: &Host, interpreter: &[u8]) -> Option<Family> {
+    let path = HostPath::new(OsStr::from_bytes(interpreter)).ok()?;
+    LoaderFile::of(&host.read(&path).ok()?).family
+}
+
+fn family_by_name(interpreter: &[u8]) -> Family {
+    let name = interpreter.rsplit(|byte| *byte == b'/').next();
+    Family::of(name.unwrap_or_default())
 }

@@ -1,6 +1,7 @@
 //! One program's libraries, breadth first, as the loader maps them.
 
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use super::elf::NeededName;
 use super::loader::{Loader, Opened};
@@ -42,7 +43,7 @@ pub(super) fn libraries(
             let libraries = format!("{MAX_OBJECTS} libraries");
             return Err(load.objects.too_many(&libraries));
         }
-        let object = load.objects.list[next].object.clone();
+        let object = Arc::clone(&load.objects.list[next].object);
         load.objects.count_text(&object)?;
         for need in &object.needs {
             load.need(next, need)?;
@@ -99,27 +100,29 @@ impl Load<'_> {
         if family == Family::Musl && is_musl_itself(name) {
             return true;
         }
-        self.objects.list.iter().any(|loaded| {
+        for loaded in &self.objects.list {
             let by_soname =
                 family == Family::Glibc && loaded.object.soname.as_deref() == Some(name);
-            by_soname || loaded.names.iter().any(|known| known == name)
-        })
+            if by_soname || loaded.names.iter().any(|known| known == name) {
+                return true;
+            }
+        }
+        false
     }
 
     fn is_interpreter(&self, name: &[u8]) -> bool {
-        let interpreter = self.objects.process.interpreter.as_ref();
-        interpreter.is_some_and(|path| path.as_path().as_os_str().as_bytes() == name)
+        match &self.objects.process.interpreter {
+            Some(path) => path.as_path().as_os_str().as_bytes() == name,
+            None => false,
+        }
     }
 
     /// Adds an opened file. The same file under another name is not loaded again, but the jail must
     /// have the other name too.
     fn add(&mut self, index: usize, opened: Opened, name: Vec<u8>) {
         let by = &self.objects.list[index].path;
-        let is_new = self
-            .libraries
-            .list
-            .iter()
-            .all(|known| known.path != opened.path);
+        let mut known = self.libraries.list.iter();
+        let is_new = known.all(|known| known.path != opened.path);
         if is_new && *by != opened.path {
             self.libraries.list.push(Needed {
                 path: opened.path.clone(),
@@ -141,7 +144,9 @@ impl Load<'_> {
 /// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names to mean
 /// itself.
 fn is_musl_itself(name: &[u8]) -> bool {
-    let parts = ["c.", "pthread.", "rt.", "m.", "dl.", "util.", "xnet."];
-    name.strip_prefix(b"lib")
-        .is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part.as_bytes())))
+    const PARTS: [&str; 7] = ["c.", "pthread.", "rt.", "m.", "dl.", "util.", "xnet."];
+    match name.strip_prefix(b"lib") {
+        Some(rest) => PARTS.iter().any(|part| rest.starts_with(part.as_bytes())),
+        None => false,
+    }
 }

@@ -11,8 +11,8 @@ use super::conf::Conf;
 use super::elf::{BadElf, Object};
 use super::loader_file::LoaderFile;
 use crate::Result;
-use crate::base::HostPath;
 use crate::base::sync::lock;
+use crate::base::{ErrorContext, HostPath};
 use crate::resolve::dependencies::Aspect;
 use crate::resolve::host::Host;
 use crate::resolve::lookup_error::{LookupError, found};
@@ -98,7 +98,7 @@ impl<'h> Loader<'h> {
         let state = cache
             .0
             .get(host, |host| LoaderState::read(host).map(Arc::new))
-            .map_err(|error| error.error("cannot read the dynamic loader's configuration"))?;
+            .context("cannot read the dynamic loader's configuration")?;
         Ok(Self {
             host,
             state: state.clone(),

@@ -10,8 +10,8 @@ use super::elf::Abi;
 use super::loader::{CACHE, Loader, OpenError, Opened};
 use super::loader_file::LoaderFile;
 use super::system::{self, Family};
-use crate::base::HostPath;
 use crate::base::sync::lock;
+use crate::base::{ErrorContext, HostPath};
 use crate::resolve::lookup_error::{LookupError, found};
 use crate::{Error, Result};
 
@@ -42,25 +42,20 @@ pub(super) struct ProcessImage {
 impl ProcessImage {
     /// The process that runs `opened`, or would load it.
     pub(super) fn new(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
-        let cannot = |error: &LookupError| {
-            error.error(format!(
-                "cannot tell which dynamic loader {} has",
-                opened.path
-            ))
-        };
+        let cannot = format_args!("cannot tell which dynamic loader {} has", opened.path);
         let interpreter = match &opened.object.interpreter {
             Some(text) => Some(written(loader, text, &opened.path)?),
-            None => usual_interpreter(loader, opened).map_err(|error| cannot(&error))?,
+            None => usual_interpreter(loader, opened).context(cannot)?,
         };
         let file = match &interpreter {
-            Some(path) => loader_file(loader, path).map_err(|error| cannot(&error))?,
+            Some(path) => loader_file(loader, path).context(cannot)?,
             None => Arc::default(),
         };
-        match family_of(interpreter.as_ref(), &file) {
+        let image = match family_of(interpreter.as_ref(), &file) {
             Family::Glibc => Self::glibc(loader, opened.object.abi, interpreter, &file),
             Family::Musl => Self::musl(loader, opened.object.abi, interpreter, &file),
-        }
-        .map_err(|error| cannot(&error))
+        };
+        image.context(cannot)
     }
 
     fn glibc(
@@ -69,9 +64,12 @@ impl ProcessImage {
         interpreter: Option<HostPath>,
         file: &LoaderFile,
     ) -> Result<Self, LookupError> {
-        let compiled = file.directories.clone();
-        let directories = compiled.unwrap_or_else(|| system::usual_directories(abi));
-        let cache = existing(loader, CACHE)?;
+        let directories = match &file.directories {
+            Some(compiled) => compiled.clone(),
+            None => system::usual_directories(abi),
+        };
+        let mut configuration = Vec::from_iter(existing(loader, CACHE)?);
+        configuration.extend(loader.state.conf.files.iter().cloned());
         Ok(Self {
             family: Family::Glibc,
             abi,
@@ -80,10 +78,7 @@ impl ProcessImage {
             lib: system::lib_token(&directories).to_owned(),
             default_directories: directories.into_iter().map(String::into_bytes).collect(),
             hwcaps: system::hwcaps(abi),
-            configuration: cache
-                .into_iter()
-                .chain(loader.state.conf.files.iter().cloned())
-                .collect(),
+            configuration,
         })
     }
 
@@ -93,29 +88,29 @@ impl ProcessImage {
         interpreter: Option<HostPath>,
         file: &LoaderFile,
     ) -> Result<Self, LookupError> {
+        let mut configuration = vec![];
+        let mut directories = MUSL_PATH.to_vec();
         let named = file.starts.first().or(interpreter.as_ref());
-        let architecture = file.architecture.as_deref();
-        let path_file = named.and_then(|path| musl_path_file(path, architecture));
-        let text = match &path_file {
-            Some(path) => found(loader.host.read(path))?,
-            None => None,
-        };
-        let directories = text
-            .as_deref()
-            .unwrap_or(MUSL_PATH)
-            .split(|byte| matches!(byte, b':' | b'\n'));
+        if let Some(named) = named
+            && let Some(path_file) = musl_path_file(named, file.architecture.as_deref())
+            && let Some(text) = found(loader.host.read(&path_file))?
+        {
+            configuration.push(path_file);
+            directories = text;
+        }
         Ok(Self {
             family: Family::Musl,
             abi,
             interpreter,
             starts: file.starts.clone(),
             default_directories: directories
-                .filter(|d| !d.is_empty())
+                .split(|byte| matches!(byte, b':' | b'\n'))
+                .filter(|directory| !directory.is_empty())
                 .map(<[u8]>::to_vec)
                 .collect(),
             lib: String::new(),
             hwcaps: Vec::new(),
-            configuration: path_file.filter(|_| text.is_some()).into_iter().collect(),
+            configuration,
         })
     }
 }
@@ -144,8 +139,8 @@ fn usual_interpreter(
     let Some((glibc, musl)) = usual_names(opened.object.abi) else {
         return Ok(None);
     };
-    let is_musl = |name: &[u8]| name == b"libc.so" || name.starts_with(b"libc.musl-");
-    let (first, second) = if opened.object.needs.iter().any(|need| is_musl(&need.name)) {
+    let mut needs = opened.object.needs.iter();
+    let (first, second) = if needs.any(|need| is_musls_libc(&need.name)) {
         (musl, glibc)
     } else {
         (glibc, musl)
@@ -154,6 +149,10 @@ fn usual_interpreter(
         Some(path) => Ok(Some(path)),
         None => existing(loader, second),
     }
+}
+
+fn is_musls_libc(name: &[u8]) -> bool {
+    name == b"libc.so" || name.starts_with(b"libc.musl-")
 }
 
 /// `path`, if something is there.
@@ -189,31 +188,32 @@ fn loader_file(
     if let Some(known) = lock(&loader.state.loaders).get(interpreter) {
         return Ok(known.clone());
     }
-    let bytes = found(loader.host.read_up_to(interpreter, LARGEST_LOADER))?;
-    let read = bytes.map_or_else(LoaderFile::default, |bytes| LoaderFile::of(&bytes));
-    Ok(lock(&loader.state.loaders)
-        .entry(interpreter.clone())
-        .or_insert_with(|| Arc::new(read))
-        .clone())
+    let read = match found(loader.host.read_up_to(interpreter, LARGEST_LOADER))? {
+        Some(bytes) => Arc::new(LoaderFile::of(&bytes)),
+        None => Arc::default(),
+    };
+    let mut loaders = lock(&loader.state.loaders);
+    Ok(loaders.entry(interpreter.clone()).or_insert(read).clone())
 }
 
 /// The family of the loader `interpreter`: by what it is, or by its name, which musl fixes.
 fn family_of(interpreter: Option<&HostPath>, file: &LoaderFile) -> Family {
-    let name = interpreter
-        .and_then(HostPath::file_name)
-        .unwrap_or_default();
-    file.family.unwrap_or_else(|| Family::of(name.as_bytes()))
+    if let Some(family) = file.family {
+        return family;
+    }
+    let name = interpreter.and_then(HostPath::file_name);
+    Family::of(name.unwrap_or_default().as_bytes())
 }
 
 /// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays. The
 /// loader has its `architecture` in it; that in its name is the same.
 fn musl_path_file(interpreter: &HostPath, architecture: Option<&str>) -> Option<HostPath> {
+    let architecture = architecture.or(architecture_in_name(interpreter))?;
+    let prefix = interpreter.parent()?.parent()?;
+    prefix.join(format!("etc/ld-musl-{architecture}.path")).ok()
+}
+
+fn architecture_in_name(interpreter: &HostPath) -> Option<&str> {
     let name = interpreter.file_name()?.to_str()?;
-    let of_name = || name.strip_prefix("ld-musl-")?.strip_suffix(".so.1");
-    let arch = architecture.or_else(of_name)?;
-    interpreter
-        .parent()?
-        .parent()?
-        .join(format!("etc/ld-musl-{arch}.path"))
-        .ok()
+    name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")
 }

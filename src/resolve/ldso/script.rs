@@ -25,19 +25,13 @@ pub fn parse(file: &[u8]) -> Option<Script> {
         // Without a newline in the kernel's buffer, the name must end within it; otherwise it
         // could be cut off.
         None if buffer.len() == LINE => {
-            line.trim_ascii_start()
-                .iter()
-                .position(|byte| is_end(*byte))?;
+            end_of_name(line.trim_ascii_start())?;
             line
         }
         None => line,
     };
     let line = trim(line);
-    let end = line
-        .iter()
-        .position(|byte| is_end(*byte))
-        .unwrap_or(line.len());
-    let (interpreter, rest) = line.split_at(end);
+    let (interpreter, rest) = line.split_at(end_of_name(line).unwrap_or(line.len()));
     if interpreter.is_empty() {
         return None;
     }
@@ -53,8 +47,9 @@ pub fn parse(file: &[u8]) -> Option<Script> {
     })
 }
 
-fn is_end(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | 0)
+fn end_of_name(line: &[u8]) -> Option<usize> {
+    line.iter()
+        .position(|byte| matches!(byte, b' ' | b'\t' | 0))
 }
 
 fn trim(mut text: &[u8]) -> &[u8] {

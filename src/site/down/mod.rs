@@ -19,7 +19,7 @@ use crate::adopt;
 use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::few;
-use crate::base::{ErrorCode, HostPath, SiteName};
+use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Lock, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
@@ -131,7 +131,7 @@ impl TakeDown {
         let taken_down = self.take_down(site)?;
         let (state, boot) = (&self.context.state, &self.boot);
         let released = templates::release_unused(&self.engine, state, boot, &site.name);
-        released.map_err(|error| error.context(&site.name))?;
+        released.context(&site.name)?;
         Ok(taken_down)
     }
 
@@ -215,12 +215,12 @@ impl TakeDown {
     fn records(&self, site: &Site) -> Result<SiteRecords> {
         let records = self.context.state.read(&site.name, &self.boot);
         let records = records.and_then(SiteRecords::with_ids);
-        let records = records.map_err(|error| error.context(&site.name))?;
+        let records = records.context(&site.name)?;
         for warning in &records.warnings {
             self.context.out.site(&site.name).warn(warning);
         }
         let suspects = records.suspects();
-        self.report_suspects(site, suspects.map_err(|error| error.context(&site.name))?);
+        self.report_suspects(site, suspects.context(&site.name)?);
         Ok(records)
     }
 
@@ -311,7 +311,7 @@ impl TakeDown {
         let detached = self
             .engine
             .down_without_root(&site.name, &root, &observed)
-            .map_err(|error| error.context(&site.name))?;
+            .context(&site.name)?;
         if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
             self.context.out.site(&site.name).warn(format_args!(
                 "the root {root} does not exist, or another directory is in its place, as when \
@@ -351,10 +351,7 @@ impl TakeDown {
         observed: &Observed,
         depth: Depth,
     ) -> Result<(), DownError> {
-        let found = self
-            .users()
-            .of(root, observed, depth)
-            .map_err(|error| error.context(&site.name))?;
+        let found = self.users().of(root, observed, depth).context(&site.name)?;
         if found.by.is_empty() {
             return Ok(());
         }

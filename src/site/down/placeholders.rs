@@ -3,7 +3,7 @@
 use super::TakeDown;
 use crate::Result;
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::observe::{self, SiteRecords};
 use crate::plan::Plan;
 use crate::site::{Site, pipeline};
@@ -43,7 +43,7 @@ impl PlaceholderFate {
             return Ok(Self::Needed);
         }
 
-        let shared = observe::shared_storage(root).map_err(|error| error.context(name))?;
+        let shared = observe::shared_storage(root).context(name)?;
         Ok(match shared {
             Some(kind) if !run.options.remove_placeholders => Self::Shared(kind),
             _ => Self::Go,
