@@ -165,7 +165,9 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMo
     };
     let stacks = observed.mounts.iter().chain(&observed.elsewhere);
     let could_be = |path: &JailPath, seen: &ObservedMount| {
-        seen.fs_root.as_deref() == Some(path.as_path()) && !is_recorded(seen)
+        seen.fs_root.as_deref() == Some(path.as_path())
+            && !is_recorded(seen)
+            && observed.member(path, seen).is_none()
     };
     let tops = stacks.filter_map(|(path, stack)| Some((path, stack.last()?)));
     let tops = tops.filter(|(path, top)| could_be(path, top));
