@@ -82,6 +82,16 @@ pub enum Request {
     FileSystem(JailPath, FileSystem),
 }
 
+impl Request {
+    /// Whether files of the host may be mounted for it.
+    pub fn may_bring_mounts(&self) -> bool {
+        !matches!(
+            self,
+            Self::User(_) | Self::Directory(_) | Self::FileSystem(..)
+        )
+    }
+}
+
 /// One thing, or alternatives of which the first that exists on this host is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted<T> {

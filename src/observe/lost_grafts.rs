@@ -169,6 +169,7 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<Candidate> {
         if let Some(top) = stack.last()
             && top.fs_root.as_deref() == Some(path.as_path())
             && !has_recorded_id(observed, top.unique_id)
+            && observed.member(path, top).is_none()
         {
             all.push((path.clone(), top.clone()));
         }

@@ -1,6 +1,6 @@
 //! A site by its records alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::observed::{Observed, ObservedMount};
 use super::record::{KnownGraft, RecordedMount};
 use super::state::SiteRecords;
 use crate::base::{HostPath, JailPath};
-use crate::sys;
+use crate::sys::{self, MountOutline};
 
 /// The records of the root `root`, without looking at anything.
 pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
@@ -48,9 +48,12 @@ pub(crate) fn as_recorded<'o>(
     if !records.grafts.is_empty() {
         let outline = outline()?;
         observed.newest = Some(outline.newest());
+        let own: HashSet<_> = record.mounts.iter().map(|own| own.unique_id).collect();
         for graft in &records.grafts {
             let id = observed.mounts.get(&graft.target)?.last()?.unique_id?;
-            observed.mounts.extend(came_along(graft, id, outline)?);
+            let mut inside = outline.inside(id);
+            inside.retain(|(id, _)| !own.contains(&Some(*id)));
+            observed.mounts.extend(came_along(graft, inside)?);
         }
     }
 
@@ -63,14 +66,12 @@ pub(crate) fn as_recorded<'o>(
     }
 }
 
-/// The mounts that came along with the graft, whose unique mount ID is `id`, at their targets.
-/// `None`: one is gone, or others are in it.
+/// The mounts that came along with the graft, at their targets, by what is `inside` it besides the
+/// site's own mounts. `None`: one is gone, or others are in it.
 fn came_along(
     graft: &KnownGraft,
-    id: u64,
-    outline: &Outline,
+    inside: Vec<(u64, &MountOutline)>,
 ) -> Option<Vec<(JailPath, Vec<ObservedMount>)>> {
-    let inside = outline.inside(id);
     if inside.len() != graft.members.len() {
         return None;
     }

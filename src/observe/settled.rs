@@ -186,8 +186,10 @@ impl Settled {
             }
         }
         for (path, seen) in &self.paths {
+            // A graft covers what was made for it.
+            let is_covered = ground.mount_above(path) != ground.mount;
             let made = kept.iter().flat_map(|kept| &kept.made);
-            let made = made.filter(|made| made.path == *path);
+            let made = made.filter(|made| made.path == *path && !is_covered);
             if !ground.has_path(path, seen, made)? {
                 return Ok(false);
             }

@@ -28,14 +28,52 @@ pub(super) struct Gathered {
     top_links: BTreeMap<PathBuf, Link>,
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,
+    /// By the links that a root has in another form. Each has a cell of its own, so that only those
+    /// wait for them that need them.
+    parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
+}
+
+/// What some entries ask for besides mounts and links.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Additions {
     pub users: Vec<(String, Arc<Origin>)>,
     pub made: Vec<(Made, Arc<Origin>)>,
     /// Programs that find their libraries by `/proc/self/exe`.
     pub need_proc: Vec<(HostPath, Arc<Origin>)>,
     pub notes: Vec<Note>,
-    /// By the links that a root has in another form. Each has a cell of its own, so that only those
-    /// wait for them that need them.
-    parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
+}
+
+impl Additions {
+    pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: &Expansion) {
+        if let Some(user) = &expansion.user {
+            self.users.push((user.clone(), origin.clone()));
+        }
+        if let Some(made) = &expansion.made {
+            self.made.push((made.clone(), origin.clone()));
+        }
+        for program in &expansion.need_proc {
+            self.add_need_of_proc(program, origin);
+        }
+        for text in &expansion.notes {
+            self.notes.push(Note::new(origin, text.clone()));
+        }
+    }
+
+    /// Adds those of other entries.
+    pub(super) fn extend(&mut self, others: &Self) {
+        self.users.extend_from_slice(&others.users);
+        self.made.extend_from_slice(&others.made);
+        for (program, origin) in &others.need_proc {
+            self.add_need_of_proc(program, origin);
+        }
+        self.notes.extend_from_slice(&others.notes);
+    }
+
+    fn add_need_of_proc(&mut self, program: &HostPath, origin: &Arc<Origin>) {
+        if self.need_proc.iter().all(|(known, _)| known != program) {
+            self.need_proc.push((program.clone(), origin.clone()));
+        }
+    }
 }
 
 type PartsCell = OnceLock<(PartsResult, Dependencies)>;
@@ -58,20 +96,6 @@ impl Gathered {
         }
         for link in &expansion.top_links {
             self.add_top_link(origin, link);
-        }
-        if let Some(user) = &expansion.user {
-            self.users.push((user.clone(), origin.clone()));
-        }
-        if let Some(made) = &expansion.made {
-            self.made.push((made.clone(), origin.clone()));
-        }
-        for program in &expansion.need_proc {
-            if self.need_proc.iter().all(|(known, _)| known != program) {
-                self.need_proc.push((program.clone(), origin.clone()));
-            }
-        }
-        for text in &expansion.notes {
-            self.notes.push(Note::new(origin, text.clone()));
         }
         self.expansions.push((origin.clone(), expansion));
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::dependencies::Dependencies;
 use super::desired::{Desired, Link, Mount, Note, OwnDirectory};
 use super::expand::{self, ExpandError, Expansion};
-use super::gathered::Gathered;
+use super::gathered::{Additions, Gathered};
 use super::generated;
 use super::host::Host;
 use super::made;
@@ -71,9 +71,24 @@ type GatheringCell = Arc<OnceLock<Gathering>>;
 struct Gathering {
     /// As far as they can be resolved.
     gathered: Arc<Gathered>,
+    additions: Arc<Additions>,
     /// Why some cannot be.
     errors: Arc<[Error]>,
     dependencies: Arc<[Arc<Dependencies>]>,
+}
+
+impl Gathering {
+    /// With the mounts and links of `others`, because these lines bring none.
+    fn and(self, others: Self) -> Self {
+        let mut additions = Arc::unwrap_or_clone(self.additions);
+        additions.extend(&others.additions);
+        Self {
+            gathered: others.gathered,
+            additions: Arc::new(additions),
+            errors: [self.errors, others.errors].concat().into(),
+            dependencies: [self.dependencies, others.dependencies].concat().into(),
+        }
+    }
 }
 
 /// The mounts and links of a manifest, as far as they can be resolved.
@@ -140,16 +155,12 @@ impl Resolver {
     /// As [`Resolver::resolve`], but with all that can be resolved although there are errors.
     pub fn resolve_partly(&self, manifest: &Manifest, roots: &Roots) -> Resolution {
         let host = self.host.scope();
-        let Gathering {
-            gathered,
-            errors,
-            dependencies,
-        } = self.gather(&manifest.entries);
-        let mut errors = errors.to_vec();
+        let gathering = self.gather(&manifest.entries);
+        let mut errors = gathering.errors.to_vec();
 
         let desired = match root::check(&host, manifest, roots, self.makes_roots) {
             Ok(root) => {
-                let (desired, more) = self.with_root(&host, manifest, root, &gathered);
+                let (desired, more) = self.with_root(&host, manifest, root, &gathering);
                 if errors.is_empty() {
                     errors = more; // otherwise these may follow from those of the lines
                 }
@@ -161,7 +172,7 @@ impl Resolver {
             }
         };
 
-        let mut dependencies = dependencies.to_vec();
+        let mut dependencies = gathering.dependencies.to_vec();
         dependencies.push(Arc::new(host.into_dependencies()));
         dependencies.retain(|dependencies| !dependencies.is_empty());
         let errors = errors.into_iter();
@@ -177,8 +188,13 @@ impl Resolver {
         host: &Host,
         manifest: &Manifest,
         root: CheckedRoot,
-        gathered: &Gathered,
+        gathering: &Gathering,
     ) -> (Option<Desired>, Vec<Error>) {
+        let Gathering {
+            gathered,
+            additions,
+            ..
+        } = gathering;
         let parts = match gathered.shared_parts(host, &root.path) {
             Ok(parts) => parts,
             Err(errors) => return (None, errors),
@@ -195,16 +211,16 @@ impl Resolver {
             mounts: parts.mounts.clone(),
             links: parts.links.clone(),
             files: vec![],
-            notes: notes(gathered, &parts),
+            notes: notes(additions, &parts),
             warnings: root.warnings,
             without_proc: vec![],
         };
 
-        let users = &gathered.users;
+        let users = &additions.users;
         let added = generated::add_users(&mut desired, users, host, &self.shared, &self.generated);
         let mut errors = Vec::from_iter(added.err());
-        errors.extend(made::add(&mut desired, &gathered.made, host));
-        proc::note_programs(&mut desired, &gathered.need_proc, host);
+        errors.extend(made::add(&mut desired, &additions.made, host));
+        proc::note_programs(&mut desired, &additions.need_proc, host);
         rights::note_programs(&mut desired, host);
         desired.warnings.extend(too_much::warnings(&desired));
         errors.extend(root::contains_a_source(&desired));
@@ -214,49 +230,62 @@ impl Resolver {
     /// The items of `entries`, those of a preset, on this host, in a root that is empty.
     pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
         let Gathering {
-            gathered, errors, ..
+            gathered,
+            additions,
+            errors,
+            ..
         } = self.gather(entries);
         if !errors.is_empty() {
             return Err(errors.to_vec());
         }
         let parts = gathered.shared_parts_for(&self.host, &[])?;
-        let (mounts, directories) = made::alone(&parts.mounts, &gathered.made);
+        let (mounts, directories) = made::alone(&parts.mounts, &additions.made);
         Ok(ResolvedPreset {
             mounts,
             links: parts.links.clone(),
             directories,
-            notes: notes(&gathered, &parts),
+            notes: notes(&additions, &parts),
         })
     }
 
-    /// The items of all entries together. They are remembered if all are from presets or the
-    /// defaults, which sites share.
+    /// The items of all entries together. Those of presets and defaults, which sites share, are
+    /// remembered, unless the site's own lines bring mounts or links as well.
     fn gather(&self, entries: &[Arc<Entry>]) -> Gathering {
-        let shared = entries.iter().all(|entry| !entry.origin.is_sites_own());
-        if !shared {
+        let is_own = |entry: &Arc<Entry>| entry.origin.is_sites_own();
+        let (own, shared): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_own);
+        if own.is_empty() {
+            return self.gather_shared(shared);
+        }
+        if own.iter().any(|entry| entry.request.may_bring_mounts()) {
             return self.gather_anew(entries);
         }
-        let cell = lock(&self.gathered)
-            .entry(Same(entries.to_vec()))
-            .or_default()
-            .clone();
-        cell.get_or_init(|| self.gather_anew(entries)).clone()
+        self.gather_anew(&own).and(self.gather_shared(shared))
+    }
+
+    fn gather_shared(&self, entries: Vec<Arc<Entry>>) -> Gathering {
+        let key = Same(entries.clone());
+        let cell = lock(&self.gathered).entry(key).or_default().clone();
+        cell.get_or_init(|| self.gather_anew(&entries)).clone()
     }
 
     fn gather_anew(&self, entries: &[Arc<Entry>]) -> Gathering {
-        let mut gathered = Gathered::default();
+        let (mut gathered, mut additions) = (Gathered::default(), Additions::default());
         let mut errors = vec![];
         let mut dependencies = vec![];
         for entry in entries {
             let (expansion, of_entry) = self.expand(&entry.request);
             match expansion {
-                Ok(expansion) => gathered.add(&entry.origin, expansion),
+                Ok(expansion) => {
+                    additions.add(&entry.origin, &expansion);
+                    gathered.add(&entry.origin, expansion);
+                }
                 Err(error) => errors.push(of_line(error, &entry.origin)),
             }
             dependencies.push(of_entry);
         }
         Gathering {
             gathered: Arc::new(gathered),
+            additions: Arc::new(additions),
             errors: errors.into(),
             dependencies: dependencies.into(),
         }
@@ -291,8 +320,8 @@ fn of_line(error: ExpandError, origin: &Origin) -> Error {
     error.context(origin)
 }
 
-fn notes(gathered: &Gathered, parts: &SharedParts) -> Vec<Note> {
-    [gathered.notes.as_slice(), &parts.notes].concat()
+fn notes(additions: &Additions, parts: &SharedParts) -> Vec<Note> {
+    [additions.notes.as_slice(), &parts.notes].concat()
 }
 
 #[cfg(test)]

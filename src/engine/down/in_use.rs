@@ -83,7 +83,10 @@ impl<'a> DownRun<'a> {
             } => {
                 let is_quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
                 !above.contains(target.as_path())
-                    && spots.on_mount(target).and_then(is_quiet).unwrap_or(false)
+                    && self
+                        .spot(target, &mut spots)
+                        .and_then(is_quiet)
+                        .unwrap_or(false)
             }
             _ => true,
         })
