@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cost;
 mod down;
 mod foreign;
 mod harness;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     support::main([
+        ("cost", cost::all()),
         ("down", down::all()),
         ("foreign", foreign::all()),
         ("harness", harness::all()),
