@@ -12,6 +12,21 @@ pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
 /// The detail of a mount of ours that is shared, though the mount that it is on is not.
 const MADE_SHARED: &str = "somebody made it shared, wanted private";
 
+/// What is beneath a foreign mount.
+#[derive(Clone, Copy)]
+pub(super) enum MountedOn {
+    /// A mount of ours.
+    Ours,
+    /// Nothing of ours.
+    Others,
+}
+
+impl MountedOn {
+    pub(super) fn ours_if(has_ours: bool) -> Self {
+        if has_ours { Self::Ours } else { Self::Others }
+    }
+}
+
 /// Whether somebody else made `seen`, a mount at `target`: mountjail has only taken it over, or has
 /// not even recorded it.
 pub(crate) fn is_taken_over(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {

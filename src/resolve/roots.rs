@@ -30,6 +30,15 @@ pub struct Roots {
     system: OnceLock<Arc<Vec<SystemDirectory>>>,
 }
 
+/// How a directory lies to one that holds the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InSystem {
+    /// It is that directory.
+    At(&'static str),
+    /// It is below it.
+    Below(&'static str),
+}
+
 /// A directory that holds the system.
 #[derive(Debug)]
 struct SystemDirectory {
@@ -130,15 +139,15 @@ impl Roots {
     }
 
     /// The directory of the system that `root`, whose path has no links, is or is in, by any
-    /// path, and whether it is below it. Errors: as open(2).
-    pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
+    /// path. Errors: as open(2).
+    pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<InSystem>> {
         let place = self.mounts.place(root.as_path())?;
         for system in self.system() {
             if system.place.id == place.id {
-                return Ok(Some((system.path, false)));
+                return Ok(Some(InSystem::At(system.path)));
             }
             if system.with_contents && place.is_below(&system.place) {
-                return Ok(Some((system.path, true)));
+                return Ok(Some(InSystem::Below(system.path)));
             }
         }
         Ok(None)
