@@ -64,7 +64,7 @@ pub(super) fn check(
         .now(&path)
         .context(format_args!("cannot look at the root {root}"))?;
     let Some(node) = found else {
-        return Err(not_found(root, &LookupError::Missing { at: root.clone() }));
+        return Err(not_found(root, &LookupError::missing(root)));
     };
     refuse_other_than_directory(root, node.stat.kind)?;
 

@@ -270,25 +270,25 @@ impl Roots {
 
 /// Where the root `root` is.
 fn look(host: &Host, mounts: &MountCache, root: &HostPath) -> RootPlace {
-    let by_path_alone = || RootPlace::At(root.clone(), None);
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
-        return by_path_alone();
+        return RootPlace::At(root.clone(), None);
     };
     match mounts.place(root.as_path()) {
         Ok(place) => return RootPlace::At(root.clone(), Some(place)),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
-        Err(_) => return by_path_alone(),
+        Err(_) => return RootPlace::At(root.clone(), None),
     }
 
-    let real = host.walk_strictly(&parent).map(|walk| walk.real.join(name));
-    match real {
-        Ok(Ok(path)) => {
-            let place = mounts.place(path.as_path()).ok();
-            RootPlace::At(path, place)
-        }
-        Err(LookupError::Strange { .. }) => RootPlace::Unknown,
-        _ => by_path_alone(),
-    }
+    let walk = match host.walk_strictly(&parent) {
+        Ok(walk) => walk,
+        Err(LookupError::Strange { .. }) => return RootPlace::Unknown,
+        Err(_) => return RootPlace::At(root.clone(), None),
+    };
+    let Ok(path) = walk.real.join(name) else {
+        return RootPlace::At(root.clone(), None);
+    };
+    let place = mounts.place(path.as_path()).ok();
+    RootPlace::At(path, place)
 }
 
 impl RootIndex {
