@@ -252,18 +252,18 @@ impl Resolver {
         let is_own = |entry: &Arc<Entry>| entry.origin.is_sites_own();
         let (own, shared): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_own);
         if own.is_empty() {
-            return self.gather_shared(shared);
+            return self.gather_shared(entries);
         }
         if own.iter().any(|entry| entry.request.may_bring_mounts()) {
             return self.gather_anew(entries);
         }
-        self.gather_anew(&own).and(self.gather_shared(shared))
+        self.gather_anew(&own).and(self.gather_shared(&shared))
     }
 
-    fn gather_shared(&self, entries: Vec<Arc<Entry>>) -> Gathering {
-        let key = Same(entries.clone());
+    fn gather_shared(&self, entries: &[Arc<Entry>]) -> Gathering {
+        let key = Same(entries.to_vec());
         let cell = lock(&self.gathered).entry(key).or_default().clone();
-        cell.get_or_init(|| self.gather_anew(&entries)).clone()
+        cell.get_or_init(|| self.gather_anew(entries)).clone()
     }
 
     fn gather_anew(&self, entries: &[Arc<Entry>]) -> Gathering {
