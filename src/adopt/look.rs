@@ -35,20 +35,11 @@ pub(crate) fn survey(
 ) -> Result<Survey> {
     let Desired { site, root, .. } = desired;
     let failed = format_args!("cannot look at the root {root}");
-    let is_device = |path: &JailPath| {
-        let seen = observed.paths.get(path);
-        seen.is_some_and(|seen| seen.kind == FileKind::Device)
-    };
-    let devices = desired
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind == FileKind::Device);
-    let nodes = devices.map(|mount| mount.target.clone());
     let mut found = Survey {
         site: site.clone(),
         root: root.clone(),
         standing: vec![],
-        nodes: nodes.filter(is_device).collect(),
+        nodes: device_nodes(desired, observed),
     };
     if in_the_way.is_empty() {
         return Ok(found);
@@ -73,6 +64,20 @@ pub(crate) fn survey(
         }
     }
     Ok(found)
+}
+
+/// The device nodes in the root where devices are to be mounted.
+fn device_nodes(desired: &Desired, observed: &Observed) -> Vec<JailPath> {
+    let mut nodes = vec![];
+    for mount in &desired.mounts {
+        if mount.kind == FileKind::Device
+            && let Some(seen) = observed.paths.get(&mount.target)
+            && seen.kind == FileKind::Device
+        {
+            nodes.push(mount.target.clone());
+        }
+    }
+    nodes
 }
 
 struct Surveyor<'d> {
@@ -350,14 +355,17 @@ fn class_of_names(
     }))
 }
 
+fn above(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
 fn class_of_link(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let leads = readlinkat(entry.dir, entry.name)
         .map_err(|error| format!("it cannot be read: {}", error.desc()))?;
-    let above = |path: &Path| path.parent().unwrap_or(path).to_owned();
     if let Ok(host) = fs::read_link(&hosts.link) {
         let path = entry.path.as_path();
         let same = Path::new(&leads) == host
-            || lexical(&above(path), Path::new(&leads)) == lexical(&above(&hosts.link), &host);
+            || lexical(above(path), Path::new(&leads)) == lexical(above(&hosts.link), &host);
         if same {
             return Ok(Class::Same);
         }
@@ -389,14 +397,18 @@ fn same_type(a: u32, b: u32) -> bool {
     a & libc::S_IFMT == b & libc::S_IFMT
 }
 
+/// Whether no process listens at the socket any more.
+fn is_dead(entry: &RootEntry<'_>) -> bool {
+    open_entry(entry).is_ok_and(|socket| is_dead_socket(&socket))
+}
+
 fn class_of_socket(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let host = hosts_file(hosts)?;
     if host.0 == entry.stat.file {
         return Ok(Class::HardLink);
     }
-    let is_dead = || open_entry(entry).is_ok_and(|socket| is_dead_socket(&socket));
     match host.1 {
-        FileKind::Socket if is_dead() => Ok(Class::OldCopy),
+        FileKind::Socket if is_dead(entry) => Ok(Class::OldCopy),
         FileKind::Socket => Err("it is a socket that a process listens at".to_owned()),
         kind => Err(format!("it is a socket; the host has a {kind} there")),
     }

@@ -143,11 +143,13 @@ impl Error {
     pub fn because(mut self, reason: &io::Error) -> Self {
         self.errno = reason.raw_os_error();
         self.reason = Some(in_words(reason));
-        let of_server = || hints::of_server(self.errno).map(ToOwned::to_owned);
-        self.hint = match hints::of_limit(self.errno) {
-            Some(limit) => Some(limit.to_owned()),
-            None => self.hint.or_else(of_server),
-        };
+        if let Some(hint) = hints::of_limit(self.errno) {
+            self.hint = Some(hint.to_owned());
+        } else if let Some(hint) = hints::of_server(self.errno)
+            && self.hint.is_none()
+        {
+            self.hint = Some(hint.to_owned());
+        }
         self
     }
 

@@ -106,12 +106,15 @@ pub(crate) fn lexical(directory: &Path, destination: &Path) -> PathBuf {
 
 /// The order of normal paths by their components: `/` sorts before every other byte.
 fn by_component(a: &[u8], b: &[u8]) -> Ordering {
-    let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
     let same = length_of_same(a, b);
     match (a.get(same), b.get(same)) {
         (Some(a), Some(b)) => rank(*a).cmp(&rank(*b)),
         _ => a.len().cmp(&b.len()),
     }
+}
+
+fn rank(byte: u8) -> u16 {
+    if byte == b'/' { 0 } else { u16::from(byte) + 1 }
 }
 
 /// How many bytes at the beginning are the same. Paths often have a long part in common.

@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use super::root::{acls, must_be_new};
-use crate::base::HostPath;
+use crate::base::{ErrorContext, HostPath};
 use crate::resolve::{nearest_existing, refuse_system};
 use crate::{Error, Result, sys};
 
@@ -28,7 +28,7 @@ pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
 
     make_below(&existing, rest)
         .map(|()| true)
-        .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))
+        .context(format_args!("cannot make the root {root}"))
 }
 
 /// The directories that are made for a root which does not exist.

@@ -14,7 +14,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::journal::write_json;
 use super::replace::Durability;
 use super::state_directories::make_state_directories;
-use crate::base::{Error, Extent, Result};
+use crate::base::{Error, ErrorContext, Extent, Result};
 use crate::observe::{
     BootId, NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, StateDir,
     Table, namespace_inode, namespace_record,
@@ -135,7 +135,7 @@ fn in_namespace<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + S
         sys::enter_mount_namespace(namespace)?;
         Ok(work())
     })
-    .map_err(|error| Error::failed("cannot enter a mount namespace").because(&error))
+    .context("cannot enter a mount namespace")
 }
 
 /// The mount namespace of a thread, to go back to from another one.

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use super::ours::Ours;
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{ErrorContext, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
 use crate::resolve::Ownership;
@@ -43,26 +43,18 @@ pub(super) struct Spot {
 impl Root {
     /// Opens the directory `path`, no component of which may be a link.
     pub(super) fn open(path: &HostPath) -> Result<Self> {
-        let open = || {
-            let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-            Self::of(fd, path)
-        };
-        open().map_err(|error: io::Error| {
-            Error::failed(format!("cannot open the root {path}")).because(&error)
-        })
+        let cannot = format_args!("cannot open the root {path}");
+        let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY);
+        Self::of(fd.context(cannot)?, path).context(cannot)
     }
 
     /// As [`Self::open`], to carry `plan` out: things are made and mounted in it only on the
     /// expected mounts.
     pub(super) fn of_plan(plan: &Plan, observed: &Observed) -> Result<Self> {
-        let open = || {
-            let fd = sys::open_host(plan.root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-            let stat = sys::stat_fd(&fd)?;
-            Ok((fd, stat))
-        };
-        let (fd, stat) = open().map_err(|error: io::Error| {
-            Error::failed(format!("cannot open the root {}", plan.root)).because(&error)
-        })?;
+        let cannot = format_args!("cannot open the root {}", plan.root);
+        let fd = sys::open_host(plan.root.as_path(), libc::O_PATH | libc::O_DIRECTORY);
+        let fd = fd.context(cannot)?;
+        let stat = sys::stat_fd(&fd).context(cannot)?;
         Ok(Self {
             fd,
             path: plan.root.clone(),

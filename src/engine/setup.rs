@@ -9,7 +9,7 @@ use super::features::{Choice, Features};
 use super::mounter::{Mounter, Serves, Way};
 use super::scratch::ScratchDir;
 use super::templates::TemplateStore;
-use crate::base::{Error, Result};
+use crate::base::{ErrorContext, Result};
 use crate::observe::{BootId, StateDir};
 use crate::sys;
 
@@ -52,9 +52,8 @@ impl Engine {
 
     /// Returns an engine that makes and changes templates. Its roots are where the templates are.
     pub(crate) fn for_templates(&self) -> Result<Self> {
-        let host = sys::mount_namespace().map_err(|error| {
-            Error::failed("cannot open the mount namespace of this process").because(&error)
-        })?;
+        let host =
+            sys::mount_namespace().context("cannot open the mount namespace of this process")?;
         let (forced, boot) = (self.forced.clone(), self.boot.clone());
         let engine = Self::new(forced, self.state.templates(), boot, Serves::OneSite);
         Ok(Self {
@@ -82,9 +81,7 @@ impl Engine {
         };
         let enter = || sys::enter_mount_namespace(host);
         let done = sys::on_thread(|| enter().map(|()| work()));
-        done.map_err(|error| {
-            Error::failed("cannot go back to the mount namespace of the host").because(&error)
-        })?
+        done.context("cannot go back to the mount namespace of the host")?
     }
 
     /// Returns the way to mount, which the first call selects.

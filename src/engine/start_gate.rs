@@ -20,7 +20,7 @@ use super::drop_in::{remove_drop_in, write_drop_in};
 use super::journal::remove_file;
 use super::replace::make_parents;
 use crate::base::hints::is_absent;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorContext, Result};
 
 /// The first line of the drop-in.
 const HEADER: &str = "# Written by `mountjail trace --start`, for a moment.";
@@ -98,14 +98,12 @@ impl StartGate {
     /// read its units again yet: until then, processes that begin find a link to `/dev/null`.
     pub(crate) fn open_for_good(&self) -> Result<()> {
         let fifo = fifo_of(&self.drop_in);
-        let cannot = |error: io::Error| {
-            Error::failed(format!("cannot let {} start", self.unit)).because(&error)
-        };
+        let cannot = format_args!("cannot let {} start", self.unit);
         let way = fifo.with_extension("open");
         remove_file(&way)?;
-        symlink("/dev/null", &way).map_err(cannot)?;
-        let opened = open_gate(&self.drop_in).map_err(cannot)?;
-        fs::rename(&way, &fifo).map_err(cannot)?;
+        symlink("/dev/null", &way).context(cannot)?;
+        let opened = open_gate(&self.drop_in).context(cannot)?;
+        fs::rename(&way, &fifo).context(cannot)?;
         // Those that waited have been woken up.
         drop(opened);
         remove_file(&self.drop_in)

@@ -1,14 +1,13 @@
 //! The directories of records and locks. Nobody else may look into them.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::unistd::geteuid;
 
 use super::replace::make_directory;
-use crate::base::{Error, HostPath, Result};
+use crate::base::{Error, ErrorContext, HostPath, Result};
 use crate::observe::StateDir;
 use crate::resolve::Host;
 
@@ -41,9 +40,10 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
 /// Makes the directory of the watcher below the state directories.
 pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
     let directory = state.watch();
-    make_directory(&directory).map_err(|error| {
-        Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
-    })
+    make_directory(&directory).context(format_args!(
+        "cannot make the directory {}",
+        directory.display()
+    ))
 }
 
 /// Refuses a directory in which somebody else could write records, because the records decide what
@@ -69,7 +69,7 @@ fn refuse_others_on_the_way(dir: &Path) -> Result<()> {
     let real = fs::canonicalize(dir).map_err(|error| cannot().because(&error))?;
     let real = HostPath::new(&real).map_err(|why| cannot().because_of(why))?;
     let others = Host::new().others(&real);
-    let others = others.map_err(|error| error.error(cannot().to_string()))?;
+    let others = others.context(cannot().to_string())?;
     let Some(others) = others.filter(|others| others.user != Some(geteuid().as_raw())) else {
         return Ok(());
     };
@@ -84,17 +84,14 @@ fn refuse_others_on_the_way(dir: &Path) -> Result<()> {
 
 /// Keeps others from looking into a directory of ours.
 fn close(dir: &Path) -> Result<()> {
-    let cannot = |error: io::Error| {
-        Error::failed(format!(
-            "cannot keep others from looking into the state directory {}",
-            dir.display()
-        ))
-        .because(&error)
-    };
-    if fs::metadata(dir).map_err(cannot)?.mode() & 0o777 == 0o700 {
+    let cannot = format_args!(
+        "cannot keep others from looking into the state directory {}",
+        dir.display()
+    );
+    if fs::metadata(dir).context(cannot)?.mode() & 0o777 == 0o700 {
         return Ok(());
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(cannot)
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).context(cannot)
 }
 
 #[cfg(test)]

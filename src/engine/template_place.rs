@@ -19,7 +19,7 @@ use super::backend::{make_private, mount};
 use super::features::Choice;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
-use crate::base::{Error, Extent, Result};
+use crate::base::{Error, ErrorContext, Extent, Result};
 use crate::sys::{self, Stat};
 
 /// The flags of all tmpfs mounts here and of templates.
@@ -84,9 +84,7 @@ impl TemplatePlace {
                 sys::enter_mount_namespace(&namespace)?;
                 Ok(work())
             })
-            .map_err(|error| {
-                Error::failed("cannot enter the mount namespace of the templates").because(&error)
-            }),
+            .context("cannot enter the mount namespace of the templates"),
             TemplateNamespace::Lost => {
                 let pin = self.pin();
                 Err(Error::failed(format!(
@@ -119,9 +117,8 @@ impl TemplatePlace {
         if let Some(namespace) = known.as_ref() {
             return Ok(TemplateNamespace::Apart(Arc::clone(namespace)));
         }
-        let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
-            Error::failed("cannot open the mount namespace of the templates").because(&error)
-        })?;
+        let pinned = sys::pinned_namespace(&self.pin())
+            .context("cannot open the mount namespace of the templates")?;
         Ok(match pinned {
             Some(pinned) => TemplateNamespace::Apart(Arc::clone(known.insert(Arc::new(pinned)))),
             None => TemplateNamespace::Lost,

@@ -19,7 +19,7 @@ use super::journal;
 use super::lock::Lock;
 use super::template_place::{FLAGS, TemplatePlace, is_mounted};
 use crate::base::hints::Doing;
-use crate::base::{Error, Extent, HostPath, JailPath, Result, SiteName};
+use crate::base::{Error, ErrorContext, Extent, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, TEMPLATE_SOURCE, Table, Unknown};
 use crate::resolve::FileId;
 use crate::sys;
@@ -357,9 +357,7 @@ pub(crate) fn without_grafts<T: Send>(
         }
         Ok(work())
     });
-    done.map_err(|error| {
-        Error::failed(format!("cannot look beneath the grafts in {root}")).because(&error)
-    })
+    done.context(format_args!("cannot look beneath the grafts in {root}"))
 }
 
 #[cfg(test)]

@@ -52,6 +52,12 @@ impl fmt::Display for Unreadable {
     }
 }
 
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
 /// The part that records of all versions have.
 #[derive(Deserialize)]
 struct Versioned {
@@ -71,16 +77,13 @@ fn is_of_this_version(bytes: &[u8]) -> bool {
 
 /// Reads a record of any version up to [`VERSION`].
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
-    let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
     if is_of_this_version(bytes) {
-        return serde_json::from_slice(bytes).map_err(damaged);
+        return Ok(serde_json::from_slice(bytes)?);
     }
-    match serde_json::from_slice::<Versioned>(bytes)
-        .map_err(damaged)?
-        .version
-    {
+    let Versioned { version } = serde_json::from_slice(bytes)?;
+    match version {
         0 => Err(Unreadable::Damaged("there is no version 0".to_owned())),
-        1..=VERSION => serde_json::from_slice(bytes).map_err(damaged),
+        1..=VERSION => Ok(serde_json::from_slice(bytes)?),
         newer => Err(Unreadable::Newer(newer)),
     }
 }

@@ -12,18 +12,16 @@ const MAX_RECORD_BYTES: u64 = 256 << 20;
 
 /// The bytes of the record at `path`. `None` if there is no record.
 pub(super) fn record_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
-    let cannot = |error: &io::Error| {
-        Error::failed(format!("cannot read the record {}", path.display()))
-            .because(error)
-            .hint(
-                "if that lasts, remove it: mounts are found by looking, \
-                   its placeholders stay",
-            )
-    };
     match read_regular(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(cannot(&error)),
+        Err(error) => Err(
+            Error::failed(format!("cannot read the record {}", path.display()))
+                .because(&error)
+                .hint(
+                    "if that lasts, remove it: mounts are found by looking, its placeholders stay",
+                ),
+        ),
     }
 }
 

@@ -46,59 +46,23 @@ struct Member {
 impl Settled {
     /// The site, if it can serve as an example for others: nothing of it is its own.
     pub(crate) fn of(desired: &Desired, observed: &Observed) -> Option<Self> {
-        let Observed {
-            paths,
-            mounts: _,
-            elsewhere,
-            as_in_source,
-            holders,
-            strays,
-            under_root,
-            current_files,
-            absent,
-            unseen,
-            grafts,
-            newest: _,
-            directory: _,
-            record,
-            kept,
-        } = observed;
-        let has_odd_mounts = !elsewhere.is_empty()
-            || !as_in_source.is_empty()
-            || !holders.is_empty()
-            || !strays.is_empty()
-            || !under_root.is_empty()
-            || !absent.is_empty()
-            || !unseen.is_empty();
-        if has_odd_mounts || !current_files.is_empty() || has_own(desired) {
+        let record = observed.record.as_ref()?;
+        let is_example = !has_own(desired)
+            && !has_oddities(observed)
+            && !record.mounts.is_empty()
+            && record.mounts.iter().all(|graft| is_alone(graft, observed))
+            && has_all_that_was_made(observed)
+            && has_plain_paths(desired, observed);
+        if !is_example {
             return None;
-        }
-        let record = record.as_ref()?;
-        if record.mounts.is_empty() || !record.mounts.iter().all(|graft| is_alone(graft, observed))
-        {
-            return None;
-        }
-        let mut made = kept.iter().flat_map(|kept| &kept.made);
-        if made.any(|made| observed.is_gone(made)) {
-            return None;
-        }
-        for (path, seen) in paths {
-            let is_plain = match seen.kind {
-                FileKind::Symlink => true,
-                FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
-                _ => false,
-            };
-            if !is_plain {
-                return None;
-            }
         }
         Some(Self {
             members: members(observed, record)?,
             desired: desired.clone(),
             record: record.clone(),
-            kept: kept.clone(),
-            grafts: grafts.clone(),
-            paths: paths.clone(),
+            kept: observed.kept.clone(),
+            grafts: observed.grafts.clone(),
+            paths: observed.paths.clone(),
         })
     }
 
@@ -196,6 +160,55 @@ impl Settled {
         }
         Ok(true)
     }
+}
+
+/// Whether something was seen that other sites do not have.
+fn has_oddities(observed: &Observed) -> bool {
+    let Observed {
+        paths: _,
+        mounts: _,
+        elsewhere,
+        as_in_source,
+        holders,
+        strays,
+        under_root,
+        current_files,
+        absent,
+        unseen,
+        grafts: _,
+        newest: _,
+        directory: _,
+        record: _,
+        kept: _,
+    } = observed;
+    !elsewhere.is_empty()
+        || !as_in_source.is_empty()
+        || !holders.is_empty()
+        || !strays.is_empty()
+        || !under_root.is_empty()
+        || !current_files.is_empty()
+        || !absent.is_empty()
+        || !unseen.is_empty()
+}
+
+fn has_all_that_was_made(observed: &Observed) -> bool {
+    let mut made = observed.kept.iter().flat_map(|kept| &kept.made);
+    made.all(|made| !observed.is_gone(made))
+}
+
+/// Whether there are only links, and directories in which there are some.
+fn has_plain_paths(desired: &Desired, observed: &Observed) -> bool {
+    for (path, seen) in &observed.paths {
+        let is_plain = match seen.kind {
+            FileKind::Symlink => true,
+            FileKind::Directory => desired.links.iter().all(|link| link.path != *path),
+            _ => false,
+        };
+        if !is_plain {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether the recorded mount is a graft and stands alone at its target.

@@ -12,6 +12,21 @@ pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
 /// The detail of a mount of ours that is shared, though the mount that it is on is not.
 const MADE_SHARED: &str = "somebody made it shared, wanted private";
 
+/// What is beneath a foreign mount.
+#[derive(Clone, Copy)]
+pub(super) enum MountedOn {
+    /// A mount of ours.
+    Ours,
+    /// Nothing of ours.
+    Others,
+}
+
+impl MountedOn {
+    pub(super) fn ours_if(has_ours: bool) -> Self {
+        if has_ours { Self::Ours } else { Self::Others }
+    }
+}
+
 /// Whether somebody else made `seen`, a mount at `target`: mountjail has only taken it over, or has
 /// not even recorded it.
 pub(crate) fn is_taken_over(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
@@ -262,20 +277,23 @@ pub(super) fn graft_verdict<'o>(observed: &'o Observed, graft: &Graft) -> Verdic
     let Some(known) = observed.record_of(&mount.target, top) else {
         return not_ours(observed, mount, stack);
     };
-    let changed = |state, detail: &str| change(observed, mount, stack, state, detail.to_owned());
-
     let cut_off = observed.is_cut_off(&mount.target);
-    match below.last() {
-        None if top.made_shared => changed(State::WrongOptions, MADE_SHARED),
-        _ if shows(observed, top, graft) && !cut_off => keep(observed, mount, stack),
-        Some(below) if shows(observed, below, graft) => Verdict::FinishSwap { top, below },
-        _ if cut_off => changed(State::Stale, "it follows no template any more"),
-        None if known.is_graft() && observed.is_alone(&mount.target) => Verdict::Keep(vec![top]),
-        _ => {
-            let detail = "the manifest asks for other mounts in it now";
-            changed(State::WrongSource, detail)
+    let (because, detail) = match below.last() {
+        None if top.made_shared => (State::WrongOptions, MADE_SHARED),
+        _ if shows(observed, top, graft) && !cut_off => return keep(observed, mount, stack),
+        Some(below) if shows(observed, below, graft) => {
+            return Verdict::FinishSwap { top, below };
         }
-    }
+        _ if cut_off => (State::Stale, "it follows no template any more"),
+        None if known.is_graft() && observed.is_alone(&mount.target) => {
+            return Verdict::Keep(vec![top]);
+        }
+        _ => (
+            State::WrongSource,
+            "the manifest asks for other mounts in it now",
+        ),
+    };
+    change(observed, mount, stack, because, detail.to_owned())
 }
 
 /// How `mount` replaces `stack`, whose topmost mount has to go. Nothing is ever mounted on a

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compare::{came_along, describe, is_right};
+use super::compare::{MountedOn, came_along, describe, is_right};
 use super::placeholders::removal;
 use super::step::{Along, MountState, Plan, State, Step};
 use super::up::members_of;
@@ -52,8 +52,8 @@ struct Place<'o> {
 }
 
 impl Place<'_> {
-    /// Plans the mounts that are there, bottom first: ours go, as far as none that is not ours is
-    /// on top of them.
+    /// Plans the mounts that are there, a `stack` with the bottom first: ours go, as far as none
+    /// that is not ours is on top of them.
     fn plan(&self, stack: &[ObservedMount], plan: &mut Plan) {
         for (nth, seen) in stack.iter().enumerate().rev() {
             let member = self.observed.member(self.target, seen);
@@ -63,8 +63,9 @@ impl Place<'_> {
                 None => self.desired_source(seen),
             };
             if source.is_none() && !self.came_along(seen) {
-                let covers_ours = stack[..nth].iter().any(|below| self.is_ours(below));
-                plan.states.push(not_ours(self.target, seen, covers_ours));
+                let mut below = stack[..nth].iter();
+                let on = MountedOn::ours_if(below.any(|below| self.is_ours(below)));
+                plan.states.push(not_ours(self.target, seen, on));
                 return;
             }
 
@@ -149,12 +150,11 @@ fn keep_whole(plan: &mut Plan, observed: &Observed) {
     });
 }
 
-/// The state of a foreign mount. `covers`: it is mounted on one of ours.
-fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState {
-    let (state, place) = if covers {
-        (State::Shadowed, "on top of it")
-    } else {
-        (State::Foreign, "there")
+/// The state of a foreign mount.
+fn not_ours(target: &JailPath, seen: &ObservedMount, on: MountedOn) -> MountState {
+    let (state, place) = match on {
+        MountedOn::Ours => (State::Shadowed, "on top of it"),
+        MountedOn::Others => (State::Foreign, "there"),
     };
     let what = describe(seen, None);
     let detail = format!("{what} is mounted {place}, and not by mountjail");

@@ -49,19 +49,16 @@ pub(super) fn plan(
     let removed = removals(&needs, observed, &mut steps.remove);
 
     for (path, need) in &needs {
-        let above = path.directories_above();
-        let is_covered = above
-            .iter()
-            .any(|above| targets.contains(above) || going.contains(above));
-        if is_covered {
+        let mut above = path.directories_above().into_iter();
+        if above.any(|above| targets.contains(&above) || going.contains(&above)) {
             continue; // it is in a source, where `resolve` checked it, or it cannot be seen yet
+        }
+        if matches!(need, Need::Target(_)) && !attach.contains(path) {
+            continue;
         }
 
         let is_removed = removed.contains(path);
         let mounted = observed.mounts.contains_key(path);
-        if matches!(need, Need::Target(_)) && !attach.contains(path) {
-            continue;
-        }
         if let Some(seen) = observed.paths.get(path)
             && !is_removed
         {
@@ -221,56 +218,49 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
 
 /// The reason why `seen`, which is at `path`, cannot be used.
 fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState) -> Option<Error> {
-    let at = desired.root.inside(path);
-    match need {
-        Need::Way | Need::Own(_) if seen.kind == FileKind::Directory => None,
-        Need::Placeholder(kind) if seen.kind == kind => None,
-        Need::Link(destination) if seen.link.as_deref() == Some(destination) => None,
-        Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
-        Need::Placeholder(kind) => {
-            let needed = format!("a {kind} is needed there");
-            Some(in_the_way(desired, &at, seen, &needed))
-        }
-        Need::Way | Need::Own(_) => Some(in_the_way(
-            desired,
-            &at,
-            seen,
-            "a directory is needed there",
-        )),
-        Need::Link(destination) => Some(in_the_way(
-            desired,
-            &at,
-            seen,
-            &format!("a link to {} is needed there", destination.display()),
-        )),
-        Need::Target(mount) if mount.kind.fits_on(seen.kind) => {
-            let what = if seen.kind == FileKind::Directory {
-                "directory that is not empty"
-            } else {
-                "file that is not empty"
-            };
-            Some(
-                Error::failed(format!(
-                    "{}: cannot mount {} on {at}: it is a {what}, which the mount would hide",
-                    desired.site,
-                    mount.what()
-                ))
-                .at(&at)
-                .coded(ErrorCode::Conflict)
-                .hint(adopt(desired)),
-            )
-        }
-        Need::Target(mount) => Some(in_the_way(
-            desired,
-            &at,
-            seen,
-            &format!(
-                "{} is to be mounted there, which is a {}",
-                mount.what(),
-                mount.kind
-            ),
-        )),
+    if serves(seen, need) {
+        return None;
     }
+    let at = desired.root.inside(path);
+    let needed = match need {
+        Need::Target(mount) if mount.kind.fits_on(seen.kind) => {
+            return Some(not_empty(desired, &at, mount, seen));
+        }
+        Need::Target(mount) => {
+            let (what, kind) = (mount.what(), mount.kind);
+            format!("{what} is to be mounted there, which is a {kind}")
+        }
+        Need::Placeholder(kind) => format!("a {kind} is needed there"),
+        Need::Way | Need::Own(_) => "a directory is needed there".to_owned(),
+        Need::Link(destination) => format!("a link to {} is needed there", destination.display()),
+    };
+    Some(in_the_way(desired, &at, seen, &needed))
+}
+
+/// Whether `seen` is what is needed.
+fn serves(seen: &PathState, need: Need<'_>) -> bool {
+    match need {
+        Need::Way | Need::Own(_) => seen.kind == FileKind::Directory,
+        Need::Placeholder(kind) => seen.kind == kind,
+        Need::Link(destination) => seen.link.as_deref() == Some(destination),
+        Need::Target(mount) => mount.kind.fits_on(seen.kind) && seen.empty,
+    }
+}
+
+/// The error for a target that has something in it.
+fn not_empty(desired: &Desired, at: &HostPath, mount: &Mount, seen: &PathState) -> Error {
+    let kind = match seen.kind {
+        FileKind::Directory => "directory",
+        _ => "file",
+    };
+    Error::failed(format!(
+        "{}: cannot mount {} on {at}: it is a {kind} that is not empty, which the mount would hide",
+        desired.site,
+        mount.what()
+    ))
+    .at(at)
+    .coded(ErrorCode::Conflict)
+    .hint(adopt(desired))
 }
 
 /// The error for a target whose present mount is of another type and whose placeholder is the

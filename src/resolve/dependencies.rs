@@ -51,8 +51,13 @@ impl Dependencies {
 
     /// Whether `path` was looked up, by its name or by listing its directory.
     pub fn has(&self, path: &Path) -> bool {
-        let listed = |directory| self.paths.get(directory).is_some_and(|aspect| aspect.names);
-        self.paths.contains_key(path) || path.parent().is_some_and(listed)
+        if self.paths.contains_key(path) {
+            return true;
+        }
+        match path.parent() {
+            Some(directory) => self.paths.get(directory).is_some_and(|aspect| aspect.names),
+            None => false,
+        }
     }
 
     /// Adds `path`.

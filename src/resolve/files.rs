@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::dependencies::Aspect;
 use super::host::{Host, HostEntry, look, seen, unreadable};
@@ -31,14 +31,10 @@ impl Host {
     /// block or act.
     pub fn open(&self, path: &HostPath) -> Result<File, LookupError> {
         let walk = self.walk(path)?;
-        let refused = |errno| LookupError::Unreadable {
-            at: path.clone(),
-            errno,
-        };
         match walk.stat.kind {
             FileKind::File => {}
-            FileKind::Directory => return Err(refused(libc::EISDIR)),
-            _ => return Err(refused(libc::EINVAL)),
+            FileKind::Directory => return Err(LookupError::unreadable(path, libc::EISDIR)),
+            _ => return Err(LookupError::unreadable(path, libc::EINVAL)),
         }
 
         self.note(walk.real.as_path(), Aspect::CONTENTS);
@@ -64,14 +60,10 @@ impl Host {
     pub fn read_dir(&self, path: &HostPath) -> Result<Vec<OsString>, LookupError> {
         let real = self.walk(path)?.real;
         self.note(real.as_path(), Aspect::NAMES);
-        let list = || -> io::Result<Vec<OsString>> {
-            fs::read_dir(self.on_disk(real.as_path()))?
-                .map(|entry| Ok(entry?.file_name()))
-                .collect()
-        };
-        let mut names = list().map_err(|error| unreadable(path, &error))?;
-        names.sort();
-        Ok(names)
+        match names_in(&self.on_disk(real.as_path())) {
+            Ok(names) => Ok(names),
+            Err(error) => Err(unreadable(path, &error)),
+        }
     }
 
     /// The files, subdirectories and links in the real directory `path`, if it belongs to root and
@@ -123,6 +115,16 @@ impl Host {
         }
         Ok(Some(entries))
     }
+}
+
+/// The names in the directory, sorted.
+fn names_in(directory: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = vec![];
+    for entry in fs::read_dir(directory)? {
+        names.push(entry?.file_name());
+    }
+    names.sort();
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -270,10 +270,7 @@ pub(super) fn seen(
 
 /// The kernel refused to tell what `at` is.
 pub(super) fn unreadable(at: &HostPath, error: &io::Error) -> LookupError {
-    LookupError::Unreadable {
-        at: at.clone(),
-        errno: errno_of(error),
-    }
+    LookupError::unreadable(at, errno_of(error))
 }
 
 /// The restrictions of the mount on which the file at `path` lies, if that still is the file of

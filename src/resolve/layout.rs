@@ -140,14 +140,8 @@ impl<'o> Layout<'o> {
     /// The host's file at `path`, whose path has no links. If that is unknown, it is an
     /// error of the whole layout.
     pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
-        let node = match self.host.node(path.as_path()) {
-            Ok(node) => Ok(node),
-            Err(errno) => Err(LookupError::Unreadable {
-                at: path.clone(),
-                errno,
-            }),
-        };
-        match found(node) {
+        let node = self.host.node(path.as_path());
+        match found(node.map_err(|errno| LookupError::unreadable(path, errno))) {
             Ok(node) => node,
             Err(error) => {
                 self.unknown.borrow_mut().push(error);

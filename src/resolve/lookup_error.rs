@@ -54,6 +54,17 @@ pub enum LookupError {
 }
 
 impl LookupError {
+    /// The kernel refused to tell what `at` is.
+    pub(super) fn unreadable(at: &HostPath, errno: i32) -> Self {
+        let at = at.clone();
+        Self::Unreadable { at, errno }
+    }
+
+    /// `at` does not exist.
+    pub(super) fn missing(at: &HostPath) -> Self {
+        Self::Missing { at: at.clone() }
+    }
+
     /// Whether nothing has that name: neither a broken link nor a refusal.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::NotDirectory { .. })

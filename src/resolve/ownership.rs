@@ -106,10 +106,7 @@ impl Host {
     fn known(&self, real: &HostPath) -> Result<Stat, LookupError> {
         let node = self.node(real.as_path());
         node.map(|node| node.stat)
-            .map_err(|errno| LookupError::Unreadable {
-                at: real.clone(),
-                errno,
-            })
+            .map_err(|errno| LookupError::unreadable(real, errno))
     }
 
     /// Whether everybody on the host may read what was walked to, and enter the directories above.

@@ -25,29 +25,40 @@ enum PatternPart {
     AnyDepth,
 }
 
+/// The parts of `pattern`. Errors: why it is no pattern.
+fn parts_of(pattern: &HostPath) -> Result<Vec<PatternPart>, String> {
+    let mut parts = vec![];
+    for component in pattern.as_path().components() {
+        let Component::Normal(name) = component else {
+            continue;
+        };
+        let Some(name) = name.to_str() else {
+            return Err("it is not UTF-8".to_owned());
+        };
+        parts.push(match name {
+            "**" => PatternPart::AnyDepth,
+            _ if name.contains(['*', '?', '[']) => match glob::Pattern::new(name) {
+                Ok(names) => PatternPart::Names(names),
+                Err(error) => return Err(error.to_string()),
+            },
+            _ => PatternPart::Name(name.to_owned()),
+        });
+    }
+    Ok(parts)
+}
+
 impl Host {
     /// The paths that `pattern` (`glob(7)`) stands for, sorted.
     ///
     /// Errors: it is not a pattern; a directory on the way cannot be looked at.
     pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
-        let bad =
-            |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
-        let mut parts = vec![];
-        for component in pattern.as_path().components() {
-            let Component::Normal(name) = component else {
-                continue;
-            };
-            let name = name
-                .to_str()
-                .ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
-            parts.push(match name {
-                "**" => PatternPart::AnyDepth,
-                _ if name.contains(['*', '?', '[']) => PatternPart::Names(
-                    glob::Pattern::new(name).map_err(|error| bad(error.to_string()))?,
-                ),
-                _ => PatternPart::Name(name.to_owned()),
-            });
-        }
+        let parts = match parts_of(pattern) {
+            Ok(parts) => parts,
+            Err(why) => {
+                let message = format!("cannot use the pattern {pattern}");
+                return Err(Error::usage(message).because_of(why));
+            }
+        };
         let mut paths = self
             .matching(&HostPath::slash(), &parts)
             .context(format_args!("cannot look for {pattern}"))?;

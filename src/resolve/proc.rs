@@ -21,19 +21,18 @@ pub(super) fn note_programs(
     host: &Host,
 ) {
     let proc = JailPath::normal("/proc".into());
-    let is_there = || {
-        let inside = JailPath::normal("/proc/self".into());
-        matches!(host.glimpse(&desired.root.inside(&inside)), Ok(Some(_)))
-    };
-    if programs.is_empty() || mount_at(desired, &proc).is_some() || is_there() {
+    if programs.is_empty() || mount_at(desired, &proc).is_some() || has_proc(desired, host) {
         return;
     }
     for (program, origin) in programs {
         desired.without_proc.push(program.clone());
-        desired.notes.push(Note {
-            origin: origin.clone(),
-            text: format!("{program} {WITHOUT_PROC}; `proc: true` mounts it"),
-            always: true,
-        });
+        let text = format!("{program} {WITHOUT_PROC}; `proc: true` mounts it");
+        desired.notes.push(Note::always(origin, text));
     }
+}
+
+/// Whether a `/proc` is mounted in the root already.
+fn has_proc(desired: &Desired, host: &Host) -> bool {
+    let inside = JailPath::normal("/proc/self".into());
+    matches!(host.glimpse(&desired.root.inside(&inside)), Ok(Some(_)))
 }

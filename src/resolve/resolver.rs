@@ -14,7 +14,7 @@ use super::made;
 use super::parts::SharedParts;
 use super::proc;
 use super::rights;
-use super::root::{self, CheckedRoot};
+use super::root::{self, CheckedRoot, MissingRoot};
 use super::roots::Roots;
 use super::shared::Shared;
 use super::too_much;
@@ -29,8 +29,7 @@ pub struct Resolver {
     shared: Shared,
     /// The directory in which generated files are kept.
     generated: HostPath,
-    /// Roots that do not exist are to be made.
-    makes_roots: bool,
+    missing_root: MissingRoot,
     expanded: Mutex<HashMap<Request, Expanded>>,
     /// The items of presets together. Each has a cell of its own, so that only those wait for it
     /// that need it.
@@ -122,7 +121,7 @@ impl Resolver {
             host: host.scope(),
             shared: Shared::default(),
             generated,
-            makes_roots: false,
+            missing_root: MissingRoot::IsError,
             expanded: Mutex::default(),
             gathered: Mutex::default(),
         }
@@ -132,9 +131,8 @@ impl Resolver {
     /// empty.
     #[must_use]
     pub(crate) fn making_roots(self) -> Self {
-        let makes_roots = true;
         Self {
-            makes_roots,
+            missing_root: MissingRoot::IsMade,
             ..self
         }
     }
@@ -158,7 +156,7 @@ impl Resolver {
         let gathering = self.gather(&manifest.entries);
         let mut errors = gathering.errors.to_vec();
 
-        let desired = match root::check(&host, manifest, roots, self.makes_roots) {
+        let desired = match root::check(&host, manifest, roots, self.missing_root) {
             Ok(root) => {
                 let (desired, more) = self.with_root(&host, manifest, root, &gathering);
                 if errors.is_empty() {
@@ -254,7 +252,7 @@ impl Resolver {
         let is_own = |entry: &Arc<Entry>| entry.origin.is_sites_own();
         let (own, shared): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_own);
         if own.is_empty() {
-            return self.gather_shared(&shared);
+            return self.gather_shared(entries);
         }
         if own.iter().any(|entry| entry.request.may_bring_mounts()) {
             return self.gather_anew(entries);

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
 use super::lookup_error::LookupError;
-use super::roots::Roots;
+use super::roots::{InSystem, Roots};
 use super::system_directories::{SYSTEM, SYSTEM_BELOW};
 use crate::base::hints::is_absent;
 use crate::base::{ErrorContext, HostPath};
@@ -28,16 +28,26 @@ pub(super) struct CheckedRoot {
     pub warnings: Vec<String>,
 }
 
-/// Where the root of `manifest` really is, or will be if it `is_made`.
+/// What a root means that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MissingRoot {
+    IsError,
+    /// It is taken as empty.
+    IsMade,
+}
+
+/// Where the root of `manifest` really is, or will be if it is made.
 pub(super) fn check(
     host: &Host,
     manifest: &Manifest,
     roots: &Roots,
-    is_made: bool,
+    missing: MissingRoot,
 ) -> Result<CheckedRoot> {
     let root = &manifest.root;
     refuse_system(root)?;
-    if is_made && let Some((existing, rest)) = nearest_existing(root)? {
+    if missing == MissingRoot::IsMade
+        && let Some((existing, rest)) = nearest_existing(root)?
+    {
         return check_new(host, manifest, roots, (&existing, rest));
     }
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
@@ -53,25 +63,27 @@ pub(super) fn check(
     let found = host
         .now(&path)
         .context(format_args!("cannot look at the root {root}"))?;
-    match found.map(|node| node.stat.kind) {
-        Some(FileKind::Directory) => {}
-        None => return Err(not_found(root, &LookupError::Missing { at: root.clone() })),
-        Some(FileKind::Symlink) => {
-            return Err(Error::usage(format!("the root {root} is a symbolic link"))
-                .hint("name the directory that it leads to"));
-        }
-        Some(kind) => {
-            return Err(Error::usage(format!(
-                "the root {root} is a {kind}, not a directory"
-            )));
-        }
-    }
+    let Some(node) = found else {
+        return Err(not_found(root, &LookupError::missing(root)));
+    };
+    refuse_other_than_directory(root, node.stat.kind)?;
 
     refuse_system(&path)?;
     refuse_alias_of_system(&path, roots)?;
     let mut warnings = who_can_write(host, &path)?;
     warnings.extend(roots.check(&manifest.site, &path)?);
     Ok(CheckedRoot { path, warnings })
+}
+
+fn refuse_other_than_directory(root: &HostPath, kind: FileKind) -> Result<()> {
+    match kind {
+        FileKind::Directory => Ok(()),
+        FileKind::Symlink => Err(Error::usage(format!("the root {root} is a symbolic link"))
+            .hint("name the directory that it leads to")),
+        kind => Err(Error::usage(format!(
+            "the root {root} is a {kind}, not a directory"
+        ))),
+    }
 }
 
 /// As [`check`], for a root that is to be made as `rest` in the directory `existing`.
@@ -86,8 +98,11 @@ fn check_new(
         .map_err(|why| Error::usage(format!("the root {}", manifest.root)).because_of(why))?;
     refuse_system(&path)?;
     match system_at(existing, roots)? {
-        Some((system, is_below)) if is_below || SYSTEM_BELOW.contains(&system) => {
-            return Err(alias_of_system(&path, system, true));
+        Some(InSystem::Below(system)) => {
+            return Err(alias_of_system(&path, InSystem::Below(system)));
+        }
+        Some(InSystem::At(system)) if SYSTEM_BELOW.contains(&system) => {
+            return Err(alias_of_system(&path, InSystem::Below(system)));
         }
         _ => {}
     }
@@ -137,14 +152,13 @@ pub(crate) fn refuse_system(root: &HostPath) -> Result<()> {
 /// Refuses a root that holds the system by another path, such as a bind mount.
 fn refuse_alias_of_system(root: &HostPath, roots: &Roots) -> Result<()> {
     match system_at(root, roots)? {
-        Some((system, is_below)) => Err(alias_of_system(root, system, is_below)),
+        Some(system) => Err(alias_of_system(root, system)),
         None => Ok(()),
     }
 }
 
-/// The directory of the system that `directory` is or is below, by whatever path, and whether it is
-/// below.
-fn system_at(directory: &HostPath, roots: &Roots) -> Result<Option<(&'static str, bool)>> {
+/// The directory of the system that `directory` is or is below, by whatever path.
+fn system_at(directory: &HostPath, roots: &Roots) -> Result<Option<InSystem>> {
     match roots.system_at(directory) {
         Ok(found) => Ok(found),
         Err(error) if is_absent(&error) => Ok(None), // it was removed meanwhile
@@ -154,11 +168,14 @@ fn system_at(directory: &HostPath, roots: &Roots) -> Result<Option<(&'static str
     }
 }
 
-fn alias_of_system(root: &HostPath, system: &str, is_below: bool) -> Error {
-    let where_it_is = if is_below {
-        format!("is inside {system} by another path, such as a bind mount: it holds the system")
-    } else {
-        format!("is {system} by another path, such as a bind mount; a jail must not be there")
+fn alias_of_system(root: &HostPath, system: InSystem) -> Error {
+    let where_it_is = match system {
+        InSystem::Below(system) => {
+            format!("is inside {system} by another path, such as a bind mount: it holds the system")
+        }
+        InSystem::At(system) => {
+            format!("is {system} by another path, such as a bind mount; a jail must not be there")
+        }
     };
     Error::usage(format!("the root {root} {where_it_is}"))
         .hint("make a directory of the site's own, such as /srv/www/SITE")

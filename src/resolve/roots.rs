@@ -30,6 +30,15 @@ pub struct Roots {
     system: OnceLock<Arc<Vec<SystemDirectory>>>,
 }
 
+/// How a directory lies to one that holds the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InSystem {
+    /// It is that directory.
+    At(&'static str),
+    /// It is below it.
+    Below(&'static str),
+}
+
 /// A directory that holds the system.
 #[derive(Debug)]
 struct SystemDirectory {
@@ -130,15 +139,15 @@ impl Roots {
     }
 
     /// The directory of the system that `root`, whose path has no links, is or is in, by any
-    /// path, and whether it is below it. Errors: as open(2).
-    pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<(&'static str, bool)>> {
+    /// path. Errors: as open(2).
+    pub(super) fn system_at(&self, root: &HostPath) -> io::Result<Option<InSystem>> {
         let place = self.mounts.place(root.as_path())?;
         for system in self.system() {
             if system.place.id == place.id {
-                return Ok(Some((system.path, false)));
+                return Ok(Some(InSystem::At(system.path)));
             }
             if system.with_contents && place.is_below(&system.place) {
-                return Ok(Some((system.path, true)));
+                return Ok(Some(InSystem::Below(system.path)));
             }
         }
         Ok(None)
@@ -261,25 +270,25 @@ impl Roots {
 
 /// Where the root `root` is.
 fn look(host: &Host, mounts: &MountCache, root: &HostPath) -> RootPlace {
-    let by_path_alone = || RootPlace::At(root.clone(), None);
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
-        return by_path_alone();
+        return RootPlace::At(root.clone(), None);
     };
     match mounts.place(root.as_path()) {
         Ok(place) => return RootPlace::At(root.clone(), Some(place)),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
-        Err(_) => return by_path_alone(),
+        Err(_) => return RootPlace::At(root.clone(), None),
     }
 
-    let real = host.walk_strictly(&parent).map(|walk| walk.real.join(name));
-    match real {
-        Ok(Ok(path)) => {
-            let place = mounts.place(path.as_path()).ok();
-            RootPlace::At(path, place)
-        }
-        Err(LookupError::Strange { .. }) => RootPlace::Unknown,
-        _ => by_path_alone(),
-    }
+    let walk = match host.walk_strictly(&parent) {
+        Ok(walk) => walk,
+        Err(LookupError::Strange { .. }) => return RootPlace::Unknown,
+        Err(_) => return RootPlace::At(root.clone(), None),
+    };
+    let Ok(path) = walk.real.join(name) else {
+        return RootPlace::At(root.clone(), None);
+    };
+    let place = mounts.place(path.as_path()).ok();
+    RootPlace::At(path, place)
 }
 
 impl RootIndex {

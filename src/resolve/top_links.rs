@@ -78,10 +78,7 @@ fn directory_links(host: &Host, paths: Vec<HostPath>) -> Result<Vec<TopLink>, Lo
     for path in paths {
         let node = host
             .node(path.as_path())
-            .map_err(|errno| LookupError::Unreadable {
-                at: path.clone(),
-                errno,
-            });
+            .map_err(|errno| LookupError::unreadable(&path, errno));
         let Some(destination) = found(node)?.and_then(|node| node.link) else {
             continue;
         };

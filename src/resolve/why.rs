@@ -86,21 +86,14 @@ pub(crate) struct Below<'d> {
 /// it is not a directory, or is not made for anything.
 pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>> {
     let mut by_line = ByLine::new();
-    let mut add = |at: &'d JailPath, reasons: &'d [Reason]| {
-        if at != path && at.starts_with(path) {
-            for reason in reasons {
-                by_line.entry(&reason.origin).or_default().insert(at);
-            }
-        }
-    };
     for mount in &desired.mounts {
-        add(&mount.target, &mount.reasons);
+        add_below(path, &mount.target, &mount.reasons, &mut by_line);
     }
     for link in &desired.links {
-        add(&link.path, &link.reasons);
+        add_below(path, &link.path, &link.reasons, &mut by_line);
     }
     for directory in &desired.directories {
-        add(&directory.path, &directory.reasons);
+        add_below(path, &directory.path, &directory.reasons, &mut by_line);
     }
 
     let mut below = vec![];
@@ -108,6 +101,21 @@ pub(crate) fn below<'d>(desired: &'d Desired, path: &JailPath) -> Vec<Below<'d>>
         below.push(Below { origin, paths });
     }
     below
+}
+
+/// Adds `at`, if it is below `directory`, to the lines of its `reasons`.
+fn add_below<'d>(
+    directory: &JailPath,
+    at: &'d JailPath,
+    reasons: &'d [Reason],
+    by_line: &mut ByLine<'d>,
+) {
+    if at == directory || !at.starts_with(directory) {
+        return;
+    }
+    for reason in reasons {
+        by_line.entry(&reason.origin).or_default().insert(at);
+    }
 }
 
 /// Paths by the lines that ask for them.

@@ -13,7 +13,7 @@ use super::manifest_error::ManifestError;
 use super::manifest_file::{Site, root_of, text};
 use super::out::{Out, worst};
 use super::trust::Trust;
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
 use crate::observe::{self, BootRecord, StateDir};
 use crate::resolve::Roots;
@@ -261,13 +261,10 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
 fn add_presets(presets: &mut Presets, directory: &Path, trust: &Trust) -> Result<()> {
     let files = match yaml_files(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
-        result => result.map_err(|error| {
-            Error::failed(format!(
-                "cannot list the presets in {}",
-                directory.display()
-            ))
-            .because(&error)
-        })?,
+        result => result.context(format_args!(
+            "cannot list the presets in {}",
+            directory.display()
+        ))?,
     };
     for file in files {
         let name = file

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::out::worst;
 use super::unit_plan::PlannedUnits;
 use super::{Site, systemctl};
+use crate::base::ErrorContext;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
 use crate::render::systemd::{ALL, DROP_IN, HEADER, drop_in_of, unit_of};
 use crate::render::wrapper::{WRAPPER, wrapper_of};
@@ -159,12 +160,10 @@ impl DropInFiles<'_> {
 
     /// The places of all drop-ins that mountjail may have written.
     fn all_written(&self) -> Result<Vec<PathBuf>> {
-        let cannot = |error: io::Error| {
-            Error::failed(format!("cannot list {}", self.path.display())).because(&error)
-        };
+        let cannot = format_args!("cannot list {}", self.path.display());
         let directories = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-            directories => directories.map_err(cannot)?,
+            directories => directories.context(cannot)?,
         };
         let files = |directory: io::Result<DirEntry>| {
             directory.map(|directory| [DROP_IN, WRAPPER].map(|name| directory.path().join(name)))
@@ -172,7 +171,7 @@ impl DropInFiles<'_> {
         let mut files: Vec<_> = directories
             .map(files)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(cannot)?
+            .context(cannot)?
             .concat();
         files.sort();
         Ok(files)

@@ -6,7 +6,7 @@ use super::Site;
 use super::configuration::{self, SiteList, absolute, list, site_named, site_of};
 use super::context::Context;
 use super::manifest_file::root_of;
-use crate::base::SiteName;
+use crate::base::{ErrorContext, SiteName};
 use crate::manifest;
 use crate::observe::BootId;
 use crate::{Error, Result};
@@ -91,8 +91,7 @@ fn path(name: &str) -> Result<Option<PathBuf>> {
     if !is_path {
         return Ok(None);
     }
-    let file = absolute(Path::new(name))
-        .map_err(|error| Error::failed(format!("cannot use the path {name}")).because(&error))?;
+    let file = absolute(Path::new(name)).context(format_args!("cannot use the path {name}"))?;
     Ok(Some(file))
 }
 
@@ -109,9 +108,8 @@ fn template(context: &Context, name: &str) -> Result<Option<PathBuf>> {
 ///
 /// Errors: it does not exist.
 fn of_template(file: &Path) -> Result<SiteList> {
-    file.symlink_metadata().map_err(|error| {
-        Error::failed(format!("cannot read {}", file.display())).because(&error)
-    })?;
+    file.symlink_metadata()
+        .context(format_args!("cannot read {}", file.display()))?;
     Ok(configuration::of_template(file))
 }
 

@@ -19,7 +19,7 @@ use super::outcome::{EngineFailure, check_signal};
 use super::replace::{Durability, FileAccess, rename_over, write_new};
 use crate::adopt::{self, AsideRecord, DIRECTORY, Moved, RECORD, Standing};
 use crate::base::hints::Doing;
-use crate::base::{Error, HostPath, JailPath, Result, in_words};
+use crate::base::{Error, ErrorContext, HostPath, JailPath, Result, in_words};
 use crate::observe::{Identity, Unknown};
 use crate::patience::Stop;
 use crate::sys::{self, Stat, proc};
@@ -144,9 +144,7 @@ impl Aside {
     }
 
     fn of(path: &HostPath, root: OwnedFd, dir: OwnedFd) -> Result<Self> {
-        let stat = sys::stat_fd(&root).map_err(|error| {
-            Error::failed(format!("cannot look at the root {path}")).because(&error)
-        })?;
+        let stat = sys::stat_fd(&root).context(format_args!("cannot look at the root {path}"))?;
         Ok(Self {
             record: adopt::read_in(&dir, path)?.unwrap_or_else(AsideRecord::new),
             path: path.clone(),
@@ -359,7 +357,7 @@ impl Aside {
 
 fn open_root(root: &HostPath) -> Result<OwnedFd> {
     sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
-        .map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))
+        .context(format_args!("cannot open the root {root}"))
 }
 
 fn absent_is_well(error: io::Error) -> io::Result<()> {

@@ -77,29 +77,10 @@ impl ObservedRoot<'_> {
         let targets = desired.mounts.iter().map(|mount| &mount.target);
         let members: Vec<_> = observed.member_targets().cloned().collect();
         for target in targets.chain(&self.recorded).chain(&members) {
-            if observed.mounts.contains_key(target) {
-                continue;
-            }
-            let stat = match self.stat(target) {
-                Ok(stat) => stat,
-                Err(error) => {
-                    let error = self.cannot(target, &error);
-                    let Some(mounts) = self.mounts_unseen(target)? else {
-                        return Err(error);
-                    };
-                    observed.mounts.insert(target.clone(), mounts);
-                    observed.unseen.insert(target.clone(), error);
-                    continue;
-                }
-            };
-            let mounts = self.mounts(target, stat.as_ref())?;
-            if mounts.is_empty() {
-                self.look_at(target, stat, &mut observed.paths)?;
-            } else {
-                observed.mounts.insert(target.clone(), mounts);
+            if !observed.mounts.contains_key(target) {
+                self.look_at_target(target, observed)?;
             }
         }
-
         for link in &desired.links {
             self.look_at_path(&link.path, observed)?;
         }
@@ -117,6 +98,28 @@ impl ObservedRoot<'_> {
         let file_at = |path: &JailPath| Some(self.stat(path).ok()??.file);
         submounts::name_moved(observed, file_at);
         submounts::compare(desired, observed, file_at);
+        Ok(())
+    }
+
+    /// Adds the mounts at `target`, or what else is there.
+    fn look_at_target(&self, target: &JailPath, observed: &mut Observed) -> Result<()> {
+        let stat = match self.stat(target) {
+            Ok(stat) => stat,
+            Err(error) => {
+                let error = self.cannot(target, &error);
+                let Some(mounts) = self.mounts_unseen(target)? else {
+                    return Err(error);
+                };
+                observed.mounts.insert(target.clone(), mounts);
+                observed.unseen.insert(target.clone(), error);
+                return Ok(());
+            }
+        };
+        let mounts = self.mounts(target, stat.as_ref())?;
+        if mounts.is_empty() {
+            return self.look_at(target, stat, &mut observed.paths);
+        }
+        observed.mounts.insert(target.clone(), mounts);
         Ok(())
     }
 

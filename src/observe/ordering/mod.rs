@@ -29,20 +29,23 @@ impl Ordering {
 
 /// The order of the units in `files`, and of `more` instances of templates.
 fn ordering(files: &Files, more: &[String]) -> Ordering {
-    let wanted = files.wanted.values().flatten().cloned();
-    let mut units: BTreeSet<_> = wanted.chain(files.fragments.keys().cloned()).collect();
-    units.extend(more.iter().cloned());
+    let mut units: BTreeSet<&String> = files.wanted.values().flatten().collect();
+    units.extend(files.fragments.keys());
+    units.extend(more);
     let mut ordering = Ordering {
         aliases: files.aliases.clone(),
         ..Ordering::default()
     };
 
-    for unit in &units {
+    for unit in units {
         if unit.contains("@.") || files.aliases.contains_key(unit) {
             continue;
         }
-        let has_file = |name: &String| files.fragments.contains_key(name);
-        if has_file(unit) || template(unit).as_ref().is_some_and(has_file) {
+        let has_file = match template(unit) {
+            Some(template) if files.fragments.contains_key(&template) => true,
+            _ => files.fragments.contains_key(unit),
+        };
+        if has_file {
             ordering.units.insert(unit.clone());
         }
         Unit::of(unit, &files.texts(unit)).put_into(&mut ordering, files.wanted.get(unit));

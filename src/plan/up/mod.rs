@@ -118,7 +118,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the source of `mount` is not there. If so, the mount stays as it is.
-    fn plan_absent(&mut self, mount: &'a Arc<Mount>) -> bool {
+    fn plan_absent(&mut self, mount: &Arc<Mount>) -> bool {
         let is_absent = self.observed.absent.contains(&mount.target);
         if is_absent {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
@@ -226,12 +226,12 @@ impl<'a> Planner<'a> {
         self.plan.conflicts.push(error.hint(hint));
     }
 
-    fn add_state(&mut self, mount: &'a Arc<Mount>, state: State, detail: Option<String>) {
+    fn add_state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
         let state = MountState::desired(mount, state, detail);
         self.plan.states.push(state);
     }
 
-    fn add_state_by(&mut self, mount: &'a Arc<Mount>, verdict: &Verdict<'_>) {
+    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict<'_>) {
         let (state, detail) = verdict.state();
         self.add_state(mount, state, detail);
     }
@@ -269,7 +269,7 @@ impl<'a> Planner<'a> {
     /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
     /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
     /// source can be looked at.
-    fn plan_unseen(&mut self, mount: &'a Arc<Mount>, error: &Error) -> bool {
+    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
         let observed = self.observed;
         let top = observed.top(&mount.target);
         let ours = top.filter(|top| observed.is_ours(&mount.target, top));

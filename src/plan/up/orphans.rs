@@ -11,7 +11,7 @@ use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, JailPath};
 use crate::observe::{ObservedMount, RecordedMount, Stray};
-use crate::plan::compare::came_along;
+use crate::plan::compare::{MountedOn, came_along};
 use crate::plan::step::{MountState, State, Step};
 
 impl<'a> Planner<'a> {
@@ -34,11 +34,7 @@ impl<'a> Planner<'a> {
         for (nth, seen) in stack.iter().enumerate().rev() {
             let Some(known) = observed.record_of(target, seen) else {
                 let mut below = stack[..nth].iter();
-                let on = if below.any(|below| observed.is_ours(target, below)) {
-                    MountedOn::Ours
-                } else {
-                    MountedOn::Others
-                };
+                let on = MountedOn::ours_if(below.any(|below| observed.is_ours(target, below)));
                 self.add_foreign(target, seen, on);
                 return;
             };
@@ -181,13 +177,4 @@ impl<'a> Planner<'a> {
         let detail = format!("{root}not mounted by mountjail{on_ours}");
         self.add_undesired(target, None, State::Foreign, detail);
     }
-}
-
-/// What is beneath a foreign mount.
-#[derive(Clone, Copy)]
-enum MountedOn {
-    /// A mount of ours.
-    Ours,
-    /// Nothing of ours.
-    Others,
 }

@@ -92,7 +92,7 @@ impl Expander<'_> {
                 if !found.is_empty() {
                     return Ok(found);
                 }
-                reasons.push(LookupError::Missing { at: path.clone() });
+                reasons.push(LookupError::missing(path));
             } else if let Some(reason) = self.why_not(path)? {
                 reasons.push(reason);
             } else {

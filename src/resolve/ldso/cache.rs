@@ -208,17 +208,20 @@ impl Order {
     /// The order of the header's flag (glibc 2.33). Without a flag, the one with which the table
     /// fits into the file.
     fn of(new: &[u8]) -> Option<Self> {
-        let fits = |order: &Self| {
-            let count = order
-                .u32(new, 20)
-                .map_or(usize::MAX, |count| count as usize);
-            count.saturating_mul(NEW_ENTRY) <= new.len()
-        };
         match new.get(28)? & 3 {
-            0 => [Self::Little, Self::Big].into_iter().find(fits),
+            0 if Self::Little.fits(new) => Some(Self::Little),
+            0 if Self::Big.fits(new) => Some(Self::Big),
             2 => Some(Self::Little),
             3 => Some(Self::Big),
             _ => None,
+        }
+    }
+
+    /// Whether as many entries as the header has in this order fit into the file.
+    fn fits(self, new: &[u8]) -> bool {
+        match self.u32(new, 20) {
+            Some(count) => (count as usize).saturating_mul(NEW_ENTRY) <= new.len(),
+            None => false,
         }
     }
 

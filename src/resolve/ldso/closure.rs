@@ -341,13 +341,9 @@ impl Loader<'_> {
 
     /// The `#!` line of `path`, if it has one.
     fn script(&self, path: &HostPath) -> Result<Option<Script>> {
-        let cannot =
-            |reason: &std::io::Error| Error::failed(format!("cannot read {path}")).because(reason);
-        let file = self
-            .host
-            .open(path)
-            .map_err(|reason| reason.error(format!("cannot read {path}")))?;
-        let start = file.at(0, script::LINE).map_err(|reason| cannot(&reason))?;
+        let cannot = format_args!("cannot read {path}");
+        let file = self.host.open(path).context(cannot)?;
+        let start = file.at(0, script::LINE).context(cannot)?;
         Ok(script::parse(&start))
     }
 

@@ -231,8 +231,11 @@ impl Object {
 
     /// Bytes of names and search paths.
     pub(super) fn text(&self) -> usize {
-        let length = |text: &Option<Vec<u8>>| text.as_ref().map_or(0, Vec::len);
-        length(&self.soname) + length(&self.rpath) + length(&self.runpath) + self.named
+        let mut length = self.named;
+        for text in [&self.soname, &self.rpath, &self.runpath] {
+            length += text.as_ref().map_or(0, Vec::len);
+        }
+        length
     }
 
     fn add_entry<B: Bytes + ?Sized>(
@@ -348,31 +351,40 @@ struct Strings<'a, B: Bytes + ?Sized> {
 
 impl<'a, B: Bytes + ?Sized> Strings<'a, B> {
     fn find(file: &'a B, entries: &[(i64, u64)], segments: &[ProgramHeader]) -> Self {
-        let last = |wanted| {
-            let mut entries = entries.iter().rev();
-            entries.find(|(tag, _)| *tag == wanted).map(|entry| entry.1)
-        };
-        let in_file = last(abi::DT_STRTAB).and_then(|address| place_of(address, segments));
-        let place = in_file.map(|(offset, rest)| {
-            let size = last(abi::DT_STRSZ).unwrap_or(rest);
-            (offset, size.min(rest))
-        });
+        let place = Self::place(entries, segments);
         Self { file, place }
     }
 
+    fn place(entries: &[(i64, u64)], segments: &[ProgramHeader]) -> Option<(u64, u64)> {
+        let address = last(entries, abi::DT_STRTAB)?;
+        let (offset, rest) = place_of(address, segments)?;
+        let size = last(entries, abi::DT_STRSZ).unwrap_or(rest);
+        Some((offset, size.min(rest)))
+    }
+
     fn get(&self, index: u64) -> Result<Vec<u8>, BadElf> {
-        let damaged = || BadElf::Damaged("string table");
-        let (start, len) = self.place.ok_or_else(damaged)?;
-        let rest = len.checked_sub(index).ok_or_else(damaged)?;
-        let offset = start.checked_add(index).ok_or_else(damaged)?;
+        let damaged = BadElf::Damaged("string table");
+        let Some((start, len)) = self.place else {
+            return Err(damaged);
+        };
+        let (Some(offset), Some(rest)) = (start.checked_add(index), len.checked_sub(index)) else {
+            return Err(damaged);
+        };
         for piece in [256, LONGEST_STRING] {
             let len = usize::try_from(rest).unwrap_or(usize::MAX).min(piece);
             if let Some(text) = until_nul(self.file.at(offset, len)?) {
                 return Ok(text);
             }
         }
-        Err(damaged())
+        Err(damaged)
     }
+}
+
+/// The value of the last entry with this tag.
+fn last(entries: &[(i64, u64)], wanted: i64) -> Option<u64> {
+    let mut entries = entries.iter().rev();
+    let (_, value) = entries.find(|(tag, _)| *tag == wanted)?;
+    Some(*value)
 }
 
 #[cfg(test)]

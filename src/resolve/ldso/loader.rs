@@ -45,9 +45,11 @@ pub(super) struct LoaderState {
 
 impl LoaderState {
     fn read(host: &Host) -> Result<Self, LookupError> {
-        let fixed = |path| HostPath::new(path).unwrap_or_else(|_| HostPath::slash());
         // The loader, too, goes on without a cache that is missing or that it does not understand.
-        let cache = found(host.read(&fixed(CACHE)))?.and_then(|bytes| cache::parse(&bytes).ok());
+        let cache = match found(host.read(&fixed(CACHE)))? {
+            Some(bytes) => cache::parse(&bytes).ok(),
+            None => None,
+        };
         Ok(Self {
             cache,
             conf: Conf::read(host, &fixed(CONF))?,
@@ -55,6 +57,10 @@ impl LoaderState {
             loaders: Mutex::default(),
         })
     }
+}
+
+fn fixed(path: &str) -> HostPath {
+    HostPath::new(path).unwrap_or_else(|_| HostPath::slash())
 }
 
 /// A file as the loader sees it.
@@ -76,10 +82,7 @@ impl OpenError {
     /// The error for the file `at`. One that the kernel refuses to read is not a bad one.
     pub(in crate::resolve) fn new(bad: BadElf, at: &HostPath) -> Self {
         match bad {
-            BadElf::Unreadable(errno) => Self::Lookup(LookupError::Unreadable {
-                at: at.clone(),
-                errno,
-            }),
+            BadElf::Unreadable(errno) => Self::Lookup(LookupError::unreadable(at, errno)),
             bad => Self::Elf(bad),
         }
     }

@@ -53,28 +53,31 @@ impl LoaderFile {
 
 /// The paths of musl's loader and of gcompat's library in `bytes`, if both are there.
 fn started(bytes: &[u8]) -> Vec<HostPath> {
-    let path = |mark| HostPath::new(text_with(bytes, mark)?).ok();
-    match (path(b"/ld-musl-"), path(b"/libgcompat.so")) {
+    let loader = path_with(bytes, b"/ld-musl-");
+    let library = path_with(bytes, b"/libgcompat.so");
+    match (loader, library) {
         (Some(loader), Some(library)) => vec![loader, library],
         _ => vec![],
     }
 }
 
+fn path_with(bytes: &[u8], mark: &[u8]) -> Option<HostPath> {
+    HostPath::new(text_with(bytes, mark)?).ok()
+}
+
 /// The path in `bytes` that begins with `mark`, or that has it in it: up to the NUL behind it, and
 /// from the slash with which the text begins, or else from `mark`. musl's is the end of a format.
 fn text_with<'b>(bytes: &'b [u8], mark: &[u8]) -> Option<&'b str> {
-    let mut texts = bytes.split(|byte| *byte == 0);
-    let is_mark = |part: &[u8]| part == mark;
-    let (text, at) = texts.find_map(|text| {
-        let at = text.windows(mark.len()).position(is_mark)?;
-        (text.len() < LONGEST).then_some((text, at))
-    })?;
-    let text = if text.starts_with(b"/") {
-        text
-    } else {
-        &text[at..]
-    };
-    std::str::from_utf8(text).ok()
+    for text in bytes.split(|byte| *byte == 0) {
+        let mut parts = text.windows(mark.len());
+        if let Some(at) = parts.position(|part| part == mark)
+            && text.len() < LONGEST
+        {
+            let from = if text.starts_with(b"/") { 0 } else { at };
+            return std::str::from_utf8(&text[from..]).ok();
+        }
+    }
+    None
 }
 
 #[cfg(test)]

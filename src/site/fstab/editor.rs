@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::{FstabLines, FstabRun, SiteLines, block};
-use crate::base::{HostPath, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Lock, edit_file, without_grafts};
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
@@ -35,9 +35,8 @@ pub(crate) struct FstabEditor {
 impl FstabEditor {
     pub(crate) fn new(context: &Context, file: &Path) -> Result<Self> {
         let boot = observe::boot_id()?;
-        let file = std::path::absolute(file).map_err(|error| {
-            Error::failed(format!("cannot use the file {}", file.display())).because(&error)
-        })?;
+        let file = std::path::absolute(file)
+            .context(format_args!("cannot use the file {}", file.display()))?;
         Ok(Self {
             context: context.clone(),
             engine: context.engine(boot.clone(), 1, Purpose::Placeholders)?,
