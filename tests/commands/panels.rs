@@ -24,7 +24,7 @@ const MNT: &str = "/mnt";
 /// The program's socket, and the `/var/run` that is a link on the host.
 const SOCKET: &str = "mysqld/mysqld.sock";
 
-/// The panel's jail `site`, which `commands` make, with a MySQL server on the host.
+/// The panel's jail `site`, which `commands` make, with a database's socket on the host.
 struct Panel {
     sandbox: Sandbox,
     site: &'static str,

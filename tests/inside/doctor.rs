@@ -664,7 +664,7 @@ fn imagick() {
                $i->setImageFormat('png'); return $i->getImageBlob(); })()) > 8";
     site.is_mended_for_php("php", "presets: [php-imagick]", php);
     let programs = fs::read_dir(site.root.join("usr/bin"));
-    let programs = programs.map_or(0, |programs| programs.count());
+    let programs = programs.map_or(0, Iterator::count);
     assert_eq!(programs, 0, "PHP needs no program of ImageMagick's");
     file("ldap");
     let detail = site.is_mended_by("php", "etc: [ldap/ldap.conf]");
