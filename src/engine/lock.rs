@@ -1,19 +1,25 @@
 //! One lock per site: `flock(2)` on `<run>/<site>.lock`.
 //!
+//! The file goes when the site is down and its lock is given up. Only a holder removes it, and
+//! whoever gets a lock whose file is not at its path any more takes the new one: so there are never
+//! two holders. A run that is killed leaves the file, which does no harm.
+//!
 //! The file names the process and the thread that had the lock last. So whoever waits can see
 //! whether that thread is at work.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpid, gettid};
 
 use crate::base::hints::Doing;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, SiteName};
+use crate::observe::StateDir;
 use crate::patience::{Glimpse, Sleep, Stop, in_a_queue};
 
 /// The interval at which a lock is tried first, and later.
@@ -24,30 +30,32 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// way.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
     waited: bool,
 }
 
 impl Lock {
     /// Takes the lock at `path` and waits for another holder; `on_wait` is called once before
     /// waiting.
-    ///
-    /// This file stays. The lock of a site goes with the site: whoever waited for it sees that the
-    /// file is not at its path any more, and takes the new one.
     pub(crate) fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
-        let file = open(path)?;
-        let waited = !try_lock(&file, path)?;
-        if waited {
-            on_wait();
-            file.lock().map_err(|error| cannot(path).because(&error))?;
+        let (mut waited, mut on_wait) = (false, Some(on_wait));
+        loop {
+            let file = open(path)?;
+            if !try_lock(&file, path)? {
+                waited = true;
+                if let Some(on_wait) = on_wait.take() {
+                    on_wait();
+                }
+                file.lock().map_err(|error| cannot(path).because(&error))?;
+            }
+            if is_at(&file, path) {
+                return Ok(Self { file, waited });
+            }
+            waited = true; // its holder removed it
         }
-        Ok(Self {
-            _file: file,
-            waited,
-        })
     }
 
-    /// As [`Lock::take`], but waits no longer than `limit`.
+    /// As [`Lock::take`], but waits no longer than `limit`. This file stays.
     pub(crate) fn take_within(path: &Path, limit: Duration) -> Result<Self> {
         let file = open(path)?;
         let start = Instant::now();
@@ -59,10 +67,7 @@ impl Lock {
             waited = true;
             thread::sleep(PAUSE);
         }
-        Ok(Self {
-            _file: file,
-            waited,
-        })
+        Ok(Self { file, waited })
     }
 
     /// As [`Lock::take`], but waits only for a holder that is at work: for one that sleeps, no
@@ -88,10 +93,7 @@ impl Lock {
             }
             if is_at(&file, path) {
                 sign(&file);
-                return Ok(Self {
-                    _file: file,
-                    waited,
-                });
+                return Ok(Self { file, waited });
             }
             waited = true; // its holder removed it
         }
@@ -104,15 +106,54 @@ impl Lock {
             return Ok(None);
         }
         sign(&file);
-        Ok(Some(Self {
-            _file: file,
-            waited: false,
-        }))
+        let waited = false;
+        Ok(Some(Self { file, waited }))
     }
 
     /// Whether another holder had it first: what was looked at before may have changed.
     pub(crate) fn is_from_another(&self) -> bool {
         self.waited
+    }
+
+    /// Removes the file at `path`, if it is that of this lock, which is held. If it cannot be
+    /// removed, it stays.
+    pub(super) fn remove_file(&self, path: &Path) {
+        if is_at(&self.file, path) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The lock of a site.
+#[derive(Debug)]
+pub(crate) struct SiteLock {
+    lock: Lock,
+    path: PathBuf,
+    record: PathBuf,
+}
+
+impl SiteLock {
+    pub(super) fn new(lock: Lock, state: &StateDir, site: &SiteName) -> Self {
+        Self {
+            lock,
+            path: state.lock(site),
+            record: state.record(site),
+        }
+    }
+
+    /// As [`Lock::is_from_another`].
+    pub(crate) fn is_from_another(&self) -> bool {
+        self.lock.is_from_another()
+    }
+}
+
+impl Drop for SiteLock {
+    /// The file of a site that is down goes.
+    fn drop(&mut self) {
+        let found = self.record.symlink_metadata();
+        if found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.lock.remove_file(&self.path);
+        }
     }
 }
 
@@ -269,6 +310,7 @@ fn cannot(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn a_second_holder_waits_and_gets_it() {
@@ -345,7 +387,7 @@ mod tests {
         let _first = Lock::take(&path, || ()).unwrap();
         let signal = std::sync::Arc::default();
         let stop = Stop::by(&signal);
-        let told = |_: &str| signal.store(true, std::sync::atomic::Ordering::SeqCst);
+        let told = |_: &str| signal.store(true, Ordering::SeqCst);
         let error = Lock::take_in_turn(&path, None, &stop, told).unwrap_err();
         assert!(
             error.to_string().starts_with("stopped by a signal"),
@@ -371,6 +413,56 @@ mod tests {
             assert!(second.is_from_another());
             assert!(Lock::if_free(&path).unwrap().is_none());
         });
+    }
+
+    /// Threads take the lock in every way, and give it up with its file, or without as if killed.
+    #[test]
+    fn a_lock_whose_file_comes_and_goes_has_one_holder() {
+        const ROUNDS: usize = 600;
+        let dir = tempfile::tempdir().unwrap();
+        let site = &SiteName::new("site").unwrap();
+        let state = &StateDir::under(dir.path());
+        let (path, record) = (&state.lock(site), &state.record(site));
+        fs::create_dir(&state.run).unwrap();
+        let [holders, waits, removals] = &[(); 3].map(|()| AtomicUsize::new(0));
+        let add = |count: &AtomicUsize, number| count.fetch_add(number, Ordering::SeqCst);
+
+        let take = |round: usize| match round % 3 {
+            0 => Some(Lock::take(path, || ()).unwrap()),
+            1 => Some(Lock::take_in_turn(path, None, &Stop::default(), |_| ()).unwrap()),
+            _ => Lock::if_free(path).unwrap(),
+        };
+        let contend = |round: usize| {
+            let Some(lock) = take(round) else { return };
+            assert_eq!(add(holders, 1), 0, "another one holds it, too");
+            add(waits, usize::from(lock.waited));
+            let is_recorded = round.is_multiple_of(5);
+            if is_recorded {
+                fs::write(record, "").unwrap();
+            } else {
+                let _ = fs::remove_file(record);
+            }
+            thread::yield_now();
+            holders.fetch_sub(1, Ordering::SeqCst);
+            if round.is_multiple_of(7) {
+                drop(lock);
+            } else {
+                add(removals, usize::from(!is_recorded));
+                drop(SiteLock::new(lock, state, site));
+            }
+        };
+        thread::scope(|scope| {
+            for first in 0..8 {
+                scope.spawn(move || (first..first + ROUNDS).for_each(contend));
+            }
+        });
+        assert!([waits, removals].iter().all(|count| add(count, 0) > 0));
+
+        let _ = fs::remove_file(record);
+        let last = SiteLock::new(Lock::take(path, || ()).unwrap(), state, site);
+        assert!(path.exists());
+        drop(last);
+        assert!(!path.exists());
     }
 
     #[test]

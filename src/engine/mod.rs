@@ -53,7 +53,7 @@ pub(crate) use edit::edit as edit_file;
 pub(crate) use features::{Choice, Features};
 pub(crate) use image::enter_image;
 pub(crate) use journal::{remove_watch_state, write_watch_state};
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, SiteLock};
 pub(crate) use mounter::Serves;
 pub(crate) use namespaces::{
     OwnNamespace, Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace,
@@ -76,20 +76,15 @@ impl Engine {
         limit: Option<Duration>,
         stop: &Stop,
         on_wait: impl FnOnce(&str),
-    ) -> Result<Lock> {
-        Lock::take_in_turn(&self.state.lock(site), limit, stop, on_wait)
+    ) -> Result<SiteLock> {
+        let lock = Lock::take_in_turn(&self.state.lock(site), limit, stop, on_wait)?;
+        Ok(SiteLock::new(lock, &self.state, site))
     }
 
     /// Takes the lock of the site, or returns `None` if another mountjail holds it.
-    pub(crate) fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
-        Lock::if_free(&self.state.lock(site))
-    }
-
-    /// Gives up `lock`, the lock of a site that is no more, and removes its file.
-    pub(crate) fn forget_lock(&self, site: &SiteName, lock: Lock) -> Result<()> {
-        journal::remove_file(&self.state.lock(site))?;
-        drop(lock);
-        Ok(())
+    pub(crate) fn lock_if_free(&self, site: &SiteName) -> Result<Option<SiteLock>> {
+        let lock = Lock::if_free(&self.state.lock(site))?;
+        Ok(lock.map(|lock| SiteLock::new(lock, &self.state, site)))
     }
 
     /// Brings the site into the planned state, or leaves it as it was.

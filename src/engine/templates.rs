@@ -212,7 +212,7 @@ impl TemplateStore {
     /// Releases all templates that `site` holds, besides `used`. Templates that no site holds are
     /// removed, also those that a killed run left, and with the last one the place.
     pub(crate) fn release_besides(&self, used: &HashSet<SiteName>, site: &SiteName) -> Result<()> {
-        let _lock = Lock::take(&self.lock, || ())?;
+        let lock = Lock::take(&self.lock, || ())?;
         let mut any = false;
         for template in self.all() {
             let sites = self.state.sites_of(&template);
@@ -232,7 +232,11 @@ impl TemplateStore {
                 _ => self.remove(&template)?,
             }
         }
-        if any { Ok(()) } else { self.place.remove() }
+        if !any {
+            self.place.remove()?;
+            lock.remove_file(&self.lock);
+        }
+        Ok(())
     }
 
     /// All templates, also those that are not complete.

@@ -11,7 +11,7 @@ use super::up::{Changes, Done};
 use super::users::SiteUsers;
 use super::{Site, SiteError, manifest_file};
 use crate::base::{ErrorContext, HostPath, SiteName};
-use crate::engine::{Engine, Lock, Log, Outcome, create_root};
+use crate::engine::{Engine, Log, Outcome, SiteLock, create_root};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, Depth, Observed, Stray, Table};
 use crate::patience::Stop;
@@ -417,7 +417,7 @@ pub(crate) fn lock(
     engine: &Engine,
     site: &SiteName,
     stop: &Stop,
-) -> Result<Lock> {
+) -> Result<SiteLock> {
     let out = context.out.site(site);
     let waiting = |other: &str| out.info(format_args!("waiting for {other} to finish"));
     engine

@@ -187,7 +187,7 @@ pub(crate) fn resolve(
 }
 
 /// The error for a root that was moved while the site was up.
-fn moved_root(context: &Context, manifest: &Manifest) -> Option<Error> {
+pub(super) fn moved_root(context: &Context, manifest: &Manifest) -> Option<Error> {
     let Manifest { site, root, .. } = manifest;
     if root.as_path().symlink_metadata().is_ok() {
         return None;

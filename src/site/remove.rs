@@ -166,7 +166,6 @@ impl Remover {
         };
         let drop_ins = drop_ins.map_err(about)?;
         remove_file(&site.file).map_err(|error| about(error).hint(still_there(site)))?;
-        run.forget_lock(site, lock).map_err(about)?;
         Ok(Removed {
             manifest: there.manifest,
             down,

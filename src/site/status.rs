@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::SiteError;
-use super::pipeline::Pipeline;
+use super::pipeline::{self, Pipeline};
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
@@ -180,7 +180,7 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
 
 fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan>> {
     let name = &site.name;
-    let records = records::read(&pipeline.context, name, &pipeline.boot)?;
+    let records = records_at_home(pipeline, site)?;
     let Some(root) = records.root().cloned() else {
         return Ok(None);
     };
@@ -216,6 +216,11 @@ fn desired(
     {
         errors.push(records::set_up_elsewhere(root, found, records));
         desired = None;
+    }
+    if !errors.is_empty()
+        && let Some(moved) = pipeline::moved_root(&pipeline.context, manifest)
+    {
+        errors = vec![moved];
     }
     if !errors.is_empty() {
         failed.push(SiteError::Errors(errors));

@@ -9,7 +9,7 @@ use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::engine::Lock;
+use crate::engine::SiteLock;
 use crate::manifest::Scope;
 use crate::observe::{self, SiteRecords};
 use crate::patience::{Crew, Stop};
@@ -95,7 +95,12 @@ fn site(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> SiteFou
     }
 }
 
-fn locked(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> Result<Option<Lock>> {
+fn locked(
+    run: &BringUp,
+    site: &Site,
+    policy: &PassPolicy,
+    stop: &Stop,
+) -> Result<Option<SiteLock>> {
     match policy.when_locked {
         WhenLocked::Wait => lock(&run.pipeline.context, &run.engine, &site.name, stop).map(Some),
         WhenLocked::Skip => run
@@ -110,7 +115,7 @@ fn under_lock(
     site: &Site,
     policy: &PassPolicy,
     stop: &Stop,
-    lock: &Lock,
+    lock: &SiteLock,
 ) -> SiteFound {
     let records = match run
         .pipeline
@@ -141,7 +146,7 @@ fn in_services(
     site: &Site,
     policy: &PassPolicy,
     stop: &Stop,
-    lock: &Lock,
+    lock: &SiteLock,
 ) -> SiteFound {
     let context = &run.pipeline.context;
     let units = match run.pipeline.load(site) {

@@ -16,6 +16,7 @@ mod import_lines;
 mod instances;
 mod json;
 mod nagios;
+mod panels;
 mod presets;
 mod snapshots;
 mod status;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ("instances", instances::all()),
         ("json", json::all()),
         ("nagios", nagios::all()),
+        ("panels", panels::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),

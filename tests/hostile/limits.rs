@@ -165,8 +165,8 @@ impl Sites {
 
     /// Takes the site's lock.
     fn hold(&self, site: &str) -> fs::File {
-        let path = self.sandbox.state().join(format!("run/{site}.lock"));
-        let held = fs::File::open(path).unwrap();
+        let held = self.sandbox.file(format!("state/run/{site}.lock"), "");
+        let held = fs::File::open(held).unwrap();
         held.lock().unwrap();
         held
     }
@@ -174,7 +174,7 @@ impl Sites {
     /// Whether nobody has the site's lock.
     fn lock_is_free(&self, site: &str) -> bool {
         let path = self.sandbox.state().join(format!("run/{site}.lock"));
-        fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+        fs::File::open(path).map_or(true, |file| file.try_lock().is_ok())
     }
 }
 

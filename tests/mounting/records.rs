@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -37,6 +37,14 @@ pub fn all() -> Vec<Trial> {
             file_size,
         ),
     ]);
+    all.extend(for_each_engine(
+        "no file is left of sites that are down",
+        no_files,
+    ));
+    all.extend(for_each_engine(
+        "runs that contend, and are killed, leave no file",
+        contending,
+    ));
     let mut rebooted = |name: &str, body: fn(&'static str)| {
         all.extend(for_each_engine(
             &format!("placeholders are recognised {name}"),
@@ -52,6 +60,56 @@ pub fn all() -> Vec<Trial> {
     });
     rebooted("with other inode numbers (overlay)", on_an_overlay);
     all
+}
+
+/// The files below the directories of the records.
+fn files(sandbox: &Sandbox) -> String {
+    let mut find = Command::new("find");
+    let files = Ran::of(find.arg(sandbox.state()).args(["-type", "f"]));
+    files.exits(0).stdout
+}
+
+fn no_files(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    sandbox.site("s", "presets: [shell, dns]\n");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(files(&sandbox), "");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(files(&sandbox), "");
+    sandbox.site("s", "mounts: [/no/such/file]\n");
+    sandbox.run(&["up", "s"]).exits(1);
+    assert_eq!(files(&sandbox), "");
+}
+
+fn contending(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [dns]\n");
+    let bare = tree(&root);
+    let (sandbox, root) = (&sandbox, &root);
+    thread::scope(|scope| {
+        for first in 0..4 {
+            scope.spawn(move || {
+                for round in first..first + 12 {
+                    let arguments = [["up", "down"][round % 2], "s"];
+                    if !round.is_multiple_of(3) {
+                        sandbox.ok(&arguments);
+                        continue;
+                    }
+                    let mut command = sandbox.command();
+                    let command = command.args(arguments).stderr(Stdio::null());
+                    let mut killed = command.spawn().unwrap();
+                    thread::sleep(Duration::from_millis(round as u64));
+                    let _ = killed.kill();
+                    killed.wait().unwrap();
+                }
+            });
+        }
+    });
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(files(sandbox), "");
+    assert!(mounts_below(root).is_empty());
+    bare.assert_same(&tree(root));
 }
 
 /// One site's record has no room: the run ends in an orderly way, and the others come up.

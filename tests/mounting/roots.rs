@@ -265,6 +265,11 @@ fn moved_and_renamed() {
     sandbox.ok(&["up", "q"]);
     let moved = sandbox.path("srv/moved");
     fs::rename(&root, &moved).unwrap();
+    let remedy = format!("write `root: {}` in the manifest", moved.display());
+    for command in ["status", "up", "check"] {
+        let ran = sandbox.run(&[command, "q"]).exits(1);
+        let _ = ran.says("was moved to").says(&remedy);
+    }
     fs::remove_file(sandbox.path("config/sites/q.yaml")).unwrap();
     manifest(&sandbox, "s", &moved, "etc: [hosts, services]\n");
     sandbox
@@ -272,6 +277,8 @@ fn moved_and_renamed() {
         .exits(1)
         .says("is set up as the site q")
         .says("`mountjail down q`");
+    let shown = sandbox.run(&["status"]).exits(1);
+    shown.prints(&format!("2 orphan in {}", moved.display()));
     sandbox.ok(&["down", "s"]).says("`mountjail down q`");
     assert!(moved.join("etc/hosts").exists());
     sandbox.ok(&["down", "q"]).says("was moved to");
@@ -306,6 +313,11 @@ fn replaced_in_use() {
     drop(inside);
     sandbox.ok(&["up", "s"]);
     assert!(root.join("etc/hosts").exists());
+    assert_eq!(
+        fs::read_dir(&old).unwrap().count(),
+        0,
+        "the old root is bare"
+    );
     sandbox.ok(&["down", "s"]);
     assert_eq!(mounts_below(&sandbox.path("srv")), []);
 }

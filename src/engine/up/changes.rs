@@ -1,5 +1,6 @@
 //! What a run changes before it mounts: generated files, mounts that go, placeholders and links.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::run::UpRun;
@@ -54,6 +55,7 @@ impl<B: Backend> UpRun<'_, B> {
                 | Step::Swap { .. } => {}
             }
         }
+        self.clear_former_roots();
 
         if self.kept == self.written {
             Ok(())
@@ -93,6 +95,21 @@ impl<B: Backend> UpRun<'_, B> {
         self.undo.push(old.detached(saved));
         self.outcome.detached += along.mounts();
         Ok(())
+    }
+
+    /// Removes what else was made in directories that were the root and were moved away, such as
+    /// links. Whatever is not as it was made belongs to its owner and stays.
+    pub(super) fn clear_former_roots(&self) {
+        let strays = self.observed.strays.iter();
+        let homes: BTreeSet<_> = strays.filter_map(Stray::home).collect();
+        for home in homes.iter().filter(|home| **home != self.plan.root) {
+            for made in self.observed.kept.iter().flat_map(|kept| &kept.made).rev() {
+                if let Some(file) = made.file {
+                    let spot = self.root.spot_on_host(home.inside(&made.path).as_path());
+                    let _ = spot.and_then(|spot| spot.remove(&made.kind, Some(file)));
+                }
+            }
+        }
     }
 
     /// Detaches a mount that was moved away, and removes the placeholders beside it.

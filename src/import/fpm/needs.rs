@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::pool::Pool;
 use crate::base::HostPath;
-use crate::import::draft::{Draft, DraftDirectory, DraftItem};
+use crate::import::draft::{Draft, DraftDirectory, DraftItem, DraftMount};
 use crate::import::php::PhpSettings;
+use crate::resolve::Host;
 
 /// Presets by the extensions that they are for, and directories of the host of which they bring
 /// what is there.
@@ -43,7 +44,7 @@ const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
 /// Adds to the draft of the site with this root what the pool's PHP needs.
 pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     let settings = PhpSettings::new(pool);
-    add_extensions(draft, &settings);
+    add_extensions(draft, root, &settings);
     if !settings.disables("mail") {
         add_mail(draft, &settings);
     }
@@ -55,15 +56,17 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     }
 }
 
-fn add_extensions(draft: &mut Draft, settings: &PhpSettings) {
+fn add_extensions(draft: &mut Draft, root: &HostPath, settings: &PhpSettings) {
     for (extensions, preset, directories) in OF_EXTENSIONS {
         let loaded = extensions.iter().find(|name| settings.loads(name));
+        let there = directories.iter().find(|path| Path::new(path).is_dir());
         if let Some(extension) = loaded
-            && directories.iter().any(|path| Path::new(path).is_dir())
+            && let Some(directory) = there
             && add_preset(draft, preset)
         {
             let found = format!("PHP loads {extension}, which needs the preset {preset}.");
             draft.found.push(found);
+            draft.mounts.extend(below_var_run(root, directory));
         }
     }
     if settings.loads("ldap")
@@ -71,6 +74,19 @@ fn add_extensions(draft: &mut Draft, settings: &PhpSettings) {
     {
         add_item(&mut draft.etc, name);
     }
+}
+
+/// The mount of a daemon's `/run/NAME` on `/var/run/NAME`, where PHP looks for it, if the root has
+/// a directory `/var/run` of its own, as jailkit makes it. Elsewhere that is a link to `/run`.
+fn below_var_run(root: &HostPath, directory: &str) -> Option<DraftMount> {
+    let name = directory.strip_prefix("/run/")?;
+    let own = root.as_path().join("var/run").symlink_metadata().ok()?;
+    let is_link_on_host = Path::new("/var/run").is_symlink();
+    (own.is_dir() && is_link_on_host).then(|| DraftMount {
+        source: format!("/var/run/{name}"),
+        optional: true, // made when the service starts, as in the preset
+        ..DraftMount::default()
+    })
 }
 
 /// Adds the program that PHP's `mail()` starts, if the host has it.
@@ -113,11 +129,33 @@ fn add_directory(draft: &mut Draft, root: &HostPath, path: &Path) {
     if inside.symlink_metadata().is_ok() || draft.directories.iter().any(known) {
         return;
     }
+    if !is_on_mount_of(root, &inside) {
+        draft.remarks.push(format!(
+            "PHP writes to {path}, which is not there: make it by hand, because another mount is \
+             above it."
+        ));
+        return;
+    }
     let is_everybodys = path.ends_with("tmp");
     draft.directories.push(DraftDirectory {
         path: path.to_owned(),
         mode: if is_everybodys { "1777" } else { "1733" }.to_owned(),
     });
+}
+
+/// Whether the directory above `inside`, or the next one above that is there, is on the mount of
+/// `root`. A mount of others, such as that of a home, is not for us to write to.
+fn is_on_mount_of(root: &HostPath, inside: &Path) -> bool {
+    let host = Host::new();
+    let stat = |path: &Path| {
+        let path = HostPath::new(path).ok()?;
+        Some(host.walk(&path).ok()?.stat)
+    };
+    let above = inside.ancestors().find_map(stat);
+    match (above, stat(root.as_path())) {
+        (Some(above), Some(root)) => above.is_on_mount_of(&root),
+        _ => true, // there is no root yet
+    }
 }
 
 /// The directories that PHP writes to, each once, and what for.

@@ -20,7 +20,7 @@ use crate::base::quote::shell_word;
 use crate::base::sync::lock as locked;
 use crate::base::text::few;
 use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
-use crate::engine::{Engine, Lock, Outcome};
+use crate::engine::{Engine, Outcome, SiteLock};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
@@ -119,7 +119,7 @@ impl TakeDown {
     }
 
     /// Takes the site down, whose lock is held.
-    pub(crate) fn locked(&self, site: &Site, lock: &Lock) -> Result<TakenDown, DownError> {
+    pub(crate) fn locked(&self, site: &Site, lock: &SiteLock) -> Result<TakenDown, DownError> {
         if lock.is_from_another() {
             *locked(&self.users) = Arc::default();
         }
@@ -154,13 +154,8 @@ impl TakeDown {
         Ok(down.keep_placeholders(plan).0)
     }
 
-    /// Gives up `lock`, the lock of a site that is no more.
-    pub(super) fn forget_lock(&self, site: &Site, lock: Lock) -> Result<()> {
-        self.engine.forget_lock(&site.name, lock)
-    }
-
     /// Takes the lock of the site.
-    pub(crate) fn lock(&self, site: &Site, stop: &Stop) -> Result<Lock> {
+    pub(crate) fn lock(&self, site: &Site, stop: &Stop) -> Result<SiteLock> {
         lock(self.context, &self.engine, &site.name, stop)
     }
 

@@ -34,6 +34,34 @@ pub fn lead_somewhere() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Fails unless each page of the book is at most two links away from README, and from the book's
+/// first page. The list of all pages does not count as one.
+pub fn are_short() {
+    let book = top().join("docs");
+    let summary = book.join("SUMMARY.md");
+    for start in [top().join("README.md"), book.join("README.md")] {
+        let mut reached = BTreeSet::from([start.clone()]);
+        for _ in 0..2 {
+            for from in reached.clone() {
+                let directory = from.parent().unwrap();
+                let files = links(&read(&from)).into_iter();
+                let files = files.filter_map(|link| {
+                    let file = link
+                        .split('#')
+                        .next()
+                        .filter(|file| file.ends_with(".md"))?;
+                    directory.join(file).canonicalize().ok()
+                });
+                reached.extend(files.filter(|file| *file != summary));
+            }
+        }
+        reached.insert(summary.clone());
+        let of_book = pages().filter(|page| page.starts_with(&book));
+        let far: Vec<_> = of_book.filter(|page| !reached.contains(page)).collect();
+        assert!(far.is_empty(), "too far from {}: {far:#?}", start.display());
+    }
+}
+
 fn leads(book: &Path, from: &Path, link: &str) -> Result<(), &'static str> {
     if link.starts_with("https://") {
         return Ok(());

@@ -31,6 +31,10 @@ pub fn all() -> Vec<Trial> {
             links::lead_somewhere,
         ),
         (
+            "every page of the book is two clicks away",
+            links::are_short,
+        ),
+        (
             "a page's output is compared strictly",
             session::patterns_are_strict,
         ),
