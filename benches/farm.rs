@@ -209,6 +209,33 @@ fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
     (life, empty)
 }
 
+/// The life of sites with a passwd of their own, and a look at them.
+struct WithUsers {
+    up: Took,
+    again: Took,
+    status: Took,
+    down: Took,
+}
+
+/// Medians of so many rounds.
+fn with_users(base: &Path, sites: usize, rounds: usize) -> WithUsers {
+    let farm = Farm::new(base, &format!("{sites}-users"), sites, Roots::Empty);
+    farm.add_line("users: [nobody]");
+    let mut times: [Vec<Took>; 4] = Default::default();
+    for _ in 0..rounds {
+        for (command, times) in ["up", "up", "status", "down"].iter().zip(&mut times) {
+            times.push(time(&mut all(&farm, command)));
+        }
+    }
+    let [up, again, status, down] = times.map(median);
+    WithUsers {
+        up,
+        again,
+        status,
+        down,
+    }
+}
+
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
@@ -273,6 +300,7 @@ fn table() {
     let (base, machine) = (apart(), machine());
     let mut all = vec![];
     let mut resident = 0;
+    let users = with_users(base.path(), MANY, 5);
     for (sites, rounds) in SIZES {
         let (measured, farm) = measure(base.path(), sites, rounds);
         if sites == MANY {
@@ -280,65 +308,9 @@ fn table() {
         }
         all.push(measured);
     }
-    let [one, ten, hundred, _, many] = &all[..] else {
-        unreachable!("one for each size");
-    };
-
-    println!("{MOUNTS} mounts per site; medians; times in ms; ratios of times and of CPU times\n");
-    println!(
-        "{:<38} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  goal",
-        "", "mountjail", "reference", "CPU", "CPU", "ratio", "CPU"
-    );
-    let (first, raw_up) = (one.life.first, many.life.raw_up);
-    row(
-        "up, 1 site / bubblewrap spawn",
-        first,
-        one.bubblewrap,
-        "<= 0.5",
-    );
-    row("up, 1 site / raw calls", first, one.life.raw_up, "");
-    row(
-        "up --all, 10 sites / raw calls",
-        ten.life.first,
-        ten.life.raw_up,
-        "",
-    );
-    row(
-        "up --all, 100 / raw calls",
-        hundred.life.first,
-        hundred.life.raw_up,
-        "",
-    );
-    row(
-        "up --all, 100 / mount -a",
-        hundred.life.first,
-        hundred.mount_a.unwrap_or_default(),
-        "",
-    );
-    row(
-        "up --all, 1000, with placeholders",
-        many.life.up,
-        raw_up,
-        "<= 0.5",
-    );
-    row(
-        "up --all, 1000, without any",
-        many.life.first,
-        raw_up,
-        "<= 0.6",
-    );
-    row(
-        "nothing to do, 1000 / raw calls",
-        many.life.again,
-        raw_up,
-        "<= 0.3",
-    );
-    row(
-        "down --all, 1000 / raw, one by one",
-        many.life.down,
-        many.life.raw_down,
-        "<= 0.2",
-    );
+    print_rows(&all, &users);
+    let many = &all[all.len() - 1];
+    let raw_up = many.life.raw_up;
     println!(
         "{:<38} {:>9.2} {:>9.2} {:>26.2} {:>6}  <= 0.5",
         "run --all, 1000, until exec / raw",
@@ -353,7 +325,77 @@ fn table() {
     );
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
     let sizes: Vec<_> = all.iter().map(Measured::figures).collect();
-    plot(&all).write(&json!({ "machine": machine, "sizes": sizes, "peak_memory_mib": resident }));
+    plot(&all).write(&json!({
+        "machine": machine,
+        "sizes": sizes,
+        "with_own_users": users.figures(),
+        "peak_memory_mib": resident,
+    }));
+}
+
+fn print_rows(all: &[Measured], users: &WithUsers) {
+    let [one, ten, hundred, _, many] = all else {
+        unreachable!("one for each size");
+    };
+    println!("{MOUNTS} mounts per site; medians; times in ms; ratios of times and of CPU times\n");
+    println!(
+        "{:<38} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  goal",
+        "", "mountjail", "reference", "CPU", "CPU", "ratio", "CPU"
+    );
+    let (first, mount_a) = (one.life.first, hundred.mount_a.unwrap_or_default());
+    let (raw_up, raw_down) = (many.life.raw_up, many.life.raw_down);
+    for (what, ours, theirs, goal) in [
+        (
+            "up, 1 site / bubblewrap spawn",
+            first,
+            one.bubblewrap,
+            "<= 0.5",
+        ),
+        ("up, 1 site / raw calls", first, one.life.raw_up, ""),
+        (
+            "up --all, 10 sites / raw calls",
+            ten.life.first,
+            ten.life.raw_up,
+            "",
+        ),
+        (
+            "up --all, 100 / raw calls",
+            hundred.life.first,
+            hundred.life.raw_up,
+            "",
+        ),
+        ("up --all, 100 / mount -a", hundred.life.first, mount_a, ""),
+        (
+            "up --all, 1000, with placeholders",
+            many.life.up,
+            raw_up,
+            "<= 0.5",
+        ),
+        (
+            "up --all, 1000, without any",
+            many.life.first,
+            raw_up,
+            "<= 0.6",
+        ),
+        (
+            "nothing to do, 1000 / raw calls",
+            many.life.again,
+            raw_up,
+            "<= 0.3",
+        ),
+        (
+            "down --all, 1000 / raw, one by one",
+            many.life.down,
+            raw_down,
+            "<= 0.2",
+        ),
+        ("the same with own users: up --all", users.up, raw_up, ""),
+        ("    nothing to do", users.again, raw_up, ""),
+        ("    status --all", users.status, raw_up, ""),
+        ("    down --all", users.down, raw_down, ""),
+    ] {
+        row(what, ours, theirs, goal);
+    }
 }
 
 /// Times by the number of sites.
@@ -404,6 +446,18 @@ impl Measured {
             "raw_down": life.raw_down.figures(),
             "mount_a": self.mount_a.map(Took::figures),
             "bubblewrap": self.bubblewrap.figures(),
+        })
+    }
+}
+
+impl WithUsers {
+    fn figures(&self) -> Value {
+        json!({
+            "sites": MANY,
+            "up": self.up.figures(),
+            "nothing_to_do": self.again.figures(),
+            "status": self.status.figures(),
+            "down": self.down.figures(),
         })
     }
 }

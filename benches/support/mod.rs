@@ -85,6 +85,16 @@ impl Farm {
         farm
     }
 
+    /// Adds a line to the manifest of each site.
+    #[allow(dead_code)] // each benchmark has its own
+    pub fn add_line(&self, line: &str) {
+        for site in 0..self.sites {
+            let file = self.dir.join(format!("config/sites/site{site}.yaml"));
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(file, format!("{text}{line}\n")).unwrap();
+        }
+    }
+
     pub fn source(&self, nth: usize) -> PathBuf {
         self.dir.join(format!("host/file{nth}"))
     }
