@@ -445,7 +445,7 @@ fn presets_include_each_other_once_and_never_in_a_circle() {
 #[test]
 fn every_built_in_preset_is_sound() {
     let presets = Presets::built_in();
-    assert_eq!(presets.names().count(), 42);
+    assert_eq!(presets.names().count(), 43);
     for name in presets.names() {
         let entries = presets
             .entries(name)
