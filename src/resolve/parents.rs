@@ -1,6 +1,7 @@
 //! Mounts inside other mounts need something to mount on, because nothing is ever made in a source.
 
 use super::desired::FileKind;
+use super::host::HostEntry;
 use super::item::Item;
 use super::layout::{Layout, MountDraft};
 use crate::Error;
@@ -24,26 +25,40 @@ fn why_not_inside(layout: &Layout<'_>, draft: &MountDraft) -> Option<Error> {
         Ok(found) => found,
         Err(error) => return Some(error.error(format!("cannot look at {on_host}"))),
     };
-    let hidden = hidden_below(layout, &above.item, &on_host);
-    let fits = found
-        .as_ref()
-        .is_some_and(|node| draft.item.kind.fits_on(node.stat.kind));
-    if hidden.is_none() && fits {
-        return None;
+    if let Some(point) = hidden_below(layout, &above.item, &on_host) {
+        let why = format!("without what the host has mounted at {point}");
+        return Some(cannot_mount(draft, above, &why).hint(format!(
+            "add {point} to `mounts`, or say `recursive: true` of {}",
+            above.item.source
+        )));
     }
+    let why = why_not_on(found, draft, &on_host)?;
+    Some(cannot_mount(draft, above, &why).hint(
+        "nothing is ever made inside a source; choose another target, or mount fewer files above",
+    ))
+}
 
-    let why = match (&hidden, found.and_then(|node| node.link)) {
-        (Some(point), _) => format!("without what the host has mounted at {point}"),
-        (None, Some(destination)) => format!(
+/// Why the draft cannot be mounted on what was `found` at `on_host`; `None`: it can.
+fn why_not_on(found: Option<HostEntry>, draft: &MountDraft, on_host: &HostPath) -> Option<String> {
+    let kind = draft.item.kind;
+    match found {
+        Some(node) if kind.fits_on(node.stat.kind) => None,
+        Some(HostEntry {
+            link: Some(destination),
+            ..
+        }) => Some(format!(
             "and {on_host} is a link there, to {}",
             destination.display()
-        ),
-        (None, None) if draft.item.kind == FileKind::Directory => {
-            format!("and {on_host} is not a directory to mount on")
+        )),
+        _ if kind == FileKind::Directory => {
+            Some(format!("and {on_host} is not a directory to mount on"))
         }
-        (None, None) => format!("and {on_host} is not a file to mount on"),
-    };
-    let error = Error::failed(format!(
+        _ => Some(format!("and {on_host} is not a file to mount on")),
+    }
+}
+
+fn cannot_mount(draft: &MountDraft, above: &MountDraft, why: &str) -> Error {
+    Error::failed(format!(
         "cannot mount {} on {} ({}): {} is mounted on {} ({}), {why}",
         draft.item.source,
         draft.target,
@@ -51,17 +66,7 @@ fn why_not_inside(layout: &Layout<'_>, draft: &MountDraft) -> Option<Error> {
         above.item.source,
         above.target,
         above.origin(),
-    ));
-    Some(match hidden {
-        Some(point) => error.hint(format!(
-            "add {point} to `mounts`, or say `recursive: true` of {}",
-            above.item.source
-        )),
-        None => error.hint(
-            "nothing is ever made inside a source; choose another target, \
-             or mount fewer files above",
-        ),
-    })
+    ))
 }
 
 /// The outermost mount point of the host between the source of `mount` and the directory of `file`,

@@ -97,21 +97,30 @@ impl Host {
             }
             PatternPart::AnyDepth => {
                 all.extend(self.matching(directory, rest)?);
-                for name in found(self.read_dir(directory))?.unwrap_or_default() {
-                    let Ok(path) = directory.join(&name) else {
-                        continue;
-                    };
-                    // Links to directories are not followed: they may lead in a circle.
-                    let below = self
-                        .now(&path)?
-                        .filter(|node| node.stat.kind == FileKind::Directory);
-                    if below.is_some() && !name.to_string_lossy().starts_with('.') {
-                        all.extend(self.matching(&path, parts)?);
-                    }
+                for path in self.directories_in(directory)? {
+                    all.extend(self.matching(&path, parts)?);
                 }
             }
         }
         Ok(all)
+    }
+
+    /// The directories in `directory` whose names begin with no dot. Links to directories are not
+    /// among them: they may lead in a circle.
+    fn directories_in(&self, directory: &HostPath) -> Result<Vec<HostPath>, LookupError> {
+        let mut directories = vec![];
+        for name in found(self.read_dir(directory))?.unwrap_or_default() {
+            let Ok(path) = directory.join(&name) else {
+                continue;
+            };
+            if let Some(node) = self.now(&path)?
+                && node.stat.kind == FileKind::Directory
+                && !name.to_string_lossy().starts_with('.')
+            {
+                directories.push(path);
+            }
+        }
+        Ok(directories)
     }
 
     fn is_dangling(&self, path: &HostPath) -> Result<bool, LookupError> {
