@@ -12,7 +12,7 @@ pub fn all() -> Vec<Trial> {
         |engine| tables_read(engine, ""),
     );
     let with_users = for_each_engine("nor for sites that have users of their own", |engine| {
-        tables_read(engine, "users: [www-data]\n")
+        tables_read(engine, "users: [www-data]\n");
     });
     plain.into_iter().chain(with_users).collect()
 }
