@@ -120,7 +120,7 @@ fn rank(byte: u8) -> u16 {
 /// How many bytes at the beginning are the same. Paths often have a long part in common.
 fn length_of_same(a: &[u8], b: &[u8]) -> usize {
     const WORD: usize = size_of::<u64>();
-    let words = a.chunks_exact(WORD).zip(b.chunks_exact(WORD));
+    let words = a.as_chunks::<WORD>().0.iter().zip(b.as_chunks::<WORD>().0);
     let words = words.take_while(|(a, b)| a == b).count() * WORD;
     let rest = a[words..].iter().zip(&b[words..]);
     words + rest.take_while(|(a, b)| a == b).count()

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::processes::tell_processes;
 use super::report::{DIFFERENT, Report};
-use super::up::{extend, leave_host, tell_absent, tell_manifest, told, told_in};
+use super::up::{counts, extend, leave_host, tell, tell_absent, tell_manifest, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
@@ -254,8 +254,8 @@ struct AppliedSite<'s> {
 
 impl AppliedSite<'_> {
     fn on_host(&self, done: Done, mut object: Value, report: &mut Report) {
-        let up = told(self.context, self.site, &done);
-        extend(&mut object, up);
+        tell(self.context, self.site, &done);
+        extend(&mut object, counts(&done));
         object["root"] = json!(done.desired.root);
         object["changed"] = json!(self.manifest_changed || done.changes.steps > 0);
         report.site(0, object);

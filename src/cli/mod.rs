@@ -13,6 +13,7 @@ mod exec;
 mod fstab;
 mod import;
 mod jail_command;
+mod late;
 mod missing_program;
 mod place;
 mod plan;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::args::Global;
+use self::late::Late;
 use self::place::SiteInside;
 use self::supervised::{raise_open_files, run_in_worker, supervise};
 use crate::engine::enter_image;
@@ -71,26 +73,26 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Up(up::UpArgs),
-    Down(down::DownArgs),
-    Apply(apply::ApplyArgs),
-    Remove(remove::RemoveArgs),
-    Adopt(adopt::AdoptArgs),
-    Plan(plan::PlanArgs),
-    Status(status::StatusArgs),
-    Check(check::CheckArgs),
-    Presets(presets::PresetsArgs),
-    Why(why::WhyArgs),
-    Doctor(doctor::DoctorArgs),
-    Watch(watch::WatchArgs),
-    Fstab(fstab::FstabArgs),
-    Units(units::UnitsArgs),
-    Exec(exec::ExecArgs),
-    Run(run::RunArgs),
-    Trace(trace::TraceArgs),
-    Import(import::ImportArgs),
-    Schema(schema::SchemaArgs),
-    Completions(schema::CompletionsArgs),
+    Up(Late<up::UpArgs>),
+    Down(Late<down::DownArgs>),
+    Apply(Late<apply::ApplyArgs>),
+    Remove(Late<remove::RemoveArgs>),
+    Adopt(Late<adopt::AdoptArgs>),
+    Plan(Late<plan::PlanArgs>),
+    Status(Late<status::StatusArgs>),
+    Check(Late<check::CheckArgs>),
+    Presets(Late<presets::PresetsArgs>),
+    Why(Late<why::WhyArgs>),
+    Doctor(Late<doctor::DoctorArgs>),
+    Watch(Late<watch::WatchArgs>),
+    Fstab(Late<fstab::FstabArgs>),
+    Units(Late<units::UnitsArgs>),
+    Exec(Late<exec::ExecArgs>),
+    Run(Late<run::RunArgs>),
+    Trace(Late<trace::TraceArgs>),
+    Import(Late<import::ImportArgs>),
+    Schema(Late<schema::SchemaArgs>),
+    Completions(Late<schema::CompletionsArgs>),
 }
 
 impl Command {
@@ -181,7 +183,7 @@ pub fn main() -> ExitCode {
     let Cli {
         mut global,
         command,
-    } = match Cli::try_parse() {
+    } = match late::parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error).into(),
     };
@@ -202,9 +204,9 @@ pub fn main() -> ExitCode {
         return code.into();
     }
     ExitCode::from(match command {
-        Command::Exec(exec) => run_exec(global, exec, out),
-        Command::Run(run) => run.run(global, out),
-        Command::Trace(trace) => trace.run(&global, out),
+        Command::Exec(exec) => run_exec(global, exec.0, out),
+        Command::Run(run) => run.0.run(global, out),
+        Command::Trace(trace) => trace.0.run(&global, out),
         Command::Schema(schema) => schema.run(out),
         Command::Completions(completions) => completions.run(out),
         command => {

@@ -217,20 +217,22 @@ impl UpArgs {
 
 /// Adds a site that is up.
 fn add_up(report: &mut Report, context: &Context, site: &Site, done: &Done) {
-    let mut object = json!({ "site": site.name, "root": done.desired.root, "up": true });
-    extend(&mut object, told(context, site, done));
-    report.site(0, object);
+    tell(context, site, done);
+    if report.is_json() {
+        let mut object = json!({ "site": site.name, "root": done.desired.root, "up": true });
+        extend(&mut object, counts(done));
+        report.site(0, object);
+    }
 }
 
-/// Reports a site that is up; returns how many mounts there are, and what was done.
-pub(super) fn told(context: &Context, site: &Site, done: &Done) -> Value {
+/// Reports a site that is up.
+pub(super) fn tell(context: &Context, site: &Site, done: &Done) {
     let out = context.out.site(&site.name);
     tell_manifest(context, &done.desired, done.changes.steps > 0);
     for left in &done.changes.outcome.left {
         out.warn(left);
     }
     out.event(Event::Up).info(done.summary());
-    counts(done)
 }
 
 /// Reports the warnings about a site's manifest and, if its mounts change, the notes.
@@ -242,7 +244,8 @@ pub(super) fn tell_manifest(context: &Context, desired: &Desired, changes: bool)
     }
 }
 
-/// As [`told`], for a site in the mount namespace of a service, without what is about its manifest.
+/// As [`tell`], for a site in the mount namespace of a service, without what is about its manifest;
+/// returns how many mounts there are, and what was done.
 pub(super) fn told_in(context: &Context, site: &Site, place: &ServicePlace, done: &Done) -> Value {
     let out = context.out.site(&site.name);
     for left in &done.changes.outcome.left {

@@ -32,11 +32,26 @@ pub(super) fn remove_record(state: &StateDir, site: &SiteName) -> Result<()> {
 
 /// Writes the record of placeholders, links and generated files. An empty record is removed.
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &PersistentRecord) -> Result<()> {
+    write_kept_as(state, site, kept, Durability::Reboot)
+}
+
+/// As [`write_kept`], after everything in `kept` was made. A power cut may bring back the record of
+/// what was planned, which knows all of it by its path: as a crash just before this would.
+pub(super) fn write_made(state: &StateDir, site: &SiteName, kept: &PersistentRecord) -> Result<()> {
+    write_kept_as(state, site, kept, Durability::RebootOrOld)
+}
+
+fn write_kept_as(
+    state: &StateDir,
+    site: &SiteName,
+    kept: &PersistentRecord,
+    durability: Durability,
+) -> Result<()> {
     let path = state.kept(site);
     if kept.is_empty() {
         remove(&path)
     } else {
-        write_json(&path, kept, Durability::Reboot)
+        write_json(&path, kept, durability)
     }
 }
 

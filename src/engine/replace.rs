@@ -18,6 +18,8 @@ use crate::base::{Error, Result};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     ThisBoot,
+    /// Either it or the file that it replaces, each of them whole.
+    RebootOrOld,
     Reboot,
 }
 
@@ -99,7 +101,7 @@ pub(super) fn write_new(
 pub(super) fn rename_over(new: &Path, path: &Path, durability: Durability) -> io::Result<()> {
     fs::rename(new, path).inspect_err(|_| drop(fs::remove_file(new)))?;
     match durability {
-        Durability::ThisBoot => Ok(()),
+        Durability::ThisBoot | Durability::RebootOrOld => Ok(()),
         Durability::Reboot => sync_directory_of(path),
     }
 }
@@ -154,7 +156,7 @@ fn fill(
         file.set_permissions(Permissions::from_mode(access.mode))?;
         match durability {
             Durability::ThisBoot => Ok(()),
-            Durability::Reboot => file.sync_all(),
+            Durability::RebootOrOld | Durability::Reboot => file.sync_all(),
         }
     };
     write().inspect_err(|_| drop(fs::remove_file(path)))

@@ -117,10 +117,11 @@ impl Root {
             libc::O_PATH | libc::O_DIRECTORY,
         )?;
         let at_home = match &self.ours {
-            Some(ours) => ours
-                .borrow()
-                .is_home(&self.path, &parent, &sys::stat_fd(&dir)?),
-            None => true,
+            Some(ours) if parent.file_name().is_some() => {
+                ours.borrow()
+                    .is_home(&self.path, &parent, &sys::stat_fd(&dir)?)
+            }
+            _ => true, // the open root itself is on its mount
         };
         Ok(Spot {
             dir,
@@ -305,12 +306,11 @@ impl Spot {
             }
             CreatedKind::Link(destination) => {
                 symlinkat(destination.as_path(), &self.dir, self.name())?;
-                Ok(())
+                self.stat()
             }
         };
 
         result
-            .and_then(|()| self.stat())
             .map(|stat| Identity::of(&stat, self.root_device))
             .inspect_err(|_| {
                 let _ = self.remove(kind, None); // the first error is the one to report
@@ -456,13 +456,13 @@ pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
-/// Gives a new file or directory the mode `mode` and no ACL.
-pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+/// Gives a new file or directory the mode `mode` and no ACL. Returns what it was before that.
+pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<Stat> {
     let acls = acls(new);
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
-        return Ok(());
+        return Ok(found);
     }
 
     must_be_new(new, &found)?;
@@ -472,9 +472,10 @@ pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
     // A file system without modes (FAT) reports the ones given when it was mounted.
     let includes_mode = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
     match fchmod(new, mode) {
-        Err(_) if includes_mode(&sys::stat_fd(new)?) => Ok(()),
-        result => Ok(result?),
+        Err(_) if includes_mode(&sys::stat_fd(new)?) => {}
+        result => result?,
     }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub(super) fn part_from_sources(root: &Root, plan: &Plan, observed: &Observed) -
             let is_directory = top.kind.is_none_or(|kind| kind == FileKind::Directory);
             is_directory && plan::is_taken_over(observed, target, top)
         };
-        let Some(top) = stack.last().filter(is_tree).filter(|_| is_changed()) else {
+        let Some(top) = stack.last().filter(|_| is_changed()).filter(is_tree) else {
             continue;
         };
 

@@ -42,68 +42,74 @@ pub(super) fn key_of_mount(unique_id: u64) -> io::Result<MountIdentity> {
 /// The mounts of this namespace without their paths, which makes them quick to list.
 #[derive(Debug)]
 pub(crate) struct Outline {
-    mounts: HashMap<u64, MountOutline>,
-    /// The ids of the mounts on each mount.
-    on: HashMap<u64, Vec<u64>>,
-    /// The highest id of all. Mounts that are made later have higher ones.
-    newest: u64,
-    /// The ids of the mounts that mounts with these devices are on.
-    parents: HashMap<Pair, HashSet<u64>>,
+    /// With their ids, sorted by these: mounts that were made together are beside each other.
+    mounts: Vec<(u64, MountOutline)>,
+    /// The indices of all mounts, sorted by the mounts that they are on.
+    by_parent: Vec<usize>,
+    /// The id of the mount that mounts with these devices are on; `None`: there are several.
+    parents: HashMap<Pair, Option<u64>>,
 }
 
 impl Outline {
     pub(super) fn read() -> io::Result<Self> {
-        let found = table::in_shares(&sys::list_mounts()?, outlines)?;
-        let mut mounts: HashMap<_, _> = found.into_iter().collect();
+        let mut mounts = table::in_shares(&sys::list_mounts()?, outlines)?;
+        mounts.sort_unstable_by_key(|(id, _)| *id);
 
-        let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
-        for id in above {
-            if !mounts.contains_key(&id)
-                && let Ok(mount) = sys::mount_outline(id)
-            {
-                mounts.insert(id, mount);
-            }
-        }
+        let mut above: Vec<_> = mounts.iter().map(|(_, mount)| mount.parent).collect();
+        above.dedup();
+        above.retain(|id| find(&mounts, *id).is_none());
+        above.sort_unstable();
+        above.dedup();
+        mounts.extend(outlines(&above)?);
+        mounts.sort_unstable_by_key(|(id, _)| *id);
 
-        let mut parents: HashMap<_, HashSet<_>> = HashMap::new();
-        let mut on: HashMap<_, Vec<_>> = HashMap::new();
-        for (id, mount) in &mounts {
-            let pair = pair_of(&mounts, mount);
-            parents.entry(pair).or_default().insert(mount.parent);
-            on.entry(mount.parent).or_default().push(*id);
+        let mut by_parent: Vec<_> = (0..mounts.len()).collect();
+        by_parent.sort_by_key(|nth| mounts[*nth].1.parent);
+        let mut parents = HashMap::new();
+        for (_, mount) in &mounts {
+            let parent = parents
+                .entry(pair_of(&mounts, mount))
+                .or_insert(Some(mount.parent));
+            *parent = parent.filter(|known| *known == mount.parent);
         }
         Ok(Self {
-            newest: mounts.keys().copied().max().unwrap_or(0),
             mounts,
-            on,
+            by_parent,
             parents,
         })
     }
 
-    /// The highest unique mount ID of all.
+    /// The highest unique mount ID of all. Mounts that are made later have higher ones.
     pub(super) fn newest(&self) -> u64 {
-        self.newest
+        self.mounts.last().map_or(0, |(id, _)| *id)
     }
 
     /// The mounts in the one with this id, at any depth, with their ids.
     pub(super) fn inside(&self, unique_id: u64) -> Vec<(u64, &MountOutline)> {
         let (mut inside, mut next) = (vec![], vec![unique_id]);
         while let Some(holder) = next.pop() {
-            for id in self.on.get(&holder).into_iter().flatten() {
-                if *id != holder {
-                    if let Some(mount) = self.mounts.get(id) {
-                        inside.push((*id, mount));
-                    }
-                    next.push(*id);
-                }
+            for (id, mount) in self.on(holder).filter(|(id, _)| *id != holder) {
+                inside.push((id, mount));
+                next.push(id);
             }
         }
         inside
     }
 
+    /// The mounts on the one with this id, with their ids.
+    fn on(&self, unique_id: u64) -> impl Iterator<Item = (u64, &MountOutline)> {
+        let parent = |nth: &usize| self.mounts[*nth].1.parent;
+        let start = self
+            .by_parent
+            .partition_point(|nth| parent(nth) < unique_id);
+        let on = self.by_parent[start..].iter();
+        on.take_while(move |nth| parent(nth) == unique_id)
+            .map(|nth| (self.mounts[*nth].0, &self.mounts[*nth].1))
+    }
+
     /// The devices of the mount. `None` if it does not exist.
     pub(super) fn pair(&self, unique_id: u64) -> Option<Pair> {
-        let mount = self.mounts.get(&unique_id)?;
+        let mount = find(&self.mounts, unique_id)?;
         Some(pair_of(&self.mounts, mount))
     }
 
@@ -111,10 +117,16 @@ impl Outline {
     /// is on a copy of the mount that the first one is on.
     pub(super) fn has_several(&self, pair: Pair) -> bool {
         match self.parents.get(&pair) {
-            Some(parents) => parents.len() > 1,
+            Some(parent) => parent.is_none(),
             None => false,
         }
     }
+}
+
+/// The mount with this id of `mounts`, which are sorted by their ids.
+fn find(mounts: &[(u64, MountOutline)], unique_id: u64) -> Option<&MountOutline> {
+    let nth = mounts.binary_search_by_key(&unique_id, |(id, _)| *id);
+    nth.ok().map(|nth| &mounts[nth].1)
 }
 
 /// The outlines of the mounts `ids`, as far as they still exist.
@@ -129,8 +141,8 @@ fn outlines(ids: &[u64]) -> io::Result<Vec<(u64, MountOutline)>> {
     Ok(outlines)
 }
 
-fn pair_of(mounts: &HashMap<u64, MountOutline>, mount: &MountOutline) -> Pair {
-    let on = mounts.get(&mount.parent).map(|on| on.device);
+fn pair_of(mounts: &[(u64, MountOutline)], mount: &MountOutline) -> Pair {
+    let on = find(mounts, mount.parent).map(|on| on.device);
     (on, mount.device)
 }
 

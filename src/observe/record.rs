@@ -335,8 +335,12 @@ impl KnownGraft {
         let start = self
             .members
             .partition_point(|member| member.target < *target);
-        let count = self.members[start..].partition_point(|member| member.target == *target);
-        &self.members[start..start + count]
+        let from_here = &self.members[start..];
+        let count = from_here
+            .iter()
+            .take_while(|member| member.target == *target)
+            .count();
+        &from_here[..count]
     }
 }
 

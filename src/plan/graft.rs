@@ -119,10 +119,7 @@ pub(super) fn layout(
 impl Graft {
     /// Whether a mount at `target` comes along with it.
     pub(crate) fn has(&self, target: &JailPath) -> bool {
-        self.template
-            .mounts
-            .iter()
-            .any(|mount| mount.target == *target)
+        has_target(&self.template.mounts, target)
     }
 
     fn of(template: Template, templates: &HostPath) -> Self {
@@ -147,16 +144,15 @@ impl Graft {
 
 impl Template {
     fn new(at: JailPath, parts: Parts<'_>) -> Self {
-        let shared: BTreeSet<_> = parts.shared.iter().map(|mount| &mount.target).collect();
+        let mounts: Vec<_> = parts.shared.into_iter().cloned().collect();
         let mut placeholders = vec![];
         for own in &parts.own {
             let mut above = own.target.directories_above().into_iter();
-            if above.any(|above| shared.contains(&above)) {
+            if above.any(|above| has_target(&mounts, &above)) {
                 continue; // it is in a source
             }
             placeholders.push((own.target.clone(), on_which(own.kind)));
         }
-        let mounts: Vec<_> = parts.shared.into_iter().cloned().collect();
         let links: Vec<_> = parts.links.into_iter().cloned().collect();
         Self {
             contents: contents_of(&at, &mounts, &links, &placeholders),
@@ -174,10 +170,9 @@ impl Template {
 
     /// Takes the mounts and links of the template out of those of a site.
     fn take_from(&self, desired: &mut Desired) {
-        let targets = self.targets();
         desired
             .mounts
-            .retain(|mount| !targets.contains(&mount.target));
+            .retain(|mount| !has_target(&self.mounts, &mount.target));
         let links: HashSet<_> = self.links.iter().map(|link| &link.path).collect();
         desired.links.retain(|link| !links.contains(&link.path));
     }
@@ -244,7 +239,6 @@ impl Parts<'_> {
 struct Soil<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
-    targets: BTreeSet<&'a JailPath>,
     /// The targets of the recorded grafts that are there.
     grafts: BTreeSet<&'a JailPath>,
     generated: HashSet<&'a HostPath>,
@@ -277,7 +271,6 @@ impl<'a> Soil<'a> {
         Self {
             desired,
             observed,
-            targets: desired.targets(),
             grafts,
             generated: desired.files.iter().map(|file| &file.path).collect(),
             own_mounts,
@@ -289,9 +282,15 @@ impl<'a> Soil<'a> {
     /// The mounts of the site in each directory that can be a graft.
     fn parts(&self) -> BTreeMap<JailPath, Parts<'a>> {
         let mut parts: BTreeMap<JailPath, Parts<'_>> = BTreeMap::new();
-        for mount in &self.desired.mounts {
-            if let Some(at) = self.place_of(&mount.target) {
-                let parts = parts.entry(at).or_default();
+        let is_beside = |one: &Arc<Mount>, other: &Arc<Mount>| {
+            one.target.as_path().parent() == other.target.as_path().parent()
+        };
+        for mounts in self.desired.mounts.chunk_by(is_beside) {
+            let Some(at) = self.place_of(&mounts[0].target) else {
+                continue;
+            };
+            let parts = parts.entry(at).or_default();
+            for mount in mounts {
                 if self.is_shared(mount, parts) {
                     parts.shared.push(mount);
                 } else {
@@ -321,7 +320,7 @@ impl<'a> Soil<'a> {
     /// The topmost directory above `path` that can be a graft.
     fn place_of(&self, path: &JailPath) -> Option<JailPath> {
         for above in path.directories_above() {
-            if self.targets.contains(&above) {
+            if has_target(&self.desired.mounts, &above) {
                 return None; // it is in a mount
             }
             if self.grafts.contains(&above) || self.is_known_to_be_free(&above) {
@@ -415,6 +414,13 @@ fn was_made_alone(observed: &Observed, target: &JailPath, seen: &ObservedMount) 
         }
     }
     false
+}
+
+/// Whether one of `mounts`, which are sorted by target, is at `target`.
+fn has_target(mounts: &[Arc<Mount>], target: &JailPath) -> bool {
+    mounts
+        .binary_search_by(|mount| mount.target.cmp(target))
+        .is_ok()
 }
 
 /// The paths at or below `directory`.

@@ -70,7 +70,7 @@ impl Templates {
             }
 
             let _lock = store.lock_of(&name)?;
-            self.bring_up(store, &name, template, stop, log, &mut || Ok(()))
+            self.bring_up(store, &name, template, stop, log, None)
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
         }
@@ -104,10 +104,11 @@ impl Templates {
             store.begin_change(name, site, &self.boot)?;
         }
 
-        let result = self.bring_up(store, name, template, stop, log, &mut || {
+        let mut then = || {
             drop(lock.take()); // the site may put a mount of the template back
             then()
-        });
+        };
+        let result = self.bring_up(store, name, template, stop, log, Some(&mut then));
         if result.is_err() {
             let contents = old.unwrap_or(&template.contents);
             // The first error is the one to report. A template of unknown contents is brought up by
@@ -120,7 +121,8 @@ impl Templates {
         result.map_err(|failed| failed.of_site(site))
     }
 
-    /// Brings a template into the state of the host, as a site whose root it is, and does `then`.
+    /// Brings a template into the state of the host, as a site whose root it is, and does `then`
+    /// where the sites are.
     fn bring_up(
         &self,
         store: &TemplateStore,
@@ -128,7 +130,7 @@ impl Templates {
         template: &Template,
         stop: &Stop,
         log: Log<'_>,
-        then: Then<'_>,
+        mut then: Option<Then<'_>>,
     ) -> Result<Changes, SiteError> {
         let root = self.directory.join(name.as_str()).map_err(|why| {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
@@ -138,7 +140,10 @@ impl Templates {
         let mut then = || {
             store.end_change(name, &template.contents, &template.at, &self.boot)?;
             store.seal(name)?;
-            let done = self.engine.in_host(&mut *then);
+            let done = match &mut then {
+                Some(then) => self.engine.in_host(&mut **then),
+                None => Ok(()),
+            };
             if done.is_err() {
                 store.unseal(name)?; // to undo what was made in it
             }

@@ -32,7 +32,7 @@ pub(super) fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
     mkdirat(dir, name, mode)?;
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     sys::open_unmounted(dir, name, flags)
-        .and_then(|made| super::super::root::set_mode(&made, mode))
+        .and_then(|made| super::super::root::set_mode(&made, mode).map(drop))
         .inspect_err(|_| {
             let _ = unlinkat(dir, name, UnlinkatFlags::RemoveDir); // the first error counts
         })

@@ -60,7 +60,7 @@ impl<B: Backend> UpRun<'_, B> {
         if self.kept == self.written {
             Ok(())
         } else {
-            self.write_kept()
+            self.write_made()
         }
     }
 

@@ -101,6 +101,13 @@ impl<B: Backend> UpRun<'_, B> {
         self.write_as_kept(self.kept.clone())
     }
 
+    /// As [`write_kept`](Self::write_kept), when all that was planned is made.
+    pub(super) fn write_made(&mut self) -> Result<()> {
+        journal::write_made(&self.engine.state, &self.plan.site, &self.kept)?;
+        self.written = self.kept.clone();
+        Ok(())
+    }
+
     fn write_as_kept(&mut self, kept: PersistentRecord) -> Result<()> {
         journal::write_kept(&self.engine.state, &self.plan.site, &kept)?;
         self.written = kept;
