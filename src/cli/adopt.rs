@@ -174,47 +174,77 @@ impl AdoptArgs {
             self.add(report, context, found, Some(false));
             return Ok(());
         }
-        let root = found.survey.root.clone();
+        let root = &found.survey.root;
         let count = plural(found.survey.standing.len(), "thing");
         let out = context.out.site(&site.name);
         out.info(format_args!("{count} moved aside to {root}{DIRECTORY}"));
 
         let code = UpArgs::to_adopt().run_for(context, std::slice::from_ref(site))?;
+        if code == 0 {
+            self.settle(context, site, found, adopter, report);
+        } else {
+            self.put_back(context, site, found, adopter, code, report);
+        }
+        Ok(())
+    }
+
+    /// Leaves aside what was moved there, because the site is up.
+    fn settle(
+        &self,
+        context: &Context,
+        site: &Site,
+        found: &Examined,
+        adopter: &Arc<Adopter>,
+        report: &mut Report,
+    ) {
+        let (mover, root) = (adopter.clone(), found.survey.root.clone());
+        let settle = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
+            Ok(mover.settle(site, &root, &stop.whatever_the_signal())?)
+        };
+        match parallel::one(context, site, &Arc::default(), settle) {
+            Ok(()) => {
+                self.add(report, context, found, Some(true));
+                report_running(context, site, &found.survey.root);
+            }
+            Err(failed) => report.failed(site, &failed, json!({ "adopted": true })),
+        }
+    }
+
+    /// Puts back what was moved aside, because the site did not come up: `up` ended with `code`.
+    fn put_back(
+        &self,
+        context: &Context,
+        site: &Site,
+        found: &Examined,
+        adopter: &Arc<Adopter>,
+        code: u8,
+        report: &mut Report,
+    ) {
+        let root = &found.survey.root;
         let (mover, place) = (adopter.clone(), root.clone());
-        let end = move |site: &Site, stop: &Stop| {
+        let put_back = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
             // A signal that stopped `up` does not stop this.
             let stop = stop.whatever_the_signal();
-            if code == 0 {
-                mover.settle(site, &place, &stop)?;
-                return Ok(None);
-            }
             Ok(mover.put_back(site, &place, GoesBack::Unsettled, &stop)?)
         };
-        match parallel::one(context, site, &Arc::default(), end) {
-            Ok(None) if code == 0 => {
-                self.add(report, context, found, Some(true));
-                report_running(context, site, &root);
-            }
+        match parallel::one(context, site, &Arc::default(), put_back) {
             Ok(put_back) => {
                 self.add(report, context, found, Some(false));
                 report.code(code);
                 if let Some(put_back) = put_back {
-                    report.code(report_put_back(context, site, &root, &put_back));
+                    report.code(report_put_back(context, site, root, &put_back));
                 }
             }
             Err(failed) => {
-                report.failed(site, &failed, json!({ "adopted": code == 0 }));
-                if code != 0 {
-                    let name = &site.name;
-                    let stays = Error::failed(format!(
-                        "{name}: cannot put back what was moved aside to {root}{DIRECTORY}"
-                    ));
-                    let undo = format!("`mountjail adopt --undo {name}` puts it back");
-                    context.out.error(&stays.hint(undo));
-                }
+                report.failed(site, &failed, json!({ "adopted": false }));
+                let name = &site.name;
+                let stays = Error::failed(format!(
+                    "{name}: cannot put back what was moved aside to {root}{DIRECTORY}"
+                ));
+                let undo = format!("`mountjail adopt --undo {name}` puts it back");
+                context.out.error(&stays.hint(undo));
             }
         }
-        Ok(())
     }
 
     fn undo(
@@ -290,11 +320,10 @@ fn undo_one(
         Ok(put_back) => {
             let put_back = put_back.unwrap_or_default();
             let code = report_put_back(context, site, root, &put_back);
-            let left: Vec<_> = put_back
-                .left
-                .iter()
-                .map(|(path, why)| json!({ "path": path, "why": why }))
-                .collect();
+            let mut left = vec![];
+            for (path, why) in &put_back.left {
+                left.push(json!({ "path": path, "why": why }));
+            }
             let object = json!({
                 "site": site.name, "root": root, "back": put_back.back, "left": left,
             });

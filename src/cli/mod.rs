@@ -32,6 +32,7 @@ mod up;
 mod watch;
 mod why;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -170,10 +171,8 @@ pub fn command() -> clap::Command {
 /// The program: parses its arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
     // A hidden command that `doctor` runs inside a root; it needs no configuration.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == crate::doctor::SUBCOMMAND)
-    {
+    let first = std::env::args_os().nth(1);
+    if first.as_deref() == Some(OsStr::new(crate::doctor::SUBCOMMAND)) {
         return crate::doctor::inside_main();
     }
     sys::survive_file_size_limit();

@@ -236,9 +236,10 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     for component in path.components() {
         match component {
             Component::ParentDir => {
-                if let Ok(walk) = jail.walk(&HostPath::new(&out).ok()?) {
-                    out = walk.real.as_path().to_owned();
-                }
+                out = match jail.walk(&HostPath::new(&out).ok()?) {
+                    Ok(walk) => walk.real.as_path().to_owned(),
+                    Err(_) => out,
+                };
                 out.pop();
             }
             Component::Normal(name) => out.push(name),

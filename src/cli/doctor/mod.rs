@@ -156,9 +156,9 @@ impl DoctorArgs {
         }
         let user = match &self.user {
             Some(name) => jail::user(name),
-            None => run_as::choose(pools.found.iter().map(|pool| &pool.user), &manifest),
-        }
-        .context(&site.name)?;
+            None => run_as::choose(&pools.found, &manifest),
+        };
+        let user = user.context(&site.name)?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,
@@ -189,9 +189,7 @@ impl DoctorArgs {
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
-        let failed = findings
-            .iter()
-            .any(|finding| finding.verdict == CheckVerdict::Failed);
+        let failed = count(&findings, CheckVerdict::Failed) > 0;
         let user = &examined.user.name;
         let object = json!({
             "site": site,
@@ -218,12 +216,10 @@ impl DoctorArgs {
 
     /// Reports on the machine; returns the exit code.
     fn machine(&self, context: &Context) -> Result<u8> {
-        let sites = select::all(context);
-        let names = |sites: Vec<Site>| sites.into_iter().map(|site| site.name).collect();
         let report = MachineReport {
             machine: Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?,
             config: &context.config,
-            sites: sites.map(names),
+            sites: select::all(context),
             unserved: self.without_site(context),
             cost: cost::of_mounts(context, cost::mounts_of_sites(context)),
             waiting: gated_start::left_over(),
@@ -252,20 +248,14 @@ impl DoctorArgs {
             .unwrap_or_default()
             .sites;
         let roots: Vec<_> = sites.iter().filter_map(manifest_file::root_of).collect();
-        let unserved = |pool: &fpm::Pool| {
-            let root = HostPath::new(pool.chroot()?).ok()?;
-            let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
-            unserved.then(|| UnservedPool {
-                pool: pool.name.clone(),
-                root,
-            })
-        };
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {
                 Ok(pools) => {
-                    for pool in pools.iter().filter_map(unserved) {
-                        if !found.contains(&pool) {
+                    for pool in pools {
+                        if let Some(pool) = unserved(context, pool, &roots)
+                            && !found.contains(&pool)
+                        {
                             found.push(pool);
                         }
                     }
@@ -275,6 +265,20 @@ impl DoctorArgs {
         }
         found
     }
+}
+
+/// The pool, if it has a chroot that is none of `roots`.
+fn unserved(context: &Context, pool: fpm::Pool, roots: &[HostPath]) -> Option<UnservedPool> {
+    let root = HostPath::new(pool.chroot()?).ok()?;
+    for known in roots {
+        if pool.lives_in(&context.host, known) {
+            return None;
+        }
+    }
+    Some(UnservedPool {
+        pool: pool.name,
+        root,
+    })
 }
 
 /// The report on a site.
@@ -305,29 +309,30 @@ fn style_of(verdict: CheckVerdict) -> Style {
     }
 }
 
-fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
-    let count = |verdict| {
-        findings
-            .iter()
-            .filter(|finding| finding.verdict == verdict)
-            .count()
-    };
-    let (failed, needed) = (
-        count(CheckVerdict::Failed),
-        findings.len() - count(CheckVerdict::NotNeeded),
-    );
-    let mut summary = match failed {
-        0 => format!("{} ok", plural(count(CheckVerdict::Ok), "check")),
+fn count(findings: &[Finding], verdict: CheckVerdict) -> usize {
+    findings
+        .iter()
+        .filter(|finding| finding.verdict == verdict)
+        .count()
+}
+
+/// `30 checks ok, 2 not possible`
+fn summary(findings: &[Finding]) -> String {
+    let needed = findings.len() - count(findings, CheckVerdict::NotNeeded);
+    let mut summary = match count(findings, CheckVerdict::Failed) {
+        0 => format!("{} ok", plural(count(findings, CheckVerdict::Ok), "check")),
         failed => format!("{failed} of {} failed", plural(needed, "check")),
     };
-    if count(CheckVerdict::CouldNotCheck) > 0 {
-        let _ = write!(
-            summary,
-            ", {} not possible",
-            count(CheckVerdict::CouldNotCheck)
-        );
+    let not_possible = count(findings, CheckVerdict::CouldNotCheck);
+    if not_possible > 0 {
+        let _ = write!(summary, ", {not_possible} not possible");
     }
+    summary
+}
+
+fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
     let mut text = String::new();
+    let summary = summary(findings);
     line(
         &mut text,
         format_args!("{site}: {summary}, in {root} as {user}"),
