@@ -114,7 +114,7 @@ impl Served {
     }
     fn reasons(&self, context: &Context, site: &SiteName) -> Vec<String> {
         let mut reasons: Vec<_> = self.without.iter().map(services::runs_without).collect();
-        reasons.extend(self.complaints.iter().cloned());
+        reasons.extend_from_slice(&self.complaints);
         if self.on_host {
             let run = context.state.record(site);
             reasons.push(format!(
@@ -163,11 +163,12 @@ pub(super) fn served(
 
 /// Looks at the sites `here`, in the mount namespace of one service.
 fn look(own: Context, here: &[Site]) -> Result<Vec<Result<(SiteStatus, Inside), SiteError>>> {
-    let pipeline = Arc::new(Pipeline::new(own.clone(), MountLookup::WholeTable)?);
+    let pipeline = Arc::new(Pipeline::new(own, MountLookup::WholeTable)?);
     let looking = pipeline.clone();
     let look = move |site: &Site| Ok(SiteStatus::of(&looking, site));
+    let results = parallel::look(&pipeline.context, here, look);
     let mut seen = vec![];
-    for (site, result) in here.iter().zip(parallel::look(&own, here, look)) {
+    for (site, result) in here.iter().zip(results) {
         seen.push(match result {
             Ok(status) => status,
             Err(failed) => SiteStatus::lost(site.clone(), failed),

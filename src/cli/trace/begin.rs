@@ -144,7 +144,8 @@ pub(super) fn is_followed(follower: &Follower, process: &Process) -> bool {
 
 /// As systemctl(1) takes a name: `php8.2-fpm` is a service.
 pub(super) fn full_name(unit: &str) -> String {
-    if unit.ends_with(".service") || unit.ends_with(".scope") {
+    let suffixes = [".service", ".scope"];
+    if suffixes.iter().any(|suffix| unit.ends_with(suffix)) {
         unit.to_owned()
     } else {
         format!("{unit}.service")
