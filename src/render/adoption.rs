@@ -17,10 +17,11 @@ const WIDTH: usize = 14;
 pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, moved: bool) -> String {
     let Survey { site, root, .. } = survey;
     let mut text = String::new();
-    let before = record.map_or(0, |record| record.moved.len());
-    let before = match before {
-        0 => String::new(),
-        count => format!("; {count} moved aside before"),
+    let before = match record {
+        Some(record) if !record.moved.is_empty() => {
+            format!("; {} moved aside before", record.moved.len())
+        }
+        _ => String::new(),
     };
     let what = match (survey.standing.len(), moved) {
         (0, _) => "nothing to adopt".to_owned(),
@@ -66,8 +67,11 @@ fn about(standing: &Standing) -> String {
         let each = own.iter().map(|own| format!("{}: {}", own.path, own.why));
         format!(": {}", few(each, SHOWN))
     };
-    let note = standing.note.iter().map(|note| format!("; {note}"));
-    format!("{path}{files}{why}{}", note.collect::<String>())
+    let note = match &standing.note {
+        Some(note) => format!("; {note}"),
+        None => String::new(),
+    };
+    format!("{path}{files}{why}{note}")
 }
 
 /// The things that `--undo` would put back.
@@ -86,34 +90,43 @@ pub(crate) fn would_go_back(site: &SiteName, root: &HostPath, paths: &[&JailPath
 
 /// `{site, root, standing: [{path, class, kind, files, own: [{path, why}]}], …}`
 pub(crate) fn json(survey: &Survey, record: Option<&AsideRecord>, also: &[JailPath]) -> Value {
-    let standing = |standing: &Standing| {
-        let own = standing.own.iter();
-        let own: Vec<_> = own
-            .map(|own| json!({ "path": own.path, "why": own.why, "movable": own.movable }))
-            .collect();
-        let mut object = json!({
-            "path": standing.path,
-            "class": standing.class,
-            "kind": standing.kind,
-            "files": standing.files,
-        });
-        if standing.class == Class::Own {
-            object["own"] = json!(own);
-            object["goes"] = json!(standing.goes(also));
+    let mut standing = vec![];
+    for thing in &survey.standing {
+        standing.push(standing_json(thing, also));
+    }
+    let mut moved_before = vec![];
+    if let Some(record) = record {
+        for moved in &record.moved {
+            moved_before.push(json!({ "path": moved.path, "to": moved.to }));
         }
-        if let Some(note) = &standing.note {
-            object["note"] = json!(note);
-        }
-        object
-    };
+    }
     json!({
         "site": survey.site,
         "root": survey.root,
-        "standing": survey.standing.iter().map(standing).collect::<Vec<_>>(),
+        "standing": standing,
         "nodes": survey.nodes,
         "directory": format!("{}{DIRECTORY}", survey.root),
-        "moved_before": record.map_or(&[][..], |record| &record.moved).iter()
-            .map(|moved| json!({ "path": moved.path, "to": moved.to }))
-            .collect::<Vec<_>>(),
+        "moved_before": moved_before,
     })
+}
+
+fn standing_json(standing: &Standing, also: &[JailPath]) -> Value {
+    let mut object = json!({
+        "path": standing.path,
+        "class": standing.class,
+        "kind": standing.kind,
+        "files": standing.files,
+    });
+    if standing.class == Class::Own {
+        let mut list = vec![];
+        for own in &standing.own {
+            list.push(json!({ "path": own.path, "why": own.why, "movable": own.movable }));
+        }
+        object["own"] = json!(list);
+        object["goes"] = json!(standing.goes(also));
+    }
+    if let Some(note) = &standing.note {
+        object["note"] = json!(note);
+    }
+    object
 }
