@@ -162,10 +162,10 @@ impl MailCommand {
             Err(_) => false,
         };
         Ok(Self {
-            is_msmtp,
             line,
             program,
             is_asked_for,
+            is_msmtp,
         })
     }
 
