@@ -24,7 +24,10 @@ impl SiteChange {
     pub(crate) fn text(&self) -> String {
         let (before, after) = &self.manifest;
         let mut text = unified(
-            (self.name_of(before), self.name_of(after)),
+            (
+                self.name_of(before.as_deref()),
+                self.name_of(after.as_deref()),
+            ),
             before.as_deref().unwrap_or_default(),
             after.as_deref().unwrap_or_default(),
         );
@@ -35,7 +38,7 @@ impl SiteChange {
     }
 
     /// The name of the file with this text.
-    fn name_of(&self, text: &Option<String>) -> &str {
+    fn name_of(&self, text: Option<&str>) -> &str {
         match text {
             Some(_) => &self.file,
             None => "/dev/null",

@@ -196,7 +196,7 @@ pub(crate) fn outdated(inside: &Inside) -> String {
 pub(crate) fn watch(watch: &WatchState, now: u64) -> String {
     let mut text = String::new();
     if let Some(why) = &watch.blind {
-        text += &format!("watch: {}\n", brief(why, LONGEST));
+        let _ = writeln!(text, "watch: {}", brief(why, LONGEST));
     }
     for (site, failure) in &watch.failures {
         text += &watch_failure(site, failure, now);
