@@ -86,15 +86,7 @@ impl ImportArgs {
             if code != 0 {
                 return Ok(code);
             }
-            return Err(Error::failed(
-                "no pool with a chroot, no bind line into a jail, no section and no other root was \
-                 found",
-            )
-            .hint(
-                "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, \
-                 or a daemon's file",
-            )
-            .into());
+            return Err(nothing_found().into());
         }
         let mut drafts = imported.drafts;
         if self.scope == NewScope::Services {
@@ -272,6 +264,16 @@ fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
         }
         before.insert(name);
     }
+}
+
+fn nothing_found() -> Error {
+    let nothing = Error::failed(
+        "no pool with a chroot, no bind line into a jail, no section and no other root was found",
+    );
+    nothing.hint(
+        "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a \
+         daemon's file",
+    )
 }
 
 /// Reports the errors; returns the exit code.

@@ -200,7 +200,12 @@ pub fn main() -> ExitCode {
     {
         return code.into();
     }
-    ExitCode::from(match command {
+    ExitCode::from(start(global, command, out))
+}
+
+/// Runs the command, most of them in a worker, which can be given up; returns its exit code.
+fn start(global: Global, command: Command, out: &'static Out) -> u8 {
+    match command {
         Command::Exec(exec) => run_exec(global, exec, out),
         Command::Run(run) => run.run(global, out),
         Command::Trace(trace) => trace.run(&global, out),
@@ -210,7 +215,7 @@ pub fn main() -> ExitCode {
             raise_open_files();
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
-    })
+    }
 }
 
 /// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.

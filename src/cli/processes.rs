@@ -108,20 +108,30 @@ fn report_running(
     }
     for ((nth, _), processes) in groups {
         let site = sites[nth];
-        let Some(first) = processes.first() else {
-            continue;
-        };
-        let more = and_more(processes.len() - 1);
-        context.out.site(&site.name).info(format_args!(
-            "note: {first}{more} ran inside before, and may remember what was missing; {}",
-            first.reload()
-        ));
-        let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
-        let group = json!({
-            "name": first.name, "unit": first.unit, "pids": pids, "hint": first.reload(),
-        });
-        report.add_to(&site.name, "ran_inside", group);
+        if let Some(first) = processes.first() {
+            add_group(report, context, site, first, &processes);
+        }
     }
+}
+
+/// Names processes of one unit inside a site, of which `first` is the first.
+fn add_group(
+    report: &mut Report,
+    context: &Context,
+    site: &Site,
+    first: &Process,
+    processes: &[Process],
+) {
+    let more = and_more(processes.len() - 1);
+    context.out.site(&site.name).info(format_args!(
+        "note: {first}{more} ran inside before, and may remember what was missing; {}",
+        first.reload()
+    ));
+    let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
+    let group = json!({
+        "name": first.name, "unit": first.unit, "pids": pids, "hint": first.reload(),
+    });
+    report.add_to(&site.name, "ran_inside", group);
 }
 
 /// The processes in each of the roots; `None`: one cannot be looked at.

@@ -195,15 +195,18 @@ impl UpArgs {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
-        let care = if self.restart {
+        tell_processes(&mut report, context, &changed, self.care());
+        Ok(report.finish())
+    }
+
+    fn care(&self) -> ProcessCare {
+        if self.restart {
             ProcessCare::Restart
         } else if self.adopts {
             ProcessCare::LeaveToCaller
         } else {
             ProcessCare::Name
-        };
-        tell_processes(&mut report, context, &changed, care);
-        Ok(report.finish())
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::resolve::{self, Desired, Explanation};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{load, select};
-use crate::{Error, render};
+use crate::{Error, Result, render};
 
 /// Show which line, preset, program or link brings a path into a jail
 #[derive(Debug, Args)]
@@ -38,14 +38,15 @@ impl WhyArgs {
         self.image.root.as_deref()
     }
 
+    fn path(&self) -> Result<JailPath> {
+        JailPath::new(&self.path).map_err(|why| {
+            let path = self.path.display();
+            Error::usage(format!("{path} cannot be a path in a jail")).because_of(why)
+        })
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let path = JailPath::new(&self.path).map_err(|why| {
-            Error::usage(format!(
-                "{} cannot be a path in a jail",
-                self.path.display()
-            ))
-            .because_of(why)
-        })?;
+        let path = self.path()?;
         let site = select::site(context, &self.site)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         let desired = match pipeline.desired(&site) {

@@ -48,24 +48,9 @@ impl FstabArgs {
 
         let mut report = Report::new(context, self.json);
         for (site, checked) in sites.iter().zip(checked) {
-            let failed = match checked {
-                Ok(compared) => {
-                    report.text(compared.text(&self.file));
-                    let code = if compared.in_sync() { 0 } else { DIFFERENT };
-                    report.site(code, compared.json());
-                    continue;
-                }
-                Err(NoLines::Failed(failed)) => {
-                    report.failed(site, &failed, json!({}));
-                    failed
-                }
-                Err(NoLines::Refused(errors)) => {
-                    let refused = SiteError::Errors(errors);
-                    report.refused(site, &refused, json!({}));
-                    refused
-                }
-            };
-            self.report_installed(context, site, &block, &failed);
+            if let Some(failed) = self.add_checked(&mut report, site, checked) {
+                self.report_installed(context, site, &block, &failed);
+            }
         }
         if self.which.all {
             for name in block.sites() {
@@ -75,6 +60,34 @@ impl FstabArgs {
             }
         }
         Ok(report.finish())
+    }
+}
+
+impl FstabArgs {
+    /// Adds a site; returns why it should have no lines, if that is so.
+    fn add_checked(
+        &self,
+        report: &mut Report,
+        site: &Site,
+        checked: Result<Comparison, NoLines>,
+    ) -> Option<SiteError> {
+        match checked {
+            Ok(compared) => {
+                report.text(compared.text(&self.file));
+                let code = if compared.in_sync() { 0 } else { DIFFERENT };
+                report.site(code, compared.json());
+                None
+            }
+            Err(NoLines::Failed(failed)) => {
+                report.failed(site, &failed, json!({}));
+                Some(failed)
+            }
+            Err(NoLines::Refused(errors)) => {
+                let refused = SiteError::Errors(errors);
+                report.refused(site, &refused, json!({}));
+                Some(refused)
+            }
+        }
     }
 }
 

@@ -41,9 +41,8 @@ impl FstabArgs {
         }
 
         let written = if is_set(&stop) {
-            Err(Error::interrupted(
-                "stopped by a signal; the file is as it was",
-            ))
+            let stopped = "stopped by a signal; the file is as it was";
+            Err(Error::interrupted(stopped))
         } else {
             self.write(&editor, &sites, &ready)
         };
