@@ -98,6 +98,7 @@ impl WatchedDirectories {
         now: Instant,
     ) -> MissedChanges {
         let mut unseen = MissedChanges::default();
+        let mut wanted = self.wanted(run, index, users);
         let files = match opened(&mut self.files) {
             Ok(files) => files,
             Err(errno) => {
@@ -106,13 +107,6 @@ impl WatchedDirectories {
             }
         };
 
-        // If some could not be watched, all are tried again.
-        let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
-            index.directories().collect()
-        } else {
-            index.directories_of(users.iter().copied())
-        };
-        wanted.insert(run, false);
         files.retain(|path| path == run || index.has(path));
 
         // Directories of servers that have not answered before are not asked for again.
@@ -130,6 +124,23 @@ impl WatchedDirectories {
         }
         self.is_blind(failed, now);
         unseen
+    }
+
+    /// The directories to watch, each with whether its contents matter. If some could not be
+    /// watched, all are tried again.
+    fn wanted<'i>(
+        &self,
+        run: &'i Path,
+        index: &'i Index,
+        users: &[&Dependent],
+    ) -> BTreeMap<&'i Path, bool> {
+        let mut wanted: BTreeMap<_, _> = if self.unwatched.is_some() {
+            index.directories().collect()
+        } else {
+            index.directories_of(users.iter().copied())
+        };
+        wanted.insert(run, false);
+        wanted
     }
 
     fn is_blind(&mut self, unwatched: Option<(usize, Errno)>, now: Instant) {
