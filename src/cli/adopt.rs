@@ -15,7 +15,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, JailPath};
 use crate::engine::{GoesBack, PutBack};
 use crate::patience::Stop;
-use crate::render;
+use crate::render::{self, adoption::Adoption};
 use crate::site::adopt::{Adopter, Examined, Examiner, moved_aside, running_inside};
 use crate::site::context::{is_set, stop_flag};
 use crate::site::{Context, Site, SiteError, parallel};
@@ -87,7 +87,7 @@ impl AdoptArgs {
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(found) => {
-                    let code = self.add(report, context, &found, None);
+                    let code = self.add(report, context, &found, Adoption::Looked);
                     if code == 0 && found.is_something() {
                         report.code(DIFFERENT);
                     }
@@ -104,24 +104,21 @@ impl AdoptArgs {
         Ok(())
     }
 
-    /// Adds what was found, and reports what is refused; returns the exit code. `adopted`: whether
-    /// it was moved aside, if it was to be.
+    /// Adds what was found, and reports what is refused; returns the exit code.
     fn add(
         &self,
         report: &mut Report,
         context: &Context,
         found: &Examined,
-        adopted: Option<bool>,
+        adoption: Adoption,
     ) -> u8 {
         let (survey, record) = (&found.survey, found.record.as_ref());
-        report.text(render::adoption::text(
-            survey,
-            record,
-            adopted == Some(true),
-        ));
+        report.text(render::adoption::text(survey, record, adoption));
         let mut object = render::adoption::json(survey, record, &self.also);
-        if let Some(adopted) = adopted {
-            object["adopted"] = json!(adopted);
+        match adoption {
+            Adoption::Looked => {}
+            Adoption::MovedAside => object["adopted"] = json!(true),
+            Adoption::Left => object["adopted"] = json!(false),
         }
         if found.is_something() {
             for stays in &found.stays {
@@ -171,7 +168,7 @@ impl AdoptArgs {
     ) -> anyhow::Result<()> {
         let is_refused = !found.survey.refused(&self.also).is_empty();
         if is_refused || !found.is_something() {
-            self.add(report, context, found, Some(false));
+            self.add(report, context, found, Adoption::Left);
             return Ok(());
         }
         let root = &found.survey.root;
@@ -203,7 +200,7 @@ impl AdoptArgs {
         };
         match parallel::one(context, site, &Arc::default(), settle) {
             Ok(()) => {
-                self.add(report, context, found, Some(true));
+                self.add(report, context, found, Adoption::MovedAside);
                 report_running(context, site, &found.survey.root);
             }
             Err(failed) => report.failed(site, &failed, json!({ "adopted": true })),
@@ -229,7 +226,7 @@ impl AdoptArgs {
         };
         match parallel::one(context, site, &Arc::default(), put_back) {
             Ok(put_back) => {
-                self.add(report, context, found, Some(false));
+                self.add(report, context, found, Adoption::Left);
                 report.code(code);
                 if let Some(put_back) = put_back {
                     report.code(report_put_back(context, site, root, &put_back));

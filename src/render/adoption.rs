@@ -13,8 +13,18 @@ const SHOWN: usize = 5;
 /// The width of the longest class.
 const WIDTH: usize = 14;
 
-/// A line for the site, and one for each thing in the way. `moved`: it was moved aside just now.
-pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, moved: bool) -> String {
+/// What was done about the things in the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adoption {
+    /// They were only looked at.
+    Looked,
+    MovedAside,
+    /// They are where they were, although they were to be moved aside.
+    Left,
+}
+
+/// A line for the site, and one for each thing in the way.
+pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, adoption: Adoption) -> String {
     let Survey { site, root, .. } = survey;
     let mut text = String::new();
     let before = match record {
@@ -23,11 +33,13 @@ pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, moved: bool) -
         }
         _ => String::new(),
     };
-    let what = match (survey.standing.len(), moved) {
-        (0, _) => "nothing to adopt".to_owned(),
-        (1, false) => "1 thing stands in the way".to_owned(),
-        (count, false) => format!("{count} things stand in the way"),
-        (count, true) => format!("{} stood in the way", plural(count, "thing")),
+    let what = match survey.standing.len() {
+        0 => "nothing to adopt".to_owned(),
+        count if adoption == Adoption::MovedAside => {
+            format!("{} stood in the way", plural(count, "thing"))
+        }
+        1 => "1 thing stands in the way".to_owned(),
+        count => format!("{count} things stand in the way"),
     };
     line(&mut text, format_args!("{site}: {what} in {root}{before}"));
     for standing in &survey.standing {

@@ -38,17 +38,7 @@ pub(super) struct UnservedPool {
 impl MachineReport<'_> {
     pub(super) fn text(&self) -> String {
         let mut text = format!("kernel: {}\n", self.machine.kernel);
-        for call in self.machine.calls() {
-            let is_there = match known(call.is_there) {
-                None => "?",
-                Some(true) => "yes",
-                Some(false) => "no",
-            };
-            let _ = writeln!(text, "  {is_there:<3} {:<18}  {}", call.name, call.used_for);
-        }
-        if !geteuid().is_root() {
-            text.push_str("  (?: only root can tell)\n");
-        }
+        self.add_calls(&mut text);
         if let Ok(engine) = self.machine.engine {
             let _ = writeln!(text, "engine: {engine}");
         }
@@ -79,6 +69,21 @@ impl MachineReport<'_> {
             );
         }
         text
+    }
+
+    /// The system calls that it uses, and whether the kernel has them.
+    fn add_calls(&self, text: &mut String) {
+        for call in self.machine.calls() {
+            let is_there = match known(call.is_there) {
+                None => "?",
+                Some(true) => "yes",
+                Some(false) => "no",
+            };
+            let _ = writeln!(text, "  {is_there:<3} {:<18}  {}", call.name, call.used_for);
+        }
+        if !geteuid().is_root() {
+            text.push_str("  (?: only root can tell)\n");
+        }
     }
 
     /// How many mounts there are, and how many there may be.

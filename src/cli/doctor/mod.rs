@@ -21,8 +21,9 @@ use super::run_as;
 use crate::base::text::plural;
 use crate::base::{ErrorContext, HostPath, SiteName, style};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
-use crate::import::fpm;
-use crate::jail;
+use crate::import::fpm::{self, PoolUser};
+use crate::jail::{self, JailUser};
+use crate::manifest::Manifest;
 use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
@@ -154,11 +155,7 @@ impl DoctorArgs {
             let out = context.out.site(&site.name);
             out.warn(format_args!("left out: {error}"));
         }
-        let user = match &self.user {
-            Some(name) => jail::user(name),
-            None => run_as::choose(&pools.found, &manifest),
-        };
-        let user = user.context(&site.name)?;
+        let user = self.user(&pools.found, &manifest).context(&site.name)?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,
@@ -204,6 +201,14 @@ impl DoctorArgs {
             text: text(site, root, user, &findings),
             object,
         })
+    }
+
+    /// The user that the checks run as.
+    fn user(&self, pools: &[PoolUser], manifest: &Manifest) -> Result<JailUser> {
+        match &self.user {
+            Some(name) => jail::user(name),
+            None => run_as::choose(pools, manifest),
+        }
     }
 
     fn masters(&self) -> Vec<PathBuf> {

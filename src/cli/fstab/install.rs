@@ -27,9 +27,9 @@ impl FstabArgs {
         let sites = self.of_the_host(context, sites, &run);
         let stop = stop_flag()?;
 
-        let prepared = prepare_all(context, &sites, run, &editor, &stop);
         let mut report = Report::new(context, self.json);
         let mut ready = vec![];
+        let prepared = prepare_all(context, &sites, run, &editor, &stop);
         for (site, prepared) in sites.iter().zip(prepared) {
             match prepared {
                 Ok(lines) => ready.push((site, lines)),
@@ -39,19 +39,7 @@ impl FstabArgs {
                 }
             }
         }
-
-        let written = if is_set(&stop) {
-            let stopped = "stopped by a signal; the file is as it was";
-            Err(Error::interrupted(stopped))
-        } else {
-            self.write(&editor, &sites, &ready)
-        };
-        if written.is_err() {
-            for (site, _) in &ready {
-                editor.release(&site.name);
-            }
-        }
-        let (changed, gone) = written?;
+        let (changed, gone) = self.write(&editor, &sites, &ready, &stop)?;
         for name in &gone {
             let out = context.out.site(name);
             out.info(format_args!("taken out of {}", self.file.display()));
@@ -80,9 +68,32 @@ impl FstabArgs {
         report.site(0, object);
     }
 
+    /// Writes the lines, unless `stop` is set. What was made for them is released if that fails.
+    fn write(
+        &self,
+        editor: &Arc<FstabEditor>,
+        sites: &[Site],
+        ready: &[(&Site, SiteLines)],
+        stop: &AtomicBool,
+    ) -> Result<(bool, Vec<SiteName>)> {
+        let written = if is_set(stop) {
+            Err(Error::interrupted(
+                "stopped by a signal; the file is as it was",
+            ))
+        } else {
+            self.edit(editor, sites, ready)
+        };
+        if written.is_err() {
+            for (site, _) in ready {
+                editor.release(&site.name);
+            }
+        }
+        written
+    }
+
     /// Writes the lines, and takes out those of sites that do not exist any more. Returns whether
     /// the file changed, and these sites.
-    fn write(
+    fn edit(
         &self,
         editor: &FstabEditor,
         sites: &[Site],

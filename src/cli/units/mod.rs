@@ -101,12 +101,7 @@ impl UnitsArgs {
         let mut unneeded = files.unneeded(&planned, &sites, self.which.all)?;
         unneeded.retain(|path| !drop_ins.contains_key(path));
         if planned.some_are_silent && (self.install || self.check) {
-            drop_ins.retain(|path, text| !may_lose_lines(path, text));
-            unneeded.clear();
-            context.out.warn(
-                "while a site does not answer, no line is taken out of any drop-in: the line may \
-                 belong to that site",
-            );
+            keep_lines(context, &mut drop_ins, &mut unneeded);
         }
         self.act(context, &mut report, &drop_ins, unneeded);
         Ok(report.finish())
@@ -183,4 +178,18 @@ impl UnitsArgs {
             path: self.dir.clone(),
         }
     }
+}
+
+/// Takes no line out of any drop-in while a site does not answer.
+fn keep_lines(
+    context: &Context,
+    drop_ins: &mut BTreeMap<PathBuf, &str>,
+    unneeded: &mut Vec<PathBuf>,
+) {
+    drop_ins.retain(|path, text| !may_lose_lines(path, text));
+    unneeded.clear();
+    context.out.warn(
+        "while a site does not answer, no line is taken out of any drop-in: the line may belong \
+         to that site",
+    );
 }
