@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::masters::Master;
 use super::pool::{FpmConfiguration, Pool};
+use crate::base::ErrorContext;
 use crate::import::glob3::matching;
 use crate::import::php_ini::{PhpValue, Statement, statements};
 use crate::{Error, Result};
@@ -180,7 +181,7 @@ impl FpmReader<'_> {
         }
 
         let pattern = full_path(&value.text, self.prefix());
-        let files = matching(Path::new(&pattern)).map_err(|error| error.context(&named))?;
+        let files = matching(Path::new(&pattern)).context(&named)?;
         if files.is_empty() {
             let from = if pattern == value.text {
                 String::new()
@@ -192,7 +193,7 @@ impl FpmReader<'_> {
                 .push(format!("{named}{from}: no file matches"));
         }
         for file in files {
-            self.file(&file).map_err(|error| error.context(&named))?;
+            self.file(&file).context(&named)?;
         }
         Ok(())
     }
