@@ -196,6 +196,7 @@ impl AdoptArgs {
     ) {
         let (mover, root) = (adopter.clone(), found.survey.root.clone());
         let settle = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
+            // A signal that came meanwhile does not stop this.
             Ok(mover.settle(site, &root, &stop.whatever_the_signal())?)
         };
         match parallel::one(context, site, &Arc::default(), settle) {

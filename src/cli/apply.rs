@@ -166,16 +166,8 @@ impl ApplyArgs {
                 out.info(services::comes_with(units));
             }
         }
-        let mut plans = looked.plans.iter();
-        let code = if plans.any(|(_, plan)| !plan.conflicts.is_empty()) {
-            1
-        } else if looked.is_change() {
-            DIFFERENT
-        } else {
-            0
-        };
         self.add_diff(report, &mut object, &looked);
-        report.site(code, object);
+        report.site(exit_code(&looked), object);
     }
 
     fn apply(
@@ -232,6 +224,17 @@ impl ApplyArgs {
         let change = change(looked);
         object["diff"] = change.json();
         report.text(change.text());
+    }
+}
+
+fn exit_code(looked: &Looked) -> u8 {
+    let mut plans = looked.plans.iter();
+    if plans.any(|(_, plan)| !plan.conflicts.is_empty()) {
+        1
+    } else if looked.is_change() {
+        DIFFERENT
+    } else {
+        0
     }
 }
 

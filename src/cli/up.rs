@@ -287,15 +287,8 @@ fn add_in_services(
     site: &Site,
     places: &[(ServicePlace, Result<Brought, SiteError>)],
 ) -> u8 {
+    tell_manifest_once(context, places);
     let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
-    let done = places.iter().filter_map(|(_, result)| match result {
-        Ok(Brought::Up(done)) => Some(&**done),
-        _ => None,
-    });
-    if let Some(first) = done.clone().next() {
-        let changes = done.clone().any(|done| done.changes.steps > 0);
-        tell_manifest(context, &first.desired, changes);
-    }
     for (place, result) in places {
         let mut object = json!(place);
         match result {
@@ -326,6 +319,20 @@ fn add_in_services(
     }
     report.site(code, object);
     code
+}
+
+/// As [`tell_manifest`], once for all places where the site is up.
+fn tell_manifest_once(context: &Context, places: &[(ServicePlace, Result<Brought, SiteError>)]) {
+    let mut up = vec![];
+    for (_, result) in places {
+        if let Ok(Brought::Up(done)) = result {
+            up.push(done);
+        }
+    }
+    if let Some(first) = up.first() {
+        let changes = up.iter().any(|done| done.changes.steps > 0);
+        tell_manifest(context, &first.desired, changes);
+    }
 }
 
 /// Takes the site down on the host, if it was up there before its scope was changed.

@@ -8,7 +8,7 @@ use super::grace::{self, Retained};
 use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::sync::processors;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 use crate::engine::SiteLock;
 use crate::manifest::Scope;
 use crate::observe::{self, SiteRecords};
@@ -119,9 +119,7 @@ impl SitePass<'_> {
         let (engine, name) = (&self.run.engine, &self.site.name);
         match self.policy.when_locked {
             WhenLocked::Wait => lock(self.context(), engine, name, self.stop).map(Some),
-            WhenLocked::Skip => engine
-                .lock_if_free(name)
-                .map_err(|error| error.context(name)),
+            WhenLocked::Skip => engine.lock_if_free(name).context(name),
         }
     }
 
