@@ -15,7 +15,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, JailPath};
 use crate::engine::{GoesBack, PutBack};
 use crate::patience::Stop;
-use crate::render;
+use crate::render::{self, adoption::Adoption};
 use crate::site::adopt::{Adopter, Examined, Examiner, moved_aside, running_inside};
 use crate::site::context::{is_set, stop_flag};
 use crate::site::{Context, Site, SiteError, parallel};
@@ -87,7 +87,7 @@ impl AdoptArgs {
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(found) => {
-                    let code = self.add(report, context, &found, None);
+                    let code = self.add(report, context, &found, Adoption::Looked);
                     if code == 0 && found.is_something() {
                         report.code(DIFFERENT);
                     }
@@ -104,24 +104,21 @@ impl AdoptArgs {
         Ok(())
     }
 
-    /// Adds what was found, and reports what is refused; returns the exit code. `adopted`: whether
-    /// it was moved aside, if it was to be.
+    /// Adds what was found, and reports what is refused; returns the exit code.
     fn add(
         &self,
         report: &mut Report,
         context: &Context,
         found: &Examined,
-        adopted: Option<bool>,
+        adoption: Adoption,
     ) -> u8 {
         let (survey, record) = (&found.survey, found.record.as_ref());
-        report.text(render::adoption::text(
-            survey,
-            record,
-            adopted == Some(true),
-        ));
+        report.text(render::adoption::text(survey, record, adoption));
         let mut object = render::adoption::json(survey, record, &self.also);
-        if let Some(adopted) = adopted {
-            object["adopted"] = json!(adopted);
+        match adoption {
+            Adoption::Looked => {}
+            Adoption::MovedAside => object["adopted"] = json!(true),
+            Adoption::Left => object["adopted"] = json!(false),
         }
         if found.is_something() {
             for stays in &found.stays {
@@ -171,50 +168,81 @@ impl AdoptArgs {
     ) -> anyhow::Result<()> {
         let is_refused = !found.survey.refused(&self.also).is_empty();
         if is_refused || !found.is_something() {
-            self.add(report, context, found, Some(false));
+            self.add(report, context, found, Adoption::Left);
             return Ok(());
         }
-        let root = found.survey.root.clone();
+        let root = &found.survey.root;
         let count = plural(found.survey.standing.len(), "thing");
         let out = context.out.site(&site.name);
         out.info(format_args!("{count} moved aside to {root}{DIRECTORY}"));
 
         let code = UpArgs::to_adopt().run_for(context, std::slice::from_ref(site))?;
+        if code == 0 {
+            self.settle(context, site, found, adopter, report);
+        } else {
+            self.put_back(context, site, found, adopter, code, report);
+        }
+        Ok(())
+    }
+
+    /// Leaves aside what was moved there, because the site is up.
+    fn settle(
+        &self,
+        context: &Context,
+        site: &Site,
+        found: &Examined,
+        adopter: &Arc<Adopter>,
+        report: &mut Report,
+    ) {
+        let (mover, root) = (adopter.clone(), found.survey.root.clone());
+        let settle = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
+            // A signal that came meanwhile does not stop this.
+            Ok(mover.settle(site, &root, &stop.whatever_the_signal())?)
+        };
+        match parallel::one(context, site, &Arc::default(), settle) {
+            Ok(()) => {
+                self.add(report, context, found, Adoption::MovedAside);
+                report_running(context, site, &found.survey.root);
+            }
+            Err(failed) => report.failed(site, &failed, json!({ "adopted": true })),
+        }
+    }
+
+    /// Puts back what was moved aside, because the site did not come up: `up` ended with `code`.
+    fn put_back(
+        &self,
+        context: &Context,
+        site: &Site,
+        found: &Examined,
+        adopter: &Arc<Adopter>,
+        code: u8,
+        report: &mut Report,
+    ) {
+        let root = &found.survey.root;
         let (mover, place) = (adopter.clone(), root.clone());
-        let end = move |site: &Site, stop: &Stop| {
+        let put_back = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
             // A signal that stopped `up` does not stop this.
             let stop = stop.whatever_the_signal();
-            if code == 0 {
-                mover.settle(site, &place, &stop)?;
-                return Ok(None);
-            }
             Ok(mover.put_back(site, &place, GoesBack::Unsettled, &stop)?)
         };
-        match parallel::one(context, site, &Arc::default(), end) {
-            Ok(None) if code == 0 => {
-                self.add(report, context, found, Some(true));
-                report_running(context, site, &root);
-            }
+        match parallel::one(context, site, &Arc::default(), put_back) {
             Ok(put_back) => {
-                self.add(report, context, found, Some(false));
+                self.add(report, context, found, Adoption::Left);
                 report.code(code);
                 if let Some(put_back) = put_back {
-                    report.code(report_put_back(context, site, &root, &put_back));
+                    report.code(report_put_back(context, site, root, &put_back));
                 }
             }
             Err(failed) => {
-                report.failed(site, &failed, json!({ "adopted": code == 0 }));
-                if code != 0 {
-                    let name = &site.name;
-                    let stays = Error::failed(format!(
-                        "{name}: cannot put back what was moved aside to {root}{DIRECTORY}"
-                    ));
-                    let undo = format!("`mountjail adopt --undo {name}` puts it back");
-                    context.out.error(&stays.hint(undo));
-                }
+                report.failed(site, &failed, json!({ "adopted": false }));
+                let name = &site.name;
+                let stays = Error::failed(format!(
+                    "{name}: cannot put back what was moved aside to {root}{DIRECTORY}"
+                ));
+                let undo = format!("`mountjail adopt --undo {name}` puts it back");
+                context.out.error(&stays.hint(undo));
             }
         }
-        Ok(())
     }
 
     fn undo(
@@ -290,11 +318,10 @@ fn undo_one(
         Ok(put_back) => {
             let put_back = put_back.unwrap_or_default();
             let code = report_put_back(context, site, root, &put_back);
-            let left: Vec<_> = put_back
-                .left
-                .iter()
-                .map(|(path, why)| json!({ "path": path, "why": why }))
-                .collect();
+            let mut left = vec![];
+            for (path, why) in &put_back.left {
+                left.push(json!({ "path": path, "why": why }));
+            }
             let object = json!({
                 "site": site.name, "root": root, "back": put_back.back, "left": left,
             });

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::processes::tell_processes;
+use super::processes::{ProcessCare, tell_processes};
 use super::report::{DIFFERENT, Report};
 use super::up::{counts, extend, leave_host, tell, tell_absent, tell_manifest, told_in};
 use crate::base::SiteName;
@@ -157,20 +157,7 @@ impl ApplyArgs {
             let changes = plans.any(|(_, plan)| !plan.steps.is_empty());
             tell_manifest(context, desired, changes);
         }
-        let (mut code, mut places) = (0, vec![]);
-        for (place, plan) in &looked.plans {
-            let unit = place.as_ref().map(|place| place.unit.as_str());
-            context.out.errors(&plan.conflicts);
-            report.styled(render::text::plan(plan, unit));
-            if !plan.conflicts.is_empty() {
-                code = 1;
-            }
-            let steps = render::json::plan(plan);
-            match place {
-                None => extend(&mut object, steps),
-                Some(place) => places.push(with_place(place, steps)),
-            }
-        }
+        let places = add_plans(report, context, &looked, &mut object);
         if let Some(units) = &looked.for_services {
             object["scope"] = json!("services");
             object["places"] = json!(places);
@@ -179,11 +166,8 @@ impl ApplyArgs {
                 out.info(services::comes_with(units));
             }
         }
-        if code == 0 && looked.is_change() {
-            code = DIFFERENT;
-        }
         self.add_diff(report, &mut object, &looked);
-        report.site(code, object);
+        report.site(exit_code(&looked), object);
     }
 
     fn apply(
@@ -243,6 +227,42 @@ impl ApplyArgs {
     }
 }
 
+fn exit_code(looked: &Looked) -> u8 {
+    let mut plans = looked.plans.iter();
+    if plans.any(|(_, plan)| !plan.conflicts.is_empty()) {
+        1
+    } else if looked.is_change() {
+        DIFFERENT
+    } else {
+        0
+    }
+}
+
+/// Shows the plans. That of the host is added to `object`; those for services are returned.
+fn add_plans(
+    report: &mut Report,
+    context: &Context,
+    looked: &Looked,
+    object: &mut Value,
+) -> Vec<Value> {
+    let mut places = vec![];
+    for (place, plan) in &looked.plans {
+        context.out.errors(&plan.conflicts);
+        let steps = render::json::plan(plan);
+        match place {
+            None => {
+                report.styled(render::text::plan(plan, None));
+                extend(object, steps);
+            }
+            Some(place) => {
+                report.styled(render::text::plan(plan, Some(&place.unit)));
+                places.push(with_place(place, steps));
+            }
+        }
+    }
+    places
+}
+
 /// A site that is as its new manifest asks for.
 struct AppliedSite<'s> {
     context: &'static Context,
@@ -260,9 +280,14 @@ impl AppliedSite<'_> {
         object["changed"] = json!(self.manifest_changed || done.changes.steps > 0);
         report.site(0, object);
 
-        let mut changed = vec![(self.site, done)];
-        changed.retain(|(_, done)| !done.changes.is_empty());
-        tell_processes(report, self.context, &changed, self.restart, false);
+        if !done.changes.is_empty() {
+            let care = if self.restart {
+                ProcessCare::Restart
+            } else {
+                ProcessCare::Name
+            };
+            tell_processes(report, self.context, &[(self.site, done)], care);
+        }
     }
 
     fn in_services(
@@ -292,11 +317,11 @@ impl AppliedSite<'_> {
         report.site(0, object);
         leave_host(report, context, site)?;
 
-        if self.restart {
-            let done = places.into_iter().map(|(_, done)| (site, done));
-            let changed = done.filter(|(_, done)| !done.changes.is_empty());
-            let once: Vec<_> = changed.take(1).collect();
-            tell_processes(report, context, &once, true, false);
+        let mut places = places.into_iter();
+        if self.restart
+            && let Some((_, done)) = places.find(|(_, done)| !done.changes.is_empty())
+        {
+            tell_processes(report, context, &[(site, done)], ProcessCare::Restart);
         }
         Ok(())
     }
@@ -315,21 +340,26 @@ pub(super) fn texts(manifest: &ManifestChange) -> (Option<String>, Option<String
 }
 
 fn change(looked: &Looked) -> SiteChange {
-    let mounts = looked.desired.as_ref().map(|desired| {
-        let (mut before, mut after) = (vec![], vec![]);
-        for (place, plan) in &looked.plans {
-            let place = place.as_ref().map(|place| format!("{}: ", place.unit));
-            let place = place.unwrap_or_default();
-            before.extend(mounts_before(plan, &place));
-            after.extend(mounts_after(desired, &place));
-        }
-        (before, after)
-    });
     SiteChange {
         file: looked.manifest.file.display().to_string(),
         manifest: texts(&looked.manifest),
-        mounts,
+        mounts: mounts(looked),
     }
+}
+
+/// The mounts before and after, in all places.
+fn mounts(looked: &Looked) -> Option<(Vec<String>, Vec<String>)> {
+    let desired = looked.desired.as_ref()?;
+    let (mut before, mut after) = (vec![], vec![]);
+    for (place, plan) in &looked.plans {
+        let place = match place {
+            Some(place) => format!("{}: ", place.unit),
+            None => String::new(),
+        };
+        before.extend(mounts_before(plan, &place));
+        after.extend(mounts_after(desired, &place));
+    }
+    Some((before, after))
 }
 
 fn with_place(place: &ServicePlace, more: Value) -> Value {
@@ -340,28 +370,31 @@ fn with_place(place: &ServicePlace, more: Value) -> Value {
 
 /// The text of the manifest that the caller names, or that somebody writes into a pipe.
 fn text(file: &Path, given: &Path) -> Result<String, ManifestError> {
-    let cannot = |error: io::Error| match error.raw_os_error() {
+    let bytes = if file == Path::new("-") {
+        worker::while_idle(|| read(io::stdin().lock()))
+    } else if is_pipe(file) {
+        worker::while_idle(|| read(File::open(file)?))
+    } else {
+        File::open(file).and_then(read)
+    };
+    let bytes = bytes.map_err(|error| match error.raw_os_error() {
         Some(libc::EISDIR) => Error::usage(format!("{} is a directory", given.display())),
         _ => Error::failed(format!("cannot read {}", given.display())).because(&error),
-    };
-    let read = |from: &mut dyn Read| {
-        let mut bytes = vec![];
-        from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = if file == Path::new("-") {
-        worker::while_idle(|| read(&mut io::stdin().lock()))
-    } else if is_pipe(file) {
-        worker::while_idle(|| read(&mut File::open(file)?))
-    } else {
-        File::open(file).and_then(|mut open| read(&mut open))
-    };
-    let bytes = bytes.map_err(cannot)?;
+    })?;
     manifest::decode(&SourceFile::File(given.to_owned()), bytes).map_err(ManifestError::Mistakes)
+}
+
+/// Reads one byte more than a manifest may have.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether it is what `<(command)` of a shell gives, or the like.
 fn is_pipe(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|found| found.file_type().is_fifo())
+    match file.metadata() {
+        Ok(found) => found.file_type().is_fifo(),
+        Err(_) => false,
+    }
 }

@@ -59,59 +59,64 @@ fn of_bash(script: &[u8]) -> Vec<u8> {
 
 /// Names of sites, or paths of manifests.
 pub(super) fn site() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| {
-        let sites = configuration::list(&config()).unwrap_or_default().sites;
-        let names = sites.iter().map(|site| site.name.as_str().into());
-        let mut candidates = starting_with(typed, names);
-        if candidates.is_empty() {
-            candidates = PathCompleter::file().complete(typed);
+    ArgValueCompleter::new(sites_or_files)
+}
+
+fn sites_or_files(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let mut candidates = vec![];
+    for site in configuration::list(&config()).unwrap_or_default().sites {
+        let name = site.name.as_str();
+        if name.as_bytes().starts_with(typed.as_encoded_bytes()) {
+            candidates.push(CompletionCandidate::new(name));
         }
-        candidates
-    })
+    }
+    if candidates.is_empty() {
+        candidates = PathCompleter::file().complete(typed);
+    }
+    candidates
 }
 
 /// Names of presets.
 pub(super) fn preset() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let presets = configuration::presets(&config(), &Trust::default())
-            .unwrap_or_else(|_| Presets::built_in());
-        let one = |name: &str| {
-            CompletionCandidate::new(name).help(
-                presets
-                    .description(name)
-                    .map(|about| about.to_owned().into()),
-            )
-        };
-        presets.names().map(one).collect()
-    })
+    ArgValueCandidates::new(presets)
+}
+
+fn presets() -> Vec<CompletionCandidate> {
+    let presets = match configuration::presets(&config(), &Trust::default()) {
+        Ok(presets) => presets,
+        Err(_) => Presets::built_in(),
+    };
+    let mut candidates = vec![];
+    for name in presets.names() {
+        let about = presets.description(name);
+        let about = about.map(|about| about.to_owned().into());
+        candidates.push(CompletionCandidate::new(name).help(about));
+    }
+    candidates
 }
 
 /// Names of the host's users.
 pub(super) fn user() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-        let passwd = String::from_utf8_lossy(&passwd); // comments may be in another encoding
-        let names = passwd.lines().filter_map(|line| line.split(':').next());
-        names
-            .filter(|name| !name.is_empty())
-            .map(CompletionCandidate::new)
-            .collect()
-    })
+    ArgValueCandidates::new(users)
+}
+
+fn users() -> Vec<CompletionCandidate> {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd); // comments may be in another encoding
+    let mut candidates = vec![];
+    for line in passwd.lines() {
+        match line.split(':').next() {
+            None | Some("") => {}
+            Some(name) => candidates.push(CompletionCandidate::new(name)),
+        }
+    }
+    candidates
 }
 
 /// The configuration directory. The script does not pass on a `--config-dir` that was typed before.
 fn config() -> PathBuf {
-    let set = std::env::var_os("MOUNTJAIL_CONFIG_DIR").filter(|directory| !directory.is_empty());
-    set.unwrap_or_else(|| "/etc/mountjail".into()).into()
-}
-
-fn starting_with(
-    typed: &OsStr,
-    names: impl Iterator<Item = std::ffi::OsString>,
-) -> Vec<CompletionCandidate> {
-    let typed = typed.as_encoded_bytes();
-    names
-        .filter(|name| name.as_encoded_bytes().starts_with(typed))
-        .map(CompletionCandidate::new)
-        .collect()
+    match std::env::var_os("MOUNTJAIL_CONFIG_DIR") {
+        Some(directory) if !directory.is_empty() => directory.into(),
+        _ => "/etc/mountjail".into(),
+    }
 }

@@ -168,12 +168,14 @@ impl DownArgs {
             Err(_) if !recorded.is_empty() => vec![],
             result => result?,
         };
-        let known: HashSet<_> = sites.iter().map(|site| site.name.clone()).collect();
+        let known: HashSet<_> = sites.iter().map(|site| &site.name).collect();
+        let mut only_recorded = vec![];
         for name in recorded {
             if !known.contains(&name) {
-                sites.push(select::site(context, name.as_str())?);
+                only_recorded.push(select::site(context, name.as_str())?);
             }
         }
+        sites.extend(only_recorded);
         let boot = observe::boot_id()?;
         let own = context.clone();
         let look = move |site: &Site| select::of_another_configuration(&own, site, &boot);

@@ -1,12 +1,13 @@
 //! `mountjail import`: manifests from existing configuration.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::base::{HostPath, SiteName};
+use crate::base::SiteName;
 use crate::engine::create_file;
 use crate::import::{self, Draft, DraftKind, Importer};
 use crate::manifest::{self, Presets, SourceFile};
@@ -66,11 +67,12 @@ impl ImportArgs {
             [] => found.masters().map(Path::to_owned).collect(),
             files => files.to_owned(),
         };
-        let mut wrong: Vec<_> = files
-            .iter()
-            .filter_map(|file| found.read(file).err())
-            .flatten()
-            .collect();
+        let mut wrong = vec![];
+        for file in &files {
+            if let Err(errors) = found.read(file) {
+                wrong.extend(errors);
+            }
+        }
         let imported = found.drafts(&context.presets);
         wrong.extend(imported.errors);
         let code = report(context, &wrong);
@@ -84,15 +86,7 @@ impl ImportArgs {
             if code != 0 {
                 return Ok(code);
             }
-            return Err(Error::failed(
-                "no pool with a chroot, no bind line into a jail, no section and no other root was \
-                 found",
-            )
-            .hint(
-                "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, \
-                 or a daemon's file",
-            )
-            .into());
+            return Err(nothing_found().into());
         }
         let mut drafts = imported.drafts;
         if self.scope == NewScope::Services {
@@ -141,11 +135,10 @@ impl ImportArgs {
     ) -> Result<String> {
         let yaml = draft.to_yaml();
         check(draft, &yaml, presets)?;
-        for overlap in overlaps(context, draft)
-            .iter()
-            .filter(|overlap| !overlap.is_same())
-        {
-            context.out.warn(format_args!("{}: {overlap}", draft.place));
+        for overlap in overlaps(context, draft) {
+            if !overlap.is_same() {
+                context.out.warn(format_args!("{}: {overlap}", draft.place));
+            }
         }
         if let Some(there) = existing(context, draft, file) {
             match compare(context, draft, &yaml, &there, presets) {
@@ -161,18 +154,23 @@ impl ImportArgs {
                 .out
                 .info(format_args!("{name}: exists already, left as it is"));
         } else if self.write {
-            write(draft, file, &yaml)?;
-            context
-                .out
-                .info(format_args!("{}: wrote {}", draft.name, file.display()));
-            let remarks = draft
-                .remarks
-                .iter()
-                .filter(|remark| Some(*remark) != draft.renamed.as_ref());
-            remarks.for_each(|remark| context.out.warn(format_args!("{}: {remark}", draft.name)));
+            write_new(context, draft, file, &yaml)?;
         }
         Ok(yaml)
     }
+}
+
+/// Writes the draft, which has no file yet, and reports what to know about it.
+fn write_new(context: &Context, draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
+    write(draft, file, yaml)?;
+    let (out, name) = (context.out, &draft.name);
+    out.info(format_args!("{name}: wrote {}", file.display()));
+    for remark in &draft.remarks {
+        if Some(remark) != draft.renamed.as_ref() {
+            out.warn(format_args!("{name}: {remark}"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the manifest of `site`, which exists, has what the draft asks for.
@@ -205,21 +203,27 @@ fn compare(
 /// The site that exists for the draft already, perhaps as another site of its root.
 fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<Site> {
     let name = SiteName::new(&draft.name).ok()?;
+    for overlap in overlaps(context, draft) {
+        if overlap.is_same() {
+            let site = configuration::site_named(&context.config, overlap.site);
+            if site.file.exists() {
+                return Some(site);
+            }
+        }
+    }
+    if !file.exists() {
+        return None;
+    }
     let file = file.to_owned();
-    let same = overlaps(context, draft)
-        .into_iter()
-        .filter(Overlap::is_same);
-    let of_root = same.map(|overlap| configuration::site_named(&context.config, overlap.site));
-    let mut all = of_root.chain([Site { name, file }]);
-    all.find(|site| site.file.exists())
+    Some(Site { name, file })
 }
 
 /// The sites whose root is that of `draft`, or is inside or around it.
 fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
-    let name = SiteName::new(&draft.name).ok();
-    let both = name.as_ref().zip(draft.root());
-    both.map(|(name, root)| context.roots().overlaps(name, root))
-        .unwrap_or_default()
+    match (SiteName::new(&draft.name), draft.root()) {
+        (Ok(name), Some(root)) => context.roots().overlaps(&name, root),
+        _ => vec![],
+    }
 }
 
 /// Has the mounts of the sites exist for their services alone, if these are known.
@@ -242,25 +246,34 @@ fn for_services(context: &Context, drafts: &mut [Draft]) {
 /// Warns of drafts whose roots are the same directory, or one inside the other: such sites cannot
 /// both be up.
 fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
-    let named = drafts
-        .iter()
-        .filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
-    let named: Vec<_> = named.collect();
     let mut roots = Roots::default();
-    for (_, name, root) in &named {
-        roots.add(name.clone(), HostPath::clone(root));
+    let mut named = vec![];
+    for draft in drafts {
+        if let (Ok(name), Some(root)) = (SiteName::new(&draft.name), draft.root()) {
+            roots.add(name.clone(), root.clone());
+            named.push((draft, name, root));
+        }
     }
-    for (nth, (draft, name, root)) in named.iter().enumerate() {
+    // Each pair once: of a draft with those before it.
+    let mut before = HashSet::new();
+    for (draft, name, root) in &named {
         for overlap in roots.overlaps(name, root) {
-            // Each pair once.
-            if named[..nth]
-                .iter()
-                .any(|(_, name, _)| *name == overlap.site)
-            {
+            if before.contains(&overlap.site) {
                 context.out.warn(format_args!("{}: {overlap}", draft.place));
             }
         }
+        before.insert(name);
     }
+}
+
+fn nothing_found() -> Error {
+    let nothing = Error::failed(
+        "no pool with a chroot, no bind line into a jail, no section and no other root was found",
+    );
+    nothing.hint(
+        "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a \
+         daemon's file",
+    )
 }
 
 /// Reports the errors; returns the exit code.
@@ -299,12 +312,9 @@ fn file_of(context: &Context, draft: &Draft) -> PathBuf {
 /// The existing presets and the new ones.
 fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
     let mut presets = configuration::presets(&context.config, &context.trust)?;
-    for draft in drafts
-        .iter()
-        .filter(|draft| matches!(draft.kind, DraftKind::Preset(_)))
-    {
+    for draft in drafts {
         let file = file_of(context, draft);
-        if !file.exists() {
+        if matches!(draft.kind, DraftKind::Preset(_)) && !file.exists() {
             presets.add(&draft.name, SourceFile::File(file), draft.to_yaml());
         }
     }
@@ -326,17 +336,18 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
         }
         DraftKind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
     };
-    wrong.map_or(Ok(()), |wrong| {
-        let failed = Error::failed(format!(
-            "{}: a manifest cannot express {}",
-            draft.place, draft.name
-        ));
-        Err(failed.because_of(wrong.brief()))
-    })
+    let Some(wrong) = wrong else {
+        return Ok(());
+    };
+    let failed = Error::failed(format!(
+        "{}: a manifest cannot express {}",
+        draft.place, draft.name
+    ));
+    Err(failed.because_of(wrong.brief()))
 }
 
 fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
-    let cannot = |error: std::io::Error| {
+    create_file(file, yaml.as_bytes()).map_err(|error| {
         let failed = Error::failed(format!("{}: cannot write {}", draft.place, file.display()))
             .because(&error);
         match error.kind() {
@@ -345,6 +356,5 @@ fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
             }
             _ => failed,
         }
-    };
-    create_file(file, yaml.as_bytes()).map_err(cannot)
+    })
 }

@@ -84,18 +84,21 @@ pub(super) fn prepare() -> Result<()> {
 /// Refuses a directory as one of the three standard streams, which are passed on: nothing can be
 /// read from it, but it is a way out of the root.
 fn refuse_directories_as_streams() -> Result<()> {
-    let refuse = |name: &str, stream: BorrowedFd<'_>| {
-        if sys::stat_fd(stream).is_ok_and(|stat| stat.kind == FileKind::Directory) {
-            return Err(Error::usage(format!(
-                "the standard {name} is a directory, through which the root can be left"
-            ))
-            .hint("give it a file, such as /dev/null"));
-        }
-        Ok(())
-    };
-    refuse("input", io::stdin().as_fd())?;
-    refuse("output", io::stdout().as_fd())?;
-    refuse("error", io::stderr().as_fd())
+    refuse_directory("input", io::stdin().as_fd())?;
+    refuse_directory("output", io::stdout().as_fd())?;
+    refuse_directory("error", io::stderr().as_fd())
+}
+
+fn refuse_directory(name: &str, stream: BorrowedFd<'_>) -> Result<()> {
+    if let Ok(stat) = sys::stat_fd(stream)
+        && stat.kind == FileKind::Directory
+    {
+        return Err(Error::usage(format!(
+            "the standard {name} is a directory, through which the root can be left"
+        ))
+        .hint("give it a file, such as /dev/null"));
+    }
+    Ok(())
 }
 
 impl JailCommand {
@@ -106,10 +109,12 @@ impl JailCommand {
         command: &[OsString],
     ) -> Result<Self> {
         let desired = &jail.desired;
-        let is_mounted = |place: &PathBuf| {
-            JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some())
-        };
-        let mounted = places(program(command)).filter(is_mounted).collect();
+        let mut mounted = vec![];
+        for place in places(program(command)) {
+            if is_mounted(desired, &place) {
+                mounted.push(place);
+            }
+        }
         let (site, root) = (desired.site.clone(), desired.root.clone());
         Ok(Self {
             site,
@@ -124,24 +129,29 @@ impl JailCommand {
     /// With what is to be done if the command is not inside, or not what it needs to start.
     pub(super) fn with_remedy(self, context: &Context, desired: &Desired, of: &[OsString]) -> Self {
         let program = program(of);
-        let is_in_root = |place: &PathBuf| {
-            let path = JailPath::new(place).map(|path| self.root.inside(&path));
-            path.is_ok_and(|path| path.as_path().symlink_metadata().is_ok())
-        };
-        let mounted = self.mounted.first().cloned();
-        let remedy = match mounted.or_else(|| places(program).find(is_in_root)) {
-            Some(there) => missing_program::interpreter(context, desired, &there),
-            None => Some(missing_program::remedy(context, desired, program)),
+        let mut places = places(program);
+        let remedy = if let Some(mounted) = self.mounted.first() {
+            missing_program::interpreter(context, desired, mounted)
+        } else if let Some(there) = places.find(|place| self.has_in_root(place)) {
+            missing_program::interpreter(context, desired, &there)
+        } else {
+            Some(missing_program::remedy(context, desired, program))
         };
         Self { remedy, ..self }
+    }
+
+    fn has_in_root(&self, place: &Path) -> bool {
+        let Ok(path) = JailPath::new(place) else {
+            return false;
+        };
+        let path = self.root.inside(&path);
+        path.as_path().symlink_metadata().is_ok()
     }
 
     /// Becomes the command. Returns only if that fails: the exit code, after the error was
     /// reported.
     pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
-        let entered =
-            refuse_directories_as_streams().and_then(|()| jail::enter(&self.root, &self.who));
-        entered.context(&self.site)?;
+        self.enter().context(&self.site)?;
         let reason = self.execute(command);
         let program = program(command);
         let cannot = format!(
@@ -151,15 +161,19 @@ impl JailCommand {
         );
         let error = Error::failed(cannot).because(&reason);
         if reason.kind() != io::ErrorKind::NotFound {
-            let closed = jail::first_closed(&self.ways).filter(|_| is_denied(&reason));
-            out.error(&match closed {
-                Some((way, _)) => error.hint(self.how_to_open(&way)),
-                None => error,
+            out.error(&match jail::first_closed(&self.ways) {
+                Some((way, _)) if is_denied(&reason) => error.hint(self.how_to_open(&way)),
+                _ => error,
             });
             return Ok(126);
         }
         out.error(&error.hint(self.what_is_missing(program)));
         Ok(127)
+    }
+
+    fn enter(&self) -> Result<()> {
+        refuse_directories_as_streams()?;
+        jail::enter(&self.root, &self.who)
     }
 
     fn how_to_open(&self, way: &JailPath) -> String {
@@ -172,13 +186,14 @@ impl JailCommand {
 
     /// Replaces this process by the command; returns only if that fails.
     fn execute(&self, command: &[OsString]) -> io::Error {
-        let kept = std::env::vars_os().filter(|(key, _)| {
-            key.to_str()
-                .is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_"))
-        });
         let JailUser { name, home, .. } = &self.who;
         let mut process = Command::new(program(command));
-        process.args(command.iter().skip(1)).env_clear().envs(kept);
+        process.args(command.iter().skip(1)).env_clear();
+        for (key, value) in std::env::vars_os() {
+            if is_kept(&key) {
+                process.env(key, value);
+            }
+        }
         process
             .env("PATH", SEARCH_PATH.join(":"))
             .env("HOME", home)
@@ -235,6 +250,21 @@ fn end_of_link(link: &Path) -> Option<PathBuf> {
         at = lexical(at.parent()?, &next);
     }
     (at != link && at.symlink_metadata().is_err()).then_some(at)
+}
+
+fn is_mounted(desired: &Desired, place: &Path) -> bool {
+    match JailPath::new(place) {
+        Ok(path) => why(desired, &path).mount.is_some(),
+        Err(_) => false,
+    }
+}
+
+/// Whether the command gets this variable of the environment.
+fn is_kept(key: &OsStr) -> bool {
+    match key.to_str() {
+        Some(key) => KEPT.contains(&key) || key.starts_with("LC_"),
+        None => false,
+    }
 }
 
 fn is_denied(reason: &io::Error) -> bool {

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
-use crate::resolve::{Desired, Host, interpreter_of};
+use crate::resolve::{Desired, Host, Mount, interpreter_of};
 use crate::site::context::Context;
 
 /// Whether the program is searched in PATH.
@@ -30,13 +31,15 @@ pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> St
     if let Some(version) = of_a_version(desired, program) {
         return format!("run {version}, which is inside");
     }
-    let mut paths = places(program).filter_map(|place| HostPath::new(place).ok());
-    let found = paths.find_map(|path| Some((context.host.walk(&path).ok()?.real, path)));
-    let Some((real, path)) = found else {
-        return format!("install {} on the host first", program.display());
-    };
-    let line = line_for(context, &path, &real);
-    format!("`{line}` in the manifest brings it")
+    for place in places(program) {
+        if let Ok(path) = HostPath::new(place)
+            && let Ok(walk) = context.host.walk(&path)
+        {
+            let line = line_for(context, &path, &walk.real);
+            return format!("`{line}` in the manifest brings it");
+        }
+    }
+    format!("install {} on the host first", program.display())
 }
 
 /// The line that brings the host's program at `path`, which leads to `real`.
@@ -54,7 +57,6 @@ pub(super) fn interpreter(context: &Context, desired: &Desired, place: &Path) ->
     let program = HostPath::new(place).ok()?;
     let interpreter = interpreter_of(&jail, &program)?;
     let interpreter = HostPath::new(OsStr::from_bytes(&interpreter)).ok()?;
-    let is_there = |host: &Host, path: &HostPath| host.is_there(path).unwrap_or(true);
     if is_there(&jail, &interpreter) || is_there(&context.host, &program) {
         return None;
     }
@@ -78,19 +80,25 @@ pub(super) fn interpreter(context: &Context, desired: &Desired, place: &Path) ->
     ))
 }
 
+/// Also for a path that cannot be looked at.
+fn is_there(host: &Host, path: &HostPath) -> bool {
+    host.is_there(path).unwrap_or(true)
+}
+
 /// The program of a version, such as `/usr/bin/php8.2` if `program` is `php`.
 fn of_a_version<'d>(desired: &'d Desired, program: &Path) -> Option<&'d JailPath> {
     let name = program.file_name()?.to_str()?;
-    let is_version = |target: &JailPath| {
-        let other = target
-            .as_path()
-            .file_name()
-            .and_then(|other| other.to_str());
-        other.is_some_and(|other| other != name && without_version(other) == name)
-    };
-    let mut mounts = desired.mounts.iter();
-    let mount = mounts.find(|mount| !mount.attributes.noexec && is_version(&mount.target))?;
-    Some(&mount.target)
+    for mount in &desired.mounts {
+        let other = mount.target.as_path().file_name().and_then(OsStr::to_str);
+        if let Some(other) = other
+            && !mount.attributes.noexec
+            && other != name
+            && without_version(other) == name
+        {
+            return Some(&mount.target);
+        }
+    }
+    None
 }
 
 fn without_version(name: &str) -> &str {
@@ -108,12 +116,19 @@ fn preset_for(context: &Context, path: &HostPath, real: &HostPath) -> Option<Str
         format!("{base}-cli"),
         format!("{base}-client"),
     ];
-    named.into_iter().find(|preset| {
-        let entries = context.presets.entries(preset).and_then(Result::ok);
-        let brought = entries.and_then(|entries| resolver.resolve_preset(&entries).ok());
-        brought.is_some_and(|brought| {
-            let mut mounts = brought.mounts.iter();
-            mounts.any(|mount| mount.source == *real && !mount.attributes.noexec)
-        })
-    })
+    for preset in named {
+        if let Some(Ok(entries)) = context.presets.entries(&preset)
+            && let Ok(brought) = resolver.resolve_preset(&entries)
+            && brings_program(&brought.mounts, real)
+        {
+            return Some(preset);
+        }
+    }
+    None
+}
+
+fn brings_program(mounts: &[Arc<Mount>], program: &HostPath) -> bool {
+    mounts
+        .iter()
+        .any(|mount| mount.source == *program && !mount.attributes.noexec)
 }

@@ -33,6 +33,7 @@ mod up;
 mod watch;
 mod why;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -172,10 +173,8 @@ pub fn command() -> clap::Command {
 /// The program: parses its arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
     // A hidden command that `doctor` runs inside a root; it needs no configuration.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == crate::doctor::SUBCOMMAND)
-    {
+    let first = std::env::args_os().nth(1);
+    if first.as_deref() == Some(OsStr::new(crate::doctor::SUBCOMMAND)) {
         return crate::doctor::inside_main();
     }
     sys::survive_file_size_limit();
@@ -203,7 +202,12 @@ pub fn main() -> ExitCode {
     {
         return code.into();
     }
-    ExitCode::from(match command {
+    ExitCode::from(start(global, command, out))
+}
+
+/// Runs the command, most of them in a worker, which can be given up; returns its exit code.
+fn start(global: Global, command: Command, out: &'static Out) -> u8 {
+    match command {
         Command::Exec(exec) => run_exec(global, exec.0, out),
         Command::Run(run) => run.0.run(global, out),
         Command::Trace(trace) => trace.0.run(&global, out),
@@ -213,7 +217,7 @@ pub fn main() -> ExitCode {
             raise_open_files();
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
-    })
+    }
 }
 
 /// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.

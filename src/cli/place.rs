@@ -1,8 +1,6 @@
 //! Where `exec`, `doctor` and `trace` work: on the host or, for a site with scope `services`, in
 //! the mount namespace of one of its services. If none runs, they have one of their own.
 
-use std::path::PathBuf;
-
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -66,24 +64,38 @@ pub(super) fn go(
         })?,
     };
     let here = std::env::current_dir();
-    let namespace = match found {
-        Whereabouts::In(namespace) => {
-            enter(&namespace).map_err(|error| out.failure(&error.into()))?;
-            namespace.record.id.to_string()
-        }
-        Whereabouts::Apart => run::for_this_process(global, site, out)?,
+    let namespace = enter_place(global, site, found, out)?;
+    // Entering a namespace leads to its root directory.
+    if let Ok(here) = here {
+        let _ = std::env::set_current_dir(here);
+    }
+    global.namespace = Some(namespace);
+    Ok(())
+}
+
+/// Puts this process into the namespace; returns its id.
+///
+/// Errors: the exit code, after the error was reported.
+fn enter_place(
+    global: &Global,
+    site: &str,
+    found: Whereabouts,
+    out: &'static Out,
+) -> Result<String, u8> {
+    match found {
+        Whereabouts::In(namespace) => match enter(&namespace) {
+            Ok(()) => Ok(namespace.record.id.to_string()),
+            Err(error) => Err(out.failure(&error.into())),
+        },
+        Whereabouts::Apart => run::for_this_process(global, site, out),
         Whereabouts::Nowhere(units) => {
             let text = comes_with(&units);
             out.info(format_args!(
                 "{site}: {text}; it is mounted for this command alone"
             ));
-            run::for_this_process(global, site, out)?
+            run::for_this_process(global, site, out)
         }
-    };
-    // Entering a namespace leads to its root directory.
-    let _ = here.map(|here: PathBuf| std::env::set_current_dir(here));
-    global.namespace = Some(namespace);
-    Ok(())
+    }
 }
 
 /// In a worker: finds the place, and hands it over if it is not the host. The command itself

@@ -18,20 +18,29 @@ use crate::site::up::Done;
 use crate::site::{Site, systemctl};
 use crate::{patience, sys};
 
-/// Reports the processes in the roots of sites whose mounts changed, or restarts the services of
-/// these sites. `adopts`: the caller names what runs inside.
+/// What is done about processes that were inside before the mounts changed.
+#[derive(Clone, Copy)]
+pub(super) enum ProcessCare {
+    /// The services of the site are reloaded or restarted.
+    Restart,
+    Name,
+    /// The caller names what runs inside.
+    LeaveToCaller,
+}
+
+/// Takes `care` of the processes in the roots of sites whose mounts changed. Those that do not see
+/// the mounts are always reported.
 pub(super) fn tell_processes(
     report: &mut Report,
     context: &Context,
     changed: &[(&Site, Done)],
-    restarts: bool,
-    adopts: bool,
+    care: ProcessCare,
 ) {
     let blind = report_blind_processes(context, changed);
-    if restarts {
-        report.code(restart(context, changed, &blind));
-    } else if !adopts {
-        report_running(report, context, changed, &blind);
+    match care {
+        ProcessCare::Restart => report.code(restart(context, changed, &blind)),
+        ProcessCare::Name => report_running(report, context, changed, &blind),
+        ProcessCare::LeaveToCaller => {}
     }
 }
 
@@ -46,12 +55,8 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
     for (_, done) in up {
         roots.push((done.desired.root.clone(), done.desired.mounts.clone()));
     }
-    let look = |roots: &Vec<(HostPath, Vec<Arc<Mount>>)>| {
-        let roots = roots.iter().map(|(root, mounts)| (root, mounts.as_slice()));
-        observe::without_mounts(&roots.collect::<Vec<_>>())
-    };
     // Their files may be on a file system that does not answer.
-    let mut answers = patience::each_within(vec![roots], context.limit, look);
+    let mut answers = patience::each_within(vec![roots], context.limit, without_mounts);
     for (nth, process) in answers.pop().flatten().unwrap_or_default() {
         let (site, _) = up[nth];
         context.out.site(&site.name).warn(format_args!(
@@ -64,6 +69,14 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
     units
 }
 
+fn without_mounts(roots: &Vec<(HostPath, Vec<Arc<Mount>>)>) -> Vec<(usize, Process)> {
+    let mut mounts_at = vec![];
+    for (root, mounts) in roots {
+        mounts_at.push((root, mounts.as_slice()));
+    }
+    observe::without_mounts(&mounts_at)
+}
+
 /// Names what ran inside before there were all the mounts: PHP, the C library and others remember
 /// what they looked up in vain. Units that are `blind` to the mounts were named already.
 fn report_running(
@@ -72,48 +85,71 @@ fn report_running(
     up: &[(&Site, Done)],
     blind: &BTreeSet<String>,
 ) {
-    let is_new = |(_, done): &&(&Site, Done)| done.changes.outcome.attached > 0;
-    let up: Vec<_> = up.iter().filter(is_new).collect();
-    if up.is_empty() || context.out.is_quiet() && !report.is_json() {
-        return;
-    }
-    let root = |(_, done): &&(&Site, Done)| done.desired.root.as_path().to_owned();
-    let roots: Vec<_> = up.iter().map(root).collect();
-    let look = |roots: &Vec<PathBuf>| {
-        let known = |root: &PathBuf| sys::file_known_at(root);
-        let roots: Vec<_> = roots.iter().map(known).collect::<Result<_, _>>().ok()?;
-        Some(observe::inside_each(&roots))
-    };
-    let mut answers = patience::each_within(vec![roots], context.limit, look);
-    let mut groups: BTreeMap<(usize, Option<String>), Vec<Process>> = BTreeMap::new();
-    for (nth, process) in answers.pop().flatten().flatten().unwrap_or_default() {
-        let unit = process.unit.clone();
-        if unit.as_ref().is_none_or(|unit| !blind.contains(unit)) {
-            groups.entry((nth, unit)).or_default().push(process);
+    let (mut sites, mut roots) = (vec![], vec![]);
+    for (site, done) in up {
+        if done.changes.outcome.attached > 0 {
+            sites.push(*site);
+            roots.push(done.desired.root.as_path().to_owned());
         }
     }
-    for ((nth, _), processes) in groups {
-        let (site, _) = up[nth];
-        let Some(first) = processes.first() else {
-            continue;
-        };
-        let more = and_more(processes.len() - 1);
-        context.out.site(&site.name).info(format_args!(
-            "note: {first}{more} ran inside before, and may remember what was missing; {}",
-            first.reload()
-        ));
-        let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
-        let group = json!({
-            "name": first.name, "unit": first.unit, "pids": pids, "hint": first.reload(),
-        });
-        report.add_to(&site.name, "ran_inside", group);
+    if sites.is_empty() || context.out.is_quiet() && !report.is_json() {
+        return;
     }
+    let mut answers = patience::each_within(vec![roots], context.limit, inside_each);
+    let mut groups: BTreeMap<(usize, Option<String>), Vec<Process>> = BTreeMap::new();
+    for (nth, process) in answers.pop().flatten().flatten().unwrap_or_default() {
+        if let Some(unit) = &process.unit
+            && blind.contains(unit)
+        {
+            continue;
+        }
+        let group = groups.entry((nth, process.unit.clone())).or_default();
+        group.push(process);
+    }
+    for ((nth, _), processes) in groups {
+        let site = sites[nth];
+        if let Some(first) = processes.first() {
+            add_group(report, context, site, first, &processes);
+        }
+    }
+}
+
+/// Names processes of one unit inside a site, of which `first` is the first.
+fn add_group(
+    report: &mut Report,
+    context: &Context,
+    site: &Site,
+    first: &Process,
+    processes: &[Process],
+) {
+    let more = and_more(processes.len() - 1);
+    context.out.site(&site.name).info(format_args!(
+        "note: {first}{more} ran inside before, and may remember what was missing; {}",
+        first.reload()
+    ));
+    let pids: Vec<_> = processes.iter().map(|process| process.pid).collect();
+    let group = json!({
+        "name": first.name, "unit": first.unit, "pids": pids, "hint": first.reload(),
+    });
+    report.add_to(&site.name, "ran_inside", group);
+}
+
+/// The processes in each of the roots; `None`: one cannot be looked at.
+fn inside_each(roots: &Vec<PathBuf>) -> Option<Vec<(usize, Process)>> {
+    let mut known = vec![];
+    for root in roots {
+        known.push(sys::file_known_at(root).ok()?);
+    }
+    Some(observe::inside_each(&known))
 }
 
 /// Reloads the running services of the sites that are `up`. Services that cannot reload, and those
 /// that are `blind` to the mounts, are restarted. Returns the exit code.
 fn restart(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
-    let services: BTreeSet<_> = up.iter().flat_map(|(_, done)| &done.services).collect();
+    let mut services = BTreeSet::new();
+    for (_, done) in up {
+        services.extend(&done.services);
+    }
     let mut codes = vec![];
     for service in services {
         let verb = if blind.contains(service) {

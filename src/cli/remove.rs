@@ -157,9 +157,8 @@ impl RemoveArgs {
             out.info(format_args!("removed {}", removed.manifest.file.display()));
         }
         let still = configuration::site_named(&context.config, site.name.clone());
-        if let Some(instance) = still
-            .instance()
-            .filter(|_| configuration::has_manifest(&still))
+        if let Some(instance) = still.instance()
+            && configuration::has_manifest(&still)
         {
             let file = still.file.display();
             out.info(format_args!(

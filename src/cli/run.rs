@@ -1,7 +1,6 @@
 //! `mountjail run`: a program in a mount namespace of its own, with its sites mounted there.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +11,20 @@ use nix::unistd::execvp;
 use super::args::Global;
 use super::complete;
 use super::supervised::raise_open_files;
-use crate::base::sync::threads_for;
+use super::up::bring_all;
 use crate::base::text::plural;
 use crate::engine::{
     Unprotected, leave_mount_namespace, own_namespace_id, record_namespace, swept,
 };
 use crate::patience::apart::{self, ApartEnd};
-use crate::patience::{Stop, worker};
+use crate::patience::worker;
 use crate::site::bring_up::{BringUp, Brought};
 use crate::site::context::{Context, stop_flag};
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::MountLookup;
 use crate::site::services::{ProgramSites, SitesOfProgram};
 use crate::site::trust::{Effect, Trust};
-use crate::site::{Site, SiteError, parallel};
+use crate::site::{Site, SiteError};
 use crate::{Error, observe, sys};
 
 /// Run a service in a mount namespace of its own, with its sites mounted there
@@ -80,42 +79,41 @@ impl RunArgs {
             Err(error) => return out.failure(&error.into()),
         };
         let run = Arc::new(self);
-        let end = leave_mount_namespace().map(|()| run.clone().bring_up(global, out));
-        let mut end = match end {
-            Ok(Ok(end)) => end,
-            Ok(Err(error)) => {
-                out.error(&Error::failed("cannot start a process").because(&error));
-                ApartEnd::default()
-            }
+        let mut end = match run.clone().bring_up_apart(global, out) {
+            Ok(end) => end,
             Err(error) => {
                 out.error(&error);
                 ApartEnd::default()
             }
         };
         end.take_signal();
-        if end.handed_over.as_deref() == Some(UNPROTECTED) {
-            out.error(&Error::failed(format!(
-                "{} is not started: mountjail ended while the mounts that are read-only for it \
-                 were writable",
-                run.program()
-            )));
+        if let Err(error) = run.may_start(&end, out) {
+            out.error(&error);
             return 1;
         }
-        if end.code != Some(0) {
-            if run.strict {
-                let what = format!(
-                    "{} is not started: not all of its sites are up",
-                    run.program()
-                );
-                out.error(&Error::failed(what).hint("start it without --strict"));
-                return 1;
-            }
-            out.warn(format_args!(
-                "{} is started without the sites that are not up",
-                run.program()
-            ));
-        }
         execute(&command, out)
+    }
+
+    /// Whether the command may be started after the worker has ended so.
+    fn may_start(&self, end: &ApartEnd, out: &Out) -> crate::Result<()> {
+        let program = self.program();
+        if end.handed_over.as_deref() == Some(UNPROTECTED) {
+            return Err(Error::failed(format!(
+                "{program} is not started: mountjail ended while the mounts that are read-only \
+                 for it were writable"
+            )));
+        }
+        if end.code == Some(0) {
+            return Ok(());
+        }
+        if self.strict {
+            let what = format!("{program} is not started: not all of its sites are up");
+            return Err(Error::failed(what).hint("start it without --strict"));
+        }
+        out.warn(format_args!(
+            "{program} is started without the sites that are not up"
+        ));
+        Ok(())
     }
 
     fn program(&self) -> String {
@@ -125,13 +123,13 @@ impl RunArgs {
 
     /// The program, and the arguments from its name on.
     fn command(&self) -> crate::Result<(CString, Vec<CString>)> {
-        let words = self
-            .command
-            .iter()
-            .map(|word| CString::new(word.as_bytes()));
-        let words: Vec<_> = words
-            .collect::<Result<_, _>>()
-            .map_err(|_| Error::usage("an argument has no NUL"))?;
+        let mut words = vec![];
+        for word in &self.command {
+            let Ok(word) = CString::new(word.as_bytes()) else {
+                return Err(Error::usage("an argument has no NUL"));
+            };
+            words.push(word);
+        }
         let program = words.first().cloned().unwrap_or_default();
         let arguments = words.get(usize::from(self.argv0)..).unwrap_or_default();
         if arguments.is_empty() {
@@ -142,22 +140,29 @@ impl RunArgs {
         Ok((program, arguments.to_vec()))
     }
 
-    /// Brings the sites up in this process's mount namespace, by a worker.
-    fn bring_up(self: Arc<Self>, global: Global, out: &'static Out) -> io::Result<ApartEnd> {
+    /// Gives this process a mount namespace of its own, in which a worker brings the sites up.
+    fn bring_up_apart(
+        self: Arc<Self>,
+        global: Global,
+        out: &'static Out,
+    ) -> crate::Result<ApartEnd> {
+        leave_mount_namespace()?;
         let limit = global.limit();
         let work = move || {
             raise_open_files();
-            let code = global
-                .context(Trust::new(Effect::Acts), out)
-                .map_err(anyhow::Error::from)
-                .and_then(|context| self.work(context));
-            out.exit_code(code.unwrap_or_else(|error| out.failure(&error)))
+            let code = match self.work(global, out) {
+                Ok(code) => code,
+                Err(error) => out.failure(&error),
+            };
+            out.exit_code(code)
         };
         apart::run(&|error| out.failure(&error.clone().into()), limit, work)
+            .map_err(|error| Error::failed("cannot start a process").because(&error))
     }
 
     /// In the worker.
-    fn work(&self, context: &'static Context) -> anyhow::Result<u8> {
+    fn work(&self, global: Global, out: &'static Out) -> anyhow::Result<u8> {
+        let context = global.context(Trust::new(Effect::Acts), out)?;
         let stop = stop_flag()?;
         let found = self.which().find(context)?;
         let mut code = 0;
@@ -183,8 +188,13 @@ impl RunArgs {
         } else if self.units.is_empty() {
             SitesOfProgram::Named(self.sites.clone())
         } else {
-            SitesOfProgram::OfUnits(self.units.iter().map(|unit| unit_name(unit)).collect())
+            SitesOfProgram::OfUnits(self.units())
         }
+    }
+
+    /// The whole names of the units.
+    fn units(&self) -> Vec<String> {
+        self.units.iter().map(|unit| unit_name(unit)).collect()
     }
 
     /// Records the namespace, and mounts the sites.
@@ -197,17 +207,12 @@ impl RunArgs {
         let boot = observe::boot_id()?;
         swept(&context.state, &boot);
         let pid = u32::try_from(worker::main_pid().as_raw())?;
-        let units: Vec<_> = self.units.iter().map(|unit| unit_name(unit)).collect();
-        let state = record_namespace(&context.state, boot, pid, &units)?;
+        let state = record_namespace(&context.state, boot, pid, &self.units())?;
         let context: &'static Context = Box::leak(Box::new(context.with_state(state)));
 
         let sites: Vec<_> = found.known.iter().map(|(site, _)| site.clone()).collect();
         let run = BringUp::new(context.clone(), MountLookup::OneByOne, sites.len())?;
-        context
-            .roots()
-            .come_up(sites.iter().map(|site| site.name.clone()));
-        let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, &sites, threads_for(sites.len()), stop, up);
+        let done = bring_all(context, run, &sites, stop);
         let not_begun = sites.len() - done.len();
         let code = report(context, &sites, &done, self.command.is_empty());
         Ok(if not_begun > 0 { 1 } else { code })
@@ -231,12 +236,8 @@ pub(super) fn for_this_process(
         sites: vec![site.to_owned()],
         command: vec![],
     });
-    leave_mount_namespace().map_err(|error| out.failure(&error.into()))?;
-    let end = run.bring_up(global.clone(), out).map_err(|error| {
-        let cannot = Error::failed("cannot start a process").because(&error);
-        out.failure(&cannot.into())
-    });
-    let mut end = end?;
+    let end = run.bring_up_apart(global.clone(), out);
+    let mut end = end.map_err(|error| out.failure(&error.into()))?;
     end.take_signal();
     if end.code != Some(0) {
         return Err(end.code.unwrap_or(1));
@@ -246,10 +247,11 @@ pub(super) fn for_this_process(
 
 /// The directories in which files are made.
 fn written_to(context: &Context, found: &ProgramSites) -> Vec<PathBuf> {
-    let state = [context.state.shared.clone(), context.state.lib.clone()];
-    let roots = found.known.iter();
-    let roots = roots.map(|(_, manifest)| manifest.root.as_path().to_owned());
-    state.into_iter().chain(roots).collect()
+    let mut directories = vec![context.state.shared.clone(), context.state.lib.clone()];
+    for (_, manifest) in &found.known {
+        directories.push(manifest.root.as_path().to_owned());
+    }
+    directories
 }
 
 fn report(

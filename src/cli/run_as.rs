@@ -1,7 +1,8 @@
 //! The user that `exec` and `trace` run as inside a root.
 
 use crate::base::HostPath;
-use crate::import::{fpm, unit_file};
+use crate::import::fpm::{self, PoolUser};
+use crate::import::unit_file;
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
 use crate::{Error, Result};
@@ -17,22 +18,21 @@ pub(super) fn command_user(
     }
     let pools = fpm::pool_users(&fpm::configurations(), root)
         .map_err(|error| unreadable(error, "the user with --user"))?;
-    choose(pools.found.iter().map(|pool| &pool.user), manifest)
+    choose(&pools.found, manifest)
 }
 
 /// The user of the pools, else that of the manifest's services, else as [`jail::choose_user`].
-pub(super) fn choose<'u>(
-    pool_users: impl IntoIterator<Item = &'u JailUser>,
-    manifest: &Manifest,
-) -> Result<JailUser> {
-    let of_services: Vec<_> = manifest
-        .services
-        .iter()
-        .filter_map(|name| unit_file::named(name))
-        .filter_map(|unit| jail::user(&unit.get("Service", "User")?.value).ok())
-        .collect();
-    let of_pools: Vec<_> = pool_users.into_iter().cloned().collect();
-    jail::choose_user(of_pools.iter().chain(&of_services), manifest)
+pub(super) fn choose(pools: &[PoolUser], manifest: &Manifest) -> Result<JailUser> {
+    let of_pools = pools.iter().map(|pool| &pool.user);
+    let mut of_services = vec![];
+    for name in &manifest.services {
+        if let Some(unit) = unit_file::named(name)
+            && let Some(user) = unit.get("Service", "User")
+        {
+            of_services.extend(jail::user(&user.value).ok());
+        }
+    }
+    jail::choose_user(of_pools.chain(&of_services), manifest)
 }
 
 /// Adds a hint to the error of a configuration of PHP-FPM that cannot be read: it may name the

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::{OnlyScope, Which};
 use super::plan;
-use super::processes::tell_processes;
+use super::processes::{ProcessCare, tell_processes};
 use super::report::{Report, error_objects};
 use super::shared_cache;
 use crate::base::sync::threads_for;
@@ -132,16 +132,7 @@ impl UpArgs {
         let namespaces = Namespaces::find(context)?;
         let up = |own: Context, here: &[Site]| {
             let run = self.bring_up(&own, MountLookup::OneByOne, here.len())?;
-            own.roots()
-                .come_up(here.iter().map(|site| site.name.clone()));
-            let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-            Ok(parallel::each(
-                &own,
-                here,
-                threads_for(here.len()),
-                stop,
-                up,
-            ))
+            Ok(bring_all(&own, run, here, stop))
         };
         let mut found = namespaces.each(context, sites, up);
         for (site, units) in sites {
@@ -173,14 +164,8 @@ impl UpArgs {
     pub(super) fn run_for(&self, context: &Context, sites: &[Site]) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let run = self.bring_up(context, MountLookup::OneByOne, sites.len())?;
-        context
-            .roots()
-            .come_up(sites.iter().map(|site| site.name.clone()));
-
         context.out.progress(sites.len());
-        let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, sites, threads_for(sites.len()), &stop, up);
-
+        let done = bring_all(context, run, sites, &stop);
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());
         let (mut changed, mut for_services, mut mounts) = (vec![], vec![], 0);
@@ -210,9 +195,33 @@ impl UpArgs {
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
-        tell_processes(&mut report, context, &changed, self.restart, self.adopts);
+        tell_processes(&mut report, context, &changed, self.care());
         Ok(report.finish())
     }
+
+    fn care(&self) -> ProcessCare {
+        if self.restart {
+            ProcessCare::Restart
+        } else if self.adopts {
+            ProcessCare::LeaveToCaller
+        } else {
+            ProcessCare::Name
+        }
+    }
+}
+
+/// Brings the sites up side by side, until `stop` is set; returns the results of those that were
+/// begun.
+pub(super) fn bring_all(
+    context: &Context,
+    run: BringUp,
+    sites: &[Site],
+    stop: &Arc<AtomicBool>,
+) -> Vec<Result<Brought, SiteError>> {
+    let names = sites.iter().map(|site| site.name.clone());
+    context.roots().come_up(names);
+    let up = move |site: &Site, stop: &Stop| run.site(site, stop);
+    parallel::each(context, sites, threads_for(sites.len()), stop, up)
 }
 
 /// Adds a site that is up.
@@ -281,15 +290,8 @@ fn add_in_services(
     site: &Site,
     places: &[(ServicePlace, Result<Brought, SiteError>)],
 ) -> u8 {
+    tell_manifest_once(context, places);
     let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
-    let done = places.iter().filter_map(|(_, result)| match result {
-        Ok(Brought::Up(done)) => Some(&**done),
-        _ => None,
-    });
-    if let Some(first) = done.clone().next() {
-        let changes = done.clone().any(|done| done.changes.steps > 0);
-        tell_manifest(context, &first.desired, changes);
-    }
     for (place, result) in places {
         let mut object = json!(place);
         match result {
@@ -320,6 +322,20 @@ fn add_in_services(
     }
     report.site(code, object);
     code
+}
+
+/// As [`tell_manifest`], once for all places where the site is up.
+fn tell_manifest_once(context: &Context, places: &[(ServicePlace, Result<Brought, SiteError>)]) {
+    let mut up = vec![];
+    for (_, result) in places {
+        if let Ok(Brought::Up(done)) = result {
+            up.push(done);
+        }
+    }
+    if let Some(first) = up.first() {
+        let changes = up.iter().any(|done| done.changes.steps > 0);
+        tell_manifest(context, &first.desired, changes);
+    }
 }
 
 /// Takes the site down on the host, if it was up there before its scope was changed.

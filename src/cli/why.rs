@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::advice::advisor;
 use super::args::ImageRoot;
 use super::complete;
 use crate::base::JailPath;
+use crate::resolve::{self, Desired, Explanation};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{load, select};
-use crate::{Error, render, resolve};
+use crate::{Error, Result, render};
 
 /// Show which line, preset, program or link brings a path into a jail
 #[derive(Debug, Args)]
@@ -37,14 +38,15 @@ impl WhyArgs {
         self.image.root.as_deref()
     }
 
+    fn path(&self) -> Result<JailPath> {
+        JailPath::new(&self.path).map_err(|why| {
+            let path = self.path.display();
+            Error::usage(format!("{path} cannot be a path in a jail")).because_of(why)
+        })
+    }
+
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let path = JailPath::new(&self.path).map_err(|why| {
-            Error::usage(format!(
-                "{} cannot be a path in a jail",
-                self.path.display()
-            ))
-            .because_of(why)
-        })?;
+        let path = self.path()?;
         let site = select::site(context, &self.site)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         let desired = match pipeline.desired(&site) {
@@ -64,18 +66,15 @@ impl WhyArgs {
             return Err(advisor.why_nothing(manifest.as_ref(), path).into());
         }
         let (text, object) = if below.is_empty() {
-            let mut object = render::json::why(&path, &answer);
-            let mut text = render::text::why(&path, &answer);
-            if let Some(end) = resolve::nothing_at(&desired, &answer.leads_to) {
-                text += &render::text::nothing_at(&answer.leads_to, &end);
-                object["nothing_at"] = json!(end);
-            }
-            (text, object)
+            explained(&desired, &path, &answer)
         } else {
-            let link = answer.link.map(|_| render::text::why(&path, &answer));
-            let text = render::text::below(&answer.leads_to, &below);
+            let mut text = String::new();
+            if answer.link.is_some() {
+                text += &render::text::why(&path, &answer);
+            }
+            text += &render::text::below(&answer.leads_to, &below);
             let object = render::json::below(&path, &answer.leads_to, &below);
-            (link.unwrap_or_default() + &text, object)
+            (text, object)
         };
         let text = if self.json {
             render::json::document(object)
@@ -84,4 +83,15 @@ impl WhyArgs {
         };
         Ok(context.out.print_and(&text, 0))
     }
+}
+
+/// The text and the JSON about a path that something brings.
+fn explained(desired: &Desired, path: &JailPath, answer: &Explanation<'_>) -> (String, Value) {
+    let mut object = render::json::why(path, answer);
+    let mut text = render::text::why(path, answer);
+    if let Some(end) = resolve::nothing_at(desired, &answer.leads_to) {
+        text += &render::text::nothing_at(&answer.leads_to, &end);
+        object["nothing_at"] = json!(end);
+    }
+    (text, object)
 }

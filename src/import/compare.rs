@@ -19,15 +19,12 @@ pub(crate) fn compare(
     file: &Path,
     presets: &Presets,
 ) -> (Option<Error>, Result<()>) {
-    let failed = |what: String| {
-        let place = &draft.place;
-        Error::failed(format!(
-            "{place}: {}: it exists already, {what}",
-            file.display()
-        ))
-    };
+    let exists = format!("{}: {}: it exists already", draft.place, file.display());
     if there.root != *root {
-        let other = failed(format!("with another root: {}, not {root}", there.root));
+        let other = Error::failed(format!(
+            "{exists}, with another root: {}, not {root}",
+            there.root
+        ));
         let hint = format!(
             "rename one of the two: import overwrites nothing; `cat {}`",
             file.display()
@@ -35,15 +32,22 @@ pub(crate) fn compare(
         return (None, Err(other.hint(hint)));
     }
 
-    let items = wanted(draft, yaml, presets).map(|wanted| lacking_items(&wanted, there));
-    let items = items.filter(|items| !items.is_empty());
-    let warning = items.map(|items| failed(format!("and lacks {}", as_list(&items))));
+    let mut warning = None;
+    if let Some(wanted) = wanted(draft, yaml, presets) {
+        let items = lacking_items(&wanted, there);
+        if !items.is_empty() {
+            warning = Some(Error::failed(format!(
+                "{exists}, and lacks {}",
+                as_list(&items)
+            )));
+        }
+    }
 
     let lacking = lacking_names(draft, there).join(" and ");
     if lacking.is_empty() {
         return (warning, Ok(()));
     }
-    let error = failed(format!("and lacks {lacking}"));
+    let error = Error::failed(format!("{exists}, and lacks {lacking}"));
     let hint = format!("add {lacking} to {}", file.display());
     (warning, Err(error.hint(hint)))
 }
@@ -56,23 +60,31 @@ fn wanted(draft: &Draft, yaml: &str, presets: &Presets) -> Option<Manifest> {
 
 /// The users and services that the manifest `there` lacks, as it would have them.
 fn lacking_names(draft: &Draft, there: &Manifest) -> Vec<String> {
-    let has_user = |name: &String| {
-        there.entries.iter().any(
-            |entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)),
-        )
-    };
-    let users = draft.users.iter().flat_map(|user| &user.any_of);
-    let users: Vec<_> = users.filter(|name| !has_user(name)).cloned().collect();
-    let services = draft.services.iter();
-    let services: Vec<_> = services
-        .filter(|service| !there.services.contains(service))
-        .cloned()
-        .collect();
-    [("users", users), ("services", services)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(key, names)| format!("`{key}: [{}]`", names.join(", ")))
-        .collect()
+    let mut known_users = BTreeSet::new();
+    for entry in &there.entries {
+        if let Request::User(wanted) = &entry.request {
+            known_users.extend(&wanted.any_of);
+        }
+    }
+    let mut users: Vec<&str> = vec![];
+    for name in draft.users.iter().flat_map(|user| &user.any_of) {
+        if !known_users.contains(name) {
+            users.push(name);
+        }
+    }
+    let mut services: Vec<&str> = vec![];
+    for service in &draft.services {
+        if !there.services.contains(service) {
+            services.push(service);
+        }
+    }
+    let mut lacking = vec![];
+    for (key, names) in [("users", users), ("services", services)] {
+        if !names.is_empty() {
+            lacking.push(format!("`{key}: [{}]`", names.join(", ")));
+        }
+    }
+    lacking
 }
 
 /// The other lines of `wanted` that bring something that `there` does not bring: its own lines,
@@ -117,16 +129,19 @@ fn brings(requests: &[&Request], wanted: &Request) -> bool {
         // A program or library may be named without its directory.
         wanted.push(name.to_string_lossy().into_owned());
     }
-    requests.iter().any(|request| {
+    for request in requests {
         let is_tree = matches!(request, Request::Mount(_));
-        places(request).iter().any(|place| {
-            wanted.contains(place)
-                || is_tree
-                    && wanted
-                        .iter()
-                        .any(|below| Path::new(below).starts_with(place))
-        })
-    })
+        for place in places(request) {
+            if wanted.contains(&place) || is_tree && is_above_any(&place, &wanted) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+fn is_above_any(place: &str, paths: &[String]) -> bool {
+    paths.iter().any(|path| Path::new(path).starts_with(place))
 }
 
 /// Where the request brings something, inside, or the name of the program or library.
@@ -154,12 +169,12 @@ fn texts(before: &str, names: &[impl ToString]) -> Vec<String> {
 }
 
 fn on_target(request: &Request) -> String {
-    match request {
-        Request::Mount(mount) => mount.target.as_ref(),
-        _ => None,
+    if let Request::Mount(mount) = request
+        && let Some(target) = &mount.target
+    {
+        return format!(" on {target}");
     }
-    .map(|target| format!(" on {target}"))
-    .unwrap_or_default()
+    String::new()
 }
 
 fn is_optional(request: &Request) -> bool {

@@ -126,9 +126,9 @@ impl Lines {
 
     /// Whether a line begins with one of these words.
     fn begin_with(&self, words: &[&str]) -> bool {
-        self.any(|line| {
-            let first = line.split_whitespace().next();
-            first.is_some_and(|first| words.contains(&first))
+        self.any(|line| match line.split_whitespace().next() {
+            Some(first) => words.contains(&first),
+            None => false,
         })
     }
 
@@ -139,9 +139,17 @@ impl Lines {
 
     /// Whether a line sets one of these keys: `key = value`.
     fn set(&self, keys: &[&str]) -> bool {
-        self.any(|line| {
-            let pair = line.split_once('=');
-            pair.is_some_and(|(key, _)| keys.contains(&key.trim()))
+        self.any(|line| match line.split_once('=') {
+            Some((key, _)) => keys.contains(&key.trim()),
+            None => false,
+        })
+    }
+
+    /// Whether a line sets this key, in upper or lower case: `key = value` or `key: value`.
+    fn set_key(&self, wanted: &str) -> bool {
+        self.any(|line| match line.split_once(['=', ':']) {
+            Some((key, _)) => key.trim().eq_ignore_ascii_case(wanted),
+            None => false,
         })
     }
 }
@@ -173,12 +181,6 @@ impl FileFormat {
 }
 
 fn with_sections(path: &Path, lines: &Lines) -> Option<FileFormat> {
-    let has_key = |wanted: &str| {
-        lines.any(|line| {
-            let pair = line.split_once(['=', ':']);
-            pair.is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(wanted))
-        })
-    };
     if lines.any(|line| ["[Unit]", "[Service]", "[Mount]", "[Install]"].contains(&line)) {
         return Some(FileFormat::Unit);
     }
@@ -188,7 +190,7 @@ fn with_sections(path: &Path, lines: &Lines) -> Option<FileFormat> {
     if lines.any(|line| line == "[uwsgi]") {
         return Some(FileFormat::Daemon(DaemonKind::Uwsgi));
     }
-    if has_key("path") && !has_key("pm") {
+    if lines.set_key("path") && !lines.set_key("pm") {
         return Some(FileFormat::Daemon(DaemonKind::Rsyncd));
     }
     if lines.any(jailkit::looks_like) {
@@ -203,7 +205,7 @@ fn is_of_another_program(path: &Path, lines: &Lines) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_fpm = lines.any(|line| line.eq_ignore_ascii_case("[global]"))
         || lines.set(&["pm", "listen"])
-        || lines.any(|line| FPM_PREFIXES.iter().any(|prefix| line.starts_with(prefix)));
+        || lines.begin_with_any(&FPM_PREFIXES);
     let is_samba = name == "smb.conf" || lines.set(&SAMBA);
     let is_jailkits = lines.begin_with_any(&["[/"]) || name == "jk_lsh.ini";
     is_samba || is_jailkits || (!is_fpm && lines.begin_with_any(&MYSQL))

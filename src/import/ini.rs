@@ -62,8 +62,11 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<IniSection>, Vec<Error
     }
     errors.sort();
     errors.dedup();
-    let error = |(nth, why)| Error::failed(format!("{}:{nth}: {why}", file.display()));
-    Err(errors.into_iter().map(error).collect())
+    let mut all = vec![];
+    for (nth, why) in errors {
+        all.push(Error::failed(format!("{}:{nth}: {why}", file.display())));
+    }
+    Err(all)
 }
 
 fn add_defaults(section: &mut IniSection, defaults: &[IniSection]) {
@@ -129,8 +132,9 @@ impl IniReader {
             return;
         }
         if line.starts_with([' ', '\t']) && self.continues {
-            let section = self.sections.last_mut();
-            if let Some(value) = section.and_then(|section| section.values.last_mut()) {
+            if let Some(section) = self.sections.last_mut()
+                && let Some(value) = section.values.last_mut()
+            {
                 value.text.push('\n');
                 value.text.push_str(text);
             }

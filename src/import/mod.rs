@@ -170,16 +170,16 @@ impl Importer {
             ..Imported::default()
         };
         for fstab in &self.fstabs {
-            imported.warnings.extend(fstab.odd.iter().cloned());
+            imported.warnings.extend_from_slice(&fstab.odd);
         }
-
         let mut drafts = self.site_drafts(presets, &mut imported);
         let taken = self.add_own(&mut drafts);
         let roots: Vec<_> = drafts.iter().filter_map(Draft::root).collect();
         self.count_others(&roots, &mut imported.notes);
-        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
-        for mount in others.filter(|mount| !taken.contains(&mount.place)) {
-            imported.warnings.extend(warning_in_jail(mount, &roots));
+        for mount in self.others() {
+            if !taken.contains(&mount.place) {
+                imported.warnings.extend(warning_in_jail(mount, &roots));
+            }
         }
         imported.drafts = drafts;
         unique_names(&mut imported);
@@ -198,10 +198,15 @@ impl Importer {
         imported
     }
 
+    /// The lines of fstab that mount a file system, not a directory of another one.
+    fn others(&self) -> impl Iterator<Item = &OtherMount> {
+        self.fstabs.iter().flat_map(|fstab| &fstab.others)
+    }
+
     /// Notes how much was read that is not of any jail.
     fn count_others(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
         let pools = self.pools.iter().filter(|pool| pool.chroot().is_none());
-        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
+        let others = self.others();
         let others = others.filter(|mount| root_above(mount, roots).is_none());
         let ours: usize = self.fstabs.iter().map(|fstab| fstab.ours).sum();
 
@@ -219,7 +224,7 @@ impl Importer {
             }
         }
         for fstab in &self.fstabs {
-            notes.extend(fstab.remarks.iter().cloned());
+            notes.extend_from_slice(&fstab.remarks);
         }
     }
 
@@ -255,10 +260,11 @@ impl Importer {
     /// lines.
     fn add_own(&self, drafts: &mut [Draft]) -> BTreeSet<String> {
         let mut taken = BTreeSet::new();
-        for mount in self.fstabs.iter().flat_map(|fstab| &fstab.others) {
+        for mount in self.others() {
             for draft in drafts.iter_mut() {
-                let root = draft.root().cloned();
-                if root.is_some_and(|root| own_lines::add(draft, &root, mount)) {
+                if let Some(root) = draft.root().cloned()
+                    && own_lines::add(draft, &root, mount)
+                {
                     taken.insert(mount.place.clone());
                     break;
                 }
@@ -271,23 +277,25 @@ impl Importer {
     fn add_binds(&self, presets: &Presets, drafts: &mut Vec<Draft>, warnings: &mut Vec<String>) {
         let mut binds = vec![];
         for fstab in &self.fstabs {
-            binds.extend(fstab.binds.iter().cloned());
+            binds.extend_from_slice(&fstab.binds);
         }
         let known: Vec<_> = drafts.iter().filter_map(Draft::root).cloned().collect();
         let assigned = roots::assign(&binds, &known);
 
         for (root, binds) in &assigned.by_root {
-            let at = drafts.iter().position(|draft| draft.root() == Some(root));
-            let at = at.unwrap_or_else(|| {
+            let known = drafts.iter().position(|draft| draft.root() == Some(root));
+            let at = known.unwrap_or(drafts.len());
+            if known.is_none() {
                 let mut draft =
                     Draft::new(site_names::of_root(root), DraftKind::Site(root.clone()));
                 draft.place.clone_from(&binds[0].place);
                 drafts.push(draft);
-                drafts.len() - 1
-            });
-            lines::add(&mut drafts[at], root, binds, presets);
-            let hidden = hidden::remark(&drafts[at].name, root, binds);
-            drafts[at].remarks.extend(hidden);
+            }
+            let draft = &mut drafts[at];
+            lines::add(draft, root, binds, presets);
+            draft
+                .remarks
+                .extend(hidden::remark(&draft.name, root, binds));
         }
         for (bind, why) in &assigned.left {
             let Bind {
@@ -306,8 +314,8 @@ fn follow_root(host: &Host, site: &mut Draft) -> Result<()> {
     let Some(root) = site.root().cloned() else {
         return Ok(());
     };
-    let failed = || format!("{}: the root {root}", site.place);
-    let real = real::real_as_far(host, &root).map_err(|error| error.error(failed()))?;
+    let real = real::real_as_far(host, &root)
+        .map_err(|error| error.error(format!("{}: the root {root}", site.place)))?;
     if real != root {
         let remark = format!("The root {root} leads to {real}.");
         site.found.push(remark);

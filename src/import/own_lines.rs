@@ -23,17 +23,20 @@ const TMPFS: [&str; 11] = [
 /// Adds the line to the draft of the jail at `root`, if a manifest can ask for what it mounts.
 /// Returns whether it can.
 pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> bool {
-    let Some(below) = mount.target.as_ref().and_then(|target| target.below(root)) else {
+    let OtherMount {
+        place,
+        fstype,
+        options,
+        target: Some(target),
+    } = mount
+    else {
         return false;
     };
-    let OtherMount { place, fstype, .. } = mount;
+    let Some(below) = target.below(root) else {
+        return false;
+    };
     let target = format!("/{}", below.display());
-    if !mount
-        .options
-        .iter()
-        .all(|option| is_expressed(fstype, option))
-        || is_for_later(mount)
-    {
+    if is_for_later(mount) || !options.iter().all(|option| is_expressed(fstype, option)) {
         return false;
     }
     match fstype.as_str() {

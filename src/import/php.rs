@@ -1,6 +1,7 @@
 //! PHP's settings in a pool: php.ini as PHP-FPM reads it, and then the pool's own `php_value` and
 //! `php_admin_value`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,11 +98,15 @@ impl PhpSettings {
     /// Whether the files load an extension such as `opcache` or `mysqli`. One that is built into
     /// PHP needs no line.
     pub(crate) fn loads(&self, extension: &str) -> bool {
-        self.values.iter().any(|(key, value)| {
-            let name = Path::new(value).file_stem().and_then(|name| name.to_str());
-            let is_named = name.map(|name| name.strip_prefix("php_").unwrap_or(name));
-            (key == "zend_extension" || key == "extension") && is_named == Some(extension)
-        })
+        for (key, value) in &self.values {
+            if (key == "zend_extension" || key == "extension")
+                && let Some(name) = Path::new(value).file_stem().and_then(OsStr::to_str)
+                && name.strip_prefix("php_").unwrap_or(name) == extension
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -141,7 +146,7 @@ fn ini_files(directory: &Path) -> Vec<PathBuf> {
     let mut files = vec![];
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let file = entry.path();
-        if file.extension().is_some_and(|extension| extension == "ini") {
+        if file.extension() == Some(OsStr::new("ini")) {
             files.push(file);
         }
     }

@@ -42,8 +42,10 @@ pub(super) fn real_as_far(host: &Host, path: &HostPath) -> Result<HostPath, Look
 }
 
 fn is_beside(to: &HostPath, link: &HostPath) -> bool {
-    link.parent()
-        .is_some_and(|directory| to.starts_with(&directory))
+    match link.parent() {
+        Some(directory) => to.starts_with(&directory),
+        None => false,
+    }
 }
 
 /// Has the lines name the paths that their targets lead to.
@@ -58,12 +60,10 @@ pub(super) fn follow_targets(fstab: &mut FstabFile, host: &Host) {
             Err(error) => bind.astray = Some(error.to_string()),
         }
     }
-    for target in fstab
-        .others
-        .iter_mut()
-        .filter_map(|mount| mount.target.as_mut())
-    {
-        if let Ok(real) = real_as_far(host, target) {
+    for mount in &mut fstab.others {
+        if let Some(target) = &mut mount.target
+            && let Ok(real) = real_as_far(host, target)
+        {
             *target = real;
         }
     }

@@ -28,8 +28,7 @@ pub(super) struct Assigned<'b> {
 /// (`/etc/hosts` on `/srv/a/etc/hosts`: the root is `/srv/a`), then those that only the layout of a
 /// target suggests.
 pub(super) fn assign<'b>(binds: &'b [Bind], known: &[HostPath]) -> Assigned<'b> {
-    let mut roots: BTreeSet<_> = known.iter().cloned().collect();
-
+    let mut roots = BTreeSet::from_iter(known.to_vec());
     let mut shown = BTreeSet::new();
     for bind in binds {
         if begins_as_a_system(&bind.source) {
@@ -76,8 +75,10 @@ fn root_above(path: &HostPath, roots: &BTreeSet<HostPath>) -> Option<HostPath> {
 }
 
 fn begins_as_a_system(source: &HostPath) -> bool {
-    let first = names(source.as_path()).next();
-    first.is_some_and(|first| SYSTEM.contains(&first))
+    match names(source.as_path()).next() {
+        Some(first) => SYSTEM.contains(&first),
+        None => false,
+    }
 }
 
 /// The root in which the target has the source's path.

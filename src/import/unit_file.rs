@@ -5,6 +5,7 @@
 //! not know quotes and drop-ins.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -84,22 +85,16 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
 impl UnitFile {
     /// The mount of a `.mount` unit as a line of fstab(5), at the number of its line.
     pub(crate) fn mount_line(&self) -> Option<String> {
-        let value = |key| self.get("Mount", key).map(|line| line.value.as_str());
         let what = self.get("Mount", "What")?;
-        let escaped = |path: &str| {
-            let path = escaped(Path::new(path));
-            String::from_utf8_lossy(&path).replace('#', "\\043") // it would begin a comment
-        };
         Some(format!(
             "{}{} {} {} {}",
             "\n".repeat(what.line.saturating_sub(1)),
-            escaped(&what.value),
-            escaped(value("Where")?),
-            value("Type").unwrap_or("auto"),
-            value("Options").unwrap_or("defaults"),
+            fstab_field(&what.value),
+            fstab_field(self.value("Mount", "Where")?),
+            self.value("Mount", "Type").unwrap_or("auto"),
+            self.value("Mount", "Options").unwrap_or("defaults"),
         ))
     }
-
     /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those
     /// before it.
     pub(crate) fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
@@ -120,6 +115,11 @@ impl UnitFile {
     /// The last value, if it is not empty.
     pub(crate) fn get(&self, section: &str, key: &str) -> Option<&Assignment> {
         self.list(section, key).pop()
+    }
+
+    /// The text of the last value.
+    fn value(&self, section: &str, key: &str) -> Option<&str> {
+        Some(&self.get(section, key)?.value)
     }
 
     /// The command lines that start the service, as words. The variables that the unit itself sets
@@ -208,7 +208,9 @@ pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
     for (name, file) in service_files() {
         let mut texts = vec![];
         texts.extend(text_of(&file));
-        texts.extend(drop_ins(&name).iter().filter_map(|file| text_of(file)));
+        for drop_in in drop_ins(&name) {
+            texts.extend(text_of(&drop_in));
+        }
         if texts.iter().any(|text| text.contains(word)) {
             let lines = texts.iter().flat_map(|text| read(text)).collect();
             units.push(UnitFile { name, lines });
@@ -251,15 +253,18 @@ fn drop_ins(name: &str) -> Vec<PathBuf> {
         let directory = Path::new(directory).join(format!("{name}.d"));
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let file = entry.path();
-            if file
-                .extension()
-                .is_some_and(|extension| extension == "conf")
-            {
+            if file.extension() == Some(OsStr::new("conf")) {
                 files.entry(entry.file_name()).or_insert(file);
             }
         }
     }
     files.into_values().collect()
+}
+
+/// The path as a field of fstab(5).
+fn fstab_field(path: &str) -> String {
+    let path = escaped(Path::new(path));
+    String::from_utf8_lossy(&path).replace('#', "\\043") // it would begin a comment
 }
 
 /// The text of a file that can be read.

@@ -4,7 +4,8 @@
 //! places are found in the text, and the new text is read again. If it does not mean the old
 //! manifest and the additions, there is no result.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 
 use super::entries::Request;
 use super::grammar::{FileContents, Grammar};
@@ -64,23 +65,24 @@ impl Addition {
         let name = scalar(&self.name, quoted);
         let mark = if quoted { "\"" } else { "" };
         if let Some(DirectoryOwner { user, mode }) = &self.owner {
-            let user = user.as_ref().map(|user| scalar(user, quoted));
-            let user = user.map(|user| format!(", {mark}user{mark}: {user}"));
-            let user = user.unwrap_or_default();
+            let user = match user {
+                Some(user) => format!(", {mark}user{mark}: {}", scalar(user, quoted)),
+                None => String::new(),
+            };
             return format!(
                 "{{ {mark}path{mark}: {name}{user}, {mark}mode{mark}: \"{mode:04o}\" }}"
             );
         }
-        let attributes = [("optional", self.optional), ("executable", self.executable)];
-        let attributes: Vec<_> = attributes
-            .iter()
-            .filter(|(_, is_set)| *is_set)
-            .map(|(attribute, _)| format!(", {mark}{attribute}{mark}: true"))
-            .collect();
+        let mut attributes = String::new();
+        for (attribute, is_set) in [("optional", self.optional), ("executable", self.executable)] {
+            if is_set {
+                let _ = write!(attributes, ", {mark}{attribute}{mark}: true");
+            }
+        }
         if attributes.is_empty() {
             return name;
         }
-        format!("{{ {mark}source{mark}: {name}{} }}", attributes.concat())
+        format!("{{ {mark}source{mark}: {name}{attributes} }}")
     }
 }
 
@@ -93,27 +95,20 @@ pub fn add(
     instance: Option<&str>,
 ) -> Result<String, CannotAdd> {
     let before = contents(text, instance)?;
-    let additions: Vec<_> = additions
-        .iter()
-        .map(|addition| addition.written(instance))
-        .collect();
-    let (mut new, mut meanings) = (vec![], vec![]);
-    for addition in &additions {
-        let meaning = meaning(addition, instance)?;
+    let mut new: BTreeMap<&str, Vec<Addition>> = BTreeMap::new();
+    let mut meanings = vec![];
+    for addition in additions {
+        let addition = addition.written(instance);
+        let meaning = meaning(&addition, instance)?;
         if !meaning.is_in(&before) && !meanings.contains(&meaning) {
-            new.push(addition);
+            new.entry(addition.key).or_default().push(addition);
             meanings.push(meaning);
         }
     }
     let mut out = text.to_owned();
     for key in SITE_KEYS {
-        let items: Vec<_> = new
-            .iter()
-            .filter(|addition| addition.key == key)
-            .copied()
-            .collect();
-        if !items.is_empty() {
-            out = add_to(&out, key, &items)?;
+        if let Some(items) = new.get(key) {
+            out = add_to(&out, key, items)?;
         }
     }
     if is_sum(&before, &meanings, &contents(&out, instance)?) {
@@ -146,14 +141,13 @@ fn meaning(addition: &Addition, instance: Option<&str>) -> Result<Meaning, Canno
         Some(_) => "root: /%i\ninstances: []",
     };
     let mut contents = contents(&format!("{before}\n{addition}\n"), instance)?;
-    let line = contents.lines.pop().map(|line| Meaning::Line(line.request));
-    line.or_else(|| {
-        contents
-            .presets
-            .pop()
-            .map(|preset| Meaning::Preset(preset.name))
-    })
-    .ok_or(CannotAdd)
+    if let Some(line) = contents.lines.pop() {
+        return Ok(Meaning::Line(line.request));
+    }
+    match contents.presets.pop() {
+        Some(preset) => Ok(Meaning::Preset(preset.name)),
+        None => Err(CannotAdd),
+    }
 }
 
 impl Meaning {
@@ -165,22 +159,20 @@ impl Meaning {
     }
 }
 
+/// The meanings of all presets and lines.
+fn meanings(contents: &FileContents) -> Vec<Meaning> {
+    let mut meanings = vec![];
+    for preset in &contents.presets {
+        meanings.push(Meaning::Preset(preset.name.clone()));
+    }
+    for line in &contents.lines {
+        meanings.push(Meaning::Line(line.request.clone()));
+    }
+    meanings
+}
+
 /// Whether `after` is `before` and `added`, nothing else, with the order of `before`.
 fn is_sum(before: &FileContents, added: &[Meaning], after: &FileContents) -> bool {
-    let meanings = |contents: &FileContents| {
-        let presets = contents
-            .presets
-            .iter()
-            .map(|preset| Meaning::Preset(preset.name.clone()));
-        presets
-            .chain(
-                contents
-                    .lines
-                    .iter()
-                    .map(|line| Meaning::Line(line.request.clone())),
-            )
-            .collect::<Vec<_>>()
-    };
     let mut rest = meanings(after);
     for meaning in added {
         let Some(nth) = rest.iter().rposition(|found| found == meaning) else {
@@ -195,19 +187,25 @@ fn is_sum(before: &FileContents, added: &[Meaning], after: &FileContents) -> boo
         && before.instances == after.instances
 }
 
-fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
+fn add_to(text: &str, key: &'static str, items: &[Addition]) -> Result<String, CannotAdd> {
     match locate::offset(text, &[PathStep::Named(key)], PairPart::Value) {
         None => add_key(text, key, items),
         Some(at) if text[at..].starts_with('[') => {
             let quoted = is_quoted_after(text, at);
-            add_in_brackets(text, at, items.iter().map(|item| item.item(quoted)))
+            add_in_brackets(text, at, &joined(items, quoted))
         }
         Some(_) => add_below(text, key, items),
     }
 }
 
+/// The items as they are between brackets.
+fn joined(items: &[Addition], quoted: bool) -> String {
+    let items: Vec<_> = items.iter().map(|item| item.item(quoted)).collect();
+    items.join(", ")
+}
+
 /// Adds items after the last one of a list with one line per item.
-fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
+fn add_below(text: &str, key: &'static str, items: &[Addition]) -> Result<String, CannotAdd> {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Ok(Node::Map(pairs)) = node::read(body) else {
         return Err(CannotAdd);
@@ -223,21 +221,20 @@ fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<Strin
         PathStep::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?),
     ];
     let at = locate::offset(text, &steps, PairPart::Value).ok_or(CannotAdd)?;
-    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = start_of_line(text, at);
     let prefix = &text[line..at];
     let indent = prefix.len() - prefix.trim_start().len();
     if prefix.trim() != "-" {
         return Err(CannotAdd);
     }
-    let end = end_of_item(text, line, indent);
-    let lines = items
-        .iter()
-        .flat_map(|item| [newline(text), prefix, &item.item(false)].map(str::to_owned));
-    Ok([text[..end].to_owned()]
-        .into_iter()
-        .chain(lines)
-        .chain([text[end..].to_owned()])
-        .collect())
+    let (before, after) = text.split_at(end_of_item(text, line, indent));
+    let mut out = before.to_owned();
+    for item in items {
+        out += newline(text);
+        out += prefix;
+        out += &item.item(false);
+    }
+    Ok(out + after)
 }
 
 /// The end of the last line of the item that begins in the line at `start`. Following lines belong
@@ -260,57 +257,43 @@ fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
 }
 
 /// Adds a key that the manifest does not have, at its end.
-fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotAdd> {
+fn add_key(text: &str, key: &str, items: &[Addition]) -> Result<String, CannotAdd> {
     let top = locate::offset(text, &[], PairPart::Value).ok_or(CannotAdd)?;
     if text[top..].starts_with('{') {
         let quoted = is_quoted_after(text, top);
-        let list = items
-            .iter()
-            .map(|item| item.item(quoted))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let key = if quoted {
-            format!("\"{key}\"")
-        } else {
-            key.to_owned()
-        };
-        return add_in_brackets(text, top, [format!("{key}: [{list}]")]);
+        let mark = if quoted { "\"" } else { "" };
+        let pair = format!("{mark}{key}{mark}: [{}]", joined(items, quoted));
+        return add_in_brackets(text, top, &pair);
     }
     let first = locate::offset(text, &[PathStep::Named("root")], PairPart::Key).ok_or(CannotAdd)?;
-    let line = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
-    let indent = text[line..first].trim_start_matches('\u{feff}');
+    let indent = text[start_of_line(text, first)..first].trim_start_matches('\u{feff}');
     if !indent.trim().is_empty() {
         return Err(CannotAdd);
     }
     let newline = newline(text);
     let start = if text.ends_with('\n') { "" } else { newline };
-    let lines = if ["mounts", "directories"].contains(&key) {
-        let lines = items
-            .iter()
-            .map(|item| format!("{indent}  - {}{newline}", item.item(false)));
-        format!(
-            "{indent}{key}:{newline}{}",
-            lines.collect::<Vec<_>>().concat()
-        )
+    let mut out = format!("{text}{start}{indent}{key}:");
+    if ["mounts", "directories"].contains(&key) {
+        out += newline;
+        for item in items {
+            let _ = write!(out, "{indent}  - {}{newline}", item.item(false));
+        }
     } else {
-        let list = items
-            .iter()
-            .map(|item| item.item(false))
-            .collect::<Vec<_>>()
-            .join(", ");
-        format!("{indent}{key}: [{list}]{newline}")
-    };
-    Ok(format!("{text}{start}{lines}"))
+        let _ = write!(out, " [{}]{newline}", joined(items, false));
+    }
+    Ok(out)
 }
 
-/// Adds items to the list or mapping whose opening bracket is at `at`.
-fn add_in_brackets(
-    text: &str,
-    at: usize,
-    items: impl IntoIterator<Item = String>,
-) -> Result<String, CannotAdd> {
+fn start_of_line(text: &str, at: usize) -> usize {
+    match text[..at].rfind('\n') {
+        Some(newline) => newline + 1,
+        None => 0,
+    }
+}
+
+/// Adds `items` to the list or mapping whose opening bracket is at `at`.
+fn add_in_brackets(text: &str, at: usize, items: &str) -> Result<String, CannotAdd> {
     let last = last_in_brackets(text, at).ok_or(CannotAdd)?;
-    let items = items.into_iter().collect::<Vec<_>>().join(", ");
     let (before, after) = text.split_at(last);
     Ok(match before.as_bytes().last() {
         _ if last == at + 1 => format!("{before}{items}{after}"),

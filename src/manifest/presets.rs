@@ -246,7 +246,7 @@ impl Presets {
         let mut seen = HashSet::new();
         for section in defaults {
             seen.insert(section.preset.as_str());
-            entries.extend(section.entries.iter().cloned());
+            entries.extend_from_slice(&section.entries);
         }
         let mut wrong = None;
         for include in includes {
@@ -256,10 +256,11 @@ impl Presets {
             };
             match self.expanded(name, preset) {
                 Ok(sections) => {
-                    let new = sections
-                        .iter()
-                        .filter(|section| seen.insert(section.preset.as_str()));
-                    entries.extend(new.flat_map(|section| section.entries.iter().cloned()));
+                    for section in sections {
+                        if seen.insert(section.preset.as_str()) {
+                            entries.extend_from_slice(&section.entries);
+                        }
+                    }
                 }
                 Err(diagnostics) => {
                     wrong = Diagnostics::merged([wrong, Some(diagnostics.clone())]);

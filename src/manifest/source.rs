@@ -83,11 +83,10 @@ pub fn parse(
             .file
             .clone()
             .map(|file| (defaults.services.clone(), file)),
-        scope: contents
-            .scope
-            .map(|line| line.scope)
-            .or(defaults.scope)
-            .unwrap_or_default(),
+        scope: match contents.scope {
+            Some(line) => line.scope,
+            None => defaults.scope.unwrap_or_default(),
+        },
         instances: contents.instances,
     })
 }

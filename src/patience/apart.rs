@@ -89,9 +89,13 @@ pub(crate) fn run(
 
 /// SIGCHLD and the signals that are passed on. Those that this process ignores stay ignored.
 fn caught_signals() -> SigSet {
-    let forwarded = FORWARDED.into_iter();
-    let acting = forwarded.filter(|signal| !sys::is_ignored(*signal as i32));
-    acting.chain([Signal::SIGCHLD]).collect()
+    let mut caught = SigSet::from(Signal::SIGCHLD);
+    for signal in FORWARDED {
+        if !sys::is_ignored(signal as i32) {
+            caught.add(signal);
+        }
+    }
+    caught
 }
 
 fn tell_pid(supervisor: &UnixDatagram, pid: Pid) -> u8 {
@@ -190,7 +194,9 @@ impl Waiting {
                 continue;
             }
             // A terminal sends its signals to both processes.
-            if let Some(worker) = self.worker.filter(|_| info.ssi_code != libc::SI_KERNEL) {
+            if let Some(worker) = self.worker
+                && info.ssi_code != libc::SI_KERNEL
+            {
                 let _ = kill(worker, signal); // it may have ended just now
             }
             self.first_signal.get_or_insert((signal, Instant::now()));
@@ -199,7 +205,9 @@ impl Waiting {
 
     /// A fatal signal does not end the worker while the kernel holds one of its threads.
     fn is_held_while_ending(&self) -> bool {
-        let is_late = |(_, since): (Signal, Instant)| since.elapsed() > DYING;
-        self.first_signal.is_some_and(is_late) && self.worker.is_some_and(is_ending)
+        match self.first_signal {
+            Some((_, since)) if since.elapsed() > DYING => self.worker.is_some_and(is_ending),
+            _ => false,
+        }
     }
 }

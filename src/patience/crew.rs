@@ -130,10 +130,11 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             self.look();
         }
         let ended = std::mem::take(&mut self.shared.lock().ended);
-        ended
-            .into_iter()
-            .map(|(nth, ended)| (&self.shared.items[nth], ended))
-            .collect()
+        let mut news = vec![];
+        for (nth, ended) in ended {
+            news.push((&self.shared.items[nth], ended));
+        }
+        news
     }
 
     /// Whether no thread is at work any more, not even one that was given up.
@@ -144,16 +145,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     /// The items that were given up and whose threads have woken up since the last call.
     pub(crate) fn back(&mut self) -> Vec<&T> {
         let back = std::mem::take(&mut self.shared.lock().back);
-        back.into_iter()
-            .map(|nth| &self.shared.items[nth])
-            .collect()
+        self.shared.items_at(&back)
     }
 
     /// The items that a thread is at work on, given up or not.
     pub(crate) fn out(&self) -> Vec<&T> {
         let state = self.shared.lock();
-        let out = state.running.keys().chain(&state.lost).copied();
-        out.map(|nth| &self.shared.items[nth]).collect()
+        self.shared
+            .items_at(state.running.keys().chain(&state.lost))
     }
 
     fn has_work(&self) -> bool {
@@ -163,12 +162,16 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
 
     fn all_sleep(&self, patience: Duration) -> bool {
         let state = self.shared.lock();
-        let sleeps = |nth| {
-            self.sleeps
-                .get(nth)
-                .is_some_and(|sleep: &Sleep| sleep.reaches(patience))
-        };
-        !self.shared.has_next(&state) && state.running.keys().all(sleeps)
+        if self.shared.has_next(&state) {
+            return false;
+        }
+        for nth in state.running.keys() {
+            match self.sleeps.get(nth) {
+                Some(sleep) if sleep.reaches(patience) => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Waits a moment, or until all is done; then looks at the threads if it is time.
@@ -200,8 +203,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             if queue::waits(*thread) {
                 // Others work meanwhile, and it is not given up: what it waits for is at work.
                 sleep.forgive();
-            } else if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now()))
-            {
+            } else if is_awake(*thread, sleep) {
                 awake += 1;
             } else if waits_for_another(*thread) {
                 waiting.push(*nth);
@@ -213,12 +215,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
                 self.sleeps.entry(*nth).or_default().forgive();
             }
         }
-        let limit = if self.shared.signal.load(Ordering::SeqCst) {
-            Some(self.limit.map_or(LAST_WAIT, |limit| limit.min(LAST_WAIT)))
-        } else {
-            self.limit
-        };
-        if let Some(limit) = limit {
+        if let Some(limit) = self.current_limit() {
             self.give_up(limit, &running, &waiting);
         }
         let asleep = running.len() - awake;
@@ -232,6 +229,17 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
+    /// The limit that a thread may sleep, which is short once a signal asked to stop.
+    fn current_limit(&self) -> Option<Duration> {
+        if !self.shared.signal.load(Ordering::SeqCst) {
+            return self.limit;
+        }
+        match self.limit {
+            Some(limit) => Some(limit.min(LAST_WAIT)),
+            None => Some(LAST_WAIT),
+        }
+    }
+
     /// Gives up the threads that have slept as long as `limit`. Those that are `waiting` for
     /// another thread wait for what that one asks for.
     fn give_up(
@@ -240,20 +248,20 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         running: &BTreeMap<usize, RunningItem>,
         waiting: &[usize],
     ) {
-        let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
-        let common = || self.others.known().find_map(question::asked_by);
-        let path =
-            |nth: &usize| asked(nth).or_else(|| waiting.contains(nth).then(common).flatten());
-        let asks_server =
-            |nth: &usize| path(nth).is_some_and(|path| question::is_on_a_server(&path));
-        let silent: Vec<_> = self
-            .sleeps
-            .iter_mut()
-            .filter_map(|(nth, sleep)| {
-                let is_silent = sleep.exceeds(limit, || asks_server(nth));
-                is_silent.then(|| (*nth, path(nth)))
-            })
-            .collect();
+        let mut silent = vec![];
+        for (nth, sleep) in &mut self.sleeps {
+            let path = || {
+                let own = question::asked_by(running.get(nth)?.thread);
+                if own.is_none() && waiting.contains(nth) {
+                    return self.others.known().find_map(question::asked_by);
+                }
+                own
+            };
+            let asks_server = || path().is_some_and(|path| question::is_on_a_server(&path));
+            if sleep.exceeds(limit, asks_server) {
+                silent.push((*nth, path()));
+            }
+        }
         let mut state = self.shared.lock();
         for (nth, path) in silent {
             // It may have ended just now.
@@ -292,6 +300,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     }
 }
 
+/// Whether the thread is awake, as far as can be seen.
+fn is_awake(thread: Pid, sleep: &mut Sleep) -> bool {
+    match Glimpse::of(thread) {
+        Some(glimpse) => sleep.look(glimpse, Instant::now()),
+        None => true,
+    }
+}
+
 impl<T, R> Drop for Crew<T, R> {
     /// Gives up the threads that have not ended. If there are none, all that the threads had is
     /// dropped when this returns.
@@ -321,6 +337,14 @@ impl<T, R> CrewShared<T, R> {
     /// Whether there is an item to begin.
     fn has_next(&self, state: &CrewState<R>) -> bool {
         state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
+    }
+
+    fn items_at<'n>(&self, numbers: impl IntoIterator<Item = &'n usize>) -> Vec<&T> {
+        let mut items = vec![];
+        for nth in numbers {
+            items.push(&self.items[*nth]);
+        }
+        items
     }
 
     /// The work of each thread: item after item, until there are no more or the thread was given

@@ -68,14 +68,16 @@ pub(crate) struct Sleep {
 impl Sleep {
     /// Notes the state of the thread at `now`; returns whether it was awake since the last call.
     pub(crate) fn look(&mut self, glimpse: Glimpse, now: Instant) -> bool {
-        let slept = self
-            .last
-            .filter(|(last, _)| glimpse.has_slept_since(last))
-            .map(|(_, at)| now - at);
-        self.last = Some((glimpse, now));
-        self.now = slept.map_or(Duration::ZERO, |slept| self.now + slept);
-        self.all += slept.unwrap_or_default();
-        slept.is_none()
+        let before = self.last.replace((glimpse, now));
+        if let Some((last, at)) = before
+            && glimpse.has_slept_since(&last)
+        {
+            self.now += now - at;
+            self.all += now - at;
+            return false;
+        }
+        self.now = Duration::ZERO;
+        true
     }
 
     /// Does not count the current sleep: the thread waits for work that goes on.
@@ -113,19 +115,22 @@ pub(super) struct OtherThreads(HashMap<Pid, Glimpse>);
 impl OtherThreads {
     /// Whether any of them was awake since the last call.
     pub(super) fn are_awake(&mut self) -> bool {
-        let threads = proc::threads(Path::new("/proc/self")).map(Pid::from_raw);
-        let others = threads.filter(|thread| ![getpid(), gettid()].contains(thread));
-        let now: HashMap<_, _> = others
-            .filter_map(|thread| Some((thread, Glimpse::of(thread)?)))
-            .collect();
-        let slept = |(thread, glimpse): (&Pid, &Glimpse)| {
-            self.0
-                .get(thread)
-                .is_some_and(|before| glimpse.has_slept_since(before))
-        };
-        let awake = !now.iter().all(slept);
+        let (mut now, mut are_awake) = (HashMap::new(), false);
+        for thread in proc::threads(Path::new("/proc/self")).map(Pid::from_raw) {
+            if thread == getpid() || thread == gettid() {
+                continue;
+            }
+            let Some(glimpse) = Glimpse::of(thread) else {
+                continue;
+            };
+            match self.0.get(&thread) {
+                Some(before) if glimpse.has_slept_since(before) => {}
+                _ => are_awake = true,
+            }
+            now.insert(thread, glimpse);
+        }
         self.0 = now;
-        awake
+        are_awake
     }
 
     /// The threads at the last call.
@@ -136,7 +141,10 @@ impl OtherThreads {
 
 /// Whether the thread waits for another one of this process, in futex(2).
 pub(super) fn waits_for_another(thread: Pid) -> bool {
-    question::call(thread).is_some_and(|call| call.number == libc::SYS_futex)
+    match question::call(thread) {
+        Some(call) => call.number == libc::SYS_futex,
+        None => false,
+    }
 }
 
 #[cfg(test)]

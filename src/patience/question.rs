@@ -34,7 +34,10 @@ pub(super) fn call(thread: Pid) -> Option<PendingCall> {
 /// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
 fn parse(text: &str) -> Option<PendingCall> {
     let mut fields = text.split_ascii_whitespace();
-    let number = fields.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let number: libc::c_long = fields.next()?.parse().ok()?;
+    if number < 0 {
+        return None;
+    }
     let mut arguments = [0; 6];
     for argument in &mut arguments {
         *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
@@ -137,24 +140,32 @@ pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
         NamedBy::At(directory, path) => {
             // With AT_EMPTY_PATH there may be none.
             let path = text_at(arguments[path]).unwrap_or_default();
-            let name = || of_descriptor(arguments[directory]).unwrap_or_default();
-            match path {
-                _ if path.is_absolute() => path,
-                _ if path.as_os_str().is_empty() => name(),
-                _ => name().join(path),
+            if path.is_absolute() {
+                path
+            } else {
+                let mut name = of_descriptor(arguments[directory]).unwrap_or_default();
+                if !path.as_os_str().is_empty() {
+                    name.push(path);
+                }
+                name
             }
         }
     };
-    let through_a_descriptor = path
-        .strip_prefix("/proc/self/fd")
-        .ok()
-        .and_then(|fd| fd.to_str()?.parse().ok());
-    let path = through_a_descriptor.map_or(Some(path), of_descriptor)?;
+    let path = match descriptor_in(&path) {
+        Some(descriptor) => of_descriptor(descriptor)?,
+        None => path,
+    };
     // Pipes, sockets and terminals have no server.
     let of_the_kernel = ["/dev", "/proc", "/sys"]
         .iter()
         .any(|kernels| path.starts_with(kernels));
     (path.is_absolute() && !of_the_kernel).then_some(path)
+}
+
+/// The descriptor of a path through one.
+fn descriptor_in(path: &Path) -> Option<u64> {
+    let descriptor = path.strip_prefix("/proc/self/fd").ok()?;
+    descriptor.to_str()?.parse().ok()
 }
 
 /// The path of an open file, which the kernel knows without asking.
@@ -192,7 +203,8 @@ pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
 }
 
 fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
-    let mut best: Option<(bool, PathBuf, String)> = None;
+    // Those with a server count more than the others, and among these the deepest.
+    let mut best: Option<((bool, usize), (PathBuf, String))> = None;
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
         let Some(point) = fields.nth(4).map(unescape_octal) else {
@@ -205,20 +217,22 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
             continue;
         };
         let kind = String::from_utf8_lossy(kind).into_owned();
-        let deepest = best.as_ref().is_none_or(|(server, known, _)| {
-            let length = |path: &Path| path.as_os_str().len();
-            (has_server(&kind), length(&point)) >= (*server, length(known))
-        });
-        if deepest {
-            best = Some((has_server(&kind), point, kind));
+        let rank = (has_server(&kind), point.as_os_str().len());
+        match &best {
+            Some((known, _)) if *known > rank => {}
+            _ => best = Some((rank, (point, kind))),
         }
     }
-    best.map(|(_, point, kind)| (point, kind))
+    let (_, found) = best?;
+    Some(found)
 }
 
 /// Whether `path` lies on a file system that has a server, by its text.
 pub(super) fn is_on_a_server(path: &Path) -> bool {
-    mount_of(path).is_some_and(|(_, kind)| has_server(&kind))
+    match mount_of(path) {
+        Some((_, kind)) => has_server(&kind),
+        None => false,
+    }
 }
 
 /// Whether a file system of this type has a server: another process or machine.

@@ -291,9 +291,10 @@ impl WatchedThread {
 /// The process that the caller started: this one, or its supervisor. systemd calls it the main
 /// process.
 pub(crate) fn main_pid() -> Pid {
-    SUPERVISOR
-        .get()
-        .map_or_else(getpid, |supervisor| supervisor.pid)
+    match SUPERVISOR.get() {
+        Some(supervisor) => supervisor.pid,
+        None => getpid(),
+    }
 }
 
 /// From now on the command itself stops, soon, when a signal asks it to. The command must see the
@@ -322,13 +323,16 @@ pub(crate) fn notify(states: &[NotifyState<'_>]) {
 
 /// How often the service manager expects a message of the main process: `sd_watchdog_enabled(3)`.
 pub(crate) fn watchdog() -> Option<Duration> {
-    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    let main = main_pid().as_raw();
-    let is_anothers =
-        number("WATCHDOG_PID").is_some_and(|pid| i64::try_from(pid) != Ok(main.into()));
-    number("WATCHDOG_USEC")
-        .filter(|_| !is_anothers)
-        .map(Duration::from_micros)
+    if let Some(pid) = number_in("WATCHDOG_PID")
+        && i64::try_from(pid) != Ok(main_pid().as_raw().into())
+    {
+        return None; // it is meant for another process
+    }
+    number_in("WATCHDOG_USEC").map(Duration::from_micros)
+}
+
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Has the supervisor go on with `what`, once this process has ended successfully.
@@ -348,13 +352,14 @@ fn send(message: &[u8]) {
 /// Ends this process, in which a thread may hang: it closes all that others may wait for, and tells
 /// the supervisor how to end.
 fn leave(last_message: &[u8]) -> ! {
-    let supervisor = SUPERVISOR.get();
-    let line = supervisor.map(|supervisor| supervisor.line.as_raw_fd());
-    let held = supervisor.and_then(|supervisor| Some(supervisor.held.as_ref()?.as_raw_fd()));
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        let kept = [line, held, Some(null.as_raw_fd())];
+        let mut kept = vec![null.as_raw_fd()];
+        if let Some(supervisor) = SUPERVISOR.get() {
+            kept.push(supervisor.line.as_raw_fd());
+            kept.extend(supervisor.held.as_ref().map(AsRawFd::as_raw_fd));
+        }
         for fd in closed_without_a_server() {
-            if !kept.contains(&Some(fd)) {
+            if !kept.contains(&fd) {
                 sys::abandon(fd, null.as_fd());
             }
         }
@@ -366,18 +371,31 @@ fn leave(last_message: &[u8]) -> ! {
 /// The descriptors that can be closed without asking a server: all but those of files that are open
 /// only for reading.
 fn closed_without_a_server() -> Vec<RawFd> {
-    let descriptors = proc::own_descriptors().into_iter().flatten();
+    let mut descriptors = vec![];
+    for fd in proc::own_descriptors().into_iter().flatten() {
+        if fd <= 2 || !is_file(fd) || !is_read_only(fd) {
+            descriptors.push(fd);
+        }
+    }
     descriptors
-        .filter(|fd| *fd <= 2 || !is_file(*fd) || !is_read_only(*fd))
-        .collect()
 }
 
 fn is_file(fd: RawFd) -> bool {
-    proc::name_of_descriptor(fd).is_ok_and(|path| path.is_absolute())
+    match proc::name_of_descriptor(fd) {
+        Ok(path) => path.is_absolute(),
+        Err(_) => false,
+    }
 }
 
+/// Also for a descriptor whose flags are not known.
 fn is_read_only(fd: RawFd) -> bool {
-    let info = proc::descriptor_info(fd).ok();
-    let flags = info.and_then(|info| i32::from_str_radix(info.get("flags")?, 8).ok());
-    flags.is_none_or(|flags| flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDONLY)
+    match flags_of(fd) {
+        Some(flags) => flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDONLY,
+        None => true,
+    }
+}
+
+fn flags_of(fd: RawFd) -> Option<i32> {
+    let info = proc::descriptor_info(fd).ok()?;
+    i32::from_str_radix(info.get("flags")?, 8).ok()
 }

@@ -13,20 +13,33 @@ const SHOWN: usize = 5;
 /// The width of the longest class.
 const WIDTH: usize = 14;
 
-/// A line for the site, and one for each thing in the way. `moved`: it was moved aside just now.
-pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, moved: bool) -> String {
+/// What was done about the things in the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adoption {
+    /// They were only looked at.
+    Looked,
+    MovedAside,
+    /// They are where they were, although they were to be moved aside.
+    Left,
+}
+
+/// A line for the site, and one for each thing in the way.
+pub(crate) fn text(survey: &Survey, record: Option<&AsideRecord>, adoption: Adoption) -> String {
     let Survey { site, root, .. } = survey;
     let mut text = String::new();
-    let before = record.map_or(0, |record| record.moved.len());
-    let before = match before {
-        0 => String::new(),
-        count => format!("; {count} moved aside before"),
+    let before = match record {
+        Some(record) if !record.moved.is_empty() => {
+            format!("; {} moved aside before", record.moved.len())
+        }
+        _ => String::new(),
     };
-    let what = match (survey.standing.len(), moved) {
-        (0, _) => "nothing to adopt".to_owned(),
-        (1, false) => "1 thing stands in the way".to_owned(),
-        (count, false) => format!("{count} things stand in the way"),
-        (count, true) => format!("{} stood in the way", plural(count, "thing")),
+    let what = match survey.standing.len() {
+        0 => "nothing to adopt".to_owned(),
+        count if adoption == Adoption::MovedAside => {
+            format!("{} stood in the way", plural(count, "thing"))
+        }
+        1 => "1 thing stands in the way".to_owned(),
+        count => format!("{count} things stand in the way"),
     };
     line(&mut text, format_args!("{site}: {what} in {root}{before}"));
     for standing in &survey.standing {
@@ -66,8 +79,11 @@ fn about(standing: &Standing) -> String {
         let each = own.iter().map(|own| format!("{}: {}", own.path, own.why));
         format!(": {}", few(each, SHOWN))
     };
-    let note = standing.note.iter().map(|note| format!("; {note}"));
-    format!("{path}{files}{why}{}", note.collect::<String>())
+    let note = match &standing.note {
+        Some(note) => format!("; {note}"),
+        None => String::new(),
+    };
+    format!("{path}{files}{why}{note}")
 }
 
 /// The things that `--undo` would put back.
@@ -86,34 +102,43 @@ pub(crate) fn would_go_back(site: &SiteName, root: &HostPath, paths: &[&JailPath
 
 /// `{site, root, standing: [{path, class, kind, files, own: [{path, why}]}], …}`
 pub(crate) fn json(survey: &Survey, record: Option<&AsideRecord>, also: &[JailPath]) -> Value {
-    let standing = |standing: &Standing| {
-        let own = standing.own.iter();
-        let own: Vec<_> = own
-            .map(|own| json!({ "path": own.path, "why": own.why, "movable": own.movable }))
-            .collect();
-        let mut object = json!({
-            "path": standing.path,
-            "class": standing.class,
-            "kind": standing.kind,
-            "files": standing.files,
-        });
-        if standing.class == Class::Own {
-            object["own"] = json!(own);
-            object["goes"] = json!(standing.goes(also));
+    let mut standing = vec![];
+    for thing in &survey.standing {
+        standing.push(standing_json(thing, also));
+    }
+    let mut moved_before = vec![];
+    if let Some(record) = record {
+        for moved in &record.moved {
+            moved_before.push(json!({ "path": moved.path, "to": moved.to }));
         }
-        if let Some(note) = &standing.note {
-            object["note"] = json!(note);
-        }
-        object
-    };
+    }
     json!({
         "site": survey.site,
         "root": survey.root,
-        "standing": survey.standing.iter().map(standing).collect::<Vec<_>>(),
+        "standing": standing,
         "nodes": survey.nodes,
         "directory": format!("{}{DIRECTORY}", survey.root),
-        "moved_before": record.map_or(&[][..], |record| &record.moved).iter()
-            .map(|moved| json!({ "path": moved.path, "to": moved.to }))
-            .collect::<Vec<_>>(),
+        "moved_before": moved_before,
     })
+}
+
+fn standing_json(standing: &Standing, also: &[JailPath]) -> Value {
+    let mut object = json!({
+        "path": standing.path,
+        "class": standing.class,
+        "kind": standing.kind,
+        "files": standing.files,
+    });
+    if standing.class == Class::Own {
+        let mut list = vec![];
+        for own in &standing.own {
+            list.push(json!({ "path": own.path, "why": own.why, "movable": own.movable }));
+        }
+        object["own"] = json!(list);
+        object["goes"] = json!(standing.goes(also));
+    }
+    if let Some(note) = &standing.note {
+        object["note"] = json!(note);
+    }
+    object
 }

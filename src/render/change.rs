@@ -23,28 +23,35 @@ impl SiteChange {
     /// As diff(1) shows it with `-u`; empty if nothing differs.
     pub(crate) fn text(&self) -> String {
         let (before, after) = &self.manifest;
-        let name = |text: &Option<String>| match text {
-            Some(_) => self.file.clone(),
-            None => "/dev/null".to_owned(),
-        };
         let mut text = unified(
-            (&name(before), &name(after)),
+            (
+                self.name_of(before.as_deref()),
+                self.name_of(after.as_deref()),
+            ),
             before.as_deref().unwrap_or_default(),
             after.as_deref().unwrap_or_default(),
         );
         if let Some((before, after)) = &self.mounts {
-            let lines = |lines: &[String]| lines.iter().flat_map(|line| [line, "\n"]).collect();
-            let (before, after): (String, String) = (lines(before), lines(after));
-            text += &unified(("mounts", "mounts"), &before, &after);
+            text += &unified(("mounts", "mounts"), &lines(before), &lines(after));
         }
         text
+    }
+
+    /// The name of the file with this text.
+    fn name_of(&self, text: Option<&str>) -> &str {
+        match text {
+            Some(_) => &self.file,
+            None => "/dev/null",
+        }
     }
 
     /// `{manifest: {file, before, after}, mounts: {before: […], after: […]}}`
     pub(crate) fn json(&self) -> Value {
         let (before, after) = &self.manifest;
-        let mounts = self.mounts.as_ref();
-        let mounts = mounts.map(|(before, after)| json!({ "before": before, "after": after }));
+        let mounts = match &self.mounts {
+            Some((before, after)) => json!({ "before": before, "after": after }),
+            None => Value::Null,
+        };
         json!({
             "manifest": { "file": self.file, "before": before, "after": after },
             "mounts": mounts,
@@ -65,21 +72,33 @@ fn unified((old, new): (&str, &str), before: &str, after: &str) -> String {
 
 /// The mounts of ours that are there, one per line, each after `place`.
 pub(crate) fn mounts_before(plan: &Plan, place: &str) -> Vec<String> {
-    let there = plan.states.iter().filter(|mount| is_there(mount.state));
-    there
-        .map(|mount| format!("{place}{}", line(mount)))
-        .collect()
+    let mut lines = vec![];
+    for mount in &plan.states {
+        if is_there(mount.state) {
+            lines.push(format!("{place}{}", line(mount)));
+        }
+    }
+    lines
 }
 
 /// The mounts that the site should have, one per line, each after `place`.
 pub(crate) fn mounts_after(desired: &Desired, place: &str) -> Vec<String> {
-    let mounts = desired.mounts.iter();
-    mounts
-        .map(|mount| {
-            let (target, options) = (&mount.target, mount.options());
-            format!("{place}{} on {target} ({options})", mount.source_name())
-        })
-        .collect()
+    let mut lines = vec![];
+    for mount in &desired.mounts {
+        let (target, options) = (&mount.target, mount.options());
+        let source = mount.source_name();
+        lines.push(format!("{place}{source} on {target} ({options})"));
+    }
+    lines
+}
+
+fn lines(lines: &[String]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text += line;
+        text += "\n";
+    }
+    text
 }
 
 fn is_there(state: State) -> bool {

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::fstab::FstabLine;
 use crate::base::{Error, ErrorCode, JailPath, SiteName};
 use crate::manifest::Diagnostic;
-use crate::observe::{Inside, Outdated, Process};
+use crate::observe::{Inside, Outdated};
 use crate::plan::{GraftChange, MountState, Plan, Step};
 use crate::resolve::{
-    Below, Desired, Explanation, FileKind, Link, Mount, Note, Ownership, Reason, ResolvedPreset,
+    Below, Desired, Explanation, FileKind, Link, Mount, Ownership, Reason, ResolvedPreset,
 };
 
 /// The version of the keys; it grows when one changes its meaning or is removed.
@@ -52,37 +52,42 @@ pub(crate) fn mistake(site: Option<&SiteName>, mistake: &Diagnostic) -> Value {
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub(crate) fn plan(plan: &Plan) -> Value {
-    let conflict = |conflict: &Error| error(Some(&plan.site), conflict);
-    let conflicts: Vec<_> = plan.conflicts.iter().map(conflict).collect();
+    let mut conflicts = vec![];
+    for conflict in &plan.conflicts {
+        conflicts.push(error(Some(&plan.site), conflict));
+    }
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
 }
 
 /// `{site, ok, root, mounts, links, notes: [{text, line}], warnings: […]}`
 pub(crate) fn checked(desired: &Desired) -> Value {
-    let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
+    let mut notes = vec![];
+    for note in &desired.notes {
+        notes.push(json!({ "text": note.text, "line": note.origin.to_string() }));
+    }
     json!({
         "site": desired.site,
         "ok": true,
         "root": desired.root,
         "mounts": desired.mounts.len(),
         "links": desired.links.len(),
-        "notes": desired.notes.iter().map(note).collect::<Vec<_>>(),
+        "notes": notes,
         "warnings": desired.warnings,
     })
 }
 
 /// `{site, root, lines: [{source, target, options}]}`
 pub(crate) fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
-    let line = |line: &FstabLine| {
-        json!({
+    let mut list = vec![];
+    for line in lines {
+        list.push(json!({
             "source": line.what().to_string_lossy(),
             "target": line.target,
             "options": line.options.join(","),
-        })
-    };
-    let lines: Vec<_> = lines.iter().map(line).collect();
-    json!({ "site": desired.site, "root": desired.root, "lines": lines })
+        }));
+    }
+    json!({ "site": desired.site, "root": desired.root, "lines": list })
 }
 
 /// The lines of an fstab(5) as text.
@@ -160,13 +165,15 @@ fn mount_of(mount: &Mount) -> Value {
 }
 
 fn change_of(change: &GraftChange) -> Value {
-    let mounts =
-        |mounts: &[Arc<Mount>]| -> Vec<_> { mounts.iter().map(|mount| mount_of(mount)).collect() };
     json!({
-        "attach": mounts(&change.attach),
-        "swap": mounts(&change.swap),
+        "attach": mounts_of(&change.attach),
+        "swap": mounts_of(&change.swap),
         "detach": change.detach,
     })
+}
+
+fn mounts_of(mounts: &[Arc<Mount>]) -> Vec<Value> {
+    mounts.iter().map(|mount| mount_of(mount)).collect()
 }
 
 fn with(mut value: Value, more: Value) -> Value {
@@ -193,19 +200,25 @@ pub(crate) fn status(plan: &Plan, inside: &Inside) -> Value {
 }
 
 fn old(outdated: &Outdated) -> Value {
-    let pids: Vec<_> = outdated
-        .processes
-        .iter()
-        .map(|process| process.pid)
-        .collect();
-    let process = outdated.processes.first();
+    let mut pids = vec![];
+    for process in &outdated.processes {
+        pids.push(process.pid);
+    }
+    let (name, unit, hint) = match outdated.processes.first() {
+        Some(process) => (
+            Some(&process.name),
+            process.unit.as_ref(),
+            Some(process.restart()),
+        ),
+        None => (None, None, None),
+    };
     json!({
-        "name": process.map(|process| &process.name),
-        "unit": process.and_then(|process| process.unit.as_ref()),
+        "name": name,
+        "unit": unit,
         "pids": pids,
         "files": outdated.files,
         "more_files": outdated.more,
-        "hint": process.map(Process::restart),
+        "hint": hint,
     })
 }
 
@@ -221,11 +234,7 @@ fn state(state: &MountState) -> Value {
 
 /// `{mounts: […], links: […], directories: […], notes: […]}`
 pub(crate) fn preset(resolved: &ResolvedPreset) -> Value {
-    let mounts: Vec<_> = resolved
-        .mounts
-        .iter()
-        .map(|mount| mount_of(mount))
-        .collect();
+    let mounts = mounts_of(&resolved.mounts);
     let links: Vec<_> = resolved.links.iter().map(link).collect();
     let directories: Vec<_> = resolved.directories.iter().map(|own| &own.path).collect();
     let notes: Vec<_> = resolved.notes.iter().map(|note| &note.text).collect();
@@ -240,12 +249,16 @@ fn link(link: &Link) -> Value {
 
 /// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
 pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
-    let reasons = answer
-        .mount
-        .map(|mount| &mount.reasons)
-        .or(answer.directory.map(|own| &own.reasons))
-        .or(answer.link.map(|link| &link.reasons));
-    let reasons: Vec<_> = reasons.into_iter().flatten().map(reason).collect();
+    let reasons = if let Some(mount) = answer.mount {
+        mount.reasons.as_slice()
+    } else if let Some(own) = answer.directory {
+        own.reasons.as_slice()
+    } else if let Some(link) = answer.link {
+        link.reasons.as_slice()
+    } else {
+        &[]
+    };
+    let reasons: Vec<_> = reasons.iter().map(reason).collect();
     json!({
         "path": path, "leads_to": answer.leads_to, "link": answer.link.map(link),
         "mount": answer.mount.map(mount_of),
@@ -255,10 +268,11 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
 
 /// `{path, leads_to, below: [{line, paths}]}`
 pub(crate) fn below(path: &JailPath, leads_to: &JailPath, lines: &[Below<'_>]) -> Value {
-    let below =
-        |below: &Below<'_>| json!({ "line": below.origin.to_string(), "paths": below.paths });
-    let lines: Vec<_> = lines.iter().map(below).collect();
-    json!({ "path": path, "leads_to": leads_to, "below": lines })
+    let mut list = vec![];
+    for below in lines {
+        list.push(json!({ "line": below.origin.to_string(), "paths": below.paths }));
+    }
+    json!({ "path": path, "leads_to": leads_to, "below": list })
 }
 
 fn reason(reason: &Reason) -> Value {

@@ -64,12 +64,12 @@ impl Check {
 /// The worst site decides. `lines`: each site in short, for people. `is_whole`: all files of the
 /// configuration are sites.
 pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) -> Check {
-    let mut wrong: Vec<_> = sites
-        .iter()
-        .zip(lines)
-        .map(|(site, line)| (level(site), line))
-        .filter(|(level, _)| *level != NagiosState::Ok)
-        .collect();
+    let mut wrong = vec![];
+    for (site, line) in sites.iter().zip(lines) {
+        if level(site) != NagiosState::Ok {
+            wrong.push((level(site), line));
+        }
+    }
     wrong.sort_by_key(|(level, _)| std::cmp::Reverse(*level)); // it keeps the order of sites
     let of_sites = wrong.first().map_or(NagiosState::Ok, |(level, _)| *level);
     let level = if is_whole {
@@ -99,8 +99,10 @@ pub(crate) fn check(sites: &[SiteHealth<'_>], lines: &[String], is_whole: bool) 
 
 /// Nothing could be looked at.
 pub(crate) fn unknown(error: &Error) -> Check {
-    let hint = error.hint_text().map(|hint| format!("; try: {hint}"));
-    let text = format!("{error}{}", hint.unwrap_or_default());
+    let text = match error.hint_text() {
+        Some(hint) => format!("{error}; try: {hint}"),
+        None => error.to_string(),
+    };
     Check::new(NagiosState::Unknown, plain(&text))
 }
 
@@ -123,11 +125,15 @@ fn plain(text: &str) -> String {
 /// `'label'=value;warning;critical;minimum;maximum`, for graphs.
 fn performance(sites: &[SiteHealth<'_>]) -> String {
     let count = |wanted| sites.iter().filter(|site| level(site) == wanted).count();
-    let plans = sites.iter().filter_map(|site| site.plan);
-    let (ok, mounts) = plans
-        .map(overview::counts)
-        .fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-    let outdated: usize = sites.iter().map(|site| site.outdated).sum();
+    let (mut ok, mut mounts, mut outdated) = (0, 0, 0);
+    for site in sites {
+        if let Some(plan) = site.plan {
+            let (of_site, all) = overview::counts(plan);
+            ok += of_site;
+            mounts += all;
+        }
+        outdated += site.outdated;
+    }
     let all = sites.len();
     let mut text = String::new();
     let _ = write!(

@@ -6,7 +6,7 @@ use crate::base::quote::{brief, printable};
 use crate::base::style;
 use crate::base::text::plural;
 use crate::observe::Inside;
-use crate::plan::{Plan, SiteState, State};
+use crate::plan::{MountState, Plan, SiteState, State};
 
 /// The longest reason, whatever paths and targets of links are in it.
 const LONGEST: usize = 300;
@@ -51,39 +51,44 @@ pub(super) fn head(plan: &Plan) -> String {
 
 /// How many of the mounts that it should have are ok, and how many that are.
 pub(super) fn counts(plan: &Plan) -> (usize, usize) {
-    let is_ok = |state: &&_| matches!(state, State::Ok);
-    let states = plan.states.iter().map(|state| &state.state);
-    let total = plan.states.iter().filter(|state| state.mount.is_some());
-    (states.filter(is_ok).count(), total.count())
+    let (mut ok, mut total) = (0, 0);
+    for mount in &plan.states {
+        ok += usize::from(mount.state == State::Ok);
+        total += usize::from(mount.mount.is_some());
+    }
+    (ok, total)
 }
 
 /// How many mounts are in each other state, such as `, 1 stale, 2 missing`.
 fn others(plan: &Plan) -> String {
     let mut found: Vec<(State, usize)> = vec![];
-    for state in plan.states.iter().map(|state| state.state) {
-        match found.iter_mut().find(|(known, _)| *known == state) {
-            _ if state == State::Ok => {}
+    for MountState { state, .. } in &plan.states {
+        match found.iter_mut().find(|(known, _)| known == state) {
+            _ if *state == State::Ok => {}
             Some((_, count)) => *count += 1,
-            None => found.push((state, 1)),
+            None => found.push((*state, 1)),
         }
     }
-    let counted = found
-        .iter()
-        .map(|(state, count)| format!(", {count} {state}"));
-    counted.collect()
+    let mut text = String::new();
+    for (state, count) in found {
+        let _ = write!(text, ", {count} {state}");
+    }
+    text
 }
 
 /// The reason that the states of the mounts do not show: an obstacle, or else one of the other
 /// reasons.
 fn reason(plan: &Plan, more: &[String]) -> Option<String> {
     let site = format!("{}: ", plan.site);
-    let conflict = plan.conflicts.first().map(|conflict| {
+    if let Some(conflict) = plan.conflicts.first() {
         let text = conflict.to_string();
-        text.strip_prefix(&site)
-            .map(ToOwned::to_owned)
-            .unwrap_or(text)
-    });
-    let is_shown = plan.counted().any(|state| state.state != State::Ok);
-    let first = || plan.reasons().into_iter().next().filter(|_| !is_shown);
-    conflict.or_else(|| more.first().cloned()).or_else(first)
+        return Some(text.strip_prefix(&site).unwrap_or(&text).to_owned());
+    }
+    if let Some(reason) = more.first() {
+        return Some(reason.clone());
+    }
+    if plan.counted().any(|mount| mount.state != State::Ok) {
+        return None; // the states of the mounts are shown
+    }
+    plan.reasons().into_iter().next()
 }

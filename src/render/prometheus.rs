@@ -59,7 +59,10 @@ fn add_states(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
     ];
     for state in states {
         let count = sites.iter().filter(|site| site.state == state).count();
-        let state = state.map_or_else(|| "failed".to_owned(), |state| state.to_string());
+        let state = match state {
+            Some(state) => state.to_string(),
+            None => "failed".to_owned(),
+        };
         text.sample(&[("state", &state)], count);
     }
 
@@ -76,7 +79,10 @@ fn add_states(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
 /// The mounts of the sites, and the processes inside.
 fn add_mounts(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
     text.gauge("mountjail_site_mounts", "Mounts of a site by their state.");
-    for (site, plan) in sites.iter().filter_map(|site| Some((site, site.plan?))) {
+    for site in sites {
+        let Some(plan) = site.plan else {
+            continue;
+        };
         for state in STATES {
             let mounts = plan.states.iter().filter(|mount| mount.state == state);
             text.sample(&[("site", site.name), ("state", &state)], mounts.count());
@@ -87,18 +93,21 @@ fn add_mounts(text: &mut Exposition, sites: &[SiteHealth<'_>]) {
         "mountjail_site_outdated_processes",
         "Processes inside a site that use files which have been replaced.",
     );
-    for site in sites.iter().filter(|site| site.plan.is_some()) {
-        text.sample(&[("site", site.name)], site.outdated);
+    for site in sites {
+        if site.plan.is_some() {
+            text.sample(&[("site", site.name)], site.outdated);
+        }
     }
 }
 
 /// The changes that the records count.
 fn add_histories(text: &mut Exposition, sites: &[SiteHealth<'_>], histories: &[Option<History>]) {
-    let known: Vec<_> = sites
-        .iter()
-        .zip(histories)
-        .filter_map(|(site, history)| Some((site.name, history.as_ref()?)))
-        .collect();
+    let mut known = vec![];
+    for (site, history) in sites.iter().zip(histories) {
+        if let Some(history) = history {
+            known.push((site.name, history));
+        }
+    }
     if known.is_empty() {
         return;
     }

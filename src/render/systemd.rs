@@ -30,10 +30,12 @@ const MAKERS: [(&str, &[&str]); 13] = [
 /// The units that make `source` at boot, as far as they are known: none for what is on a disk.
 /// systemd ignores units that the host does not have.
 pub(crate) fn makers(source: &HostPath) -> &'static [&'static str] {
-    let known = MAKERS
-        .iter()
-        .find(|(directory, _)| source.as_path().starts_with(directory));
-    known.map_or(&[], |(_, units)| units)
+    for (directory, units) in MAKERS {
+        if source.as_path().starts_with(directory) {
+            return units;
+        }
+    }
+    &[]
 }
 
 /// All units that [`makers`] knows.
@@ -121,11 +123,7 @@ pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns 
     let users = order_services(sites, ordering, &mut plan);
 
     // Sites after the makers of their sources and the mounts that they are on.
-    let makers: BTreeSet<_> = sites.iter().flat_map(|needs| &needs.makers).collect();
-    let makers: Makers<'_> = makers
-        .into_iter()
-        .map(|maker| (maker, ordering.order(maker, ALL).is_ok()))
-        .collect();
+    let makers = order_all_makers(sites, ordering);
     for needs in sites {
         let mut lines = before_services(&needs.site, &users);
         order_makers(needs, &makers, ordering, &mut plan, &mut lines);
@@ -170,6 +168,16 @@ fn order_early(sites: &[UnitNeeds], ordering: &mut Ordering) {
             let _ = ordering.order(early, &unit_of(&needs.site));
         }
     }
+}
+
+/// Notes that mountjail.service starts after the makers of all sites' sources, where it can.
+fn order_all_makers<'s>(sites: &'s [UnitNeeds], ordering: &mut Ordering) -> Makers<'s> {
+    let needed: BTreeSet<_> = sites.iter().flat_map(|needs| &needs.makers).collect();
+    let mut makers = BTreeMap::new();
+    for maker in needed {
+        makers.insert(maker, ordering.order(maker, ALL).is_ok());
+    }
+    makers
 }
 
 fn order_services<'s>(
@@ -237,12 +245,8 @@ fn order_mounts(
     let root = (!lines.is_empty() && !is_late).then_some(&needs.root);
     for path in root.into_iter().chain(&needs.late) {
         let Some(text) = quoted(path) else { continue };
-        let mounts = mounts_of(path.as_path());
-        let too_late = mounts
-            .iter()
-            .find_map(|mount| Some((mount, ordering.order(mount, &own).err()?)));
-        if let Some((mount, way)) = too_late {
-            plan.missed.push(conflict(needs, mount, way));
+        if let Err((mount, way)) = order_after_all(&mounts_of(path.as_path()), &own, ordering) {
+            plan.missed.push(conflict(needs, &mount, way));
             continue;
         }
         lines.push(format!("RequiresMountsFor={text}"));
@@ -250,6 +254,21 @@ fn order_mounts(
             plan.apart.insert(needs.site.clone());
         }
     }
+}
+
+/// Notes that `unit` starts after the `mounts`. Errors: the first that cannot start before it, and
+/// the units through which it would start after itself.
+fn order_after_all(
+    mounts: &[String],
+    unit: &str,
+    ordering: &mut Ordering,
+) -> Result<(), (String, Vec<String>)> {
+    for mount in mounts {
+        if let Err(way) = ordering.order(mount, unit) {
+            return Err((mount.clone(), way));
+        }
+    }
+    Ok(())
 }
 
 fn conflict(needs: &UnitNeeds, unit: &str, way: Vec<String>) -> OrderingConflict {
@@ -278,7 +297,10 @@ fn drop_in_of_all(makers: &Makers<'_>, apart: &BTreeSet<SiteName>) -> Option<Dro
     }
     let about = "After daemons that make the sites' sources. Sites that wait for something else \
                  have their own units.";
-    (!lines.is_empty()).then(|| drop_in(ALL, about, &lines))
+    if lines.is_empty() {
+        return None;
+    }
+    Some(drop_in(ALL, about, &lines))
 }
 
 /// A drop-in of `unit`; the `lines` begin in the section `[Unit]`.
@@ -300,10 +322,10 @@ pub(crate) fn drop_in_of(unit: &str) -> PathBuf {
 /// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers.
 /// `None`: it cannot be written there.
 fn quoted(path: &HostPath) -> Option<String> {
-    let text = path
-        .as_path()
-        .to_str()
-        .filter(|text| !text.contains(char::is_control))?;
+    let text = path.as_path().to_str()?;
+    if text.contains(char::is_control) {
+        return None;
+    }
     let text = text
         .replace('\\', "\\\\")
         .replace('"', "\\\"")

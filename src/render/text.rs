@@ -194,15 +194,14 @@ pub(crate) fn outdated(inside: &Inside) -> String {
 
 /// The failures of a running watcher; `now` in seconds since 1970.
 pub(crate) fn watch(watch: &WatchState, now: u64) -> String {
-    let blind = watch
-        .blind
-        .iter()
-        .map(|why| format!("watch: {}\n", brief(why, LONGEST)));
-    let failures = watch
-        .failures
-        .iter()
-        .map(|(site, failure)| watch_failure(site, failure, now));
-    blind.chain(failures).collect()
+    let mut text = String::new();
+    if let Some(why) = &watch.blind {
+        let _ = writeln!(text, "watch: {}", brief(why, LONGEST));
+    }
+    for (site, failure) in &watch.failures {
+        text += &watch_failure(site, failure, now);
+    }
+    text
 }
 
 /// Why the watcher could not bring a site right.
@@ -230,21 +229,17 @@ fn about(state: &MountState) -> String {
         Some(source) => format!("from {source}"),
         None => String::new(),
     };
-    let attributes = state
-        .mount
-        .as_ref()
-        .map(|mount| shown_attributes(mount))
-        .unwrap_or_default();
-    let detail = state
-        .detail
-        .as_ref()
-        .map(|detail| format!("({})", brief(detail, LONGEST)))
-        .unwrap_or_default();
-    [attributes, from, detail]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let attributes = match &state.mount {
+        Some(mount) => shown_attributes(mount),
+        None => String::new(),
+    };
+    let detail = match &state.detail {
+        Some(detail) => format!("({})", brief(detail, LONGEST)),
+        None => String::new(),
+    };
+    let mut parts = vec![attributes, from, detail];
+    parts.retain(|part| !part.is_empty());
+    parts.join(" ")
 }
 
 fn shown_attributes(mount: &Mount) -> String {

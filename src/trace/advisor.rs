@@ -1,17 +1,15 @@
 //! The paths that one site lacks on this host, and the lines that would bring them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
-
-use nix::unistd::{Uid, User};
 
 use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
-use super::denied::why_denied;
+use super::denied::{user_name, why_denied};
 use super::miss::{LookupFailure, Miss, Misses};
 use super::on_host::{MissOnHost, look};
 use crate::Error;
 use crate::base::JailPath;
-use crate::manifest::{self, Entry, Manifest, Origin, Pattern, Presets, Request, SourceFile};
+use crate::manifest::{self, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
 use crate::resolve::{Desired, Host, Mount, Resolver, Roots};
 
 /// A site and its host, on which the advice depends.
@@ -69,8 +67,9 @@ impl Advisor<'_> {
         let mut advice = self.advice(found);
         // A path that was made only after it was looked up is not missing.
         let jail = Host::at(self.desired.root.as_path());
-        let is_there = |miss: &Miss| jail.is_there(&miss.path.on_host()).unwrap_or(false);
-        advice.not_mounted.retain(|miss| !is_there(miss));
+        advice
+            .not_mounted
+            .retain(|miss| !jail.is_there(&miss.path.on_host()).unwrap_or(false));
         advice.take_out(|line| self.failure(line, manifest));
         advice
     }
@@ -80,12 +79,16 @@ impl Advisor<'_> {
         if found.is_empty() {
             return Advice::default();
         }
-        let names = self.presets.names();
-        let presets: Vec<_> = names.filter_map(|name| self.contents(name)).collect();
-        let users = found.iter().flat_map(|found| &found.miss.users);
-        let users = users
-            .filter_map(|id| Some((*id, user_name(*id)?)))
-            .collect();
+        let mut presets = vec![];
+        for name in self.presets.names() {
+            presets.extend(self.contents(name));
+        }
+        let mut users = BTreeMap::new();
+        for found in &found {
+            for id in &found.miss.users {
+                users.extend(user_name(*id).map(|name| (*id, name)));
+            }
+        }
         advise(
             found,
             &AdviceContext {
@@ -104,14 +107,12 @@ impl Advisor<'_> {
         }
         let entries = self.presets.entries(name)?.ok()?;
         let preset = self.resolver.resolve_preset(&entries).ok()?;
-        let names_it = |mount: &&Arc<Mount>| {
-            let own =
-                |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
-            let mut reasons = mount.reasons.iter();
-            reasons.any(|reason| reason.chain.is_empty() && own(&reason.origin))
-        };
-        let programs = preset.mounts.iter().filter(names_it);
-        let programs = programs.map(|mount| mount.source.clone()).collect();
+        let mut programs = BTreeSet::new();
+        for mount in &preset.mounts {
+            if is_program_of(name, mount) {
+                programs.insert(mount.source.clone());
+            }
+        }
         let nothing = Desired::nothing(self.desired.site.clone(), self.desired.root.clone());
         let desired = Desired {
             mounts: preset.mounts,
@@ -143,7 +144,9 @@ impl Advisor<'_> {
     pub(crate) fn why_nothing(&self, manifest: Option<&Manifest>, path: JailPath) -> Error {
         let Desired { site, root, .. } = self.desired;
         let nothing = Error::failed(format!("{site}: nothing brings {path} into {root}"));
-        if let Some(origin) = manifest.and_then(|manifest| waiting_for(manifest, &path)) {
+        if let Some(manifest) = manifest
+            && let Some(origin) = waiting_for(manifest, &path)
+        {
             return nothing.hint(format!(
                 "it is not on the host; once it is, this line brings it: {origin}"
             ));
@@ -165,29 +168,47 @@ impl Advisor<'_> {
     }
 }
 
-fn user_name(id: u32) -> Option<String> {
-    let user = User::from_uid(Uid::from_raw(id)).ok().flatten();
-    user.map(|user| user.name)
+/// Whether a line of the preset's own names the mount as a program.
+fn is_program_of(preset: &str, mount: &Mount) -> bool {
+    for reason in &mount.reasons {
+        let origin = &reason.origin;
+        if reason.chain.is_empty()
+            && origin.presets == [preset]
+            && origin.key.starts_with("programs")
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// The optional line that names `path`, or a directory above it, which does not exist.
 fn waiting_for<'m>(manifest: &'m Manifest, path: &JailPath) -> Option<&'m Origin> {
-    let names = |entry: &&Arc<Entry>| match &entry.request {
-        Request::Mount(mount) => {
-            let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());
-            let target = mount.target.as_ref();
-            let target = target.is_some_and(|target| path.starts_with(target));
-            mount.sources.optional && (target || mount.sources.any_of.iter().any(source))
+    for entry in &manifest.entries {
+        let waits = match &entry.request {
+            Request::Mount(mount) => mount.sources.optional && names(mount, path),
+            Request::Etc(wanted) => {
+                let mut any_of = wanted.any_of.iter();
+                let path = path.as_path();
+                wanted.optional && any_of.any(|name| path.starts_with(Path::new("/etc").join(name)))
+            }
+            _ => false,
+        };
+        if waits {
+            return Some(&entry.origin);
         }
-        Request::Etc(wanted) => {
-            let named = |name: &String| path.as_path().starts_with(Path::new("/etc").join(name));
-            wanted.optional && wanted.any_of.iter().any(named)
-        }
-        _ => false,
-    };
-    manifest
-        .entries
-        .iter()
-        .find(names)
-        .map(|entry| &*entry.origin)
+    }
+    None
+}
+
+/// Whether `path` is a target or a source of the mount, or below one.
+fn names(mount: &MountRequest, path: &JailPath) -> bool {
+    if let Some(target) = &mount.target
+        && path.starts_with(target)
+    {
+        return true;
+    }
+    let path = path.on_host();
+    let mut sources = mount.sources.any_of.iter();
+    sources.any(|pattern| path.starts_with(pattern.path()))
 }

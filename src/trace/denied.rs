@@ -11,7 +11,10 @@ use crate::sys::{self, Stat, mode_in_words};
 /// that its user may not enter, else the file itself.
 pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
     let user = miss.users.first().copied();
-    let name = user.map_or_else(|| "the program".to_owned(), name_of);
+    let name = match user {
+        Some(user) => user_name(user).unwrap_or_else(|| format!("user {user}")),
+        None => "the program".to_owned(),
+    };
     let mut path = miss.path.directories_above();
     path.push(miss.path.clone());
     for at in path {
@@ -21,7 +24,10 @@ pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
         let is_directory = stat.kind == FileKind::Directory;
         let mode = mode_in_words(stat.mode, stat.uid, stat.gid);
         let at = desired.root.inside(&at);
-        if is_directory && user.is_some_and(|user| !may_enter(&stat, user)) {
+        if is_directory
+            && let Some(user) = user
+            && !may_enter(&stat, user)
+        {
             return format!("{name} may not enter {at}, which is {mode}");
         }
         if !is_directory {
@@ -31,9 +37,10 @@ pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
     format!("{name} may not use it: an access list, a capability or a security module denies it")
 }
 
-fn name_of(id: u32) -> String {
-    let user = User::from_uid(Uid::from_raw(id)).ok().flatten();
-    user.map_or_else(|| format!("user {id}"), |user| user.name)
+/// The name of a user of the host.
+pub(super) fn user_name(id: u32) -> Option<String> {
+    let user = User::from_uid(Uid::from_raw(id)).ok()??;
+    Some(user.name)
 }
 
 /// Whether the user may enter the directory, as its owner or as one of all. Members of its group

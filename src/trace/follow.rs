@@ -89,9 +89,8 @@ impl Follower {
         let mut signals: SigSet = STOPS.into_iter().collect();
         signals.add(Signal::SIGCHLD);
         let mut before = SigSet::empty();
-        let cannot =
-            |error: nix::Error| Error::failed("cannot wait for signals").because(&error.into());
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before)).map_err(cannot)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before))
+            .map_err(|errno| cannot_wait(&errno.into()))?;
 
         Ok(Self {
             root,
@@ -202,8 +201,7 @@ impl Follower {
     }
 
     fn signal(&self, timeout: Duration) -> Result<Option<i32>> {
-        sys::next_signal(&self.signals, timeout)
-            .map_err(|error| Error::failed("cannot wait for signals").because(&error))
+        sys::next_signal(&self.signals, timeout).map_err(|error| cannot_wait(&error))
     }
 
     /// Examines the stops that there are now. Returns whether there may be more.
@@ -393,6 +391,10 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.restore_signals();
     }
+}
+
+fn cannot_wait(error: &io::Error) -> Error {
+    Error::failed("cannot wait for signals").because(error)
 }
 
 fn next_stop() -> Result<Option<(Pid, i32)>> {

@@ -11,7 +11,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
 use super::call::{self, Flags, PathAt, PathCall};
-use super::miss::{FailedLookup, LookupFailure};
+use super::miss::{FailedLookup, LookupFailure, READLINK};
 use super::tracee::directory;
 use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
 use crate::observe;
@@ -45,27 +45,9 @@ pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLook
             failure,
         });
     }
-    let text = text(pid, call)?;
     let how = open_how(pid, call);
-    let in_root = how.is_some_and(|how| how.resolve & libc::RESOLVE_IN_ROOT != 0);
-    let path = if text.is_absolute() && !in_root {
-        text
-    } else {
-        base(pid, call)?.join(text.strip_prefix("/").unwrap_or(&text))
-    };
-
-    let jail = Host::at(directory(pid).join("root"));
-    let path = without_parents(&jail, &path)?;
-    let path = if failure == LookupFailure::NotExecutable {
-        path
-    } else if call.kind.name == "exec" {
-        end_of_links(pid, not_found_by_exec(&jail, path)?)
-    } else if call.kind.name == "readlink" {
-        path
-    } else {
-        end_of_links(pid, path)
-    };
-
+    let path = looked_up(pid, call, how)?;
+    let path = in_vain(pid, call, failure, &path)?;
     let writes = match call.kind.flags {
         Flags::None => false,
         Flags::Always => true,
@@ -78,6 +60,33 @@ pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLook
         writes,
         failure,
     })
+}
+
+/// The path that the call looks up, from the root of the process.
+fn looked_up(pid: Pid, call: &PathCall, how: Option<OpenHow>) -> Option<PathBuf> {
+    let text = text(pid, call)?;
+    let begins_at_root = match how {
+        Some(how) => how.resolve & libc::RESOLVE_IN_ROOT == 0,
+        None => true,
+    };
+    if text.is_absolute() && begins_at_root {
+        return Some(text);
+    }
+    Some(base(pid, call)?.join(text.strip_prefix("/").unwrap_or(&text)))
+}
+
+/// What cannot be used of `path`: it, or what it leads to.
+fn in_vain(pid: Pid, call: &PathCall, failure: LookupFailure, path: &Path) -> Option<HostPath> {
+    let jail = Host::at(directory(pid).join("root"));
+    let path = without_parents(&jail, path)?;
+    if failure == LookupFailure::NotExecutable {
+        return Some(path);
+    }
+    match call.kind.name {
+        READLINK => Some(path),
+        "exec" => Some(end_of_links(pid, not_found_by_exec(&jail, path)?)),
+        _ => Some(end_of_links(pid, path)),
+    }
 }
 
 /// The path inside of an open file.
@@ -129,7 +138,10 @@ fn text(pid: Pid, call: &PathCall) -> Option<PathBuf> {
             unix_address(pid, at, length)?
         }
     };
-    (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
+    if bytes.is_empty() {
+        return None;
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// `struct open_how`, without its second field, the mode.
@@ -181,12 +193,11 @@ fn unix_address(pid: Pid, at: u64, length: u64) -> Option<Vec<u8>> {
     let length = usize::try_from(length & u64::from(u32::MAX)).ok()?;
     let bytes = read(pid, at, length.min(size_of::<libc::sockaddr_un>()))?;
     let (family, path) = bytes.split_at_checked(2)?;
-    let is_unix = i32::from(u16::from_ne_bytes(family.try_into().ok()?)) == libc::AF_UNIX;
-    let end = path
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(path.len());
-    is_unix.then(|| path[..end].to_vec())
+    if i32::from(u16::from_ne_bytes(family.try_into().ok()?)) != libc::AF_UNIX {
+        return None;
+    }
+    let mut path = path.split(|byte| *byte == 0);
+    Some(path.next().unwrap_or_default().to_vec())
 }
 
 /// The text that ends in a NUL byte at `at`.
@@ -225,10 +236,10 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     for component in path.components() {
         match component {
             Component::ParentDir => {
-                let real = jail
-                    .walk(&HostPath::new(&out).ok()?)
-                    .map(|walk| walk.real.as_path().to_owned());
-                out = real.unwrap_or(out);
+                out = match jail.walk(&HostPath::new(&out).ok()?) {
+                    Ok(walk) => walk.real.as_path().to_owned(),
+                    Err(_) => out,
+                };
                 out.pop();
             }
             Component::Normal(name) => out.push(name),

@@ -86,37 +86,48 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
     };
 
     let refusal = refusal(host, roots, root, miss, &walk.real, kind);
-    let whole_directory = path
-        .parent()
-        .is_some_and(|parent| may_be_given(host, &parent) && is_only_roots(host, &parent));
-    let scratch = scratch(host, &miss.path, miss);
-    let is_part = matches!(
-        kind,
-        MissKind::Data | MissKind::Library | MissKind::Directory
-    );
-    let mut part_of = vec![];
-    if is_part && refusal.is_none() {
-        part_of = packages::directories_of(&path);
-        part_of.retain(|part| may_be_given(host, part) && is_only_roots(host, part));
-    }
-    let with_objects = |part: HostPath| {
-        let has_objects = packages::has_objects(&part);
-        (part, has_objects)
+    let whole_directory = match path.parent() {
+        Some(parent) => is_harmless(host, &parent),
+        None => false,
+    };
+    let part_of = match refusal {
+        None => parts(host, &path, kind),
+        Some(_) => vec![],
     };
     Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
         kind,
         whole_directory,
-        part_of: part_of.into_iter().map(with_objects).collect(),
-        scratch,
+        part_of,
+        scratch: scratch(host, &miss.path, miss),
         refusal,
     })
 }
 
+/// The directories that `path` is a part of and that a jail may get, each with whether there are
+/// objects in it.
+fn parts(host: &Host, path: &HostPath, kind: MissKind) -> Vec<(HostPath, bool)> {
+    match kind {
+        MissKind::Data | MissKind::Library | MissKind::Directory => {}
+        MissKind::Device | MissKind::Socket | MissKind::Program => return vec![],
+    }
+    let mut parts = vec![];
+    for directory in packages::directories_of(path) {
+        if is_harmless(host, &directory) {
+            let has_objects = packages::has_objects(&directory);
+            parts.push((directory, has_objects));
+        }
+    }
+    parts
+}
+
 /// A file that was to be made in a directory which the host has and the jail has not.
 fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
-    let directory = miss.path.parent().filter(|_| miss.is_written)?;
+    if !miss.is_written {
+        return None;
+    }
+    let directory = miss.path.parent()?;
     let is_inside = root.inside(&directory).as_path().exists();
     let walk = host.walk(&directory.on_host()).ok()?;
     if is_inside || walk.stat.kind != FileKind::Directory {
@@ -142,24 +153,26 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
 /// it may write to it.
 fn scratch(host: &Host, path: &JailPath, miss: &Miss) -> Option<TemporaryDirectory> {
     let stat = host.walk(&path.on_host()).ok()?.stat;
-    let is_named = SCRATCH_NAMES
-        .iter()
-        .any(|name| path.as_path().ends_with(name));
-    let is_scratch = SCRATCH
-        .iter()
-        .any(|above| path.as_path().starts_with(above))
-        || (is_named && path.as_path().starts_with("/var"));
-    if !is_scratch || stat.kind != FileKind::Directory {
+    if stat.kind != FileKind::Directory || !is_scratch(path.as_path()) {
         return None;
     }
-
-    let is_everybodys = stat.mode & 0o1002 == 0o1002;
-    let is_users = miss.users.contains(&stat.uid) && stat.uid != 0 && stat.mode & 0o200 != 0;
-    (is_everybodys || is_users).then(|| TemporaryDirectory {
+    let user = if stat.mode & 0o1002 == 0o1002 {
+        None
+    } else if miss.users.contains(&stat.uid) && stat.uid != 0 && stat.mode & 0o200 != 0 {
+        Some(stat.uid)
+    } else {
+        return None;
+    };
+    Some(TemporaryDirectory {
         path: path.clone(),
-        user: (!is_everybodys).then_some(stat.uid),
+        user,
         mode: stat.mode & 0o7777,
     })
+}
+
+fn is_scratch(path: &Path) -> bool {
+    SCRATCH.iter().any(|above| path.starts_with(above))
+        || path.starts_with("/var") && SCRATCH_NAMES.iter().any(|name| path.ends_with(name))
 }
 
 /// The kind of a file with code; `None`: it has none.
@@ -234,13 +247,10 @@ fn refusal_of_socket(host: &Host, path: &HostPath) -> Option<String> {
         ));
     }
 
-    let above_is_roots = |directory: &HostPath| {
-        directory
-            .parent()
-            .is_some_and(|above| is_only_roots(host, &above))
-    };
-    let real = host.walk(&directory).map(|walk| walk.real);
-    if above_is_roots(&directory) && real.is_ok_and(|real| above_is_roots(&real)) {
+    if above_is_only_roots(host, &directory)
+        && let Ok(walk) = host.walk(&directory)
+        && above_is_only_roots(host, &walk.real)
+    {
         return None;
     }
     Some(format!(
@@ -251,7 +261,19 @@ fn refusal_of_socket(host: &Host, path: &HostPath) -> Option<String> {
 /// Whether only root can change what is at `path`, or make it lead elsewhere: everything on the way
 /// is root's.
 fn is_only_roots(host: &Host, path: &HostPath) -> bool {
-    host.others(path).is_ok_and(|others| others.is_none())
+    matches!(host.others(path), Ok(None))
+}
+
+fn above_is_only_roots(host: &Host, path: &HostPath) -> bool {
+    match path.parent() {
+        Some(above) => is_only_roots(host, &above),
+        None => false,
+    }
+}
+
+/// Whether a jail may get the whole directory.
+fn is_harmless(host: &Host, directory: &HostPath) -> bool {
+    may_be_given(host, directory) && is_only_roots(host, directory)
 }
 
 /// [`may_be_brought`], and no for a path that cannot be examined.

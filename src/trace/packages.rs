@@ -2,6 +2,7 @@
 //! those of one package.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,9 +63,13 @@ pub(super) fn directories_of(path: &HostPath) -> Vec<HostPath> {
             continue;
         };
         let mut found = vec![own];
-        for pattern in group.iter().filter(|known| below(path, known).is_none()) {
-            let paths = glob::glob(pattern).into_iter().flatten().flatten();
-            found.extend(paths.filter_map(|path| HostPath::new(path).ok()));
+        for pattern in group {
+            if below(path, pattern).is_some() {
+                continue;
+            }
+            for other in glob::glob(pattern).into_iter().flatten().flatten() {
+                found.extend(HostPath::new(other).ok());
+            }
         }
         return found;
     }
@@ -93,13 +98,20 @@ fn below(path: &HostPath, pattern: &str) -> Option<HostPath> {
 /// The directories of the package that has `path`, if the one that `path` is in is that package's
 /// alone.
 fn of_package(path: &HostPath) -> Vec<HostPath> {
-    let owned = owned();
-    let Some(own) = top(path.as_path()).filter(|own| owned.is_of_one(own)) else {
+    let Some(own) = top(path.as_path()) else {
         return vec![];
     };
-    let parts = owned.parts(&own, leads_to);
-    let parts = parts.into_iter().filter(|part| part.is_dir());
-    parts.filter_map(|part| HostPath::new(part).ok()).collect()
+    let owned = owned();
+    if !owned.is_of_one(&own) {
+        return vec![];
+    }
+    let mut directories = vec![];
+    for part in owned.parts(&own, leads_to) {
+        if part.is_dir() {
+            directories.extend(HostPath::new(part).ok());
+        }
+    }
+    directories
 }
 
 /// The directory of a package that `path` is below.
@@ -116,9 +128,14 @@ fn top(path: &Path) -> Option<PathBuf> {
 /// Whether a link in `directory` leads to one of `others`: then the directory is one view of the
 /// program, not only what it writes.
 fn leads_to(directory: &Path, others: &[PathBuf]) -> bool {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut ends = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-    ends.any(|end| others.iter().any(|other| end.starts_with(other)))
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if let Ok(end) = fs::read_link(entry.path())
+            && others.iter().any(|other| end.starts_with(other))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Which packages have files in the directories right below [`ABOVE_PACKAGES`].
@@ -138,15 +155,11 @@ impl Owned {
     /// Whether one package has the directory, or several that are named after it, such as
     /// `mediawiki` and `mediawiki-classes`.
     fn is_of_one(&self, directory: &Path) -> bool {
-        let name = directory.file_name().and_then(|name| name.to_str());
+        let name = directory.file_name().and_then(OsStr::to_str);
         let (Some(owners), Some(name)) = (self.0.get(directory), name) else {
             return false;
         };
-        let is_named = |owner: &String| {
-            let rest = owner.strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        owners.len() == 1 || owners.iter().all(is_named)
+        owners.len() == 1 || owners.iter().all(|owner| is_named_after(owner, name))
     }
 
     /// `own` and its namesakes of the same packages alone. `is_view`: whether one in
@@ -173,24 +186,40 @@ impl Owned {
     }
 }
 
+fn is_named_after(package: &str, name: &str) -> bool {
+    match package.strip_prefix(name) {
+        Some(rest) => rest.is_empty() || rest.starts_with('-'),
+        None => false,
+    }
+}
+
 fn owned() -> &'static Owned {
     static OWNED: OnceLock<Owned> = OnceLock::new();
-    OWNED.get_or_init(|| {
-        let mut owned = Owned::default();
-        read_dpkg(&mut owned);
-        read_rpm(&mut owned);
-        owned
-    })
+    OWNED.get_or_init(read_owned)
+}
+
+fn read_owned() -> Owned {
+    let mut owned = Owned::default();
+    read_dpkg(&mut owned);
+    read_rpm(&mut owned);
+    owned
 }
 
 /// The lists of dpkg(1): `NAME.list` or `NAME:ARCHITECTURE.list`.
 fn read_dpkg(owned: &mut Owned) {
     for entry in fs::read_dir(DPKG).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
-        let package = name.strip_suffix(".list");
-        let package = package.map(|name| name.split(':').next().unwrap_or(name));
-        if let (Some(package), Ok(list)) = (package, fs::read_to_string(entry.path())) {
-            list.lines().for_each(|path| owned.add(package, path));
+        let Some(name) = name.strip_suffix(".list") else {
+            continue;
+        };
+        let package = match name.split_once(':') {
+            Some((package, _)) => package,
+            None => name,
+        };
+        if let Ok(list) = fs::read_to_string(entry.path()) {
+            for path in list.lines() {
+                owned.add(package, path);
+            }
         }
     }
 }

@@ -44,13 +44,15 @@ fn of_templates(directory: &Path) -> Vec<Dependencies> {
             paths.extend(instances::watched(&file));
         }
     }
-    let look = |path: &HostPath| {
-        let host = Host::new().tracked();
-        host.depend_on(path, Aspect::NAMES);
-        host.into_dependencies()
-    };
-    let answers = patience::each_within(paths, Some(patience::SHORT), look);
+    let answers = patience::each_within(paths, Some(patience::SHORT), names_in);
     answers.into_iter().flatten().collect()
+}
+
+/// The names in a directory.
+fn names_in(directory: &HostPath) -> Dependencies {
+    let host = Host::new().tracked();
+    host.depend_on(directory, Aspect::NAMES);
+    host.into_dependencies()
 }
 
 /// The names in a directory, and the contents of its manifests or presets.

@@ -26,6 +26,7 @@ use crate::patience::{Lost, worker};
 use crate::site::configuration::SiteList;
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
+use crate::site::up::Changes;
 use crate::site::{Selection, Site, SiteError};
 use crate::{Error, Result, sys};
 
@@ -59,14 +60,19 @@ pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::
 fn only_one(context: &Context) -> Result<Lock> {
     make_watch_directory(&context.state)?;
     // One that was killed ends soon.
-    Lock::take_within(&context.state.watch_lock(), DYING).map_err(|_| {
-        let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
-        Error::failed(format!(
-            "another `mountjail watch` is running already{}",
-            pid.unwrap_or_default()
-        ))
+    match Lock::take_within(&context.state.watch_lock(), DYING) {
+        Ok(lock) => Ok(lock),
+        Err(_) => Err(another_runs(context)),
+    }
+}
+
+fn another_runs(context: &Context) -> Error {
+    let pid = match WatchState::read(&context.state) {
+        Some(other) => format!(" (pid {})", other.pid),
+        None => String::new(),
+    };
+    Error::failed(format!("another `mountjail watch` is running already{pid}"))
         .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
-    })
 }
 
 struct Daemon {
@@ -84,6 +90,16 @@ struct Daemon {
     signals: WatchSignals,
     /// The threads of passes that wait for nothing but sites whose file systems do not answer.
     asleep: Vec<PassThreads>,
+}
+
+/// The news of a pass, by how they are reported.
+#[derive(Default)]
+struct PassNews<'s> {
+    /// Sites in which something was changed.
+    healed: Vec<(&'s Site, Changes)>,
+    failing: Vec<SiteFailure<'s>>,
+    /// Sites that are right, with the number of failures before.
+    right: Vec<(&'s SiteName, u32)>,
 }
 
 impl Daemon {
@@ -145,7 +161,11 @@ impl Daemon {
 
     /// When to wake up, even if nothing happens.
     fn next_wake(&self) -> Option<Instant> {
-        let next_look = (!self.asleep.is_empty()).then(|| Instant::now() + LOOK);
+        let next_look = if self.asleep.is_empty() {
+            None
+        } else {
+            Some(Instant::now() + LOOK)
+        };
         [self.scheduler.next(), self.reporter.next(), next_look]
             .into_iter()
             .flatten()
@@ -179,9 +199,9 @@ impl Daemon {
         self.reporter.no_sites(self.context.out, errors, warnings);
         self.list_is_partial = is_partial;
         for site in sites {
-            let old = self.sites.insert(site.name.clone(), site.clone());
-            if old.is_none_or(|old| old != site) {
-                self.scheduler.at(Dependent::Site(site.name), now);
+            if self.sites.get(&site.name) != Some(&site) {
+                self.scheduler.at(Dependent::of(&site.name), now);
+                self.sites.insert(site.name.clone(), site);
             }
         }
         Ok(())
@@ -207,13 +227,7 @@ impl Daemon {
         }
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
-        // A site that is asleep is looked at again when it wakes up.
-        let sites: Vec<Site> = users
-            .iter()
-            .filter_map(|user| self.site(user))
-            .filter(|site| !self.is_asleep(site))
-            .cloned()
-            .collect();
+        let sites = self.awake_sites(&users);
         let result = self.pass_over(&sites, start);
         if let Err(error) = &result {
             self.put_off(&sites, error);
@@ -222,17 +236,33 @@ impl Daemon {
         let now = Instant::now();
         self.scheduler.dealt_with(now, now - start);
         self.reporter.state.passes += 1;
-        if result.is_ok()
-            && self
-                .watcher
-                .sites()
-                .all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok())
-        {
+        if result.is_ok() && self.are_all(&sites) {
             self.reporter.state.last_full_pass = observe::now();
         }
         self.reporter.write(&self.context, &self.watcher);
         self.reporter.ping();
-        result.map(|()| true)
+        result?;
+        Ok(true)
+    }
+
+    /// The sites among `users`. One that is asleep is looked at again when it wakes up.
+    fn awake_sites(&self, users: &[Dependent]) -> Vec<Site> {
+        let mut sites = vec![];
+        for user in users {
+            if let Dependent::Site(name) = user
+                && let Some(site) = self.sites.get(name)
+                && !self.is_asleep(site)
+            {
+                sites.push(site.clone());
+            }
+        }
+        sites
+    }
+
+    /// Whether all sites that are up are among `sites`, which are sorted.
+    fn are_all(&self, sites: &[Site]) -> bool {
+        let mut up = self.watcher.sites();
+        up.all(|name| sites.binary_search_by_key(&name, |site| &site.name).is_ok())
     }
 
     /// One pass over `sites`. It does not wait for those whose file systems do not answer.
@@ -252,17 +282,17 @@ impl Daemon {
             &self.signals.stop,
             policy,
         )?;
-        let (sites, found) = cloned(threads.finish_or_sleep(NAP));
+        self.take_in(threads.finish_or_sleep(NAP));
         if !threads.is_over() {
             self.asleep.push(threads);
         }
-        self.take_in(&sites, found);
         Ok(())
     }
 
     fn is_asleep(&self, site: &Site) -> bool {
-        let mut asleep = self.asleep.iter();
-        asleep.any(|threads| threads.out().contains(&site))
+        self.asleep
+            .iter()
+            .any(|threads| threads.out().contains(&site))
     }
 
     /// Takes in the results of sites that were asleep: they are done, or were given up. A site
@@ -270,28 +300,25 @@ impl Daemon {
     fn look_at_sleepers(&mut self) {
         let mut asleep = std::mem::take(&mut self.asleep);
         for threads in &mut asleep {
-            let (sites, found) = cloned(threads.news());
-            if !sites.is_empty() {
-                self.take_in(&sites, found);
+            let news = threads.news();
+            let done: Vec<SiteName> = news.iter().map(|(site, _)| site.name.clone()).collect();
+            if !news.is_empty() {
+                self.take_in(news);
                 self.reporter.write(&self.context, &self.watcher);
             }
             let now = Instant::now();
-            let back: Vec<Site> = threads.back().into_iter().cloned().collect();
+            for site in threads.back() {
+                self.scheduler.at(Dependent::of(&site.name), now);
+            }
             let still_asleep = threads.out();
-            let done = sites.iter().filter(|site| !still_asleep.contains(site));
-            for site in done.chain(&back) {
-                self.scheduler.at(Dependent::Site(site.name.clone()), now);
+            for name in done {
+                if !still_asleep.iter().any(|site| site.name == name) {
+                    self.scheduler.at(Dependent::Site(name), now);
+                }
             }
         }
         asleep.retain(|threads| !threads.is_over());
         self.asleep.extend(asleep);
-    }
-
-    fn site(&self, user: &Dependent) -> Option<&Site> {
-        let Dependent::Site(name) = user else {
-            return None;
-        };
-        self.sites.get(name)
     }
 
     /// Reads the configuration again if it changed; if the presets did, all sites are due. If it
@@ -314,7 +341,7 @@ impl Daemon {
             }
         }
         if trouble.is_none() && due.contains(&Dependent::Presets) {
-            users.extend(self.sites.keys().cloned().map(Dependent::Site));
+            users.extend(self.sites.keys().map(Dependent::of));
             users.sort();
             users.dedup();
         }
@@ -323,72 +350,80 @@ impl Daemon {
     }
 
     /// Takes in the results of a pass: what is known now, what to report, when to try again.
-    fn take_in(&mut self, sites: &[Site], found: Vec<Result<SiteFound, Lost>>) {
+    fn take_in(&mut self, mut found: Vec<(&Site, Result<SiteFound, Lost>)>) {
         let now = Instant::now();
+        found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let (mut ends, mut learned, mut failed) = (vec![], vec![], BTreeSet::new());
-        for (site, found) in sites.iter().zip(found) {
+        for (site, found) in found {
             let (end, result) = match found {
                 Ok(found) => found,
                 Err(why) => (PassOutcome::Lost(lost(site, &why)), None),
             };
             if let PassOutcome::Failed(_) = end {
-                failed.insert(site.name.clone());
+                failed.insert(&site.name);
             }
-            ends.push(end);
+            ends.push((site, end));
             learned.extend(result);
         }
         self.watcher.learn(&mut self.scheduler, learned, now);
         // Events of the meantime, to tell a failure from a change that was not complete.
         self.collect(MountsChanged::default(), &failed);
 
-        self.take_in_ends(sites, ends, now);
+        self.take_in_ends(ends, now);
     }
 
     /// Reports what became of the sites, and notes when to try again.
-    fn take_in_ends(&mut self, sites: &[Site], ends: Vec<PassOutcome>, now: Instant) {
-        let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
-        for (site, ended) in sites.iter().zip(ends) {
-            let user = Dependent::Site(site.name.clone());
-            match ended {
-                PassOutcome::Right(done, retained) => {
-                    if !done.changes.is_empty() {
-                        healed.push((site, done.changes));
-                    }
-                    match self.take_in_retained(&site.name, retained, now) {
-                        None => right.push((&site.name, self.scheduler.succeeded(&user))),
-                        Some(failed) => failing.extend(self.fails(site, failed, now)),
-                    }
-                }
-                PassOutcome::Busy => failing.extend(self.is_busy(site, now)),
-                PassOutcome::Down => {
-                    self.grace.set(&site.name, vec![], now);
-                    self.scheduler.succeeded(&user);
-                    self.reporter.state.failures.remove(&site.name);
-                }
-                PassOutcome::WithoutManifest => {
-                    self.scheduler.succeeded(&user);
-                    failing.push(SiteFailure {
-                        site,
-                        failed: pass::without_manifest(site),
-                        again: None,
-                    });
-                }
-                PassOutcome::Failed(failed) => failing.extend(self.fails(site, failed, now)),
-                PassOutcome::Lost(failed) => failing.push(SiteFailure {
-                    site,
-                    failed,
-                    again: None,
-                }),
-            }
+    fn take_in_ends(&mut self, ends: Vec<(&Site, PassOutcome)>, now: Instant) {
+        let mut news = PassNews::default();
+        for (site, end) in ends {
+            self.take_in_end(site, end, now, &mut news);
         }
-        self.reporter.failures(&self.context, failing);
-        self.reporter.right(self.context.out, right);
-        self.reporter.changes(&self.context, healed);
+        self.reporter.failures(&self.context, news.failing);
+        self.reporter.right(self.context.out, news.right);
+        self.reporter.changes(&self.context, news.healed);
         self.reporter.trouble(
             self.context.out,
             WatcherTrouble::Blind,
             self.watcher.blindness(),
         );
+    }
+
+    /// Adds what became of the site to `news`, and notes when to try again.
+    fn take_in_end<'s>(
+        &mut self,
+        site: &'s Site,
+        end: PassOutcome,
+        now: Instant,
+        news: &mut PassNews<'s>,
+    ) {
+        let user = Dependent::of(&site.name);
+        match end {
+            PassOutcome::Right(done, retained) => {
+                if !done.changes.is_empty() {
+                    news.healed.push((site, done.changes));
+                }
+                match self.take_in_retained(&site.name, retained, now) {
+                    None => {
+                        let failures = self.scheduler.succeeded(&user);
+                        news.right.push((&site.name, failures));
+                    }
+                    Some(failed) => news.failing.extend(self.fails(site, failed, now)),
+                }
+            }
+            PassOutcome::Busy => news.failing.extend(self.is_busy(site, now)),
+            PassOutcome::Down => {
+                self.grace.set(&site.name, vec![], now);
+                self.scheduler.succeeded(&user);
+                self.reporter.state.failures.remove(&site.name);
+            }
+            PassOutcome::WithoutManifest => {
+                self.scheduler.succeeded(&user);
+                let failed = pass::without_manifest(site);
+                news.failing.push(SiteFailure::for_good(site, failed));
+            }
+            PassOutcome::Failed(failed) => news.failing.extend(self.fails(site, failed, now)),
+            PassOutcome::Lost(failed) => news.failing.push(SiteFailure::for_good(site, failed)),
+        }
     }
 
     /// Mounts that were retained without their source go when their grace period is over. Sources
@@ -400,16 +435,18 @@ impl Daemon {
         now: Instant,
     ) -> Option<SiteError> {
         if let Some(when) = self.grace.set(site, retained.in_grace, now) {
-            self.scheduler.at(Dependent::Site(site.clone()), when);
+            self.scheduler.at(Dependent::of(site), when);
         }
-        let unseen = retained.unseen;
-        (!unseen.is_empty()).then_some(SiteError::Errors(unseen))
+        if retained.unseen.is_empty() {
+            return None;
+        }
+        Some(SiteError::Errors(retained.unseen))
     }
 
     /// Another mountjail works on the site; usually that is over soon.
     fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
         let name = &site.name;
-        let attempts = self.scheduler.is_busy(&Dependent::Site(name.clone()), now);
+        let attempts = self.scheduler.is_busy(&Dependent::of(name), now);
         if attempts < LONG {
             return None;
         }
@@ -432,7 +469,7 @@ impl Daemon {
         failed: SiteError,
         now: Instant,
     ) -> Option<SiteFailure<'s>> {
-        let user = Dependent::Site(site.name.clone());
+        let user = Dependent::of(&site.name);
         if self.scheduler.is_due(&user) && self.scheduler.is_busy(&user, now) < PATIENCE {
             return None;
         }
@@ -448,15 +485,15 @@ impl Daemon {
     fn put_off(&mut self, sites: &[Site], error: &Error) {
         let now = Instant::now();
         for Site { name, .. } in sites {
-            let again = self.scheduler.failed(&Dependent::Site(name.clone()), now);
-            if self.watcher.sites().any(|up| up == name) {
+            let again = self.scheduler.failed(&Dependent::of(name), now);
+            if self.watcher.is_up(name) {
                 self.reporter.remember(name, error.to_string(), Some(again));
             }
         }
     }
 
     /// Takes in events. `undone`: sites whose mounts came and went because a pass was undone.
-    fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<SiteName>) {
+    fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<&SiteName>) {
         let trouble = match self.watcher.collect(&mut self.scheduler, changed, undone) {
             Ok(notes) => {
                 self.reporter.notes(self.context.out, notes);
@@ -467,15 +504,4 @@ impl Daemon {
         self.reporter
             .trouble(self.context.out, WatcherTrouble::Events, trouble);
     }
-}
-
-fn cloned(
-    found: Vec<(&Site, Result<SiteFound, Lost>)>,
-) -> (Vec<Site>, Vec<Result<SiteFound, Lost>>) {
-    let mut found: Vec<_> = found
-        .into_iter()
-        .map(|(site, found)| (site.clone(), found))
-        .collect();
-    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    found.into_iter().unzip()
 }

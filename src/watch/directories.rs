@@ -94,39 +94,30 @@ impl WatchedDirectories {
         &mut self,
         run: &Path,
         index: &Index,
-        users: &[Dependent],
+        users: &[&Dependent],
         now: Instant,
     ) -> MissedChanges {
         let mut unseen = MissedChanges::default();
-        let files = match self.files.take().map_or_else(DirectoryWatches::new, Ok) {
-            Ok(files) => self.files.insert(files),
+        let mut wanted = self.wanted(run, index, users);
+        let files = match opened(&mut self.files) {
+            Ok(files) => files,
             Err(errno) => {
                 self.is_blind(Some((index.directories().count(), errno)), now);
                 return unseen;
             }
         };
 
-        // If some could not be watched, all are tried again.
-        let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
-            index.directories().collect()
-        } else {
-            index.directories_of(users)
-        };
-        wanted.insert(run, false);
         files.retain(|path| path == run || index.has(path));
 
         // Directories of servers that have not answered before are not asked for again.
-        let silent = silent_directories(&mut self.silent);
-        for path in &silent {
+        for path in &silent_directories(&mut self.silent) {
+            wanted.remove(path.as_path());
             unseen.gone.extend(index.inside(path));
         }
         let mut asked = vec![];
         for (path, contents) in wanted {
-            if !silent.contains(path) {
-                asked.push((path.to_owned(), contents));
-            }
+            asked.push((path.to_owned(), contents));
         }
-
         let (asking, failed) = watch_each(files, asked, index, &mut unseen);
         if !asking.is_over() {
             self.silent.push(asking);
@@ -135,17 +126,47 @@ impl WatchedDirectories {
         unseen
     }
 
+    /// The directories to watch, each with whether its contents matter. If some could not be
+    /// watched, all are tried again.
+    fn wanted<'i>(
+        &self,
+        run: &'i Path,
+        index: &'i Index,
+        users: &[&Dependent],
+    ) -> BTreeMap<&'i Path, bool> {
+        let mut wanted: BTreeMap<_, _> = if self.unwatched.is_some() {
+            index.directories().collect()
+        } else {
+            index.directories_of(users.iter().copied())
+        };
+        wanted.insert(run, false);
+        wanted
+    }
+
     fn is_blind(&mut self, unwatched: Option<(usize, Errno)>, now: Instant) {
         self.unwatched = unwatched;
         self.poll_at = unwatched.map(|_| now + POLL);
     }
 }
 
+/// The inotify instance, which is made now if there was none.
+fn opened(files: &mut Option<DirectoryWatches>) -> Result<&mut DirectoryWatches, Errno> {
+    match files {
+        Some(files) => Ok(files),
+        none => Ok(none.insert(DirectoryWatches::new()?)),
+    }
+}
+
 /// The directories whose servers have not answered yet.
 fn silent_directories(silent: &mut Vec<Asking>) -> BTreeSet<PathBuf> {
     silent.retain(|asking| !asking.is_over());
-    let out = silent.iter().flat_map(Asking::out);
-    out.map(|(path, _)| path.clone()).collect()
+    let mut directories = BTreeSet::new();
+    for asking in silent {
+        for (path, _) in asking.out() {
+            directories.insert(path.clone());
+        }
+    }
+    directories
 }
 
 /// Watches the directories `asked`, each with whether its contents matter. Returns the threads that
@@ -159,7 +180,7 @@ fn watch_each(
     let ask = files.asker();
     let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
     let mut asking = Crew::start(asked, 1, Some(patience::SHORT), &Arc::default(), ask);
-    let mut failed = None;
+    let (mut failures, mut last_failure) = (0, None);
     for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
         match answer {
             Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {
@@ -170,8 +191,11 @@ fn watch_each(
             Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
                 unseen.gone.extend(index.inside(path));
             }
-            Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
+            Ok(Err(errno)) => {
+                failures += 1;
+                last_failure = Some(errno);
+            }
         }
     }
-    (asking, failed)
+    (asking, last_failure.map(|errno| (failures, errno)))
 }

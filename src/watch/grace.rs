@@ -12,6 +12,7 @@ use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{RecordedMount, SiteRecords};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount};
 use crate::site::records::{add_recorded, recorded_besides};
+use crate::sys::Stat;
 use crate::{Error, sys};
 
 /// How long a mount is retained after its source is gone.
@@ -35,8 +36,10 @@ pub(crate) struct GracePeriods(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
 impl GracePeriods {
     /// Whether the grace period of the target is over.
     pub(crate) fn is_over(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
-        let since = self.0.get(site).and_then(|targets| targets.get(target));
-        since.is_some_and(|since| now.saturating_duration_since(*since) >= GRACE)
+        let Some(since) = self.0.get(site).and_then(|periods| periods.get(target)) else {
+            return false;
+        };
+        now.saturating_duration_since(*since) >= GRACE
     }
 
     /// These targets of the site are in their grace periods now, and no others. Returns when the
@@ -102,10 +105,10 @@ pub(crate) fn retain_all(
     records: &SiteRecords,
     unseen: Vec<Error>,
 ) -> Retained {
-    let recorded = recorded_besides(desired, records).into_iter();
-    let mounts: Vec<_> = recorded
-        .filter_map(|mount| still_there(&desired.root, mount))
-        .collect();
+    let mut mounts = vec![];
+    for mount in recorded_besides(desired, records) {
+        mounts.extend(still_there(&desired.root, mount));
+    }
     if !mounts.is_empty() {
         add_recorded(desired, records, mounts);
     }
@@ -117,10 +120,7 @@ pub(crate) fn retain_all(
 
 /// The recorded mount as a desired one, if it still is there. One that cannot be looked at may be.
 fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
-    let found = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
-        .and_then(|root| sys::open_beneath(&root, mount.target.relative(), libc::O_PATH))
-        .and_then(sys::stat_fd);
-    let (file, kind) = match found {
+    let (file, kind) = match stat_target(root, &mount.target) {
         Ok(found) if found.file == mount.file => (Some(found.file), found.kind),
         Err(error) if !is_absent(&error) => (None, FileKind::File),
         _ => return None,
@@ -135,6 +135,11 @@ fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
         recursive: mount.recursive,
         reasons: vec![],
     }))
+}
+
+fn stat_target(root: &HostPath, target: &JailPath) -> io::Result<Stat> {
+    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+    sys::stat_fd(sys::open_beneath(&root, target.relative(), libc::O_PATH)?)
 }
 
 /// Whether nothing is there, or something else is on the way.

@@ -33,11 +33,11 @@ pub(crate) struct MountIds {
 impl MountIds {
     /// Replaces the site's mounts by those that are recorded now.
     pub(crate) fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
-        let key = self
-            .by_site
-            .get_key_value(site)
-            .map_or_else(|| Arc::new(site.clone()), |(key, _)| key.clone());
-        for id in self.by_site.remove(site).unwrap_or_default() {
+        let (key, before) = match self.by_site.remove_entry(site) {
+            Some(known) => known,
+            None => (Arc::new(site.clone()), vec![]),
+        };
+        for id in before {
             if !ids.contains(&id) {
                 self.ours.remove(&id);
                 self.retired.insert(id);

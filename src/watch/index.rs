@@ -18,6 +18,12 @@ pub(crate) enum Dependent {
     Site(SiteName),
 }
 
+impl Dependent {
+    pub(crate) fn of(site: &SiteName) -> Self {
+        Self::Site(site.clone())
+    }
+}
+
 /// A change to a name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameEvent {
@@ -67,14 +73,11 @@ impl Index {
         // Within one pass, equal sets have the same pointer: their contents are hashed once.
         let mut known: HashMap<*const Dependencies, u32> = HashMap::new();
         for (user, lookups) in all {
-            let mut sets: Vec<u32> = lookups
-                .iter()
-                .map(|set| {
-                    *known
-                        .entry(Arc::as_ptr(set))
-                        .or_insert_with(|| self.intern(set))
-                })
-                .collect();
+            let mut sets = vec![];
+            for set in lookups {
+                let number = known.entry(Arc::as_ptr(set));
+                sets.push(*number.or_insert_with(|| self.intern(set)));
+            }
             sets.sort_unstable();
             sets.dedup();
             self.set(user, sets);
@@ -91,39 +94,41 @@ impl Index {
         let Some(directory) = self.directories.get(directory) else {
             return BTreeSet::new();
         };
-        let named = directory.names.get(name).into_iter().flatten();
-        let named = named
-            .filter(|(_, interest)| event == NameEvent::Name || interest.contents)
-            .map(|(set, _)| *set);
-        let listed = directory
-            .listed
-            .iter()
-            .copied()
-            .filter(|_| event == NameEvent::Name);
-        self.users_of(named.chain(listed))
+        let mut sets = BTreeSet::new();
+        for (set, interest) in directory.names.get(name).into_iter().flatten() {
+            if event == NameEvent::Name || interest.contents {
+                sets.insert(*set);
+            }
+        }
+        if event == NameEvent::Name {
+            sets.extend(&directory.listed);
+        }
+        self.users_of(&sets)
     }
 
     /// The users that depend on anything in this directory.
     pub(crate) fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
-        self.users_of(
-            self.directories
-                .get(directory)
-                .into_iter()
-                .flat_map(DirectoryIndex::sets),
-        )
+        let mut sets = BTreeSet::new();
+        if let Some(directory) = self.directories.get(directory) {
+            directory.add_sets(&mut sets);
+        }
+        self.users_of(&sets)
     }
 
     /// The users that depend on the path or on anything below it.
     pub(crate) fn below(&self, path: &Path) -> BTreeSet<Dependent> {
-        let itself = path.parent().zip(path.file_name());
-        let mut users = itself
-            .map(|(parent, name)| self.at(parent, name, NameEvent::Name))
-            .unwrap_or_default();
-        let below = self
-            .directories
-            .range(path.to_owned()..)
-            .take_while(|(at, _)| at.starts_with(path));
-        users.extend(self.users_of(below.flat_map(|(_, directory)| directory.sets())));
+        let mut users = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => self.at(parent, name, NameEvent::Name),
+            _ => BTreeSet::new(),
+        };
+        let mut sets = BTreeSet::new();
+        for (at, directory) in self.directories.range(path.to_owned()..) {
+            if !at.starts_with(path) {
+                break;
+            }
+            directory.add_sets(&mut sets);
+        }
+        users.extend(self.users_of(&sets));
         users
     }
 
@@ -133,13 +138,18 @@ impl Index {
         &self,
         now: impl Fn(u64) -> Option<MountAttributes>,
     ) -> BTreeSet<Dependent> {
-        let known = self
-            .mounts
-            .iter()
-            .filter_map(|(id, sets)| Some((now(*id)?, sets)));
-        let changed =
-            known.flat_map(|(now, sets)| sets.iter().filter(move |(_, then)| *then != now));
-        self.users_of(changed.map(|(set, _)| *set))
+        let mut changed = BTreeSet::new();
+        for (id, sets) in &self.mounts {
+            let Some(now) = now(*id) else {
+                continue;
+            };
+            for (set, then) in sets {
+                if *then != now {
+                    changed.insert(*set);
+                }
+            }
+        }
+        self.users_of(&changed)
     }
 
     /// All directories that something depends on, and whether on contents of files in it.
@@ -155,25 +165,29 @@ impl Index {
         &self,
         users: impl IntoIterator<Item = &'u Dependent>,
     ) -> BTreeMap<&Path, bool> {
-        let numbers = users.into_iter().filter_map(|user| self.numbers.get(user));
-        let sets: BTreeSet<u32> = numbers
-            .filter_map(|number| self.sets_of.get(number))
-            .flatten()
-            .copied()
-            .collect();
-        let lookups = sets
-            .iter()
-            .filter_map(|set| self.sets.get(set))
-            .flat_map(|set| set.lookups.iter());
-        let places = lookups.flat_map(|(path, interest)| {
-            path.parent()
-                .into_iter()
-                .chain(interest.names.then_some(path))
-        });
-        let found = places.filter_map(|place| self.directories.get_key_value(place));
+        let mut sets: BTreeSet<u32> = BTreeSet::new();
+        for user in users {
+            if let Some(number) = self.numbers.get(user)
+                && let Some(of_user) = self.sets_of.get(number)
+            {
+                sets.extend(of_user);
+            }
+        }
+        let mut found = BTreeMap::new();
+        for set in &sets {
+            let Some(set) = self.sets.get(set) else {
+                continue;
+            };
+            for (path, interest) in set.lookups.iter() {
+                let listed = interest.names.then_some(path);
+                for place in path.parent().into_iter().chain(listed) {
+                    if let Some((path, directory)) = self.directories.get_key_value(place) {
+                        found.insert(path.as_path(), directory.has_contents());
+                    }
+                }
+            }
+        }
         found
-            .map(|(path, directory)| (path.as_path(), directory.has_contents()))
-            .collect()
     }
 
     /// Whether anything depends on this directory.
@@ -182,30 +196,34 @@ impl Index {
     }
 
     /// The users of these sets.
-    fn users_of(&self, sets: impl IntoIterator<Item = u32>) -> BTreeSet<Dependent> {
-        let sets: BTreeSet<u32> = sets.into_iter().collect();
-        let users = sets
-            .iter()
-            .filter_map(|set| self.sets.get(set))
-            .flat_map(|set| &set.users);
+    fn users_of(&self, sets: &BTreeSet<u32>) -> BTreeSet<Dependent> {
+        let mut users = BTreeSet::new();
+        for set in sets {
+            let Some(set) = self.sets.get(set) else {
+                continue;
+            };
+            for user in &set.users {
+                users.insert(self.names[*user as usize].clone());
+            }
+        }
         users
-            .map(|user| self.names[*user as usize].clone())
-            .collect()
     }
 
     fn set(&mut self, user: &Dependent, sets: Vec<u32>) {
         let number = self.number(user);
         let old = self.sets_of.remove(&number).unwrap_or_default();
-        for set in sets.iter().filter(|set| !old.contains(set)) {
-            let users = self.sets.get_mut(set).map(|set| &mut set.users);
-            if let Some(users) = users
-                && let Err(at) = users.binary_search(&number)
+        for set in &sets {
+            if !old.contains(set)
+                && let Some(set) = self.sets.get_mut(set)
+                && let Err(at) = set.users.binary_search(&number)
             {
-                users.insert(at, number);
+                set.users.insert(at, number);
             }
         }
-        for set in old.iter().filter(|set| !sets.contains(set)) {
-            self.release(*set, number);
+        for set in old {
+            if !sets.contains(&set) {
+                self.release(set, number);
+            }
         }
         if !sets.is_empty() {
             self.sets_of.insert(number, sets);
@@ -307,12 +325,11 @@ impl DirectoryIndex {
             .any(|(_, interest)| interest.contents)
     }
 
-    fn sets(&self) -> impl Iterator<Item = u32> {
-        self.names
-            .values()
-            .flatten()
-            .map(|(set, _)| *set)
-            .chain(self.listed.iter().copied())
+    fn add_sets(&self, sets: &mut BTreeSet<u32>) {
+        for (set, _) in self.names.values().flatten() {
+            sets.insert(*set);
+        }
+        sets.extend(&self.listed);
     }
 
     fn forget_name(&mut self, name: &OsStr, number: u32) {

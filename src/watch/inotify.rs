@@ -95,18 +95,17 @@ impl DirectoryWatches {
         contents: bool,
         descriptor: WatchDescriptor,
     ) -> bool {
-        let known = self.watches.get(path).copied();
-        if known
-            .is_some_and(|known| known.descriptor == descriptor && (known.contents || !contents))
-        {
-            return false;
-        }
-        if known.is_none_or(|known| known.descriptor != descriptor) {
-            self.unwatch(path);
-            self.paths
-                .entry(descriptor)
-                .or_default()
-                .push(path.to_owned());
+        match self.watches.get(path) {
+            Some(known) if known.descriptor == descriptor => {
+                if known.contents || !contents {
+                    return false;
+                }
+            }
+            _ => {
+                self.unwatch(path);
+                let paths = self.paths.entry(descriptor).or_default();
+                paths.push(path.to_owned());
+            }
         }
         self.watches.insert(
             path.to_owned(),
@@ -120,12 +119,12 @@ impl DirectoryWatches {
 
     /// Stops watching all directories that are not `needed`.
     pub(crate) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
-        let unneeded: Vec<_> = self
-            .watches
-            .keys()
-            .filter(|path| !needed(path))
-            .cloned()
-            .collect();
+        let mut unneeded = vec![];
+        for path in self.watches.keys() {
+            if !needed(path) {
+                unneeded.push(path.clone());
+            }
+        }
         for path in unneeded {
             self.unwatch(&path);
         }
@@ -141,9 +140,11 @@ impl DirectoryWatches {
         let mut changes = vec![];
         while changes.len() < MAX_CHANGES {
             match self.inotify.read_events() {
-                Ok(events) => events
-                    .into_iter()
-                    .for_each(|event| self.change(event, &mut changes)),
+                Ok(events) => {
+                    for event in events {
+                        self.change(event, &mut changes);
+                    }
+                }
                 Err(Errno::EAGAIN) => return Ok(changes),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error),

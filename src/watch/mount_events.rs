@@ -42,15 +42,12 @@ impl MountSource {
                 );
             }
         };
-        let cannot = |error: io::Error| {
+        let table = File::open(TABLE).map_err(|error| {
             Error::failed(format!("cannot watch the mount table {TABLE}"))
                 .because(&error)
                 .hint("is /proc mounted?")
-        };
-        Ok(Self {
-            table: File::open(TABLE).map_err(cannot)?,
-            group,
-        })
+        })?;
+        Ok(Self { table, group })
     }
 
     /// `fanotify` or `poll`.
@@ -70,12 +67,11 @@ impl MountSource {
     /// The events that poll(2) has to wait for. It reports a change of the table once:
     /// `proc_pid_mountinfo(5)`.
     pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
-        let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);
-        let group = self
-            .group
-            .iter()
-            .map(|group| PollFd::new(group.as_fd(), PollFlags::POLLIN));
-        [table].into_iter().chain(group).collect()
+        let mut fds = vec![PollFd::new(self.table.as_fd(), PollFlags::POLLPRI)];
+        if let Some(group) = &self.group {
+            fds.push(PollFd::new(group.as_fd(), PollFlags::POLLIN));
+        }
+        fds
     }
 
     /// Reads the pending events; there are none if mounts are not reported.
@@ -89,10 +85,14 @@ impl MountSource {
 impl MountsChanged {
     /// From the polled [`MountSource::poll_fds`].
     pub(crate) fn of(fds: &[PollFd<'_>]) -> Self {
-        let is_set = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any().unwrap_or(true));
         Self {
             table: is_set(fds.first()),
             events: is_set(fds.get(1)),
         }
     }
+}
+
+/// Whether poll(2) reported anything of `fd`, known to this program or not.
+fn is_set(fd: Option<&PollFd<'_>>) -> bool {
+    fd.is_some_and(|fd| fd.any().unwrap_or(true))
 }

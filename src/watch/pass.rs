@@ -8,17 +8,17 @@ use super::grace::{self, Retained};
 use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::sync::processors;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 use crate::engine::SiteLock;
 use crate::manifest::Scope;
 use crate::observe::{self, SiteRecords};
 use crate::patience::{Crew, Stop};
-use crate::resolve::{Aspect, Dependencies, Host, Resolution};
+use crate::resolve::{Aspect, Dependencies, Desired, Host, Resolution};
 use crate::site::bring_up::{BringUp, lock};
 use crate::site::context::Context;
 use crate::site::pipeline::MountLookup;
 use crate::site::services::Namespaces;
-use crate::site::up::{Change, Done};
+use crate::site::up::{Change, Changes, Done};
 use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result};
 
@@ -81,133 +81,278 @@ pub(crate) fn begin(
         Some(_) => processors(),
         None => THREADS_TO_DETACH,
     };
-    let work =
-        move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
+    let work = move |site: &Site, stop: &Stop| {
+        let pass = SitePass {
+            run: &run,
+            site,
+            policy: &policy,
+            stop: &stop.whatever_the_signal(),
+        };
+        pass.bring_right()
+    };
     Ok(Crew::start(sites, threads, limit, stop, work))
 }
 
-/// Brings the site right, if it is up.
-fn site(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> SiteFound {
-    match locked(run, site, policy, stop) {
-        Ok(None) => (PassOutcome::Busy, None),
-        Ok(Some(lock)) => under_lock(run, site, policy, stop, &lock),
-        Err(error) => (PassOutcome::Failed(error.into()), None),
-    }
+/// A pass over one site.
+struct SitePass<'p> {
+    run: &'p BringUp,
+    site: &'p Site,
+    policy: &'p PassPolicy,
+    stop: &'p Stop,
 }
 
-fn locked(
-    run: &BringUp,
-    site: &Site,
-    policy: &PassPolicy,
-    stop: &Stop,
-) -> Result<Option<SiteLock>> {
-    match policy.when_locked {
-        WhenLocked::Wait => lock(&run.pipeline.context, &run.engine, &site.name, stop).map(Some),
-        WhenLocked::Skip => run
-            .engine
-            .lock_if_free(&site.name)
-            .map_err(|error| error.context(&site.name)),
+impl SitePass<'_> {
+    fn context(&self) -> &Context {
+        &self.run.pipeline.context
     }
-}
 
-fn under_lock(
-    run: &BringUp,
-    site: &Site,
-    policy: &PassPolicy,
-    stop: &Stop,
-    lock: &SiteLock,
-) -> SiteFound {
-    let records = match run
-        .pipeline
-        .context
-        .state
-        .read(&site.name, &run.pipeline.boot)
-    {
-        Ok(records) => records,
-        Err(error) => return (PassOutcome::Failed(error.context(&site.name).into()), None),
-    };
-    if records.record.is_none() {
-        return match damaged(site, &records) {
-            None => in_services(run, site, policy, stop, lock),
-            Some(error) => (PassOutcome::Failed(error.into()), None),
+    /// Brings the site right, if it is up.
+    fn bring_right(&self) -> SiteFound {
+        match self.locked() {
+            Ok(None) => (PassOutcome::Busy, None),
+            Ok(Some(lock)) => self.under_lock(&lock),
+            Err(error) => (PassOutcome::Failed(error.into()), None),
+        }
+    }
+
+    fn locked(&self) -> Result<Option<SiteLock>> {
+        let (engine, name) = (&self.run.engine, &self.site.name);
+        match self.policy.when_locked {
+            WhenLocked::Wait => lock(self.context(), engine, name, self.stop).map(Some),
+            WhenLocked::Skip => engine.lock_if_free(name).context(name),
+        }
+    }
+
+    fn under_lock(&self, lock: &SiteLock) -> SiteFound {
+        let records = match self.records() {
+            Ok(records) => records,
+            Err(error) => {
+                let failed = error.context(&self.site.name).into();
+                return (PassOutcome::Failed(failed), None);
+            }
         };
-    }
-    let host = run.pipeline.context.host.scope();
-    let mut lookups = vec![];
-    let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
-    lookups.push(Arc::new(host.into_dependencies()));
-    (ended, learned(run, site, lookups))
-}
-
-/// Brings a site that is not on the host right in the mount namespaces of its services. The records
-/// of these are watched: it may come up there at any time.
-fn in_services(
-    run: &BringUp,
-    site: &Site,
-    policy: &PassPolicy,
-    stop: &Stop,
-    lock: &SiteLock,
-) -> SiteFound {
-    let context = &run.pipeline.context;
-    let units = match run.pipeline.load(site) {
-        Ok(manifest) if manifest.scope == Scope::Services => manifest.services,
-        _ => return (PassOutcome::Down, learned(run, site, vec![])),
-    };
-    if context.state.is_of_namespace() {
-        return (PassOutcome::Down, learned(run, site, vec![]));
-    }
-    let namespaces = match Namespaces::find(context) {
-        Ok(namespaces) => namespaces,
-        Err(error) => return (PassOutcome::Failed(error.into()), None),
-    };
-    let host = context.host.scope();
-    depend_on_names(&host, &context.state.namespaces());
-    for namespace in namespaces.of(context, &site.name, &units) {
-        depend_on_names(&host, &namespace.state(&context.state).run);
-    }
-    if let Ok(file) = HostPath::new(&site.file) {
-        host.depend_on(&file, Aspect::CONTENTS);
+        if records.record.is_none() {
+            return match damaged(self.site, &records) {
+                None => self.in_services(lock),
+                Some(error) => (PassOutcome::Failed(error.into()), None),
+            };
+        }
+        let host = self.context().host.scope();
+        let mut lookups = vec![];
+        let outcome = self.on_host(&records, &host, &mut lookups);
+        lookups.push(Arc::new(host.into_dependencies()));
+        (outcome, self.learned(lookups))
     }
 
-    let served = [(site.clone(), units)];
-    let bring_right = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
-        let run = BringUp::new(own.with_new_host(), MountLookup::OneByOne, 1)?;
-        let right = |site| Ok(under_lock(&run, site, policy, stop, lock));
-        Ok(here.iter().map(right).collect())
-    };
-    let mut places = namespaces.each(context, &served, bring_right);
-    let (mut outcome, mut lookups) = (PassOutcome::Down, vec![]);
-    for (_, result) in places.remove(&site.name).unwrap_or_default() {
-        let (here, found) = result.unwrap_or_else(|failed| (PassOutcome::Failed(failed), None));
-        lookups.extend(found.into_iter().flat_map(|found| found.lookups));
-        outcome = worse(outcome, here);
+    fn records(&self) -> Result<SiteRecords> {
+        let boot = &self.run.pipeline.boot;
+        self.context().state.read(&self.site.name, boot)
     }
-    lookups.push(Arc::new(host.into_dependencies()));
-    (outcome, learned(run, site, lookups))
+
+    /// Brings a site that is not on the host right in the mount namespaces of its services. The
+    /// records of these are watched: it may come up there at any time.
+    fn in_services(&self, lock: &SiteLock) -> SiteFound {
+        let Some(units) = self.units() else {
+            return (PassOutcome::Down, self.learned(vec![]));
+        };
+        let context = self.context();
+        let namespaces = match Namespaces::find(context) {
+            Ok(namespaces) => namespaces,
+            Err(error) => return (PassOutcome::Failed(error.into()), None),
+        };
+        let host = context.host.scope();
+        depend_on_names(&host, &context.state.namespaces());
+        for namespace in namespaces.of(context, &self.site.name, &units) {
+            depend_on_names(&host, &namespace.state(&context.state).run);
+        }
+        self.depend_on_manifest(&host);
+
+        let (outcome, mut lookups) = self.in_namespaces(&namespaces, units, lock);
+        lookups.push(Arc::new(host.into_dependencies()));
+        (outcome, self.learned(lookups))
+    }
+
+    /// The services of the site, if it is theirs, and this is not the mount namespace of one.
+    fn units(&self) -> Option<Vec<String>> {
+        if self.context().state.is_of_namespace() {
+            return None;
+        }
+        match self.run.pipeline.load(self.site) {
+            Ok(manifest) if manifest.scope == Scope::Services => Some(manifest.services),
+            _ => None,
+        }
+    }
+
+    /// Brings the site right in each of the namespaces of its `units`. Returns the outcome that
+    /// there is most to say about, and the dependencies in all of them.
+    fn in_namespaces(
+        &self,
+        namespaces: &Namespaces,
+        units: Vec<String>,
+        lock: &SiteLock,
+    ) -> (PassOutcome, Vec<Arc<Dependencies>>) {
+        let bring_right = |own: Context, here: &[Site]| {
+            let run = BringUp::new(own.with_new_host(), MountLookup::OneByOne, 1)?;
+            let mut results = vec![];
+            for site in here {
+                let pass = SitePass {
+                    run: &run,
+                    site,
+                    ..*self
+                };
+                results.push(Ok(pass.under_lock(lock)));
+            }
+            Ok(results)
+        };
+        let served = [(self.site.clone(), units)];
+        let mut places = namespaces.each(self.context(), &served, bring_right);
+
+        let (mut outcome, mut lookups) = (PassOutcome::Down, vec![]);
+        for (_, result) in places.remove(&self.site.name).unwrap_or_default() {
+            let (here, found) = match result {
+                Ok(found) => found,
+                Err(failed) => (PassOutcome::Failed(failed), None),
+            };
+            if let Some(found) = found {
+                lookups.extend(found.lookups);
+            }
+            outcome = worse(outcome, here);
+        }
+        (outcome, lookups)
+    }
+
+    fn depend_on_manifest(&self, host: &Host) {
+        if let Ok(file) = HostPath::new(&self.site.file) {
+            host.depend_on(&file, Aspect::CONTENTS);
+        }
+    }
+
+    /// Brings the site right on the host.
+    fn on_host(
+        &self,
+        records: &SiteRecords,
+        host: &Host,
+        lookups: &mut Vec<Arc<Dependencies>>,
+    ) -> PassOutcome {
+        self.depend_on_manifest(host);
+        for directory in instances::directories(self.site) {
+            host.depend_on(&directory, Aspect::NAME);
+        }
+        let pipeline = &self.run.pipeline;
+        let manifest = match pipeline.load(self.site) {
+            Ok(manifest) => manifest,
+            Err(error) if is_gone(&error, self.site) => return PassOutcome::WithoutManifest,
+            Err(error) => return PassOutcome::Failed(SiteError::Manifest(error)),
+        };
+        let roots = pipeline.context.roots();
+        let mut resolution = pipeline.resolver.resolve_partly(&manifest, roots);
+        *lookups = std::mem::take(&mut resolution.dependencies);
+
+        let (desired, retained) = match self.retain(resolution, records, host, lookups) {
+            Ok(retained) => retained,
+            Err(errors) => return PassOutcome::Failed(SiteError::Errors(errors)),
+        };
+        match self.run.reconcile(desired, self.stop, Ok) {
+            Ok(Some((desired, mut changes))) => {
+                note_gone(&mut changes, &retained.expired);
+                let done = Done {
+                    desired,
+                    services: manifest.services,
+                    changes,
+                };
+                PassOutcome::Right(Box::new(done), retained)
+            }
+            Ok(None) => PassOutcome::Down,
+            Err(failed) => PassOutcome::Failed(failed),
+        }
+    }
+
+    /// What the site should have, with the mounts that are retained without their source.
+    ///
+    /// Errors: those of the resolution, if they are about more than sources that cannot be looked
+    /// at.
+    fn retain(
+        &self,
+        resolution: Resolution,
+        records: &SiteRecords,
+        host: &Host,
+        lookups: &[Arc<Dependencies>],
+    ) -> Result<(Desired, Retained), Vec<Error>> {
+        let errors = resolution.errors;
+        let Some(mut desired) = resolution.desired else {
+            return Err(errors);
+        };
+        let retained = if errors.is_empty() {
+            let is_over = |target: &JailPath| (self.policy.grace_is_over)(&self.site.name, target);
+            grace::retain(&mut desired, records, host, lookups, is_over)
+        } else if errors.iter().all(could_not_look) {
+            grace::retain_all(&mut desired, records, errors)
+        } else {
+            return Err(errors);
+        };
+        Ok((desired, retained))
+    }
+
+    /// The knowledge of the site now; `None`: the record cannot be read at the moment.
+    fn learned(&self, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
+        // This comes before the record is read: a later one counts as a change.
+        let id = RecordId::of(&self.context().state.record(&self.site.name));
+        let records = self.records().ok()?;
+        Some(PassResult {
+            user: Dependent::of(&self.site.name),
+            lookups,
+            ids: mount_ids(&records),
+            root: records.record.map(|record| record.root),
+            record: id,
+        })
+    }
 }
 
 fn depend_on_names(host: &Host, directory: &Path) {
     if let Ok(directory) = HostPath::new(directory) {
-        let names = Aspect {
-            names: true,
-            ..Aspect::default()
-        };
-        host.depend_on(&directory, names);
+        host.depend_on(&directory, Aspect::NAMES);
     }
+}
+
+/// Notes which of the mounts were detached because their source is gone.
+fn note_gone(changes: &mut Changes, expired: &[JailPath]) {
+    for (change, target) in &mut changes.mounts {
+        if *change == Change::Detached && expired.contains(target) {
+            *change = Change::Gone;
+        }
+    }
+}
+
+/// The unique mount IDs of the mounts of a site.
+fn mount_ids(records: &SiteRecords) -> Vec<u64> {
+    let Some(record) = &records.record else {
+        return vec![];
+    };
+    let mut ids = vec![];
+    for mount in &record.mounts {
+        ids.extend(mount.unique_id);
+    }
+    let members = records.grafts.iter().flat_map(|graft| graft.members.iter());
+    let targets = members.map(|member| &member.target);
+    ids.extend(observe::mount_ids(&record.root, targets));
+    ids
 }
 
 /// Of two places, the one that there is more to say about.
 fn worse(one: PassOutcome, other: PassOutcome) -> PassOutcome {
-    let rank = |outcome: &PassOutcome| match outcome {
+    if weight(&other) > weight(&one) {
+        other
+    } else {
+        one
+    }
+}
+
+fn weight(outcome: &PassOutcome) -> u8 {
+    match outcome {
         PassOutcome::Failed(_) | PassOutcome::Lost(_) => 3,
         PassOutcome::Right(done, _) if !done.changes.is_empty() => 2,
         PassOutcome::Down => 0,
         _ => 1,
-    };
-    if rank(&other) > rank(&one) {
-        other
-    } else {
-        one
     }
 }
 
@@ -221,71 +366,13 @@ fn damaged(site: &Site, records: &SiteRecords) -> Option<Error> {
     )))
 }
 
-fn bring_right(
-    run: &BringUp,
-    site: &Site,
-    (policy, stop): (&PassPolicy, &Stop),
-    records: &SiteRecords,
-    host: &Host,
-    lookups: &mut Vec<Arc<Dependencies>>,
-) -> PassOutcome {
-    if let Ok(file) = HostPath::new(&site.file) {
-        host.depend_on(&file, Aspect::CONTENTS);
-    }
-    for directory in instances::directories(site) {
-        host.depend_on(&directory, Aspect::NAME);
-    }
-    let manifest = match run.pipeline.load(site) {
-        Ok(manifest) => manifest,
-        Err(error) if is_gone(&error, site) => return PassOutcome::WithoutManifest,
-        Err(error) => return PassOutcome::Failed(SiteError::Manifest(error)),
-    };
-    let roots = run.pipeline.context.roots();
-    let Resolution {
-        desired,
-        errors,
-        dependencies,
-    } = run.pipeline.resolver.resolve_partly(&manifest, roots);
-    *lookups = dependencies;
-
-    let is_over = |target: &JailPath| (policy.grace_is_over)(&site.name, target);
-    let (desired, retained) = match desired {
-        Some(mut desired) if errors.is_empty() => {
-            let retained = grace::retain(&mut desired, records, host, lookups, is_over);
-            (desired, retained)
-        }
-        Some(mut desired) if errors.iter().all(could_not_look) => {
-            let retained = grace::retain_all(&mut desired, records, errors);
-            (desired, retained)
-        }
-        _ => return PassOutcome::Failed(SiteError::Errors(errors)),
-    };
-
-    match run.reconcile(desired, stop, Ok) {
-        Ok(Some((desired, mut changes))) => {
-            for (change, target) in &mut changes.mounts {
-                if *change == Change::Detached && retained.expired.contains(target) {
-                    *change = Change::Gone;
-                }
-            }
-            let done = Done {
-                desired,
-                services: manifest.services,
-                changes,
-            };
-            PassOutcome::Right(Box::new(done), retained)
-        }
-        Ok(None) => PassOutcome::Down,
-        Err(failed) => PassOutcome::Failed(failed),
-    }
-}
-
 /// Whether the kernel refused to look at a path: it is not known what is there, but all else can be
 /// kept right.
 fn could_not_look(error: &Error) -> bool {
-    error
-        .errno()
-        .is_some_and(|errno| !matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+    match error.errno() {
+        None | Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => false,
+        Some(_) => true,
+    }
 }
 
 /// The error of a site that is up and has no manifest.
@@ -299,32 +386,4 @@ pub(crate) fn without_manifest(site: &Site) -> SiteError {
 
 fn is_gone(error: &ManifestError, site: &Site) -> bool {
     matches!(error, ManifestError::Error(_)) && !configuration::has_manifest(site)
-}
-
-/// The knowledge of the site now; `None`: the record cannot be read at the moment.
-fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
-    let path = run.pipeline.context.state.record(&site.name);
-    // This comes before the record is read: a later one counts as a change.
-    let id = RecordId::of(&path);
-    let records = run
-        .pipeline
-        .context
-        .state
-        .read(&site.name, &run.pipeline.boot)
-        .ok()?;
-    let record = records.record.as_ref();
-    let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    let mut ids: Vec<u64> = mounts.filter_map(|mount| mount.unique_id).collect();
-    if let Some(record) = record {
-        let members = records.grafts.iter().flat_map(|graft| graft.members.iter());
-        let targets = members.map(|member| &member.target);
-        ids.extend(observe::mount_ids(&record.root, targets));
-    }
-    Some(PassResult {
-        user: Dependent::Site(site.name.clone()),
-        lookups,
-        root: record.map(|record| record.root.clone()),
-        ids,
-        record: id,
-    })
 }

@@ -19,18 +19,24 @@ struct LineCount {
     left_out: usize,
 }
 
-impl RateLimit {
-    /// Whether that many lines about `site` may be reported; if not, they are counted as left out.
-    pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
-        let new = || LineCount {
+impl LineCount {
+    fn begun(now: Instant) -> Self {
+        Self {
             since: now,
             lines: 0,
             left_out: 0,
-        };
-        let said = self.0.entry(site.clone()).or_insert_with(new);
+        }
+    }
+}
+
+impl RateLimit {
+    /// Whether that many lines about `site` may be reported; if not, they are counted as left out.
+    pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
+        let count = self.0.entry(site.clone());
+        let said = count.or_insert(LineCount::begun(now));
         // A new period begins only after the left out lines were reported.
         if now.saturating_duration_since(said.since) >= PERIOD && said.left_out == 0 {
-            *said = new();
+            *said = LineCount::begun(now);
         }
         let allowed = said.lines < LINES;
         if allowed {

@@ -67,6 +67,17 @@ pub(crate) struct SiteFailure<'s> {
     pub again: Option<(u32, Duration)>,
 }
 
+impl<'s> SiteFailure<'s> {
+    /// One that is not tried again before something changes.
+    pub(crate) fn for_good(site: &'s Site, failed: SiteError) -> Self {
+        Self {
+            site,
+            failed,
+            again: None,
+        }
+    }
+}
+
 impl Reporter {
     pub(crate) fn new(watcher: &Watcher) -> Self {
         let pid = worker::main_pid().as_raw().unsigned_abs();
@@ -92,11 +103,8 @@ impl Reporter {
 
     /// When to send the next message to the service manager, or to report lines that were left out.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.watchdog
-            .map(|(_, next)| next)
-            .into_iter()
-            .chain(self.limit.next())
-            .min()
+        let ping = self.watchdog.map(|(_, next)| next);
+        [ping, self.limit.next()].into_iter().flatten().min()
     }
 
     /// Reports how many lines about each site were left out.
@@ -186,14 +194,15 @@ impl Reporter {
         warnings: Vec<String>,
     ) {
         let (known_errors, known_warnings) = &self.no_sites;
-        for error in errors.iter().filter(|error| !known_errors.contains(error)) {
-            error.report(out, &"a file of sites");
+        for error in &errors {
+            if !known_errors.contains(error) {
+                error.report(out, &"a file of sites");
+            }
         }
-        for warning in warnings
-            .iter()
-            .filter(|warning| !known_warnings.contains(warning))
-        {
-            out.warn(warning);
+        for warning in &warnings {
+            if !known_warnings.contains(warning) {
+                out.warn(warning);
+            }
         }
         self.no_sites = (errors, warnings);
     }
@@ -252,33 +261,14 @@ impl Reporter {
             if self.remember(&site.name, text, again)
                 && self.limit.allows(&site.name, lines, Instant::now())
             {
-                news.push((site, failed, again));
+                news.push(SiteFailure {
+                    site,
+                    failed,
+                    again,
+                });
             }
         }
-        for (site, failed, _) in news.iter().take(NAMED) {
-            failed.report(context.out, site);
-        }
-        if news.len() > NAMED {
-            let more: Vec<_> = news
-                .iter()
-                .skip(NAMED)
-                .map(|(site, ..)| &site.name)
-                .collect();
-            let failed = Error::failed(format!("{} failed", plural(more.len(), "more site")));
-            let out = context.out.about(Event::Failed, &more);
-            out.error(&failed.hint("`mountjail status` shows why"));
-        }
-        let again: Vec<_> = news
-            .iter()
-            .filter(|(.., again)| again.is_some())
-            .map(|(site, ..)| &site.name)
-            .collect();
-        if !again.is_empty() {
-            context.out.info(format_args!(
-                "{}: the mounts stay; retried from time to time, and after each change",
-                names(&again)
-            ));
-        }
+        report_failures(context, &news);
     }
 
     /// Notes why the site is not right; returns whether that is new.
@@ -288,9 +278,10 @@ impl Reporter {
         error: String,
         again: Option<(u32, Duration)>,
     ) -> bool {
-        let known = self.state.failures.get(site);
-        let since = known.map_or_else(now, |known| known.since);
-        let news = known.is_none_or(|known| known.error != error);
+        let (news, since) = match self.state.failures.get(site) {
+            Some(known) => (known.error != error, known.since),
+            None => (true, now()),
+        };
         let (attempts, next_try) = match again {
             Some((attempts, delay)) => (attempts, Some(now() + delay.as_secs())),
             None => (1, None),
@@ -355,6 +346,33 @@ impl WatcherTrouble {
     }
 }
 
+/// Reports the first few failures in full, and how many more there are.
+fn report_failures(context: &Context, news: &[SiteFailure<'_>]) {
+    let (mut more, mut again) = (vec![], vec![]);
+    for (nth, failure) in news.iter().enumerate() {
+        let name = &failure.site.name;
+        if nth < NAMED {
+            failure.failed.report(context.out, failure.site);
+        } else {
+            more.push(name);
+        }
+        if failure.again.is_some() {
+            again.push(name);
+        }
+    }
+    if !more.is_empty() {
+        let failed = Error::failed(format!("{} failed", plural(more.len(), "more site")));
+        let out = context.out.about(Event::Failed, &more);
+        out.error(&failed.hint("`mountjail status` shows why"));
+    }
+    if !again.is_empty() {
+        context.out.info(format_args!(
+            "{}: the mounts stay; retried from time to time, and after each change",
+            names(&again)
+        ));
+    }
+}
+
 /// Shortened to what can be read and kept, line by line.
 fn brief_text(text: &str) -> String {
     let lines = text.lines().take(50).map(|line| brief(line, 2000));
@@ -381,15 +399,11 @@ fn names(sites: &[&SiteName]) -> String {
 /// `attached /run/mysqld; swapped /etc/hosts`. A mount that was detached and attached again was
 /// replaced: a file cannot be swapped for a directory.
 fn what(changed: &[Changed]) -> String {
-    let was = |change: Change, path: &JailPath| {
-        let mut all = changed.iter();
-        all.any(|(done, at)| *done == change && at == path)
-    };
     let mut by_change: BTreeMap<Change, Vec<&JailPath>> = BTreeMap::new();
     for (change, path) in changed {
         let change = match change {
-            Change::Attached if was(Change::Detached, path) => Change::Replaced,
-            Change::Detached if was(Change::Attached, path) => continue,
+            Change::Attached if has(changed, Change::Detached, path) => Change::Replaced,
+            Change::Detached if has(changed, Change::Attached, path) => continue,
             change => *change,
         };
         by_change.entry(change).or_default().push(path);
@@ -410,6 +424,11 @@ fn what(changed: &[Changed]) -> String {
         return "changed files and links".to_owned();
     }
     parts.join("; ")
+}
+
+fn has(changed: &[Changed], change: Change, path: &JailPath) -> bool {
+    let mut changed = changed.iter();
+    changed.any(|(done, at)| *done == change && at == path)
 }
 
 /// The first few, and how many more.

@@ -65,10 +65,8 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
 
     /// Makes the user due at `when`, if not before.
     pub(crate) fn at(&mut self, user: U, when: Instant) {
-        self.due
-            .entry(user)
-            .and_modify(|due| *due = (*due).min(when))
-            .or_insert(when);
+        let due = self.due.entry(user).or_insert(when);
+        *due = when.min(*due);
     }
 
     /// Makes the user due now, even in a storm.
@@ -80,7 +78,10 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
     /// When there will be something to take.
     pub(crate) fn next(&self) -> Option<Instant> {
         let due = self.due.values().min().copied()?;
-        Some(self.rest_until.map_or(due, |rest| rest.max(due)))
+        Some(match self.rest_until {
+            Some(rest) => rest.max(due),
+            None => due,
+        })
     }
 
     /// Takes all users that are due, sorted.
@@ -88,11 +89,10 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         if self.next().is_none_or(|next| next > now) {
             return vec![];
         }
-        let mut taken: Vec<U> = self
-            .due
-            .extract_if(|_, due| *due <= now)
-            .map(|(user, _)| user)
-            .collect();
+        let mut taken = vec![];
+        for (user, _) in self.due.extract_if(|_, due| *due <= now) {
+            taken.push(user);
+        }
         taken.sort();
         self.taken = std::mem::take(&mut self.events);
         taken

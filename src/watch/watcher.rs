@@ -91,11 +91,9 @@ impl Watcher {
         let mut fds = self.mounts.poll_fds();
         let mounts = fds.len();
         fds.push(PollFd::new(wake, PollFlags::POLLIN));
-        fds.extend(
-            self.directories
-                .fd()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
-        );
+        if let Some(fd) = self.directories.fd() {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+        }
         let until = [until, self.directories.poll_at]
             .into_iter()
             .flatten()
@@ -118,25 +116,23 @@ impl Watcher {
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         mounts: MountsChanged,
-        undone: &BTreeSet<SiteName>,
+        undone: &BTreeSet<&SiteName>,
     ) -> Result<Vec<&'static str>> {
         let now = Instant::now();
         let mut notes = vec![];
-        if self.directories.poll_at.is_some_and(|at| at <= now) {
+        if let Some(at) = self.directories.poll_at
+            && at <= now
+        {
             self.directories.poll_at = None;
             everything(scheduler, now);
         }
-        let failed = |what: &str| format!("cannot read the events of {what}");
         let changes = self.directories.read();
-        for change in
-            changes.map_err(|error| Error::failed(failed("inotify")).because(&error.into()))?
-        {
+        for change in changes.map_err(|errno| cannot_read("inotify", &errno.into()))? {
             self.change(scheduler, change, now, &mut notes);
         }
         if mounts.events || self.swallows(undone) {
             let events = self.mounts.read();
-            let events =
-                events.map_err(|error| Error::failed(failed("the mount table")).because(&error))?;
+            let events = events.map_err(|error| cannot_read("the mount table", &error))?;
             self.mount_events(scheduler, &events, undone, now, &mut notes)?;
         }
         if mounts.table {
@@ -150,15 +146,19 @@ impl Watcher {
         self.sites.keys()
     }
 
+    pub(crate) fn is_up(&self, site: &SiteName) -> bool {
+        self.sites.contains_key(site)
+    }
+
     /// Makes all sites due that are up.
     fn everybody(&self, scheduler: &mut Scheduler<Dependent>, now: Instant) {
-        let sites = self.sites.keys().cloned().map(Dependent::Site);
+        let sites = self.sites.keys().map(Dependent::of);
         scheduler.event(sites, now, Duration::ZERO);
     }
 
     /// Whether events of the mount table are to be read because of what was undone. The kernel
     /// reports once that the table changed, so one poll takes that report away.
-    fn swallows(&self, undone: &BTreeSet<SiteName>) -> bool {
+    fn swallows(&self, undone: &BTreeSet<&SiteName>) -> bool {
         if undone.is_empty() {
             return false;
         }
@@ -176,10 +176,6 @@ impl Watcher {
     /// fanotify reports each mount, but not that one was remounted with other attributes.
     fn table_changed(&self, scheduler: &mut Scheduler<Dependent>, now: Instant) {
         if self.mounts.tells_each() {
-            let forbidden = |id| {
-                let attributes = sys::stat_mount(id).ok()?.attributes;
-                Some(MountAttributes::OPEN.within(MountAttributes::from_statmount(attributes)))
-            };
             scheduler.event(self.index.remounted(forbidden), now, Duration::ZERO);
         } else {
             self.everybody(scheduler, now);
@@ -208,7 +204,7 @@ impl Watcher {
             }
             lookups.push((user, set));
         }
-        let users: Vec<Dependent> = lookups.iter().map(|(user, _)| user.clone()).collect();
+        let users: Vec<_> = lookups.iter().map(|(user, _)| user).collect();
         self.index.set_all(&lookups);
         let unseen = self.directories.watch(&self.run, &self.index, &users, now);
         for user in unseen.before {
@@ -227,16 +223,20 @@ impl Watcher {
         record: Option<RecordId>,
         up: bool,
     ) {
-        if let Some(old) = self.sites.remove(site).and_then(|old| old.root) {
-            self.roots.remove(&old);
+        if let Some(old) = self.sites.remove(site)
+            && let Some(root) = old.root
+        {
+            self.roots.remove(&root);
         }
         self.ids.set(site, ids);
-        if up {
-            self.roots
-                .extend(root.clone().map(|root| (root, site.clone())));
-            self.sites
-                .insert(site.clone(), WatchedSite { root, record });
+        if !up {
+            return;
         }
+        if let Some(root) = &root {
+            self.roots.insert(root.clone(), site.clone());
+        }
+        self.sites
+            .insert(site.clone(), WatchedSite { root, record });
     }
 
     fn change(
@@ -276,31 +276,23 @@ impl Watcher {
 
     /// A record was written or removed, perhaps by this process.
     fn record_changed(&self, scheduler: &mut Scheduler<Dependent>, name: &Path, now: Instant) {
-        if name.extension().is_none_or(|extension| extension != "json") {
-            return;
-        }
-        let stem = name
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let Ok(site) = SiteName::new(&stem) else {
+        let Some(site) = record_of(name) else {
             return;
         };
         let found = RecordId::of(&self.run.join(name));
-        if self
-            .sites
-            .get(&site)
-            .is_none_or(|known| known.record != found)
+        if let Some(known) = self.sites.get(&site)
+            && known.record == found
         {
-            scheduler.event([Dependent::Site(site)], now, Duration::ZERO);
+            return;
         }
+        scheduler.event([Dependent::Site(site)], now, Duration::ZERO);
     }
 
     fn mount_events(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         events: &[MountEvent],
-        undone: &BTreeSet<SiteName>,
+        undone: &BTreeSet<&SiteName>,
         now: Instant,
         notes: &mut Vec<&'static str>,
     ) -> Result<()> {
@@ -319,14 +311,14 @@ impl Watcher {
             };
             match affected {
                 Affected::Nobody => {}
-                Affected::Site(site) if undone.contains(&site) => {}
+                Affected::Site(site) if undone.contains(&&site) => {}
                 Affected::Site(site) => {
                     scheduler.event([Dependent::Site(site)], now, Duration::ZERO);
                 }
                 Affected::At(point) => {
                     let mut users = self.users_at(&point);
                     users.retain(
-                        |user| !matches!(user, Dependent::Site(site) if undone.contains(site)),
+                        |user| !matches!(user, Dependent::Site(site) if undone.contains(&site)),
                     );
                     scheduler.event(users, now, Duration::ZERO);
                 }
@@ -338,11 +330,14 @@ impl Watcher {
 
     /// The sites whose root is above the mount point, and those that depend on something below it.
     fn users_at(&self, point: &Path) -> BTreeSet<Dependent> {
-        let above = point
-            .ancestors()
-            .filter_map(|above| self.roots.get(&HostPath::new(above).ok()?));
-        let mut users: BTreeSet<Dependent> = above.cloned().map(Dependent::Site).collect();
-        users.extend(self.index.below(point));
+        let mut users = self.index.below(point);
+        for above in point.ancestors() {
+            if let Ok(above) = HostPath::new(above)
+                && let Some(site) = self.roots.get(&above)
+            {
+                users.insert(Dependent::of(site));
+            }
+        }
         users
     }
 
@@ -352,16 +347,32 @@ impl Watcher {
         if !self.mounts.tells_each() {
             return Ok(());
         }
-        let cannot = |error: io::Error| {
+        let mounts = sys::list_mounts().map_err(|error| {
             Error::failed("cannot list the mounts of this namespace").because(&error)
-        };
-        for id in sys::list_mounts().map_err(cannot)? {
+        })?;
+        for id in mounts {
             if let Ok(mount) = sys::stat_mount(id) {
                 self.ids.add_other(id, mount.point);
             }
         }
         Ok(())
     }
+}
+
+fn cannot_read(what: &str, error: &io::Error) -> Error {
+    Error::failed(format!("cannot read the events of {what}")).because(error)
+}
+
+/// What a mount forbids, if it exists.
+fn forbidden(id: u64) -> Option<MountAttributes> {
+    let attributes = sys::stat_mount(id).ok()?.attributes;
+    Some(MountAttributes::OPEN.within(MountAttributes::from_statmount(attributes)))
+}
+
+/// The site whose record has the name `file`.
+fn record_of(file: &Path) -> Option<SiteName> {
+    let stem = file.to_str()?.strip_suffix(".json")?;
+    SiteName::new(stem).ok()
 }
 
 /// Makes the configuration due, and with it all sites.

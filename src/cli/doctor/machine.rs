@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Result;
+use crate::base::HostPath;
 use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
 use crate::doctor::Machine;
 use crate::render::json::document;
+use crate::site::Site;
 
 /// The machine, and how much of it is configured.
 pub(super) struct MachineReport<'c> {
@@ -19,7 +20,7 @@ pub(super) struct MachineReport<'c> {
     /// The configuration's directory.
     pub config: &'c Path,
     /// The sites of the configuration.
-    pub sites: Result<Vec<SiteName>>,
+    pub sites: Result<Vec<Site>>,
     pub unserved: Vec<UnservedPool>,
     /// The cost of the sites' mounts in the host's table.
     pub cost: Option<String>,
@@ -37,14 +38,7 @@ pub(super) struct UnservedPool {
 impl MachineReport<'_> {
     pub(super) fn text(&self) -> String {
         let mut text = format!("kernel: {}\n", self.machine.kernel);
-        for call in self.machine.calls() {
-            let is_there = known(call.is_there);
-            let is_there = is_there.map_or("?", |there| if there { "yes" } else { "no" });
-            let _ = writeln!(text, "  {is_there:<3} {:<18}  {}", call.name, call.used_for);
-        }
-        if !geteuid().is_root() {
-            text.push_str("  (?: only root can tell)\n");
-        }
+        self.add_calls(&mut text);
         if let Ok(engine) = self.machine.engine {
             let _ = writeln!(text, "engine: {engine}");
         }
@@ -77,6 +71,21 @@ impl MachineReport<'_> {
         text
     }
 
+    /// The system calls that it uses, and whether the kernel has them.
+    fn add_calls(&self, text: &mut String) {
+        for call in self.machine.calls() {
+            let is_there = match known(call.is_there) {
+                None => "?",
+                Some(true) => "yes",
+                Some(false) => "no",
+            };
+            let _ = writeln!(text, "  {is_there:<3} {:<18}  {}", call.name, call.used_for);
+        }
+        if !geteuid().is_root() {
+            text.push_str("  (?: only root can tell)\n");
+        }
+    }
+
     /// How many mounts there are, and how many there may be.
     fn room(&self) -> String {
         let mounts = self.machine.mounts;
@@ -92,12 +101,14 @@ impl MachineReport<'_> {
     }
 
     pub(super) fn json(&self) -> String {
-        let calls: serde_json::Map<_, _> = self
-            .machine
-            .calls()
-            .iter()
-            .map(|call| (call.name.to_owned(), json!(known(call.is_there))))
-            .collect();
+        let mut calls = serde_json::Map::new();
+        for call in self.machine.calls() {
+            calls.insert(call.name.to_owned(), json!(known(call.is_there)));
+        }
+        let sites = match &self.sites {
+            Ok(sites) => Some(sites.iter().map(|site| &site.name).collect::<Vec<_>>()),
+            Err(_) => None,
+        };
         let object = json!({
             "kernel": self.machine.kernel,
             "calls": calls,
@@ -105,7 +116,7 @@ impl MachineReport<'_> {
             "mounts": self.machine.mounts,
             "mount_max": self.machine.mount_max,
             "config_dir": self.config,
-            "sites": self.sites.as_ref().ok(),
+            "sites": sites,
             "pools_without_site": self.unserved,
             "waiting_units": self.waiting.iter().map(|(unit, _)| unit).collect::<Vec<_>>(),
         });

@@ -21,8 +21,9 @@ use super::run_as;
 use crate::base::text::plural;
 use crate::base::{ErrorContext, HostPath, SiteName, style};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
-use crate::import::fpm;
-use crate::jail;
+use crate::import::fpm::{self, PoolUser};
+use crate::jail::{self, JailUser};
+use crate::manifest::Manifest;
 use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
@@ -154,11 +155,7 @@ impl DoctorArgs {
             let out = context.out.site(&site.name);
             out.warn(format_args!("left out: {error}"));
         }
-        let user = match &self.user {
-            Some(name) => jail::user(name),
-            None => run_as::choose(pools.found.iter().map(|pool| &pool.user), &manifest),
-        }
-        .context(&site.name)?;
+        let user = self.user(&pools.found, &manifest).context(&site.name)?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,
@@ -189,9 +186,7 @@ impl DoctorArgs {
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
-        let failed = findings
-            .iter()
-            .any(|finding| finding.verdict == CheckVerdict::Failed);
+        let failed = count(&findings, CheckVerdict::Failed) > 0;
         let user = &examined.user.name;
         let object = json!({
             "site": site,
@@ -208,6 +203,14 @@ impl DoctorArgs {
         })
     }
 
+    /// The user that the checks run as.
+    fn user(&self, pools: &[PoolUser], manifest: &Manifest) -> Result<JailUser> {
+        match &self.user {
+            Some(name) => jail::user(name),
+            None => run_as::choose(pools, manifest),
+        }
+    }
+
     fn masters(&self) -> Vec<PathBuf> {
         if self.fpm.is_empty() {
             fpm::configurations()
@@ -218,12 +221,10 @@ impl DoctorArgs {
 
     /// Reports on the machine; returns the exit code.
     fn machine(&self, context: &Context) -> Result<u8> {
-        let sites = select::all(context);
-        let names = |sites: Vec<Site>| sites.into_iter().map(|site| site.name).collect();
         let report = MachineReport {
             machine: Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?,
             config: &context.config,
-            sites: sites.map(names),
+            sites: select::all(context),
             unserved: self.without_site(context),
             cost: cost::of_mounts(context, cost::mounts_of_sites(context)),
             waiting: gated_start::left_over(),
@@ -252,20 +253,14 @@ impl DoctorArgs {
             .unwrap_or_default()
             .sites;
         let roots: Vec<_> = sites.iter().filter_map(manifest_file::root_of).collect();
-        let unserved = |pool: &fpm::Pool| {
-            let root = HostPath::new(pool.chroot()?).ok()?;
-            let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
-            unserved.then(|| UnservedPool {
-                pool: pool.name.clone(),
-                root,
-            })
-        };
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {
                 Ok(pools) => {
-                    for pool in pools.iter().filter_map(unserved) {
-                        if !found.contains(&pool) {
+                    for pool in pools {
+                        if let Some(pool) = unserved(context, pool, &roots)
+                            && !found.contains(&pool)
+                        {
                             found.push(pool);
                         }
                     }
@@ -275,6 +270,20 @@ impl DoctorArgs {
         }
         found
     }
+}
+
+/// The pool, if it has a chroot that is none of `roots`.
+fn unserved(context: &Context, pool: fpm::Pool, roots: &[HostPath]) -> Option<UnservedPool> {
+    let root = HostPath::new(pool.chroot()?).ok()?;
+    for known in roots {
+        if pool.lives_in(&context.host, known) {
+            return None;
+        }
+    }
+    Some(UnservedPool {
+        pool: pool.name,
+        root,
+    })
 }
 
 /// The report on a site.
@@ -305,29 +314,30 @@ fn style_of(verdict: CheckVerdict) -> Style {
     }
 }
 
-fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
-    let count = |verdict| {
-        findings
-            .iter()
-            .filter(|finding| finding.verdict == verdict)
-            .count()
-    };
-    let (failed, needed) = (
-        count(CheckVerdict::Failed),
-        findings.len() - count(CheckVerdict::NotNeeded),
-    );
-    let mut summary = match failed {
-        0 => format!("{} ok", plural(count(CheckVerdict::Ok), "check")),
+fn count(findings: &[Finding], verdict: CheckVerdict) -> usize {
+    findings
+        .iter()
+        .filter(|finding| finding.verdict == verdict)
+        .count()
+}
+
+/// `30 checks ok, 2 not possible`
+fn summary(findings: &[Finding]) -> String {
+    let needed = findings.len() - count(findings, CheckVerdict::NotNeeded);
+    let mut summary = match count(findings, CheckVerdict::Failed) {
+        0 => format!("{} ok", plural(count(findings, CheckVerdict::Ok), "check")),
         failed => format!("{failed} of {} failed", plural(needed, "check")),
     };
-    if count(CheckVerdict::CouldNotCheck) > 0 {
-        let _ = write!(
-            summary,
-            ", {} not possible",
-            count(CheckVerdict::CouldNotCheck)
-        );
+    let not_possible = count(findings, CheckVerdict::CouldNotCheck);
+    if not_possible > 0 {
+        let _ = write!(summary, ", {not_possible} not possible");
     }
+    summary
+}
+
+fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
     let mut text = String::new();
+    let summary = summary(findings);
     line(
         &mut text,
         format_args!("{site}: {summary}, in {root} as {user}"),

@@ -48,45 +48,60 @@ impl FstabArgs {
 
         let mut report = Report::new(context, self.json);
         for (site, checked) in sites.iter().zip(checked) {
-            let failed = match checked {
-                Ok(compared) => {
-                    report.text(compared.text(&self.file));
-                    let code = if compared.in_sync() { 0 } else { DIFFERENT };
-                    report.site(code, compared.json());
-                    continue;
-                }
-                Err(NoLines::Failed(failed)) => {
-                    report.failed(site, &failed, json!({}));
-                    failed
-                }
-                Err(NoLines::Refused(errors)) => {
-                    let refused = SiteError::Errors(errors);
-                    report.refused(site, &refused, json!({}));
-                    refused
-                }
-            };
-            self.report_installed(context, site, &block, &failed);
+            if let Some(failed) = self.add_checked(&mut report, site, checked) {
+                self.report_installed(context, site, &block, &failed);
+            }
         }
-        for name in block.sites().filter(|_| self.which.all) {
-            if sites.iter().all(|site| site.name != *name) {
-                let error = no_lines(context, &run, name);
-                report.text(format!("{error}\n"));
-                let error = render::json::error(Some(name), &Error::failed(error));
-                let object = json!({ "site": name, "in_sync": false, "errors": [error] });
-                report.site(DIFFERENT, object);
+        if self.which.all {
+            for name in block.sites() {
+                if sites.iter().all(|site| site.name != *name) {
+                    add_unwanted(&mut report, name, no_lines(context, &run, name));
+                }
             }
         }
         Ok(report.finish())
     }
 }
 
+impl FstabArgs {
+    /// Adds a site; returns why it should have no lines, if that is so.
+    fn add_checked(
+        &self,
+        report: &mut Report,
+        site: &Site,
+        checked: Result<Comparison, NoLines>,
+    ) -> Option<SiteError> {
+        match checked {
+            Ok(compared) => {
+                report.text(compared.text(&self.file));
+                let code = if compared.in_sync() { 0 } else { DIFFERENT };
+                report.site(code, compared.json());
+                None
+            }
+            Err(NoLines::Failed(failed)) => {
+                report.failed(site, &failed, json!({}));
+                Some(failed)
+            }
+            Err(NoLines::Refused(errors)) => {
+                let refused = SiteError::Errors(errors);
+                report.refused(site, &refused, json!({}));
+                Some(refused)
+            }
+        }
+    }
+}
+
+/// Adds a site that has lines in the file and should not.
+fn add_unwanted(report: &mut Report, name: &SiteName, error: String) {
+    report.text(format!("{error}\n"));
+    let error = render::json::error(Some(name), &Error::failed(error));
+    let object = json!({ "site": name, "in_sync": false, "errors": [error] });
+    report.site(DIFFERENT, object);
+}
+
 fn compare(run: &FstabRun, wanted: &SiteLines, found: Option<&[u8]>) -> Result<Comparison> {
     let has = words(found.unwrap_or_default());
     let wants = words(&wanted.section);
-    let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        let only = these.iter().filter(|line| !those.contains(line));
-        only.cloned().collect()
-    };
     Ok(Comparison {
         site: wanted.desired.site.clone(),
         found: found.is_some(),
@@ -98,19 +113,25 @@ fn compare(run: &FstabRun, wanted: &SiteLines, found: Option<&[u8]>) -> Result<C
     })
 }
 
+/// Those of the lines that are not among the `others`.
+fn only(lines: &[Vec<u8>], others: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut only = lines.to_vec();
+    only.retain(|line| !others.contains(line));
+    only
+}
+
 /// The lines that are not empty, with single blanks.
 fn words(text: &[u8]) -> Vec<Vec<u8>> {
-    let line = |line: &[u8]| -> Vec<u8> {
-        let words: Vec<_> = line
-            .split(|byte| b" \t".contains(byte))
-            .filter(|word| !word.is_empty())
-            .collect();
-        words.join(&b' ')
-    };
-    text.split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(line)
-        .collect()
+    let mut lines = vec![];
+    for line in text.split(|byte| *byte == b'\n') {
+        if line.is_empty() {
+            continue;
+        }
+        let mut words: Vec<_> = line.split(|byte| b" \t".contains(byte)).collect();
+        words.retain(|word| !word.is_empty());
+        lines.push(words.join(&b' '));
+    }
+    lines
 }
 
 impl Comparison {
@@ -133,8 +154,11 @@ impl Comparison {
             format!("the lines in {file} are in another order or form")
         };
         let mut text = format!("{}: {what}\n", self.site).into_bytes();
+        if !self.found {
+            return text;
+        }
         for (sign, lines) in [(b"  - ", &self.unexpected), (b"  + ", &self.missing)] {
-            for line in lines.iter().filter(|_| self.found) {
+            for line in lines {
                 text.extend([sign, line.as_slice(), b"\n"].concat());
             }
         }

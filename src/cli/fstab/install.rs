@@ -1,10 +1,10 @@
 //! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount
 //! on.
 
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-
-use serde_json::json;
+use std::sync::atomic::AtomicBool;
 
 use super::FstabArgs;
 use crate::base::SiteName;
@@ -27,16 +27,9 @@ impl FstabArgs {
         let sites = self.of_the_host(context, sites, &run);
         let stop = stop_flag()?;
 
-        // Make what the lines mount on.
-        let preparing = editor.clone();
-        let prepare = move |site: &Site, stop: &Stop| -> Result<_, SiteError> {
-            let lines = run.lines(site)?;
-            preparing.prepare(&run, &lines, stop)?;
-            Ok(lines)
-        };
-        let prepared = parallel::each(context, &sites, processors(), &stop, prepare);
         let mut report = Report::new(context, self.json);
         let mut ready = vec![];
+        let prepared = prepare_all(context, &sites, run, &editor, &stop);
         for (site, prepared) in sites.iter().zip(prepared) {
             match prepared {
                 Ok(lines) => ready.push((site, lines)),
@@ -46,50 +39,70 @@ impl FstabArgs {
                 }
             }
         }
-
-        let written = if is_set(&stop) {
-            Err(Error::interrupted(
-                "stopped by a signal; the file is as it was",
-            ))
-        } else {
-            self.write(&editor, &sites, &ready)
-        };
-        let (changed, gone) = written.inspect_err(|_| {
-            for (site, _) in &ready {
-                editor.release(&site.name);
-            }
-        })?;
-
+        let (changed, gone) = self.write(&editor, &sites, &ready, &stop)?;
         for name in &gone {
             let out = context.out.site(name);
             out.info(format_args!("taken out of {}", self.file.display()));
             editor.release(name);
         }
         for (site, lines) in &ready {
-            lines.report(context);
-            let (count, file) = (lines.lines.len(), self.file.display());
-            let out = context.out.site(&site.name);
-            out.info(format_args!("{} in {file}", plural(count, "line")));
-            let object = json!({ "site": site.name, "installed": true, "lines": count });
-            report.site(0, object);
+            self.add_installed(context, &mut report, site, lines);
         }
         self.hint_at_reload(context, changed);
         Ok(report.finish())
     }
 
+    /// Adds a site whose lines are in the file.
+    fn add_installed(
+        &self,
+        context: &Context,
+        report: &mut Report,
+        site: &Site,
+        lines: &SiteLines,
+    ) {
+        lines.report(context);
+        let (count, file) = (lines.lines.len(), self.file.display());
+        let out = context.out.site(&site.name);
+        out.info(format_args!("{} in {file}", plural(count, "line")));
+        let object = json!({ "site": site.name, "installed": true, "lines": count });
+        report.site(0, object);
+    }
+
+    /// Writes the lines, unless `stop` is set. What was made for them is released if that fails.
+    fn write(
+        &self,
+        editor: &Arc<FstabEditor>,
+        sites: &[Site],
+        ready: &[(&Site, SiteLines)],
+        stop: &AtomicBool,
+    ) -> Result<(bool, Vec<SiteName>)> {
+        let written = if is_set(stop) {
+            Err(Error::interrupted(
+                "stopped by a signal; the file is as it was",
+            ))
+        } else {
+            self.edit(editor, sites, ready)
+        };
+        if written.is_err() {
+            for (site, _) in ready {
+                editor.release(&site.name);
+            }
+        }
+        written
+    }
+
     /// Writes the lines, and takes out those of sites that do not exist any more. Returns whether
     /// the file changed, and these sites.
-    fn write(
+    fn edit(
         &self,
         editor: &FstabEditor,
         sites: &[Site],
         ready: &[(&Site, SiteLines)],
     ) -> Result<(bool, Vec<SiteName>)> {
-        let is_gone = |name: &SiteName| sites.iter().all(|site| site.name != *name);
         let mut gone = vec![];
         let write = |block: &mut FstabBlock| {
             if self.which.all {
-                gone.extend(block.sites().filter(|name| is_gone(name)).cloned());
+                gone = sites_besides(block, sites);
             }
             for name in &gone {
                 block.remove(name);
@@ -104,9 +117,9 @@ impl FstabArgs {
 
     pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
         let editor = Arc::new(FstabEditor::new(context, &self.file)?);
-        let known: Vec<_> = editor.block()?.sites().cloned().collect();
+        let block = editor.block()?;
         let names = if self.which.all {
-            known.clone()
+            sites_besides(&block, &[])
         } else {
             let sites = self.which.selection().sites(context)?;
             sites.into_iter().map(|site| site.name).collect()
@@ -120,7 +133,7 @@ impl FstabArgs {
 
         let mut report = Report::new(context, self.json);
         for name in &names {
-            let was_there = known.contains(name);
+            let was_there = block.get(name).is_some();
             editor.release(name);
             let what = if was_there {
                 "taken out of"
@@ -143,4 +156,32 @@ impl FstabArgs {
                 .info("systemd has not read it yet: systemctl daemon-reload");
         }
     }
+}
+
+/// Makes what the lines of the sites mount on.
+fn prepare_all(
+    context: &Context,
+    sites: &[Site],
+    run: FstabRun,
+    editor: &Arc<FstabEditor>,
+    stop: &Arc<AtomicBool>,
+) -> Vec<Result<SiteLines, SiteError>> {
+    let editor = editor.clone();
+    let prepare = move |site: &Site, stop: &Stop| {
+        let lines = run.lines(site)?;
+        editor.prepare(&run, &lines, stop)?;
+        Ok(lines)
+    };
+    parallel::each(context, sites, processors(), stop, prepare)
+}
+
+/// The sites that have lines in the block and are not among `sites`.
+fn sites_besides(block: &FstabBlock, sites: &[Site]) -> Vec<SiteName> {
+    let mut others = vec![];
+    for name in block.sites() {
+        if sites.iter().all(|site| site.name != *name) {
+            others.push(name.clone());
+        }
+    }
+    others
 }

@@ -19,7 +19,6 @@ use super::complete;
 use super::report::Report;
 use crate::base::SiteName;
 use crate::observe::{self, Inside, ProcessesIn, WatchState, now};
-use crate::plan::{Plan, SiteState};
 use crate::render;
 use crate::render::health::SiteHealth;
 use crate::render::text::StatusDetail;
@@ -134,12 +133,10 @@ impl StatusArgs {
         }
 
         let mut report = Report::new(context, format == StatusFormat::Json);
-        for site in &shown {
-            report.site(site.code, site.object.clone());
-        }
         match format {
             StatusFormat::Text => {
-                report.styled(found.text(context, detail(context, shown.len())));
+                let detail = detail(context, shown.len());
+                report.styled(found.texts(context, detail).concat());
                 if let Some(watch) = &found.watch {
                     report.text(render::text::watch(watch, now()));
                 }
@@ -148,6 +145,9 @@ impl StatusArgs {
             StatusFormat::Prometheus => report.text(found.metrics(context, &shown)?),
             StatusFormat::Nagios => {}
         }
+        for site in shown {
+            report.site(site.code, site.object);
+        }
         Ok(match &self.output {
             Some(file) => report.finish_in(file),
             None => report.finish(),
@@ -155,10 +155,10 @@ impl StatusArgs {
     }
 
     fn look(&self, context: &Context) -> Result<StatusReport> {
-        let sites = Selection::named_or_all(&self.sites).sites(context)?;
-        let known = sites.into_iter();
-        let known = known.map(|site| records::with_manifest(context, site));
-        let mut sites: Vec<_> = known.collect();
+        let mut sites = vec![];
+        for site in Selection::named_or_all(&self.sites).sites(context)? {
+            sites.push(records::with_manifest(context, site));
+        }
         let mut watch = WatchState::read(&context.state);
         let mut recorded = vec![];
         if self.sites.is_empty() {
@@ -170,27 +170,7 @@ impl StatusArgs {
 
         let pipeline = Pipeline::new(context.with_new_host(), MountLookup::WholeTable)?;
         let pipeline = Arc::new(pipeline);
-        sites.extend(recorded.clone());
-        let own = pipeline.clone();
-        let look = move |site: &Site| -> Result<SiteStatus, SiteError> {
-            Ok(
-                if recorded.contains(site) && !configuration::has_manifest(site) {
-                    SiteStatus::without_manifest(&own, site.clone())
-                } else {
-                    SiteStatus::of(&own, site)
-                },
-            )
-        };
-        let results = parallel::look(&pipeline.context, &sites, look);
-
-        let mut found = vec![];
-        for (site, result) in sites.into_iter().zip(results) {
-            let status = result.unwrap_or_else(|failed| SiteStatus::lost(site, failed));
-            // Of some sites there is only a record of a boot that is over.
-            if status.plan.is_some() || !status.failed.is_empty() {
-                found.push(status);
-            }
-        }
+        let found = statuses(&pipeline, sites, recorded);
         let served = served(context, &found)?;
         let inside = outdated(pipeline, &found, ProcessesIn::All);
         Ok(StatusReport {
@@ -200,6 +180,36 @@ impl StatusArgs {
             watch,
         })
     }
+}
+
+/// Looks at the sites of the configuration, and at those that are only `recorded`.
+fn statuses(
+    pipeline: &Arc<Pipeline>,
+    mut sites: Vec<Site>,
+    recorded: Vec<Site>,
+) -> Vec<SiteStatus> {
+    sites.extend_from_slice(&recorded);
+    let own = pipeline.clone();
+    let look = move |site: &Site| -> Result<_, SiteError> {
+        Ok(
+            if recorded.contains(site) && !configuration::has_manifest(site) {
+                SiteStatus::without_manifest(&own, site.clone())
+            } else {
+                SiteStatus::of(&own, site)
+            },
+        )
+    };
+    let results = parallel::look(&pipeline.context, &sites, look);
+
+    let mut found = vec![];
+    for (site, result) in sites.into_iter().zip(results) {
+        let status = result.unwrap_or_else(|failed| SiteStatus::lost(site, failed));
+        // Of some sites there is only a record of a boot that is over.
+        if status.plan.is_some() || !status.failed.is_empty() {
+            found.push(status);
+        }
+    }
+    found
 }
 
 /// The sites that are recorded and not among those of the configuration.
@@ -240,12 +250,14 @@ fn detail(context: &Context, sites: usize) -> StatusDetail {
 impl StatusReport {
     /// All sites, in their order.
     fn shown(&self, context: &Context) -> Vec<Shown> {
-        let sites = self.sites.iter().zip(&self.inside);
-        let shown = |(status, inside)| match self.served_of(status) {
-            Some(served) => served::shown(context, status, served),
-            None => Shown::of(status, inside),
-        };
-        sites.map(shown).collect()
+        let mut sites = vec![];
+        for (status, inside) in self.sites.iter().zip(&self.inside) {
+            sites.push(match self.served_of(status) {
+                Some(served) => served::shown(context, status, served),
+                None => Shown::of(status, inside),
+            });
+        }
+        sites
     }
 
     fn served_of(&self, status: &SiteStatus) -> Option<&Served> {
@@ -265,22 +277,26 @@ impl StatusReport {
         }
     }
 
-    fn text(&self, context: &Context, detail: StatusDetail) -> String {
-        let sites = self.sites.iter().zip(&self.inside);
-        let text = |(status, inside)| match self.served_of(status) {
-            Some(served) => served::text(context, status, served, detail),
-            None => text(status, inside, detail),
-        };
-        sites.map(text).collect()
+    /// A text per site.
+    fn texts(&self, context: &Context, detail: StatusDetail) -> Vec<String> {
+        let mut texts = vec![];
+        for (status, inside) in self.sites.iter().zip(&self.inside) {
+            texts.push(match self.served_of(status) {
+                Some(served) => served::text(context, status, served, detail),
+                None => text(status, inside, detail),
+            });
+        }
+        texts
     }
 
     fn metrics(&self, context: &Context, shown: &[Shown]) -> Result<String> {
         let boot = observe::boot_id()?;
-        let history = |status: &SiteStatus| {
-            let read = context.state.read(&status.site.name, &boot).ok()?;
-            read.record?.history
-        };
-        let histories: Vec<_> = self.sites.iter().map(history).collect();
+        let mut histories = vec![];
+        for status in &self.sites {
+            let read = context.state.read(&status.site.name, &boot).ok();
+            let record = read.and_then(|read| read.record);
+            histories.push(record.and_then(|record| record.history));
+        }
         let sites = self.health(shown);
         Ok(prometheus::metrics(
             &sites,
@@ -294,11 +310,7 @@ impl StatusReport {
         let mut sites = vec![];
         for ((status, inside), shown) in self.sites.iter().zip(&self.inside).zip(shown) {
             let processes = inside.outdated.iter().map(|group| group.processes.len());
-            // Of several places the worst one counts.
-            let is_drifted = |plan: &&Plan| plan.site_state() != SiteState::Up;
-            let served = self
-                .served_of(status)
-                .and_then(|served| served.plans().max_by_key(is_drifted));
+            let served = self.served_of(status).and_then(Served::worst_plan);
             sites.push(SiteHealth {
                 name: &status.site.name,
                 plan: served.or(status.plan.as_ref()),
@@ -312,16 +324,13 @@ impl StatusReport {
 
     /// Prints the line of a plugin; returns its exit code.
     fn check(&self, context: &Context, shown: &[Shown]) -> u8 {
-        let mut lines = vec![];
-        for ((status, inside), shown) in self.sites.iter().zip(&self.inside).zip(shown) {
-            let text = match self.served_of(status) {
-                Some(served) => served::text(context, status, served, StatusDetail::Sites),
-                None => text(status, inside, StatusDetail::Sites),
-            };
-            lines.push(match (text.is_empty(), shown.errors.first()) {
-                (true, Some(error)) => error.clone(),
-                _ => text,
-            });
+        let mut lines = self.texts(context, StatusDetail::Sites);
+        for (line, shown) in lines.iter_mut().zip(shown) {
+            if line.is_empty()
+                && let Some(error) = shown.errors.first()
+            {
+                line.clone_from(error);
+            }
         }
         // Such as a file that is not a site.
         let is_whole = context.out.take_aside() == 0;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::outdated::outdated;
-use super::shown::Shown;
+use super::shown::{Shown, ShownFailures};
 use crate::Result;
 use crate::base::SiteName;
-use crate::cli::report::{DIFFERENT, error_objects};
+use crate::cli::report::DIFFERENT;
 use crate::observe::{Inside, Process, ProcessesIn};
 use crate::plan::{Plan, SiteState};
 use crate::render;
@@ -41,30 +41,80 @@ struct PlaceStatus {
     inside: Inside,
 }
 
+impl PlaceStatus {
+    /// `result`: what was found of `site` at the place.
+    fn new(
+        site: &Site,
+        place: ServicePlace,
+        result: Result<(SiteStatus, Inside), SiteError>,
+    ) -> Self {
+        let (status, inside) = match result {
+            Ok(found) => found,
+            Err(failed) => (SiteStatus::lost(site.clone(), failed), Inside::default()),
+        };
+        Self {
+            place,
+            status,
+            inside,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        match &self.status.plan {
+            Some(plan) => plan.site_state() == SiteState::Up,
+            None => false,
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut object = match &self.status.plan {
+            Some(plan) => render::json::status(plan, &self.inside),
+            None => json!({ "site": self.status.site.name }),
+        };
+        object["unit"] = json!(self.place.unit);
+        object["pid"] = json!(self.place.pid);
+        object
+    }
+
+    fn text(&self, detail: StatusDetail, reasons: &[String]) -> String {
+        let unit = &self.place.unit;
+        match &self.status.plan {
+            Some(plan) if detail == StatusDetail::Sites => {
+                render::overview::site(plan, Some(unit), &self.inside, reasons)
+            }
+            Some(plan) => {
+                let mounts = render::text::status(plan, Some(unit), detail);
+                mounts + &render::text::outdated(&self.inside)
+            }
+            None => format!("{}: not answering, for {unit}\n", self.status.site.name),
+        }
+    }
+}
+
 impl Served {
-    pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.places
+    /// The plan of the place that is shown for the site: of one that is not up, if there is any.
+    pub(super) fn worst_plan(&self) -> Option<&Plan> {
+        let plans = self
+            .places
             .iter()
-            .filter_map(|seen| seen.status.plan.as_ref())
+            .filter_map(|seen| seen.status.plan.as_ref());
+        plans.max_by_key(|plan| plan.site_state() != SiteState::Up)
     }
 
     /// Up, if it is so for all services that run; down, if none does.
     pub(super) fn state(&self) -> SiteState {
-        let are = |state| self.plans().all(|plan| plan.site_state() == state);
         let is_whole = self.without.is_empty() && !self.on_host;
-        let is_known = self.plans().count() == self.places.len();
         if self.places.is_empty() && is_whole {
             SiteState::Down
-        } else if is_whole && is_known && are(SiteState::Up) {
+        } else if is_whole && self.places.iter().all(PlaceStatus::is_up) {
             SiteState::Up
         } else {
             SiteState::Drifted
         }
     }
-
     fn reasons(&self, context: &Context, site: &SiteName) -> Vec<String> {
         let mut reasons: Vec<_> = self.without.iter().map(services::runs_without).collect();
-        reasons.extend(self.complaints.iter().cloned());
+        reasons.extend_from_slice(&self.complaints);
         if self.on_host {
             let run = context.state.record(site);
             reasons.push(format!(
@@ -83,73 +133,61 @@ pub(super) fn served(
 ) -> Result<BTreeMap<SiteName, Served>> {
     let mut served: Vec<ServedSite> = vec![];
     for status in sites {
-        let units = status.units.clone();
-        served.extend(units.map(|units| (status.site.clone(), units)));
+        if let Some(units) = &status.units {
+            served.push((status.site.clone(), units.clone()));
+        }
     }
     if served.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let look = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
-        let pipeline = Arc::new(Pipeline::new(own.clone(), MountLookup::WholeTable)?);
-        let looking = pipeline.clone();
-        let look = move |site: &Site| Ok(SiteStatus::of(&looking, site));
-        let results = parallel::look(&own, here, look);
-        let seen = here.iter().cloned().zip(results);
-        let seen = seen
-            .map(|(site, result)| result.unwrap_or_else(|failed| SiteStatus::lost(site, failed)));
-        let seen: Vec<_> = seen.collect();
-        let inside = outdated(pipeline, &seen, ProcessesIn::Own);
-        Ok(seen.into_iter().zip(inside).map(Ok).collect())
-    };
     let namespaces = Namespaces::find(context)?;
-    let mut places = namespaces.each(context, &served, look);
+    let mut found = namespaces.each(context, &served, look);
     let mut complaints = wrappers::complaints(context);
-    let mut found = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for (site, units) in served {
-        let of_site = places.remove(&site.name).unwrap_or_default().into_iter();
-        let seen = |(place, result): (ServicePlace, Result<_, SiteError>)| {
-            let lost = |failed| (SiteStatus::lost(site.clone(), failed), Inside::default());
-            let (status, inside) = result.unwrap_or_else(lost);
-            PlaceStatus {
-                place,
-                status,
-                inside,
-            }
-        };
+        let mut places = vec![];
+        for (place, result) in found.remove(&site.name).unwrap_or_default() {
+            places.push(PlaceStatus::new(&site, place, result));
+        }
         let served = Served {
-            places: of_site.map(seen).collect(),
+            places,
             without: namespaces.without(&units),
             on_host: context.state.record(&site.name).exists(),
             complaints: complaints.remove(&site.name).unwrap_or_default(),
             units,
         };
-        found.insert(site.name, served);
+        all.insert(site.name, served);
     }
-    Ok(found)
+    Ok(all)
+}
+
+/// Looks at the sites `here`, in the mount namespace of one service.
+fn look(own: Context, here: &[Site]) -> Result<Vec<Result<(SiteStatus, Inside), SiteError>>> {
+    let pipeline = Arc::new(Pipeline::new(own, MountLookup::WholeTable)?);
+    let looking = pipeline.clone();
+    let look = move |site: &Site| Ok(SiteStatus::of(&looking, site));
+    let results = parallel::look(&pipeline.context, here, look);
+    let mut seen = vec![];
+    for (site, result) in here.iter().zip(results) {
+        seen.push(match result {
+            Ok(status) => status,
+            Err(failed) => SiteStatus::lost(site.clone(), failed),
+        });
+    }
+    let inside = outdated(pipeline, &seen, ProcessesIn::Own);
+    Ok(seen.into_iter().zip(inside).map(Ok).collect())
 }
 
 /// As [`Shown::of`], for a site in the mount namespaces of its services. That
 /// none of them runs is not a difference: it comes up with them.
 pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> Shown {
-    let mut codes = vec![];
-    let (mut errors, mut objects) = (vec![], vec![]);
-    for failed in status.failed.iter().chain(failures(served)) {
-        let (code, reported) = failed.outcome(&status.site);
-        codes.push(code);
-        errors.extend(failed.messages(&status.site));
-        objects.extend(error_objects(&status.site.name, &reported));
-    }
+    let ShownFailures {
+        mut codes,
+        errors,
+        objects,
+    } = ShownFailures::of(&status.site, status.failed.iter().chain(failures(served)));
     let name = &status.site.name;
-    let place = |seen: &PlaceStatus| {
-        let mut object = match &seen.status.plan {
-            Some(plan) => render::json::status(plan, &seen.inside),
-            None => json!({ "site": name }),
-        };
-        object["unit"] = json!(seen.place.unit);
-        object["pid"] = json!(seen.place.pid);
-        object
-    };
-    let places: Vec<_> = served.places.iter().map(place).collect();
+    let places: Vec<_> = served.places.iter().map(PlaceStatus::json).collect();
     let state = served.state();
     let mut object = json!({
         "site": name,
@@ -194,37 +232,21 @@ pub(super) fn text(
             format_args!("{name}: down, {}", services::comes_with(&served.units)),
         );
     }
-    for PlaceStatus {
-        place,
-        status,
-        inside,
-    } in &served.places
-    {
-        match &status.plan {
-            Some(plan) if detail == StatusDetail::Sites => {
-                text += &render::overview::site(plan, Some(&place.unit), inside, &reasons);
-            }
-            Some(plan) => {
-                text += &render::text::status(plan, Some(&place.unit), detail);
-                text += &render::text::outdated(inside);
-            }
-            None => line(
-                &mut text,
-                format_args!("{name}: not answering, for {}", place.unit),
-            ),
-        }
+    for place in &served.places {
+        text += &place.text(detail, &reasons);
     }
     let is_overview = detail == StatusDetail::Sites;
     if served.places.is_empty() && served.state() == SiteState::Drifted {
         let drifted = format!("{name}: {}", SiteState::Drifted);
-        match reasons.first().filter(|_| is_overview) {
-            Some(reason) => line(&mut text, format_args!("{drifted}; {reason}")),
-            None => line(&mut text, format_args!("{drifted}")),
+        match reasons.first() {
+            Some(reason) if is_overview => line(&mut text, format_args!("{drifted}; {reason}")),
+            _ => line(&mut text, format_args!("{drifted}")),
         }
     }
-    let reasons = reasons.iter().filter(|_| !is_overview);
-    for reason in reasons {
-        line(&mut text, format_args!("  because: {reason}"));
+    if !is_overview {
+        for reason in reasons {
+            line(&mut text, format_args!("  because: {reason}"));
+        }
     }
     text
 }

@@ -8,6 +8,7 @@ use crate::plan::{Plan, SiteState};
 use crate::render;
 use crate::site::out::worst;
 use crate::site::status::SiteStatus;
+use crate::site::{Site, SiteError};
 
 /// One site, as all formats show it.
 pub(super) struct Shown {
@@ -18,16 +19,35 @@ pub(super) struct Shown {
     pub state: Option<SiteState>,
 }
 
+/// Why not all of a site could be looked at.
+#[derive(Default)]
+pub(super) struct ShownFailures {
+    pub codes: Vec<u8>,
+    pub errors: Vec<String>,
+    pub objects: Vec<Value>,
+}
+
+impl ShownFailures {
+    pub(super) fn of<'f>(site: &Site, failures: impl Iterator<Item = &'f SiteError>) -> Self {
+        let mut shown = Self::default();
+        for failed in failures {
+            let (code, reported) = failed.outcome(site);
+            shown.codes.push(code);
+            shown.errors.extend(failed.messages(site));
+            shown.objects.extend(error_objects(&site.name, &reported));
+        }
+        shown
+    }
+}
+
 impl Shown {
     /// A site that is mounted on the host.
     pub(super) fn of(status: &SiteStatus, inside: &Inside) -> Self {
-        let (mut codes, mut errors, mut objects) = (vec![], vec![], vec![]);
-        for failed in &status.failed {
-            let (code, reported) = failed.outcome(&status.site);
-            codes.push(code);
-            errors.extend(failed.messages(&status.site));
-            objects.extend(error_objects(&status.site.name, &reported));
-        }
+        let ShownFailures {
+            mut codes,
+            errors,
+            objects,
+        } = ShownFailures::of(&status.site, status.failed.iter());
         let mut object = match &status.plan {
             Some(plan) => render::json::status(plan, inside),
             None => json!({ "site": status.site.name }),

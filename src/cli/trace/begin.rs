@@ -21,18 +21,20 @@ pub(super) fn command(
     jail: &JailCommand,
     command: &[OsString],
 ) -> Result<()> {
-    follower.start(|| {
-        let redirected = dup2_stdout(io::stderr()).map_err(|error| {
-            Error::failed("cannot send the command's output to standard error")
-                .because(&error.into())
-        });
-        redirected
-            .and_then(|()| jail.run(command, out))
-            .unwrap_or_else(|error| {
-                out.error(&error);
-                error.exit_code()
-            })
+    follower.start(|| match run_redirected(out, jail, command) {
+        Ok(code) => code,
+        Err(error) => {
+            out.error(&error);
+            error.exit_code()
+        }
     })
+}
+
+fn run_redirected(out: &Out, jail: &JailCommand, command: &[OsString]) -> Result<u8> {
+    dup2_stdout(io::stderr()).map_err(|errno| {
+        Error::failed("cannot send the command's output to standard error").because(&errno.into())
+    })?;
+    jail.run(command, out)
 }
 
 /// The process `pid`, which must be inside.
@@ -134,7 +136,10 @@ pub(super) fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
 }
 
 pub(super) fn is_followed(follower: &Follower, process: &Process) -> bool {
-    i32::try_from(process.pid).is_ok_and(|pid| follower.follows(Pid::from_raw(pid)))
+    match i32::try_from(process.pid) {
+        Ok(pid) => follower.follows(Pid::from_raw(pid)),
+        Err(_) => false,
+    }
 }
 
 /// As systemctl(1) takes a name: `php8.2-fpm` is a service.

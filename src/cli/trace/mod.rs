@@ -348,9 +348,6 @@ impl TraceArgs {
                 Err(failed) => code = failed.report(context.out, site).0,
             }
         }
-        Ok(worst([
-            code,
-            report.print(context, self.json, self.all_misses, self.write),
-        ]))
+        Ok(worst([code, report.print(context, self)]))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::TraceArgs;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::render::{self, text};
@@ -54,13 +55,36 @@ impl TraceReport {
 
     /// Prints the result, and reports on the standard error what it does not include. Returns the
     /// exit code.
-    pub(super) fn print(
-        &self,
-        context: &Context,
-        as_json: bool,
-        all_misses: bool,
-        write: bool,
-    ) -> u8 {
+    pub(super) fn print(&self, context: &Context, arguments: &TraceArgs) -> u8 {
+        self.report_omissions(context);
+        let out = context.out.site(&self.site);
+        let refused = self.refused(arguments);
+        let Advice {
+            lines, not_mounted, ..
+        } = &self.advice;
+        let is_empty = lines.is_empty() && not_mounted.is_empty() && self.without_proc.is_empty();
+        if is_empty && refused.is_empty() {
+            match self.code {
+                Some(code) if code != 0 => out.info(format_args!(
+                    "the program failed (exit code {code}), but looked up nothing in vain that \
+                     the host has"
+                )),
+                _ => out.info("nothing was missing that the host has"),
+            }
+        }
+        if !lines.is_empty() && !arguments.write {
+            let lines = plural(lines.len(), "line");
+            out.info(format_args!("--write adds {lines} to the manifest"));
+        }
+        let text = if arguments.json {
+            render::json::document(self.json(arguments))
+        } else {
+            self.text(arguments, &refused)
+        };
+        context.out.print_and(text, 0)
+    }
+
+    fn report_omissions(&self, context: &Context) {
         let out = context.out.site(&self.site);
         for program in &self.not_understood {
             out.warn(format_args!(
@@ -74,32 +98,9 @@ impl TraceReport {
                 "there were too many paths; {lookups} were not kept"
             ));
         }
-        let Advice {
-            lines, not_mounted, ..
-        } = &self.advice;
-        let is_empty = lines.is_empty() && not_mounted.is_empty() && self.without_proc.is_empty();
-        if is_empty && self.refused(all_misses).next().is_none() {
-            match self.code {
-                Some(code) if code != 0 => out.info(format_args!(
-                    "the program failed (exit code {code}), but looked up nothing in vain that \
-                     the host has"
-                )),
-                _ => out.info("nothing was missing that the host has"),
-            }
-        }
-        if !lines.is_empty() && !write {
-            let lines = plural(lines.len(), "line");
-            out.info(format_args!("--write adds {lines} to the manifest"));
-        }
-        let text = if as_json {
-            render::json::document(self.json(all_misses))
-        } else {
-            self.text(all_misses)
-        };
-        context.out.print_and(text, 0)
     }
 
-    fn text(&self, all_misses: bool) -> String {
+    fn text(&self, arguments: &TraceArgs, refused: &[&(Miss, String)]) -> String {
         let mut text = String::new();
         for line in &self.advice.lines {
             text::line(&mut text, format_args!("{}", line.addition));
@@ -113,82 +114,86 @@ impl TraceReport {
                 );
             }
         }
-        let mut section = |title: &str, lines: Vec<String>| {
-            if !lines.is_empty() {
-                text::line(&mut text, format_args!("# {title}:"));
-                for line in lines {
-                    text::line(&mut text, format_args!("#   {line}"));
-                }
-            }
-        };
-        let programs = self.without_proc.iter();
-        section(
-            "to add by hand: `proc: true`",
-            programs
-                .map(|program| format!("{program} {WITHOUT_PROC}"))
-                .collect(),
-        );
+        let mut programs = vec![];
+        for program in &self.without_proc {
+            programs.push(format!("{program} {WITHOUT_PROC}"));
+        }
+        add_section(&mut text, "to add by hand: `proc: true`", &programs);
         let not_mounted = format!(
             "in the manifest, but not mounted: `mountjail up {}` brings it",
             self.site
         );
-        section(
-            &not_mounted,
-            self.advice.not_mounted.iter().map(described).collect(),
-        );
-        let refused = self
-            .refused(all_misses)
-            .map(|(miss, why)| format!("{}: {why}", described(miss)));
-        section("not advised", refused.collect());
-        if all_misses {
-            section(
-                "not on the host either",
-                self.nowhere.iter().map(described).collect(),
-            );
+        add_section(&mut text, &not_mounted, &all(&self.advice.not_mounted));
+        let mut not_advised = vec![];
+        for (miss, why) in refused {
+            not_advised.push(format!("{}: {why}", described(miss)));
+        }
+        add_section(&mut text, "not advised", &not_advised);
+        if arguments.all_misses {
+            add_section(&mut text, "not on the host either", &all(&self.nowhere));
         }
         text
     }
 
-    /// Paths that are not advised, without the usual ones: nearly every program looks up its own
-    /// `/proc/self`.
-    fn refused(&self, all: bool) -> impl Iterator<Item = &(Miss, String)> {
-        let usual = |miss: &Miss| {
-            ["/proc", "/sys"]
-                .iter()
-                .any(|system| miss.path.as_path().starts_with(system))
-        };
-        self.advice
-            .refused
-            .iter()
-            .filter(move |(miss, _)| all || !usual(miss))
+    /// Paths that are not advised. Without --all-misses the usual ones are left out: nearly every
+    /// program looks up its own `/proc/self`.
+    fn refused(&self, arguments: &TraceArgs) -> Vec<&(Miss, String)> {
+        let mut refused = vec![];
+        for miss in &self.advice.refused {
+            let path = miss.0.path.as_path();
+            let is_usual = path.starts_with("/proc") || path.starts_with("/sys");
+            if arguments.all_misses || !is_usual {
+                refused.push(miss);
+            }
+        }
+        refused
     }
 
-    fn json(&self, all_misses: bool) -> Value {
-        let misses = |list: &[Miss]| list.iter().map(miss).collect::<Vec<_>>();
-        let line = |line: &AdvisedLine| {
-            let addition = &line.addition;
-            json!({
+    fn json(&self, arguments: &TraceArgs) -> Value {
+        let mut lines = vec![];
+        for AdvisedLine { addition, misses } in &self.advice.lines {
+            lines.push(json!({
                 "line": addition.to_string(), "key": addition.key, "name": addition.name,
-                "optional": addition.optional, "misses": misses(&line.misses),
-            })
-        };
-        let refused = |(refused, why): &(Miss, String)| {
-            let mut value = miss(refused);
+                "optional": addition.optional, "misses": all_json(misses),
+            }));
+        }
+        let mut refused = vec![];
+        for (miss, why) in &self.advice.refused {
+            let mut value = json(miss);
             value["why"] = json!(why);
-            value
-        };
+            refused.push(value);
+        }
         let mut value = json!({
             "site": self.site, "root": self.root, "exit_code": self.code, "written": self.written,
-            "lines": self.advice.lines.iter().map(line).collect::<Vec<_>>(),
-            "not_mounted": misses(&self.advice.not_mounted),
-            "refused": self.advice.refused.iter().map(refused).collect::<Vec<_>>(),
+            "lines": lines,
+            "not_mounted": all_json(&self.advice.not_mounted),
+            "refused": refused,
             "not_followed": self.not_understood, "without_proc": self.without_proc,
         });
-        if all_misses {
-            value["nowhere"] = json!(misses(&self.nowhere));
+        if arguments.all_misses {
+            value["nowhere"] = json!(all_json(&self.nowhere));
         }
         value
     }
+}
+
+/// Adds the lines below a title, if there are any.
+fn add_section(text: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    text::line(text, format_args!("# {title}:"));
+    for line in lines {
+        text::line(text, format_args!("#   {line}"));
+    }
+}
+
+fn all(misses: &[Miss]) -> Vec<String> {
+    misses.iter().map(described).collect()
+}
+
+fn all_json(misses: &[Miss]) -> Vec<Value> {
+    misses.iter().map(json).collect()
 }
 
 /// `/usr/share/zoneinfo/Europe/Zurich (open by php8.2, 3 times)`
@@ -207,7 +212,7 @@ fn described(miss: &Miss) -> String {
     format!("{} ({} by {programs}{times})", miss.path, miss.call)
 }
 
-fn miss(miss: &Miss) -> Value {
+fn json(miss: &Miss) -> Value {
     json!({
         "path": miss.path.to_string(),
         "call": miss.call,
@@ -217,8 +222,8 @@ fn miss(miss: &Miss) -> Value {
 }
 
 fn plural_lookups(count: u64) -> String {
-    usize::try_from(count).map_or_else(
-        |_| "many look-ups".to_owned(),
-        |count| plural(count, "look-up"),
-    )
+    match usize::try_from(count) {
+        Ok(count) => plural(count, "look-up"),
+        Err(_) => "many look-ups".to_owned(),
+    }
 }

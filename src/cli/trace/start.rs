@@ -45,20 +45,21 @@ pub(super) fn check(unit: &str, site: &str) -> Result<()> {
 /// The programs of the unit.
 pub(super) fn programs(unit: &str) -> BTreeSet<PathBuf> {
     let unit = unit_file::named(&full_name(unit)).unwrap_or_default();
-    let commands = unit.commands().into_iter();
-    commands
-        .filter_map(|command| Some(command.first()?.into()))
-        .collect()
+    let mut programs = BTreeSet::new();
+    for command in unit.commands() {
+        programs.extend(command.first().map(PathBuf::from));
+    }
+    programs
 }
 
 impl FollowedStart {
     /// Has systemd start the unit anew; its processes wait until they are followed.
     pub(super) fn begin(out: &Out, desired: &Desired, unit: &str) -> Result<Self> {
         let unit = full_name(unit);
-        let seen = observe::of_unit(&unit)
-            .iter()
-            .map(|process| process.pid)
-            .collect();
+        let mut seen = BTreeSet::new();
+        for process in observe::of_unit(&unit) {
+            seen.insert(process.pid);
+        }
         out.site(&desired.site).info(format_args!(
             "starting {unit}; Ctrl-C ends the trace, and {unit} runs on"
         ));
@@ -121,8 +122,10 @@ impl FollowedStart {
         if let Some(start) = self.start.take() {
             start.finish(true);
         }
-        let is_well = self.end.as_ref().is_some_and(|end| end.failure.is_none());
-        if is_well && follower.count() > 0 {
+        if let Some(end) = &self.end
+            && end.failure.is_none()
+            && follower.count() > 0
+        {
             let threads = plural(follower.count(), "thread");
             out.site(&desired.site).info(format_args!(
                 "{} has started; following {threads}; Ctrl-C ends it",
@@ -137,10 +140,12 @@ impl FollowedStart {
             start.finish(false);
         }
         let unit = &self.unit;
-        let failed = || Error::failed(format!("{}: {unit} did not start", desired.site));
-        let hint = format!("journalctl -b -n 20 -u {unit}");
-        if let Some(failure) = self.end.as_ref().and_then(|end| end.failure.as_ref()) {
-            return Some(failed().because_of(failure).hint(hint));
+        let failed = Error::failed(format!("{}: {unit} did not start", desired.site));
+        let failed = failed.hint(format!("journalctl -b -n 20 -u {unit}"));
+        if let Some(end) = &self.end
+            && let Some(failure) = &end.failure
+        {
+            return Some(failed.because_of(failure));
         }
         let state = properties(
             unit,
@@ -148,11 +153,10 @@ impl FollowedStart {
         );
         let get = |key| state.get(key).map_or("", String::as_str);
         let has_failed = get("ActiveState") == "failed" || get("SubState") == "auto-restart";
+        if !has_failed {
+            return None;
+        }
         let (result, status) = (get("Result"), get("ExecMainStatus"));
-        has_failed.then(|| {
-            failed()
-                .because_of(format!("{result}, status {status}"))
-                .hint(hint)
-        })
+        Some(failed.because_of(format!("{result}, status {status}")))
     }
 }

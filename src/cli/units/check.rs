@@ -34,13 +34,16 @@ pub(super) struct Difference {
 /// error for each file that cannot be read.
 pub(super) fn differences(
     drop_ins: &BTreeMap<PathBuf, &str>,
-    unneeded: impl Iterator<Item = PathBuf>,
+    unneeded: Vec<PathBuf>,
 ) -> Vec<Result<Difference>> {
-    let wanted = drop_ins
-        .iter()
-        .filter_map(|(path, text)| Difference::of(path, text).transpose());
-    let unneeded = unneeded.filter_map(|path| Difference::of_unneeded(path).transpose());
-    wanted.chain(unneeded).collect()
+    let mut differences = vec![];
+    for (path, text) in drop_ins {
+        differences.extend(Difference::of(path, text).transpose());
+    }
+    for path in unneeded {
+        differences.extend(Difference::of_unneeded(path).transpose());
+    }
+    differences
 }
 
 impl Difference {
@@ -53,7 +56,10 @@ impl Difference {
                 unexpected: vec![],
             }));
         };
-        Ok((found != wanted).then(|| Self {
+        if found == wanted {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             path: path.to_owned(),
             how: How::Differs,
             missing: only(wanted, &found),
@@ -63,14 +69,15 @@ impl Difference {
 
     /// `None`: it does not exist, or is not mountjail's.
     fn of_unneeded(path: PathBuf) -> Result<Option<Self>> {
-        let found = read_drop_in(&path)?;
-        let is_ours = found.is_some_and(|text| text.starts_with(HEADER));
-        Ok(is_ours.then_some(Self {
-            path,
-            how: How::Unneeded,
-            missing: vec![],
-            unexpected: vec![],
-        }))
+        match read_drop_in(&path)? {
+            Some(text) if text.starts_with(HEADER) => Ok(Some(Self {
+                path,
+                how: How::Unneeded,
+                missing: vec![],
+                unexpected: vec![],
+            })),
+            _ => Ok(None),
+        }
     }
 
     /// A sentence, and the lines that differ.
@@ -113,6 +120,11 @@ impl Difference {
 /// The lines of `text` that `other` does not have.
 fn only(text: &str, other: &str) -> Vec<String> {
     let known: Vec<_> = other.lines().collect();
-    let only = text.lines().filter(|line| !known.contains(line));
-    only.map(ToOwned::to_owned).collect()
+    let mut only = vec![];
+    for line in text.lines() {
+        if !known.contains(&line) {
+            only.push(line.to_owned());
+        }
+    }
+    only
 }

@@ -72,18 +72,23 @@ impl UnitsArgs {
             return Ok(self.uninstall(context)?);
         }
         let sites = self.which.selection().sites(context)?;
-        let files = self.files(context);
         let mut planned = PlannedUnits::new(context, &self.dir, &sites, |_| true);
         let mut report = Report::new(context, self.json);
-        let failed: Vec<_> = sites.iter().map(|site| planned.failed(site)).collect();
-        let mut written = planned.always();
+        let mut failed = vec![];
+        for site in &sites {
+            failed.push(planned.failed(site));
+        }
+        let mut drop_ins = BTreeMap::new();
+        for drop_in in planned.always() {
+            drop_ins.insert(self.dir.join(&drop_in.path), drop_in.text.as_str());
+        }
         for (site, failed) in sites.iter().zip(failed) {
-            let files = planned.of(site);
-            let paths: Vec<_> = files
-                .iter()
-                .map(|drop_in| self.dir.join(&drop_in.path))
-                .collect();
-            written.extend(files);
+            let mut paths = vec![];
+            for drop_in in planned.of(site) {
+                let path = self.dir.join(&drop_in.path);
+                drop_ins.insert(path.clone(), drop_in.text.as_str());
+                paths.push(path);
+            }
             match failed {
                 None => {
                     report.site(0, json!({ "site": site.name, "files": paths }));
@@ -92,33 +97,35 @@ impl UnitsArgs {
                 Some(failed) => report.failed(site, &failed, json!({ "files": paths })),
             }
         }
-        let mut drop_ins: BTreeMap<_, _> = written
-            .into_iter()
-            .map(|drop_in| (self.dir.join(&drop_in.path), drop_in.text.as_str()))
-            .collect();
+        let files = self.files(context);
         let mut unneeded = files.unneeded(&planned, &sites, self.which.all)?;
         unneeded.retain(|path| !drop_ins.contains_key(path));
         if planned.some_are_silent && (self.install || self.check) {
-            drop_ins.retain(|path, text| !may_lose_lines(path, text));
-            unneeded.clear();
-            context.out.warn(
-                "while a site does not answer, no line is taken out of any drop-in: the line may \
-                 belong to that site",
-            );
+            keep_lines(context, &mut drop_ins, &mut unneeded);
         }
-        if self.check {
-            let differences = check::differences(&drop_ins, unneeded.into_iter());
-            self.add_differences(context, &mut report, differences);
-        } else if self.install {
-            report.code(files.install(&drop_ins, unneeded));
-        } else {
-            for (path, text) in &drop_ins {
-                report.text(format!("# {}\n{text}\n", path.display()));
-            }
-        }
+        self.act(context, &mut report, &drop_ins, unneeded);
         Ok(report.finish())
     }
 
+    /// Compares, writes or prints the drop-ins.
+    fn act(
+        &self,
+        context: &Context,
+        report: &mut Report,
+        drop_ins: &BTreeMap<PathBuf, &str>,
+        unneeded: Vec<PathBuf>,
+    ) {
+        if self.check {
+            let differences = check::differences(drop_ins, unneeded);
+            self.add_differences(context, report, differences);
+        } else if self.install {
+            report.code(self.files(context).install(drop_ins, unneeded));
+        } else {
+            for (path, text) in drop_ins {
+                report.text(format!("# {}\n{text}\n", path.display()));
+            }
+        }
+    }
     fn add_differences(
         &self,
         context: &Context,
@@ -171,4 +178,18 @@ impl UnitsArgs {
             path: self.dir.clone(),
         }
     }
+}
+
+/// Takes no line out of any drop-in while a site does not answer.
+fn keep_lines(
+    context: &Context,
+    drop_ins: &mut BTreeMap<PathBuf, &str>,
+    unneeded: &mut Vec<PathBuf>,
+) {
+    drop_ins.retain(|path, text| !may_lose_lines(path, text));
+    unneeded.clear();
+    context.out.warn(
+        "while a site does not answer, no line is taken out of any drop-in: the line may belong \
+         to that site",
+    );
 }

@@ -1,11 +1,5 @@
 //! Programs and libraries: each finds in the jail what it needs.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
 use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
@@ -17,6 +11,10 @@ use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
 use crate::resolve::{FileKind, Mount, WITHOUT_PROC};
 use crate::sys::mode_in_words;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// The programs that PHP is most often built for, to send mail.
 pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
@@ -37,14 +35,13 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
             problems.push(Problem::with(text, remedies(exam, path)));
         }
     }
-
     for program in &checked.without_proc {
         let text = format!("{program} {WITHOUT_PROC}");
         problems.push(Problem::new(text, exam.proc()));
     }
-
-    let closed = checked.not_executable.iter();
-    problems.extend(closed.filter_map(|path| not_executable(exam, path)));
+    for path in &checked.not_executable {
+        problems.extend(not_executable(exam, path));
+    }
 
     let counts = match (checked.programs, checked.libraries) {
         (0, 0) if problems.is_empty() => {
@@ -70,17 +67,22 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 
 /// The programs that lines under `programs:` name.
 fn named_programs(exam: &Exam<'_>) -> Vec<PathBuf> {
-    let is_named = |mount: &&Arc<Mount>| {
-        let mut own = mount
-            .reasons
-            .iter()
-            .filter(|reason| reason.chain.is_empty());
-        mount.kind == FileKind::File && own.any(|reason| reason.origin.key.starts_with("programs"))
-    };
-    let named = exam.site.desired.mounts.iter().filter(is_named);
-    named
-        .map(|mount| mount.target.as_path().to_owned())
-        .collect()
+    let mut programs = vec![];
+    for mount in &exam.site.desired.mounts {
+        if mount.kind == FileKind::File && is_named_as_program(mount) {
+            programs.push(mount.target.as_path().to_owned());
+        }
+    }
+    programs
+}
+
+fn is_named_as_program(mount: &Mount) -> bool {
+    for reason in &mount.reasons {
+        if reason.chain.is_empty() && reason.origin.key.starts_with("programs") {
+            return true;
+        }
+    }
+    false
 }
 
 /// A program that the user may not execute, with what lets him.
@@ -168,13 +170,16 @@ pub(super) fn remedies(exam: &Exam<'_>, path: &HostPath) -> Vec<Remedy> {
 
 /// The line that brings the host's program or sendmail at `path`.
 fn own_line(path: &HostPath) -> Remedy {
-    if SENDMAIL
-        .iter()
-        .any(|sendmail| path.as_path() == Path::new(sendmail))
-    {
+    if is_sendmail(path) {
         return Remedy::preset("mail");
     }
     Remedy::line("programs", path.to_string())
+}
+
+pub(super) fn is_sendmail(path: &HostPath) -> bool {
+    SENDMAIL
+        .iter()
+        .any(|sendmail| path.as_path() == Path::new(sendmail))
 }
 
 /// The lines for missing files: directories in place of many files.
@@ -235,13 +240,16 @@ fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<HostPath> {
         return vec![];
     };
 
-    let libraries = closure.libraries.into_iter().map(|library| library.path);
-    let scripts = closure
-        .script_interpreters
-        .into_iter()
-        .map(|script| script.path);
-    let needed = libraries.chain(closure.interpreter).chain(scripts);
-    needed.filter(|path| !is_inside(root, path)).collect()
+    let mut missing = vec![];
+    for library in closure.libraries {
+        missing.push(library.path);
+    }
+    missing.extend(closure.interpreter);
+    for script in closure.script_interpreters {
+        missing.push(script.path);
+    }
+    missing.retain(|path| !is_inside(root, path));
+    missing
 }
 
 fn is_inside(root: &HostPath, path: &HostPath) -> bool {

@@ -68,36 +68,28 @@ fn works_nowhere(exam: &Exam<'_>, command: &MailCommand) -> Result<Option<String
             "no `sendmail_path` is set, and this host has no {program}"
         )));
     }
-    let state = exam.ask_on_host(command.probe())?;
-    Ok(state.failure().map(|why| {
-        format!("no `sendmail_path` is set, and {program} does not work on this host either: {why}")
-    }))
+    let Some(why) = exam.ask_on_host(command.probe())?.failure() else {
+        return Ok(None);
+    };
+    Ok(Some(format!(
+        "no `sendmail_path` is set, and {program} does not work on this host either: {why}"
+    )))
 }
 
 /// PHP starts the program by a shell.
 fn try_mailer(exam: &Exam<'_>, command: &MailCommand) -> Result<Vec<Problem>, NoAnswer> {
     let program = &command.program;
-    let is_sendmail = SENDMAIL
-        .iter()
-        .any(|path| program.as_path() == Path::new(path));
-    let bring = |path: &str| {
-        let line = if is_sendmail {
-            Remedy::preset("mail")
-        } else {
-            Remedy::line("programs", path)
-        };
-        exam.bring(Path::new(path), line)
-    };
-
+    let is_sendmail = code::is_sendmail(program);
     let state = exam.ask(command.probe())?;
     let mut problems = vec![];
     if let Some(error) = &state.shell {
         let text = format!("{SHELL}, which starts it: {error}");
-        problems.push(Problem::new(text, bring(SHELL)));
+        problems.push(Problem::new(text, bring(exam, command, SHELL)));
     }
     if state.missing {
         let text = format!("{program} is not inside");
-        problems.push(Problem::new(text, bring(&program.to_string())));
+        let remedy = bring(exam, command, &program.to_string());
+        problems.push(Problem::new(text, remedy));
     }
     if let Some(why) = &state.broken {
         let text = format!("{program}: {why}");
@@ -109,6 +101,16 @@ fn try_mailer(exam: &Exam<'_>, command: &MailCommand) -> Result<Vec<Problem>, No
         problems.extend(configuration(exam, command, &state));
     }
     Ok(problems)
+}
+
+/// Brings the file at `path`, which the command needs.
+fn bring(exam: &Exam<'_>, command: &MailCommand, path: &str) -> Remedy {
+    let line = if code::is_sendmail(&command.program) {
+        Remedy::preset("mail")
+    } else {
+        Remedy::line("programs", path)
+    };
+    exam.bring(Path::new(path), line)
 }
 
 /// The file that msmtp's configuration lacks inside.
@@ -124,14 +126,18 @@ fn configuration(exam: &Exam<'_>, command: &MailCommand, state: &MailerState) ->
             problems.push(Problem::new(text, line));
         }
     }
-    let Some(complaint) = state.complaint.as_ref().filter(|_| problems.is_empty()) else {
+    let Some(complaint) = &state.complaint else {
         return problems;
     };
+    if !problems.is_empty() {
+        return problems;
+    }
     let program = &command.program;
-    let denied = command.files().iter().find_map(|file| exam.denied(file));
-    if let Some(at) = denied {
-        let text = format!("{program}: {complaint}; {}", exam.described(&at));
-        return vec![Problem::new(text, exam.opened(&at))];
+    for file in command.files() {
+        if let Some(at) = exam.denied(&file) {
+            let text = format!("{program}: {complaint}; {}", exam.described(&at));
+            return vec![Problem::new(text, exam.opened(&at))];
+        }
     }
     let user = &exam.site.user.name;
     let line = command.pretending();
@@ -151,13 +157,15 @@ impl MailCommand {
                 Remedy::act("name the program in `sendmail_path` by its absolute path"),
             ));
         };
-        let real = exam.host.walk(&program).map(|walk| walk.real);
-        let name = real.as_ref().ok().and_then(HostPath::file_name);
+        let is_msmtp = match exam.host.walk(&program) {
+            Ok(walk) => walk.real.as_path().ends_with("msmtp"),
+            Err(_) => false,
+        };
         Ok(Self {
-            is_msmtp: name.is_some_and(|name| name == "msmtp"),
             line,
             program,
             is_asked_for,
+            is_msmtp,
         })
     }
 
@@ -175,15 +183,15 @@ impl MailCommand {
 
     /// The files that the command names, or else msmtp's own.
     fn files(&self) -> Vec<PathBuf> {
-        let words = self.line.split_whitespace().skip(1);
-        let named: Vec<_> = words
-            .filter_map(|word| {
-                let word = word.trim_matches(['"', '\'']);
-                let word = word.strip_prefix("--file=").unwrap_or(word);
-                let word = word.strip_prefix("-C").unwrap_or(word);
-                word.starts_with('/').then(|| PathBuf::from(word))
-            })
-            .collect();
+        let mut named = vec![];
+        for word in self.line.split_whitespace().skip(1) {
+            let word = word.trim_matches(['"', '\'']);
+            let word = word.strip_prefix("--file=").unwrap_or(word);
+            let word = word.strip_prefix("-C").unwrap_or(word);
+            if word.starts_with('/') {
+                named.push(PathBuf::from(word));
+            }
+        }
         if named.is_empty() {
             vec![PathBuf::from(MSMTPRC)]
         } else {
@@ -229,15 +237,14 @@ fn commands(exam: &Exam<'_>) -> (Vec<MailCommand>, Vec<Problem>) {
 /// The first word of a shell's command line.
 fn first_word(line: &str) -> Option<String> {
     let line = line.trim_start();
-    let quote = line
-        .chars()
-        .next()
-        .filter(|first| ['"', '\''].contains(first));
-    let word = match quote {
-        Some(quote) => line[1..].split(quote).next(),
-        None => line.split_whitespace().next(),
+    let word = match line.chars().next()? {
+        quote @ ('"' | '\'') => line[1..].split(quote).next()?,
+        _ => line.split_whitespace().next()?,
     };
-    word.filter(|word| !word.is_empty()).map(ToOwned::to_owned)
+    if word.is_empty() {
+        return None;
+    }
+    Some(word.to_owned())
 }
 
 #[cfg(test)]

@@ -57,11 +57,12 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 /// The line that names a user inside. One that names it already mends nothing.
 fn bring_user(exam: &Exam<'_>, name: &str) -> Remedy {
     let file = Path::new("/etc/passwd");
-    let is_named = exam.site.manifest.entries.iter().any(|entry| {
-        matches!(&entry.request, Request::User(wanted) if wanted.any_of.iter().any(|n| n == name))
-    });
-    if is_named {
-        return exam.bring(file, Remedy::line("users", name));
+    for entry in &exam.site.manifest.entries {
+        if let Request::User(wanted) = &entry.request
+            && wanted.any_of.iter().any(|known| known == name)
+        {
+            return exam.bring(file, Remedy::line("users", name));
+        }
     }
     Remedy::line("users", name)
 }
@@ -69,8 +70,9 @@ fn bring_user(exam: &Exam<'_>, name: &str) -> Remedy {
 /// A generated group file has the primary groups of the manifest's users, and those that they are
 /// members of.
 fn bring_group(exam: &Exam<'_>, user: &JailUser, group: &str) -> Remedy {
-    let account = User::from_name(&user.name).ok().flatten();
-    if account.is_some_and(|account| account.gid.as_raw() == user.gid) {
+    if let Ok(Some(account)) = User::from_name(&user.name)
+        && account.gid.as_raw() == user.gid
+    {
         return bring_user(exam, &user.name);
     }
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
@@ -117,14 +119,14 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         Err(error) => return Ok(CheckOutcome::could_not_check(error.to_string())),
     };
 
-    let paths: Vec<_> = modules
-        .iter()
-        .map(|(_, path)| path.as_path().to_owned())
-        .collect();
-    let is_there = exam.ask(Exist(paths))?;
+    let mut paths = vec![];
+    for (_, path) in &modules {
+        paths.push(path.as_path().to_owned());
+    }
+    let are_there = exam.ask(Exist(paths))?;
     let mut problems = vec![];
     let mut untried = None;
-    for ((service, path), is_there) in modules.into_iter().zip(is_there) {
+    for ((service, path), is_there) in modules.into_iter().zip(are_there) {
         if is_there {
             continue;
         }

@@ -98,18 +98,15 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     if exam.site.pool_users.is_empty() {
         return CheckOutcome::not_needed(NO_POOL);
     }
-    let with_opcache: Vec<_> = exam
-        .site
-        .pool_users
-        .iter()
-        .filter(|pool_user| loads_opcache(pool_user))
-        .collect();
-    if with_opcache.is_empty() {
+    if !exam.site.pool_users.iter().any(loads_opcache) {
         return CheckOutcome::not_needed("OPcache is not loaded");
     }
 
     let mut problems = vec![];
-    for pool_user in with_opcache {
+    for pool_user in exam.site.pool_users {
+        if !loads_opcache(pool_user) {
+            continue;
+        }
         let settings = &pool_user.settings;
         if pool_user.others.is_empty() || settings.flag("opcache.validate_root") == Some(true) {
             continue;
@@ -197,7 +194,10 @@ fn web_root_of(line: &str) -> Option<&Path> {
     let (key, value) = line.trim().split_once(char::is_whitespace)?;
     let is_root = key == "root" || key.eq_ignore_ascii_case("DocumentRoot");
     let value = value.split(';').next()?.trim().trim_matches(['"', '\'']);
-    is_root.then(|| Path::new(value))
+    if !is_root {
+        return None;
+    }
+    Some(Path::new(value))
 }
 
 #[cfg(test)]

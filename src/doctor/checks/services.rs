@@ -65,7 +65,10 @@ pub(super) fn services(exam: &Exam<'_>) -> CheckOutcome {
         return CheckOutcome::could_not_check(untried);
     }
     let outcome = CheckOutcome::judge(problems, good.join("; "));
-    outcome.unless((!untried.is_empty()).then_some(&untried))
+    if untried.is_empty() {
+        return outcome;
+    }
+    outcome.unless(Some(&untried))
 }
 
 enum UnitState {
@@ -115,75 +118,68 @@ fn state(name: &str, look_further: bool) -> UnitState {
 
 /// The problems of a unit that has this root as its `RootDirectory=`.
 fn in_root_directory(exam: &Exam<'_>, unit: &UnitFile) -> Vec<Problem> {
-    let is_here = unit
-        .get("Service", "RootDirectory")
-        .is_some_and(|line| is_root(exam, &line.value));
-    if !is_here {
-        return vec![];
+    match unit.get("Service", "RootDirectory") {
+        Some(line) if is_root(exam, &line.value) => {}
+        _ => return vec![],
     }
 
     let mut problems = vec![];
-    let commands = unit.commands();
-    let programs: Vec<PathBuf> = commands
-        .iter()
-        .filter_map(|command| command.first().map(PathBuf::from))
-        .filter(|program| program.is_absolute())
-        .collect();
-    for (program, is_there) in exist(exam, &programs) {
-        if !is_there {
-            let text = format!(
-                "ExecStart= of {}: {} is not inside",
-                unit.name,
-                program.display()
-            );
-            let line = Remedy::line("programs", program.display().to_string());
-            problems.push(Problem::new(text, exam.bring(program, line)));
-        }
+    let mut programs = vec![];
+    for command in unit.commands() {
+        programs.extend(command.first().map(PathBuf::from));
     }
-    let directory = unit.get("Service", "WorkingDirectory");
-    let directory = directory.map(|line| PathBuf::from(line.value.as_str()));
-    let directory: Vec<_> = directory
-        .into_iter()
-        .filter(|path| path.is_absolute())
-        .collect();
-    for (path, is_there) in exist(exam, &directory) {
-        if !is_there {
-            let text = format!(
-                "WorkingDirectory= of {}: {} is not inside",
-                unit.name,
-                path.display()
-            );
-            let there = format!("{}{}", exam.site.desired.root, path.display());
-            let remedy = match exam.denied(path) {
-                Some(at) => exam.opened(&at),
-                None => Remedy::act(format!("install -d {}", shell_word(&there))),
-            };
-            problems.push(Problem::new(text, remedy));
-        }
+    for program in missing(exam, programs) {
+        let shown = program.display();
+        let text = format!("ExecStart= of {}: {shown} is not inside", unit.name);
+        let line = Remedy::line("programs", shown.to_string());
+        problems.push(Problem::new(text, exam.bring(&program, line)));
+    }
+    let mut directories = vec![];
+    if let Some(line) = unit.get("Service", "WorkingDirectory") {
+        directories.push(PathBuf::from(&line.value));
+    }
+    for directory in missing(exam, directories) {
+        let shown = directory.display();
+        let text = format!("WorkingDirectory= of {}: {shown} is not inside", unit.name);
+        let there = format!("{}{shown}", exam.site.desired.root);
+        let remedy = match exam.denied(&directory) {
+            Some(at) => exam.opened(&at),
+            None => Remedy::act(format!("install -d {}", shell_word(&there))),
+        };
+        problems.push(Problem::new(text, remedy));
     }
     problems
 }
 
-/// Each path, and whether it is inside. There are none if nobody can look.
-fn exist<'p>(exam: &Exam<'_>, paths: &'p [PathBuf]) -> Vec<(&'p Path, bool)> {
-    let is_there = exam.ask(Exist(paths.to_vec())).unwrap_or_default();
-    paths.iter().map(PathBuf::as_path).zip(is_there).collect()
+/// Those of the absolute paths that are not inside. There are none if nobody can look.
+fn missing(exam: &Exam<'_>, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.retain(|path| path.is_absolute());
+    let are_there = exam.ask(Exist(paths.clone())).unwrap_or_default();
+    let mut missing = vec![];
+    for (path, is_there) in paths.into_iter().zip(are_there) {
+        if !is_there {
+            missing.push(path);
+        }
+    }
+    missing
 }
 
 fn is_root(exam: &Exam<'_>, path: &str) -> bool {
-    let id = |path: &Path| {
-        fs::metadata(path)
-            .ok()
-            .map(|found| (found.dev(), found.ino()))
-    };
     let root = exam.site.desired.root.as_path();
-    Path::new(path) == root || id(Path::new(path)).is_some_and(|found| Some(found) == id(root))
+    if Path::new(path) == root {
+        return true;
+    }
+    match (fs::metadata(path), fs::metadata(root)) {
+        (Ok(found), Ok(root)) => (found.dev(), found.ino()) == (root.dev(), root.ino()),
+        _ => false,
+    }
 }
 
 /// The bound directories that the unit makes anew at each start: their mounts get stale then.
 fn made_at_start(exam: &Exam<'_>, unit: &UnitFile) -> Option<String> {
-    let preserved = unit.get("Service", "RuntimeDirectoryPreserve");
-    if preserved.is_some_and(|line| line.value != "no") {
+    if let Some(preserved) = unit.get("Service", "RuntimeDirectoryPreserve")
+        && preserved.value != "no"
+    {
         return None;
     }
     let mut made = vec![];
@@ -196,10 +192,14 @@ fn made_at_start(exam: &Exam<'_>, unit: &UnitFile) -> Option<String> {
             }
         }
     }
-    let made = made.join(", ");
-    let name = &unit.name;
-    (!made.is_empty())
-        .then(|| format!("{name} makes {made} anew at each start, which `mountjail watch` follows"))
+    if made.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{} makes {} anew at each start, which `mountjail watch` follows",
+        unit.name,
+        made.join(", ")
+    ))
 }
 
 /// `ssh.service` of Debian, `sshd.service` of others.
@@ -242,8 +242,10 @@ fn refused_directory(
 ) -> Vec<Problem> {
     let mut problems = vec![];
     if found.uid() != 0 {
-        let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
-        let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
+        let owner = match User::from_uid(Uid::from_raw(found.uid())) {
+            Ok(Some(user)) => user.name,
+            _ => found.uid().to_string(),
+        };
         let text = format!("{directory} is {owner}'s: sshd refuses such a ChrootDirectory");
         problems.push(Problem::new(text, remedy("chown root")));
     }

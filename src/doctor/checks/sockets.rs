@@ -1,6 +1,6 @@
 //! Unix sockets in bound directories: a server listens, and the user may connect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
@@ -55,9 +55,6 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     }
     let mut found = exam.ask(Sockets(places))?;
     found.retain(|socket| socket.path != Path::new(LOG));
-    let known: Vec<_> = found.iter().map(|socket| socket.path.clone()).collect();
-    let is_known = |path: &Path| known.iter().any(|known| known == path);
-
     let mut problems = missing_servers(exam, &found);
     for (path, why) in &named {
         if found.iter().all(|socket| socket.path != *path) {
@@ -68,12 +65,7 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
             problems.push(Problem::new(text, bring_socket(exam, path)));
         }
     }
-    // By two names, such as /run and /var/run, it is one problem.
-    let is_alias = |path: &Path| {
-        path.strip_prefix("/var")
-            .is_ok_and(|rest| is_known(&slash(rest)))
-    };
-    found.retain(|socket| !is_alias(&socket.path));
+    remove_aliases(&mut found);
     for socket in &found {
         if let Some(error) = &socket.error {
             let why = exam.explained(&socket.path, error);
@@ -86,16 +78,24 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         let why = "no bound directory has a socket";
         return Ok(CheckOutcome::not_needed(why));
     }
-    let paths: Vec<_> = found
-        .iter()
-        .map(|socket| socket.path.display().to_string())
-        .collect();
+    let mut paths = vec![];
+    for socket in &found {
+        paths.push(socket.path.display().to_string());
+    }
     let good = format!("a server listens at {}", paths.join(", "));
     Ok(CheckOutcome::judge(problems, good))
 }
 
-fn slash(rest: &Path) -> PathBuf {
-    Path::new("/").join(rest)
+/// A socket with two names, in /run and in /var/run, is one.
+fn remove_aliases(found: &mut Vec<Socket>) {
+    let mut known = BTreeSet::new();
+    for socket in found.iter() {
+        known.insert(socket.path.clone());
+    }
+    found.retain(|socket| match socket.path.strip_prefix("/var") {
+        Ok(rest) => !known.contains(&Path::new("/").join(rest)),
+        Err(_) => true,
+    });
 }
 
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
@@ -116,7 +116,9 @@ fn named_by_php(exam: &Exam<'_>) -> BTreeMap<PathBuf, String> {
                 (None, Some(default)) if php.loads(extension) => listening(exam, default),
                 _ => None,
             };
-            if let Some(path) = socket.filter(|path| path.is_absolute()) {
+            if let Some(path) = socket
+                && path.is_absolute()
+            {
                 let why = if settings.get(key).is_some() {
                     "which PHP's settings name".to_owned()
                 } else {
@@ -140,7 +142,10 @@ fn named_by_php(exam: &Exam<'_>) -> BTreeMap<PathBuf, String> {
 /// The path, if it is a socket of the host.
 fn listening(exam: &Exam<'_>, path: &str) -> Option<PathBuf> {
     let walk = exam.host.walk(&HostPath::new(path).ok()?).ok()?;
-    (walk.stat.kind == FileKind::Socket).then(|| PathBuf::from(path))
+    if walk.stat.kind != FileKind::Socket {
+        return None;
+    }
+    Some(PathBuf::from(path))
 }
 
 /// The socket of the server that keeps sessions: `unix:///run/redis/redis.sock?…` for Redis,
@@ -155,7 +160,10 @@ fn session_socket(php: &PoolPhp<'_>) -> Option<PathBuf> {
     let path = php.get("session.save_path")?;
     let path = path.strip_prefix("unix://").unwrap_or(path);
     let path = path.split(['?', ':', ',']).next()?;
-    path.starts_with('/').then(|| PathBuf::from(path))
+    if !path.starts_with('/') {
+        return None;
+    }
+    Some(PathBuf::from(path))
 }
 
 /// The presets that should have brought a socket and did not.
@@ -179,13 +187,23 @@ fn missing_servers(exam: &Exam<'_>, found: &[Socket]) -> Vec<Problem> {
 
 /// Whether a socket was found in a mount that the preset brings.
 fn has_socket_of(exam: &Exam<'_>, preset: &str, found: &[Socket]) -> bool {
-    exam.site.desired.mounts.iter().any(|mount| {
-        let mut reasons = mount.reasons.iter();
-        reasons.any(|reason| reason.origin.presets.iter().any(|name| name == preset))
-            && found
-                .iter()
-                .any(|socket| socket.path.starts_with(mount.target.as_path()))
-    })
+    for mount in &exam.site.desired.mounts {
+        let target = mount.target.as_path();
+        if is_of_preset(mount, preset) && found.iter().any(|socket| socket.path.starts_with(target))
+        {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_of_preset(mount: &Mount, preset: &str) -> bool {
+    for reason in &mount.reasons {
+        if reason.origin.presets.iter().any(|name| name == preset) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The remedy for a socket that cannot be connected to.

@@ -39,10 +39,10 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     }
 
     let found = exam.ask(Certificates(anchors.clone()))?;
-    let shown: Vec<_> = anchors
-        .paths()
-        .map(|path| path.display().to_string())
-        .collect();
+    let mut shown = vec![];
+    for path in anchors.paths() {
+        shown.push(path.display().to_string());
+    }
     let mut problems = problems(exam, &anchors, &shown.join(" or "), &found);
     if problems.is_empty() {
         problems.extend(curls(exam));
@@ -60,16 +60,24 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 
 /// The complaints of libcurl, which has a file of its own.
 fn curls(exam: &Exam<'_>) -> Option<Problem> {
-    let mut states = pools::of(exam)
-        .iter()
-        .filter_map(|php| php.state.as_ref().ok());
-    let why = states.find_map(|state| state.failed.get("curl"))?;
+    let why = why_curl_fails(exam)?;
     let remedy = if exam.presets.contains("tls") {
         Remedy::act("run `update-ca-certificates --fresh`")
     } else {
         Remedy::preset("tls")
     };
     Some(Problem::new(format!("curl: {why}"), remedy))
+}
+
+fn why_curl_fails<'e>(exam: &'e Exam<'_>) -> Option<&'e String> {
+    for php in pools::of(exam) {
+        if let Ok(state) = &php.state
+            && let Some(why) = state.failed.get("curl")
+        {
+            return Some(why);
+        }
+    }
+    None
 }
 
 fn problems(
@@ -150,18 +158,21 @@ fn bring_target(exam: &Exam<'_>, target: &Path) -> Remedy {
 
 /// The places that PHP's settings name; without any, those that are compiled into OpenSSL.
 fn anchors(exam: &Exam<'_>, directory: &Path) -> Anchors {
-    let setting = |key| {
-        let mut pool_users = exam.site.pool_users.iter();
-        let value = pool_users.find_map(|pool_user| pool_user.settings.get(key));
-        value.map(PathBuf::from)
-    };
-    match (setting("openssl.cafile"), setting("openssl.capath")) {
+    let file = path_in_settings(exam, "openssl.cafile");
+    match (file, path_in_settings(exam, "openssl.capath")) {
         (None, None) => Anchors {
             file: Some(directory.join("cert.pem")),
             directory: Some(directory.join("certs")),
         },
         (file, directory) => Anchors { file, directory },
     }
+}
+
+/// The path that the first pool with this setting names.
+fn path_in_settings(exam: &Exam<'_>, key: &str) -> Option<PathBuf> {
+    let mut pool_users = exam.site.pool_users.iter();
+    let path = pool_users.find_map(|pool_user| pool_user.settings.get(key))?;
+    Some(PathBuf::from(path))
 }
 
 /// `OPENSSLDIR`, as it stands in the library's file: `OPENSSLDIR: "/usr/lib/ssl"`.

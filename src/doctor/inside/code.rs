@@ -52,17 +52,14 @@ impl Probe for CheckLibraries {
         let host = Host::new();
         let loader = Loader::read(&host);
         let has_proc = Path::new("/proc/self").exists();
-        let programs = self.programs.iter().filter(|path| is_closed(path));
-        let mut checked = CheckedCode {
-            not_executable: programs.cloned().collect(),
-            ..CheckedCode::default()
-        };
-        for file in self
-            .places
-            .iter()
-            .flat_map(|path| code_in(path))
-            .take(MAX_FILES)
-        {
+        let mut checked = CheckedCode::default();
+        for program in &self.programs {
+            if is_closed(program) {
+                checked.not_executable.push(program.clone());
+            }
+        }
+        let files = self.places.iter().flat_map(|path| code_in(path));
+        for file in files.take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
@@ -89,8 +86,7 @@ impl Probe for CheckLibraries {
 
 /// Whether the file is there, and the user may not execute it: by its mode, or by its mount.
 fn is_closed(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file())
-        && access(path, AccessFlags::X_OK) == Err(nix::Error::EACCES)
+    path.is_file() && access(path, AccessFlags::X_OK) == Err(nix::Error::EACCES)
 }
 
 fn is_program(closure: &Closure) -> bool {
@@ -116,14 +112,14 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     let mut programs = vec![];
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let is_program = match is_file.then(|| code_of(&path)).flatten() {
-            Some(Code::Program) => true,
-            Some(Code::Script) => is_searched,
-            Some(Code::Library | Code::RunnableLibrary) | None => false,
-        };
-        if is_program {
-            programs.push(path);
+        match entry.file_type() {
+            Ok(kind) if kind.is_file() => {}
+            _ => continue,
+        }
+        match code_of(&path) {
+            Some(Code::Program) => programs.push(path),
+            Some(Code::Script) if is_searched => programs.push(path),
+            _ => {}
         }
     }
     programs.sort();
@@ -159,12 +155,14 @@ pub(in crate::doctor) struct MailerState {
 impl MailerState {
     /// Why no mail leaves by it.
     pub(crate) fn failure(&self) -> Option<String> {
-        let shell = self.shell.as_ref().map(ToString::to_string);
-        let missing = self.missing.then(|| "it is not there".to_owned());
-        shell
-            .or(missing)
-            .or_else(|| self.broken.clone())
-            .or_else(|| self.complaint.clone())
+        if let Some(error) = &self.shell {
+            return Some(error.to_string());
+        }
+        if self.missing {
+            return Some("it is not there".to_owned());
+        }
+        let why = self.broken.as_ref().or(self.complaint.as_ref())?;
+        Some(why.to_owned())
     }
 }
 
@@ -178,12 +176,15 @@ impl Probe for Mailer {
         let missing = fs::metadata(&self.program).is_err();
         let broken = if missing { None } else { self.start().err() };
         let is_ready = shell.is_none() && !missing && broken.is_none();
-        let pretend = self.pretend.as_ref().filter(|_| is_ready);
+        let complaint = match &self.pretend {
+            Some(line) if is_ready => complaint(line).err(),
+            _ => None,
+        };
         MailerState {
             shell,
             missing,
             broken,
-            complaint: pretend.and_then(|line| complaint(line).err()),
+            complaint,
         }
     }
 }
@@ -193,11 +194,10 @@ const MAIL: &[u8] = b"To: nobody@localhost\nSubject: mountjail doctor\n\n";
 
 /// The complaint of the command as it gets a mail: its last line.
 fn complaint(line: &str) -> Result<(), String> {
-    let failed = |error: io::Error| super::reason(error);
     let mut command = Command::new(SHELL);
     command.args(["-c", line]).stdin(Stdio::piped());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = command.spawn().map_err(super::reason)?;
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(MAIL); // EPIPE: it has ended by itself
     }
@@ -205,13 +205,15 @@ fn complaint(line: &str) -> Result<(), String> {
     if let Some(stderr) = child.stderr.take() {
         let _ = stderr.take(MAX_COMPLAINT).read_to_end(&mut text);
     }
-    let status = child.wait().map_err(failed)?;
+    let status = child.wait().map_err(super::reason)?;
     if status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rfind(|line| !line.trim().is_empty());
-    Err(last.map_or_else(|| format!("it ended with {status}"), ToOwned::to_owned))
+    match text.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(last) => Err(last.to_owned()),
+        None => Err(format!("it ended with {status}")),
+    }
 }
 
 impl Mailer {

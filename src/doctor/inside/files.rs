@@ -101,10 +101,11 @@ impl Probe for Devices {
     type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
-        self.0
-            .iter()
-            .map(|name| device(name).err().map(InsideError::from))
-            .collect()
+        let mut errors = vec![];
+        for name in &self.0 {
+            errors.push(device(name).err().map(InsideError::from));
+        }
+        errors
     }
 }
 
@@ -127,20 +128,17 @@ fn device(name: &str) -> io::Result<()> {
     if !metadata.file_type().is_char_device() {
         return Err(io::Error::other("it is not a device"));
     }
-    if number(name).is_some_and(|number| number != metadata.rdev()) {
+    if let Some(number) = number(name)
+        && number != metadata.rdev()
+    {
         return Err(io::Error::other("it is another device"));
     }
-    let open = |write: bool| {
-        OpenOptions::new()
-            .read(!write)
-            .write(write)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(&path)
-    };
+    let mut options = OpenOptions::new();
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     match name {
-        "null" => open(true)?.write_all(b"x"),
-        "zero" | "urandom" => open(false)?.read_exact(&mut [0]),
-        "random" | "full" => open(false).map(drop),
+        "null" => options.write(true).open(&path)?.write_all(b"x"),
+        "zero" | "urandom" => options.read(true).open(&path)?.read_exact(&mut [0]),
+        "random" | "full" => options.read(true).open(&path).map(drop),
         _ => Ok(()), // opening another device may have an effect
     }
 }
@@ -160,15 +158,18 @@ impl Probe for Connect {
 /// A socket's type can only be found out by trying. A socket that refuses both types is one for
 /// sequenced packets, which is taken as good.
 fn connect(path: &Path) -> io::Result<()> {
-    let wrong_type = |error: &io::Error| error.raw_os_error() == Some(libc::EPROTOTYPE);
     match UnixStream::connect(path) {
-        Err(error) if wrong_type(&error) => {}
+        Err(error) if is_of_another_type(&error) => {}
         other => return other.map(drop),
     }
     match UnixDatagram::unbound()?.connect(path) {
-        Err(error) if !wrong_type(&error) => Err(error),
+        Err(error) if !is_of_another_type(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+fn is_of_another_type(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EPROTOTYPE)
 }
 
 /// All sockets in these directories, and those of these paths that are sockets themselves.
@@ -192,13 +193,12 @@ impl Probe for Sockets {
         }
         found.sort();
         found.dedup();
-        found
-            .into_iter()
-            .map(|path| {
-                let error = connect(&path).err().map(InsideError::from);
-                Socket { path, error }
-            })
-            .collect()
+        let mut sockets = vec![];
+        for path in found {
+            let error = connect(&path).err().map(InsideError::from);
+            sockets.push(Socket { path, error });
+        }
+        sockets
     }
 }
 
@@ -214,10 +214,10 @@ fn find_sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<Pat
     }
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         *left = left.saturating_sub(1);
-        let may_be_one = entry
-            .file_type()
-            .is_ok_and(|kind| kind.is_socket() || kind.is_dir());
-        if *left > 0 && may_be_one {
+        if let Ok(kind) = entry.file_type()
+            && *left > 0
+            && (kind.is_socket() || kind.is_dir())
+        {
             find_sockets(&entry.path(), depth - 1, left, found);
         }
     }
@@ -231,10 +231,11 @@ impl Probe for Directories {
     type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
-        self.0
-            .iter()
-            .map(|path| writable(path).err().map(InsideError::from))
-            .collect()
+        let mut errors = vec![];
+        for path in &self.0 {
+            errors.push(writable(path).err().map(InsideError::from));
+        }
+        errors
     }
 }
 
@@ -253,11 +254,12 @@ impl Probe for WebRoot {
     type Answer = Vec<String>;
 
     fn run(&self) -> Vec<String> {
-        let names = ["index.php", "index.html", "index.htm", ".htaccess"];
-        names
-            .iter()
-            .map(|name| format!("/{name}"))
-            .filter(|path| Path::new(path).is_file())
-            .collect()
+        let mut found = vec![];
+        for path in ["/index.php", "/index.html", "/index.htm", "/.htaccess"] {
+            if Path::new(path).is_file() {
+                found.push(path.to_owned());
+            }
+        }
+        found
     }
 }

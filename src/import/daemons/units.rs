@@ -32,9 +32,10 @@ pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> Da
         return read;
     };
 
-    let user = unit.get("Service", "User").map(|line| line.value.as_str());
-    let user = user.filter(|user| !user.contains('%'));
-    let user = user.and_then(logins::name_of);
+    let user = match unit.get("Service", "User") {
+        Some(line) if !line.value.contains('%') => logins::name_of(&line.value),
+        _ => None,
+    };
     let users: Vec<_> = user.iter().map(String::as_str).collect();
     let needs = Needs {
         presets: &["base"],
@@ -96,9 +97,9 @@ fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
 
 /// Adds the file systems of its own that the service has inside.
 fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
-    let is_on = |value: &str| ["1", "yes", "true", "on"].contains(&value);
+    let on = ["1", "yes", "true", "on"];
     if let Some(Assignment { line, value, .. }) = unit.get("Service", "MountAPIVFS")
-        && is_on(&value.to_ascii_lowercase())
+        && on.contains(&value.to_ascii_lowercase().as_str())
     {
         let place = FileLine { file, line: *line };
         draft.proc = true;
@@ -134,10 +135,8 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
 fn temporary(word: &str) -> Option<DraftTmpfs> {
     let (target, options) = word.split_once(':').unwrap_or((word, ""));
     let is_mounted_first = target.starts_with("/dev/"); // before the mount of /dev
-    if target.contains('%')
-        || is_mounted_first
-        || JailPath::new(target).map_or(true, |path| path == JailPath::slash())
-    {
+    let path = JailPath::new(target).ok()?;
+    if target.contains('%') || is_mounted_first || path == JailPath::slash() {
         return None;
     }
     // As systemd.exec(5) has it.

@@ -45,16 +45,21 @@ pub(crate) fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
 /// The directory that the kernel takes for a chroot. A link on the way that others than root can
 /// change is not followed: its owner must not choose whose root becomes a site.
 fn root_of(host: &Host, chroot: &str) -> Result<HostPath> {
-    let failed = || Error::failed(format!("chroot = {chroot}"));
+    let what = format!("chroot = {chroot}");
     let root = match real(host, Path::new(chroot)) {
         Ok(root) => root,
         Err(LookupError::Missing { .. } | LookupError::Dangling { .. }) => {
-            HostPath::new(chroot).map_err(|why| failed().because_of(why))?
+            match HostPath::new(chroot) {
+                Ok(root) => root,
+                Err(why) => return Err(Error::failed(what).because_of(why)),
+            }
         }
-        Err(error) => return Err(error.error(failed().to_string())),
+        Err(error) => return Err(error.error(what)),
     };
-    refuse_system(&root).map_err(|why| failed().because_of(why))?;
-    Ok(root)
+    match refuse_system(&root) {
+        Ok(()) => Ok(root),
+        Err(why) => Err(Error::failed(what).because_of(why)),
+    }
 }
 
 /// Remarks about the root.
@@ -65,7 +70,7 @@ fn root_remark(pool: &Pool, chroot: &str, root: &HostPath) -> Option<String> {
             "The root {root} of the pool {name} is not there: `mountjail up --create` makes it."
         ));
     }
-    if HostPath::new(chroot).is_ok_and(|chroot| chroot == *root) {
+    if root.as_path() == Path::new(chroot) {
         return None;
     }
     Some(format!(
@@ -75,22 +80,25 @@ fn root_remark(pool: &Pool, chroot: &str, root: &HostPath) -> Option<String> {
 
 /// The draft of the site with this root, which is added if there is none yet.
 fn draft_at<'d>(drafts: &'d mut Vec<Draft>, pool: &Pool, root: &HostPath) -> &'d mut Draft {
-    let at = drafts.iter().position(|draft| draft.root() == Some(root));
-    let at = at.unwrap_or_else(|| {
-        let (name, pool_name) = (as_site_name(&pool.name), &pool.name);
-        let mut draft = Draft::new(name.clone(), DraftKind::Site(root.clone()));
-        if name != *pool_name {
-            draft.remarks.push(format!(
-                "The pool {pool_name} becomes the site {name}, because a site's file cannot have \
-                 its name."
-            ));
-        }
-        draft.place = pool.place();
-        draft.presets.push("php-fpm".to_owned());
-        drafts.push(draft);
-        drafts.len() - 1
-    });
+    let known = drafts.iter().position(|draft| draft.root() == Some(root));
+    let at = known.unwrap_or(drafts.len());
+    if known.is_none() {
+        drafts.push(new_draft(pool, root));
+    }
     &mut drafts[at]
+}
+
+fn new_draft(pool: &Pool, root: &HostPath) -> Draft {
+    let mut draft = Draft::new(as_site_name(&pool.name), DraftKind::Site(root.clone()));
+    if draft.name != pool.name {
+        draft.remarks.push(format!(
+            "The pool {} becomes the site {}, because a site's file cannot have its name.",
+            pool.name, draft.name
+        ));
+    }
+    draft.place = pool.place();
+    draft.presets.push("php-fpm".to_owned());
+    draft
 }
 
 fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
@@ -113,9 +121,11 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         }
     }
     draft.remarks.extend(account_remarks(pool));
-    draft
-        .users
-        .extend(namesake_of_group(pool).filter(|user| !draft.users.contains(user)));
+    if let Some(user) = namesake_of_group(pool)
+        && !draft.users.contains(&user)
+    {
+        draft.users.push(user);
+    }
     needs::add(draft, root, pool);
     let of_environment = environment_remarks(draft, root, pool);
     draft.remarks.extend(of_environment);
@@ -133,25 +143,33 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
 /// The variables of the pool's environment that name a path of the host which the site does not
 /// have.
 fn environment_remarks(draft: &Draft, root: &HostPath, pool: &Pool) -> Vec<String> {
-    let is_missing = |path: &Path| {
-        let own = draft.directories.iter();
-        let inside = path.strip_prefix("/").map(|path| root.as_path().join(path));
-        path.is_absolute()
-            && path.exists()
-            && own.map(|own| Path::new(&own.path)).all(|own| own != path)
-            && inside.is_ok_and(|inside| inside.symlink_metadata().is_err())
-    };
     let mut variables = pool.php_values("env");
-    variables.retain(|(name, value)| name != "PATH" && is_missing(Path::new(value)));
     variables.sort_unstable();
-    let remark = |(name, value): &(String, String)| {
-        format!(
-            "The pool {} sets {name} to {value}, which the site does not have: add it to `mounts` \
-             if its scripts use it.",
-            pool.name
-        )
+    let mut remarks = vec![];
+    for (name, value) in variables {
+        if name != "PATH" && is_missing(draft, root, Path::new(&value)) {
+            remarks.push(format!(
+                "The pool {} sets {name} to {value}, which the site does not have: add it to \
+                 `mounts` if its scripts use it.",
+                pool.name
+            ));
+        }
+    }
+    remarks
+}
+
+/// Whether the host has `path`, and the site neither has nor gets it.
+fn is_missing(draft: &Draft, root: &HostPath, path: &Path) -> bool {
+    let Ok(below) = path.strip_prefix("/") else {
+        return false;
     };
-    variables.iter().map(remark).collect()
+    for own in &draft.directories {
+        if Path::new(&own.path) == path {
+            return false;
+        }
+    }
+    let inside = root.as_path().join(below);
+    path.exists() && inside.symlink_metadata().is_err()
 }
 
 /// Remarks about a pool's user and group on this host.
@@ -178,8 +196,10 @@ fn account_remarks(pool: &Pool) -> Vec<String> {
         ));
         return remarks;
     };
-    let is_users =
-        account.is_some_and(|user| user.gid == group.gid || group.mem.contains(&user.name));
+    let is_users = match account {
+        Some(user) => user.gid == group.gid || group.mem.contains(&user.name),
+        None => false,
+    };
     let has_name = is_users || namesake_of_group(pool).is_some();
     if !has_name && group.gid.as_raw() != 0 {
         remarks.push(format!(
@@ -196,7 +216,10 @@ fn namesake_of_group(pool: &Pool) -> Option<DraftItem> {
     let name = pool.get("group").filter(is_name)?;
     let group = Group::from_name(name).ok().flatten()?;
     let user = User::from_name(name).ok().flatten()?;
-    (user.gid == group.gid && group.gid.as_raw() != 0).then(|| DraftItem::new(name))
+    if user.gid != group.gid || group.gid.as_raw() == 0 {
+        return None;
+    }
+    Some(DraftItem::new(name))
 }
 
 /// Whether a user or group is given by name, not by id.
@@ -207,10 +230,10 @@ fn is_name(text: &&str) -> bool {
 /// The warning about pools with different roots that share their master's cache of scripts.
 /// `pools`: those of one master.
 pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
-    let roots: BTreeSet<_> = pools
-        .iter()
-        .map(|pool| pool.chroot().unwrap_or_else(|| "/".to_owned()))
-        .collect();
+    let mut roots = BTreeSet::new();
+    for pool in pools {
+        roots.insert(pool.chroot().unwrap_or("/".to_owned()));
+    }
     if roots.len() < 2 {
         return None;
     }

@@ -2,6 +2,7 @@
 //! configuration is where distributions keep it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,8 +50,9 @@ pub fn masters() -> Vec<Master> {
 
     let mut others = units;
     for pattern in PLACES {
-        let configs = glob::glob(pattern).into_iter().flatten().flatten();
-        others.extend(configs.map(|config| Master::guessed(&config)));
+        for config in glob::glob(pattern).into_iter().flatten().flatten() {
+            others.push(Master::guessed(&config));
+        }
     }
     for master in others {
         if of_file(&masters, &master.config).is_none() && master.config.exists() {
@@ -63,7 +65,6 @@ pub fn masters() -> Vec<Master> {
 /// The one of `masters` that reads `file`, also if `file` is a link: it is the master's own file,
 /// or the file is in a directory of pools beside the master's file.
 pub(super) fn of_file<'m>(masters: &'m [Master], file: &Path) -> Option<&'m Master> {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = real(file);
     if let Some(exact) = masters.iter().find(|master| real(&master.config) == file) {
         return Some(exact);
@@ -82,6 +83,14 @@ pub(super) fn of_file<'m>(masters: &'m [Master], file: &Path) -> Option<&'m Mast
     match (beside.next(), beside.next()) {
         (Some(only), None) => Some(only),
         _ => None,
+    }
+}
+
+/// The path with all links followed, if something is there.
+fn real(path: &Path) -> PathBuf {
+    match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(_) => path.to_owned(),
     }
 }
 
@@ -115,18 +124,18 @@ impl Master {
     /// best guess where no master's environment can be read.
     pub(super) fn variable(&self, name: &str) -> Option<(String, bool)> {
         match &self.environment {
-            Some(environment) => Some((environment.get(name).cloned().unwrap_or_default(), false)),
-            None => std::env::var(name).ok().map(|value| (value, true)),
+            Some(environment) => {
+                let value = environment.get(name).cloned();
+                Some((value.unwrap_or_default(), false))
+            }
+            None => Some((std::env::var(name).ok()?, true)),
         }
     }
 }
 
 /// The unit that reads a configuration, from the names of packages.
 fn guessed_unit(config: &Path) -> Option<String> {
-    let parts: Vec<_> = config
-        .components()
-        .filter_map(|part| part.as_os_str().to_str())
-        .collect();
+    let parts: Vec<_> = config.iter().filter_map(OsStr::to_str).collect();
     match parts.as_slice() {
         [_, "etc", "php", version, "fpm", ..] => Some(format!("php{version}-fpm.service")),
         [_, "etc", "php", fpm, ..] if fpm.starts_with("fpm-php") => {
@@ -153,7 +162,7 @@ fn guessed_unit(config: &Path) -> Option<String> {
 /// The prefix of a configuration: `/opt/x` of `/opt/x/etc/php-fpm.conf`.
 fn guessed_prefix(config: &Path) -> PathBuf {
     let mut ancestors = config.ancestors();
-    let etc = ancestors.find(|above| above.file_name().is_some_and(|name| name == "etc"));
+    let etc = ancestors.find(|above| above.ends_with("etc"));
     match etc.and_then(Path::parent) {
         Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
         _ => "/usr".into(),
@@ -181,22 +190,32 @@ fn of_process(pid: u32, proc: &Path, units: &[Master]) -> Option<Master> {
         return None; // it is in another mount namespace, such as a container's
     }
 
-    let unit = Process::of(pid)
-        .and_then(|process| process.unit)
-        .filter(|unit| unit.ends_with(".service"));
+    let unit = service_of(pid);
+    let program = fs::read_link(proc.join("exe")).ok()?;
     let of_unit = units
         .iter()
         .find(|known| known.config == config && (unit.is_none() || known.unit == unit));
-    let program = fs::read_link(proc.join("exe")).ok()?;
-    Some(Master {
-        prefix: match of_unit {
-            Some(known) => known.prefix.clone(),
-            None => prefix_of(&program),
+    let mut master = match of_unit {
+        Some(known) => known.clone(),
+        None => Master {
+            prefix: prefix_of(&program),
+            config,
+            ..Master::default()
         },
-        environment: environment(proc).or_else(|| of_unit?.environment.clone()),
-        unit: unit.or_else(|| of_unit?.unit.clone()),
-        config,
-    })
+    };
+    if unit.is_some() {
+        master.unit = unit;
+    }
+    if let Some(environment) = environment(proc) {
+        master.environment = Some(environment);
+    }
+    Some(master)
+}
+
+/// The service that the process is of.
+fn service_of(pid: u32) -> Option<String> {
+    let unit = Process::of(pid)?.unit?;
+    unit.ends_with(".service").then_some(unit)
 }
 
 /// The configuration that a master has in its title.
@@ -207,7 +226,7 @@ fn config_of_process(proc: &Path) -> Option<PathBuf> {
     let config = title
         .strip_prefix("php-fpm: master process (")?
         .strip_suffix(')')?;
-    let directory = fs::read_link(proc.join("cwd")).unwrap_or_else(|_| "/".into());
+    let directory = fs::read_link(proc.join("cwd")).unwrap_or(PathBuf::from("/"));
     Some(directory.join(config))
 }
 
@@ -251,32 +270,39 @@ fn of_unit(unit: &UnitFile) -> Vec<Master> {
     let given = argument(command, &["-p", "--prefix"]).map(PathBuf::from);
     let config = argument(command, &["-y", "--fpm-config"])
         .or_else(|| built_in_config(program, given.as_deref()));
-    let Some(config) = config.map(|config| Path::new("/").join(config)) else {
+    let Some(config) = config else {
         return vec![];
     };
 
-    let prefix = given.unwrap_or_else(|| prefix_of(Path::new(program)));
-    let master = |config: PathBuf, name: String| Master {
-        config,
-        prefix: prefix.clone(),
-        unit: Some(name),
+    let master = Master {
+        config: Path::new("/").join(config),
+        prefix: given.unwrap_or_else(|| prefix_of(Path::new(program))),
+        unit: Some(unit.name.clone()),
         environment: Some(unit.environment()),
     };
     let Some((name, suffix)) = unit.name.split_once("@.") else {
-        return vec![master(config, unit.name.clone())];
+        return vec![master];
     };
     let mut masters = vec![];
-    for (instance, config) in instances(&config.to_string_lossy()) {
-        masters.push(master(config, format!("{name}@{instance}.{suffix}")));
+    for (instance, config) in instances(&master.config.to_string_lossy()) {
+        masters.push(Master {
+            config,
+            unit: Some(format!("{name}@{instance}.{suffix}")),
+            ..master.clone()
+        });
     }
     masters
 }
 
 /// Whether a command starts PHP-FPM.
 fn is_fpm(command: &[String]) -> bool {
-    let program = command.first().map(Path::new);
-    let name = program.and_then(|program| program.file_name()?.to_str());
-    name.is_some_and(|name| name.contains("php") && name.contains("fpm"))
+    let Some(program) = command.first() else {
+        return false;
+    };
+    match Path::new(program).file_name().and_then(OsStr::to_str) {
+        Some(name) => name.contains("php") && name.contains("fpm"),
+        None => false,
+    }
 }
 
 /// The value of an option: `-y FILE`, `-yFILE`, `--fpm-config FILE`, `--fpm-config=FILE`.
@@ -331,7 +357,7 @@ fn built_in_config(program: &str, given: Option<&Path>) -> Option<String> {
 /// `/etc/opt/VENDOR/NAME/php-fpm.conf` for a prefix below `/opt/VENDOR/NAME`.
 fn vendor_config(prefix: &Path) -> Option<String> {
     let rest = prefix.strip_prefix("/opt").ok()?;
-    let mut names = rest.iter().filter_map(|name| name.to_str());
+    let mut names = rest.iter().filter_map(OsStr::to_str);
     let (vendor, name) = (names.next()?, names.next()?);
     Some(format!("/etc/opt/{vendor}/{name}/php-fpm.conf"))
 }

@@ -93,9 +93,12 @@ fn below_var_run(root: &HostPath, directory: &str) -> Option<DraftMount> {
 fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
     let command = settings.get("sendmail_path").unwrap_or(MAILERS[0]);
     let mut words = command.split_whitespace().map(unquoted);
-    let Some(program) = words.next().filter(|program| Path::new(program).is_file()) else {
+    let Some(program) = words.next() else {
         return;
     };
+    if !Path::new(program).is_file() {
+        return;
+    }
     if !MAILERS.contains(&program) {
         add_item(&mut draft.programs, "/bin/sh"); // PHP starts the program by it
         add_item(&mut draft.programs, program);
@@ -104,9 +107,12 @@ fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
         draft.found.push(found);
     }
     // Such as the configuration that `-C` names.
-    let names = words.filter_map(|word| Some(&word[word.find("/etc/")? + "/etc/".len()..]));
-    for name in names.filter(|name| is_in_etc(name)) {
-        add_item(&mut draft.etc, name);
+    for word in words {
+        if let Some((_, name)) = word.split_once("/etc/")
+            && is_in_etc(name)
+        {
+            add_item(&mut draft.etc, name);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::masters::Master;
 use super::pool::{FpmConfiguration, Pool};
+use crate::base::ErrorContext;
 use crate::import::glob3::matching;
 use crate::import::php_ini::{PhpValue, Statement, statements};
 use crate::{Error, Result};
@@ -137,26 +138,27 @@ impl FpmReader<'_> {
             self.open = None;
             return;
         }
-        let known = self
-            .result
-            .pools
+        let pools = &mut self.result.pools;
+        let known = pools
             .iter()
             .position(|pool| pool.name.eq_ignore_ascii_case(name));
-        self.open = known.or_else(|| {
-            let pool = Pool {
-                name: name.clone(),
-                file: path.to_owned(),
-                line,
-                ..Pool::default()
-            };
-            self.result.pools.push(pool);
-            self.pool_errors.push(None);
-            Some(self.result.pools.len() - 1)
+        if known.is_some() {
+            self.open = known;
+            return;
+        }
+        self.open = Some(pools.len());
+        pools.push(Pool {
+            name: name.clone(),
+            file: path.to_owned(),
+            line,
+            ..Pool::default()
         });
+        self.pool_errors.push(None);
     }
 
     fn set(&mut self, name: String, mut value: PhpValue) {
-        if let Some(pool) = self.open.map(|nth| &mut self.result.pools[nth]) {
+        if let Some(nth) = self.open {
+            let pool = &mut self.result.pools[nth];
             value.text = value.text.replace("$pool", &pool.name);
             pool.directives.insert(name, value);
         }
@@ -179,7 +181,7 @@ impl FpmReader<'_> {
         }
 
         let pattern = full_path(&value.text, self.prefix());
-        let files = matching(Path::new(&pattern)).map_err(|error| error.context(&named))?;
+        let files = matching(Path::new(&pattern)).context(&named)?;
         if files.is_empty() {
             let from = if pattern == value.text {
                 String::new()
@@ -191,7 +193,7 @@ impl FpmReader<'_> {
                 .push(format!("{named}{from}: no file matches"));
         }
         for file in files {
-            self.file(&file).map_err(|error| error.context(&named))?;
+            self.file(&file).context(&named)?;
         }
         Ok(())
     }
@@ -215,10 +217,10 @@ impl FpmReader<'_> {
             }
         }
 
-        let first = self.result.files.first();
-        let file = first
-            .map(|file| file.display().to_string())
-            .unwrap_or_default();
+        let file = match self.result.files.first() {
+            Some(file) => file.display().to_string(),
+            None => String::new(),
+        };
         for name in self.borrowed.into_inner() {
             let value = std::env::var(&name).unwrap_or_default();
             self.result.warnings.push(format!(
@@ -268,7 +270,8 @@ impl Pool {
                 return Err(Error::failed(format!("{name} = {text}: it is not UTF-8")));
             }
         }
-        if let Some(own) = self.get("prefix").map(|own| full_path(own, prefix)) {
+        if let Some(own) = self.get("prefix") {
+            let own = full_path(own, prefix);
             self.directives
                 .insert("prefix".to_owned(), PhpValue::new(own));
         }
@@ -296,7 +299,10 @@ fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
     if chroot.starts_with('/') {
         return Ok(chroot.to_owned());
     }
-    let base = own.map_or_else(|| prefix.display().to_string(), ToOwned::to_owned);
+    let base = match own {
+        Some(own) => own.to_owned(),
+        None => prefix.display().to_string(),
+    };
     let path = match chroot.split_once("$prefix") {
         Some(("", "")) => base,
         Some(("", rest)) => format!("{base}/{rest}"),

@@ -52,8 +52,10 @@ pub(crate) struct JailkitSection {
 
 /// Whether a line, of a file of unknown format, is one that only jailkit has.
 pub(super) fn looks_like(line: &str) -> bool {
-    line.split_once(['=', ':'])
-        .is_some_and(|(key, _)| KEYS.contains(&key.trim().to_lowercase().as_str()))
+    match line.split_once(['=', ':']) {
+        Some((key, _)) => KEYS.contains(&key.trim().to_lowercase().as_str()),
+        None => false,
+    }
 }
 
 /// The sections of a file.
@@ -86,14 +88,16 @@ pub(crate) fn drafts(
     let names = preset_names(sections, presets);
     let mut inclusions = vec![];
     for section in sections {
-        let included = section.list("includesections").into_iter();
-        inclusions.extend(included.map(|included| (section.name(), included)));
+        for included in section.list("includesections") {
+            inclusions.push((section.name(), included));
+        }
     }
     let circular = circular(&inclusions);
-    Ok(sections
-        .iter()
-        .map(|section| section.draft(&names, &circular))
-        .collect())
+    let mut drafts = vec![];
+    for section in sections {
+        drafts.push(section.draft(&names, &circular));
+    }
+    Ok(drafts)
 }
 
 fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
@@ -116,16 +120,16 @@ fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
 
 /// The name of the preset for each section.
 fn preset_names(sections: &[JailkitSection], presets: &Presets) -> BTreeMap<String, String> {
-    let is_usable = |name: &str| SiteName::new(name).is_ok() && !presets.is_built_in(name);
-    let sections: BTreeSet<&str> = sections.iter().map(JailkitSection::name).collect();
-    let (usable, others): (Vec<&str>, Vec<&str>) =
-        sections.into_iter().partition(|name| is_usable(name));
-
     let mut names = BTreeMap::new();
     let mut taken = BTreeSet::new();
-    for name in usable {
-        names.insert(name.to_owned(), name.to_owned());
-        taken.insert(name.to_owned());
+    let mut others = BTreeSet::new();
+    for name in sections.iter().map(JailkitSection::name) {
+        if SiteName::new(name).is_ok() && !presets.is_built_in(name) {
+            names.insert(name.to_owned(), name.to_owned());
+            taken.insert(name.to_owned());
+        } else {
+            others.insert(name);
+        }
     }
     for name in others {
         let base = format!(
@@ -327,9 +331,10 @@ impl JailkitSection {
         if !users.is_empty() {
             draft.nss = vec!["passwd".to_owned(), "group".to_owned()];
             // Both are generated from `users`.
+            let generated = ["passwd", "group"];
             draft
                 .etc
-                .retain(|item| !["passwd", "group"].contains(&item.any_of[0].as_str()));
+                .retain(|item| !generated.contains(&item.any_of[0].as_str()));
         }
         let mut groups = self.list("groups");
         groups.retain(|group| !users.contains(group));
@@ -346,7 +351,9 @@ impl JailkitSection {
     /// Remarks on what a manifest cannot express.
     fn remark_the_rest(&self, draft: &mut Draft) {
         for path in self.list("emptydirs") {
-            if JailPath::new(path).is_ok_and(|path| path != JailPath::slash()) {
+            if let Ok(directory) = JailPath::new(path)
+                && directory != JailPath::slash()
+            {
                 draft.directories.push(DraftDirectory {
                     path: path.to_owned(),
                     mode: "0755".to_owned(), // as jk_init makes them

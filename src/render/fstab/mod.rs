@@ -38,6 +38,21 @@ impl FstabLine {
     fn kind(&self) -> &'static str {
         self.file_system.map_or("none", FileSystem::name)
     }
+
+    /// Adds the options by which systemd mounts it after the makers of its source, and before the
+    /// services that need it.
+    fn order(&mut self, before: &[String], not_after: &BTreeSet<String>) {
+        if self.file_system.is_none() {
+            for unit in systemd::makers(&self.source) {
+                if !not_after.contains(*unit) {
+                    self.options.push(format!("x-systemd.after={unit}"));
+                }
+            }
+        }
+        for unit in before {
+            self.options.push(format!("x-systemd.before={unit}"));
+        }
+    }
 }
 
 /// The lines that make the same mounts as `up`, parents first.
@@ -69,21 +84,10 @@ pub(crate) fn lines(
         lines.push(line(mount.source.clone(), target, mount, desired));
     }
     for line in &mut lines {
-        let is_bind = line.file_system.is_none();
-        let makers = systemd::makers(&line.source)
-            .iter()
-            .filter(|unit| is_bind && !not_after.contains(**unit));
-        line.options
-            .extend(makers.map(|unit| format!("x-systemd.after={unit}")));
-        line.options
-            .extend(before.iter().map(|unit| format!("x-systemd.before={unit}")));
-    }
-    for line in lines
-        .iter_mut()
-        .filter(|line| container && line.file_system.is_none())
-        .filter(|line| line.source.as_path().starts_with("/dev"))
-    {
-        line.source = another_way(&line.source);
+        line.order(before, not_after);
+        if container && line.file_system.is_none() && line.source.as_path().starts_with("/dev") {
+            line.source = another_way(&line.source);
+        }
     }
     lines.sort_by(|a, b| a.target.cmp(&b.target));
     lines
@@ -99,19 +103,22 @@ fn another_way(source: &HostPath) -> HostPath {
 }
 
 fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)> {
-    let below = point
-        .strip_prefix(source)
-        .ok()
-        .filter(|below| !below.as_os_str().is_empty())?;
+    let below = point.strip_prefix(source).ok()?;
+    if below.as_os_str().is_empty() {
+        return None;
+    }
     Some((HostPath::new(point).ok()?, below))
 }
 
 fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> FstabLine {
     let mut options = vec![];
-    options.extend(mount.file_system.is_none().then(|| "bind".to_owned()));
+    if mount.file_system.is_none() {
+        options.push("bind".to_owned());
+    }
     options.extend(attributes(mount.attributes).map(str::to_owned));
-    let own = mount.file_system.into_iter().flat_map(FileSystem::options);
-    options.extend(own.map(|(name, value)| format!("{name}={value}")));
+    for (name, value) in mount.file_system.into_iter().flat_map(FileSystem::options) {
+        options.push(format!("{name}={value}"));
+    }
     // Otherwise the mount would join its source's peer group, and later mounts of the host would
     // appear in the jail, writable.
     options.push("private".to_owned());
@@ -149,18 +156,14 @@ fn plain(path: &HostPath) -> Option<&str> {
 
 /// The lines of one site with aligned columns, under a comment that names the site.
 pub(crate) fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> Vec<u8> {
-    let fields: Vec<_> = lines
-        .iter()
-        .map(|line| [&line.what(), line.target.as_path()].map(escaped))
-        .collect();
-    let widest = |column: usize| {
-        fields
-            .iter()
-            .map(|line| line[column].len())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths = [widest(0), widest(1)];
+    let (mut fields, mut widths) = (vec![], [0, 0]);
+    for line in lines {
+        let of_line = [&line.what(), line.target.as_path()].map(escaped);
+        for (width, field) in widths.iter_mut().zip(&of_line) {
+            *width = field.len().max(*width);
+        }
+        fields.push(of_line);
+    }
     let mut text = format!("# {site}: ").into_bytes();
     text.extend(escaped(root.as_path()));
     text.push(b'\n');

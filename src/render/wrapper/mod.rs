@@ -8,6 +8,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use self::settings::list;
@@ -73,17 +74,18 @@ pub(crate) fn wrapper(
 
 /// A line in a drop-in that systemd reads after ours.
 fn read_later(starts: &[&UnitLine]) -> Option<StartObstacle> {
-    let is_later = |line: &&&UnitLine| {
-        let name = line.file.file_name().and_then(|name| name.to_str());
-        let is_drop_in = line.file.extension().is_some_and(|end| end == "conf");
-        is_drop_in && name > Some(WRAPPER)
-    };
-    let file = &starts.iter().find(is_later)?.file;
+    let file = &starts.iter().find(|start| is_after_ours(&start.file))?.file;
     Some(StartObstacle {
         what: format!("ExecStart= in {}", file.display()),
         why: "systemd reads it after mountjail's drop-in",
         remedy: format!("give it a name before {WRAPPER}"),
     })
+}
+
+fn is_after_ours(file: &Path) -> bool {
+    let name = file.file_name().and_then(OsStr::to_str);
+    let is_drop_in = file.extension() == Some(OsStr::new("conf"));
+    is_drop_in && name > Some(WRAPPER)
 }
 
 /// The command lines of one value, which `;` separates.

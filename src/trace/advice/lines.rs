@@ -22,9 +22,9 @@ pub(super) fn own_directory(
     scratch: &TemporaryDirectory,
     names: &BTreeMap<u32, String>,
 ) -> Addition {
-    let user = scratch.user.map(|id| {
-        let name = names.get(&id).cloned();
-        name.unwrap_or_else(|| id.to_string())
+    let user = scratch.user.map(|id| match names.get(&id) {
+        Some(name) => name.clone(),
+        None => id.to_string(),
     });
     let mode = scratch.mode;
     let name = scratch.path.to_string();
@@ -37,24 +37,25 @@ pub(super) fn own_directory(
 /// The line that brings only this path.
 pub(super) fn own_line(found: &MissOnHost) -> Addition {
     let path = &found.miss.path;
-    let below = |base| {
-        let name = path.as_path().strip_prefix(base).ok()?;
-        Some(name.display().to_string())
-    };
     match found.kind {
         MissKind::Program => addition("programs", pattern(path.as_path())),
         MissKind::Library => addition("libraries", pattern(path.as_path())),
         // Its directory: a bound socket is dead once its daemon restarts.
         MissKind::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
-        MissKind::Device => match below("/dev") {
+        MissKind::Device => match name_below("/dev", path) {
             Some(name) => addition("devices", name),
             None => addition("mounts", pattern(path.as_path())),
         },
-        MissKind::Directory | MissKind::Data => match below("/etc") {
+        MissKind::Directory | MissKind::Data => match name_below("/etc", path) {
             Some(name) if !name.contains(['*', '?']) => addition("etc", name),
             _ => mount_of(path),
         },
     }
+}
+
+fn name_below(directory: &str, path: &JailPath) -> Option<String> {
+    let name = path.as_path().strip_prefix(directory).ok()?;
+    Some(name.display().to_string())
 }
 
 /// The lines that bring a whole directory of a package or an interpreter; for objects in it, also

@@ -22,32 +22,41 @@ pub(crate) struct PresetContents {
     pub programs: BTreeSet<HostPath>,
 }
 
+impl PresetContents {
+    /// The line that includes the preset.
+    pub(super) fn line(&self) -> Addition {
+        addition("presets", self.preset.clone())
+    }
+
+    fn brings(&self, found: &[MissOnHost]) -> bool {
+        let mut paths = found.iter().map(|found| &found.miss.path);
+        paths.all(|path| why(&self.desired, path).mount.is_some())
+    }
+}
+
 /// A preset is not needed if a larger advised preset also brings all its paths.
 pub(super) fn merge_presets(
     lines: &mut BTreeMap<Addition, Vec<MissOnHost>>,
     presets: &[PresetContents],
 ) {
-    let mut advised: Vec<_> = presets
-        .iter()
-        .filter(|preset| lines.contains_key(&addition("presets", preset.preset.clone())))
-        .collect();
+    let mut advised = vec![];
+    for preset in presets {
+        if lines.contains_key(&preset.line()) {
+            advised.push(preset);
+        }
+    }
     advised.sort_by_key(|preset| preset.desired.mounts.len());
 
     for (nth, small) in advised.iter().enumerate() {
-        let small = addition("presets", small.preset.clone());
-        let Some(found) = lines.get(&small) else {
+        let Some(found) = lines.get(&small.line()) else {
             continue;
         };
-        let brings = |preset: &PresetContents, found: &MissOnHost| {
-            why(&preset.desired, &found.miss.path).mount.is_some()
-        };
         let mut larger = advised[nth + 1..].iter();
-        let large = larger.find(|preset| found.iter().all(|found| brings(preset, found)));
-        if let Some(large) = large {
-            let large = addition("presets", large.preset.clone());
-            let found = lines.remove(&small).unwrap_or_default();
-            lines.entry(large).or_default().extend(found);
-        }
+        let Some(large) = larger.find(|large| large.brings(found)) else {
+            continue;
+        };
+        let found = lines.remove(&small.line()).unwrap_or_default();
+        lines.entry(large.line()).or_default().extend(found);
     }
 }
 
@@ -63,19 +72,24 @@ pub(super) fn merge_files(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
     }
 
     for (merged, files) in by_directory {
-        if files.len() >= MANY {
-            let found: Vec<_> = files.iter().filter_map(|file| lines.remove(file)).collect();
-            let found = found.into_iter().flatten();
-            lines.entry(merged).or_default().extend(found);
+        if files.len() < MANY {
+            continue;
         }
+        let mut found = vec![];
+        for file in &files {
+            found.extend(lines.remove(file).unwrap_or_default());
+        }
+        lines.entry(merged).or_default().extend(found);
     }
 }
 
 /// The line that brings the whole directory of a file.
 pub(super) fn line_of_directory(line: &Addition, found: &MissOnHost) -> Option<Addition> {
+    if !found.whole_directory {
+        return None;
+    }
     let path = &found.miss.path;
-    let directory = path.parent().filter(|_| found.whole_directory)?;
-    let directory = pattern(directory.as_path());
+    let directory = pattern(path.parent()?.as_path());
     let is_object = path.as_path().extension().is_some_and(|end| end == "so");
     match line.key {
         "mounts" if found.kind == MissKind::Data => Some(addition("mounts", directory)),
@@ -115,22 +129,35 @@ pub(super) fn within_mounts(
     lines: &mut BTreeMap<Addition, Vec<MissOnHost>>,
 ) -> Vec<(Miss, String)> {
     let mut mounted = BTreeSet::new();
-    for line in lines.keys().filter(|line| line.key == "mounts") {
-        mounted.extend(JailPath::new(&line.name).ok());
+    for line in lines.keys() {
+        if line.key == "mounts" {
+            mounted.extend(JailPath::new(&line.name).ok());
+        }
     }
     let mut refused = vec![];
     lines.retain(|line, found| {
-        let own = found.first().and_then(|found| found.scratch.as_ref());
-        let above = own.and_then(|own| {
-            let mut above = own.path.directories_above().into_iter();
-            above.find(|above| mounted.contains(above))
-        });
-        let Some(above) = above.filter(|_| line.key == "directories") else {
+        let Some(above) = mount_above(line, found, &mounted) else {
             return true;
         };
         let why = format!("it would be in {above}, which is mounted read-only");
-        refused.extend(found.drain(..).map(|found| (found.miss, why.clone())));
+        for found in found.drain(..) {
+            refused.push((found.miss, why.clone()));
+        }
         false
     });
     refused
+}
+
+/// The one of `mounted` that a directory of the site's own would be in.
+fn mount_above(
+    line: &Addition,
+    found: &[MissOnHost],
+    mounted: &BTreeSet<JailPath>,
+) -> Option<JailPath> {
+    if line.key != "directories" {
+        return None;
+    }
+    let own = found.first()?.scratch.as_ref()?;
+    let mut above = own.path.directories_above().into_iter();
+    above.find(|above| mounted.contains(above))
 }

@@ -55,8 +55,9 @@ impl Advice {
                 None => self.lines.push(line),
                 Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
                 Some(why) => {
-                    let refused = line.misses.into_iter().map(|miss| (miss, why.clone()));
-                    self.refused.extend(refused);
+                    for miss in line.misses {
+                        self.refused.push((miss, why.clone()));
+                    }
                 }
             }
         }
@@ -80,10 +81,9 @@ pub(crate) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Adv
     merge_below(&mut lines);
     advice.refused.extend(within_mounts(&mut lines));
 
-    advice.lines = lines
-        .into_iter()
-        .map(|(addition, found)| AdvisedLine::new(addition, found))
-        .collect();
+    for (addition, found) in lines {
+        advice.lines.push(AdvisedLine::new(addition, found));
+    }
     advice
         .lines
         .sort_by_key(|line| Reverse((line.misses.len(), lookups(&line.misses))));
@@ -98,50 +98,81 @@ fn sort_out(
 ) -> Vec<MissOnHost> {
     let mut wanted: Vec<MissOnHost> = vec![];
     for found in found {
-        if lines_of_noexec(&found, context).is_some() {
-            wanted.push(found);
-        } else if found.miss.failure == LookupFailure::NotExecutable {
-            let why = "it is there, and may not be executed: see its mode, and whether its file \
-                       system is mounted with noexec";
-            advice.refused.push((found.miss, why.to_owned()));
-        } else if why(context.desired, &found.miss.path).mount.is_some() {
-            advice.not_mounted.push(found.miss);
-        } else if let Some(scratch) = &found.scratch {
-            let mut own = context.desired.directories.iter();
-            if own.any(|own| own.path == scratch.path) {
-                advice.not_mounted.push(found.miss);
-            } else {
-                wanted.push(found);
-            }
-        } else if let Some(why) = found.refusal {
-            advice.refused.push((found.miss, why));
-        } else if is_a_daemons(&found, context) {
-            let line = own_line(&found);
-            let why =
-                format!("it is a daemon's; if this site is to reach it, add `{line}` by hand");
-            advice.refused.push((found.miss, why));
-        } else {
-            wanted.push(found);
+        match verdict(&found, context) {
+            Verdict::Wanted => wanted.push(found),
+            Verdict::NotMounted => advice.not_mounted.push(found.miss),
+            Verdict::Refused(why) => advice.refused.push((found.miss, why)),
         }
     }
 
-    // A directory on the way to something comes with it, and what was looked for in a directory of
-    // the site's own is the site's to make.
-    let own: Vec<_> = wanted
-        .iter()
-        .filter_map(|found| found.scratch.clone())
-        .collect();
-    advice.refused.retain(|(miss, _)| {
-        let mut paths = wanted.iter().map(|found| &found.miss.path);
-        let mut own = own.iter().map(|scratch| &scratch.path);
-        !paths.any(|path| path.starts_with(&miss.path))
-            && !own.any(|own| own.starts_with(&miss.path) || miss.path.starts_with(own))
-    });
-    wanted.retain(|found| {
-        let mut own = own.iter().map(|scratch| &scratch.path);
-        found.scratch.is_some() || !own.any(|own| own.starts_with(&found.miss.path))
-    });
+    let mut own = vec![];
+    for found in &wanted {
+        if let Some(scratch) = &found.scratch {
+            own.push(scratch.path.clone());
+        }
+    }
+    advice
+        .refused
+        .retain(|(miss, _)| !comes_with(&miss.path, &wanted, &own));
+    wanted.retain(|found| found.scratch.is_some() || !is_above(&found.miss.path, &own));
     without_aliases(wanted)
+}
+
+/// Whether a miss needs a line.
+enum Verdict {
+    Wanted,
+    /// The manifest has it already.
+    NotMounted,
+    /// A jail should not get it, for this reason.
+    Refused(String),
+}
+
+fn verdict(found: &MissOnHost, context: &AdviceContext<'_>) -> Verdict {
+    if lines_of_noexec(found, context).is_some() {
+        return Verdict::Wanted;
+    }
+    if found.miss.failure == LookupFailure::NotExecutable {
+        let why = "it is there, and may not be executed: see its mode, and whether its file \
+                   system is mounted with noexec";
+        return Verdict::Refused(why.to_owned());
+    }
+    if brings(context.desired, &found.miss.path) {
+        return Verdict::NotMounted;
+    }
+    if let Some(scratch) = &found.scratch {
+        let mut own = context.desired.directories.iter();
+        return if own.any(|own| own.path == scratch.path) {
+            Verdict::NotMounted
+        } else {
+            Verdict::Wanted
+        };
+    }
+    if let Some(why) = &found.refusal {
+        return Verdict::Refused(why.clone());
+    }
+    if is_a_daemons(found, context) {
+        let line = own_line(found);
+        let why = format!("it is a daemon's; if this site is to reach it, add `{line}` by hand");
+        return Verdict::Refused(why);
+    }
+    Verdict::Wanted
+}
+
+/// Whether nothing need be said about `path`: a directory on the way to something that is wanted
+/// comes with it, and what was looked for in a directory of the site's `own` is the site's to make.
+fn comes_with(path: &JailPath, wanted: &[MissOnHost], own: &[JailPath]) -> bool {
+    wanted.iter().any(|found| found.miss.path.starts_with(path))
+        || is_above(path, own)
+        || own.iter().any(|own| path.starts_with(own))
+}
+
+/// Whether `path` is one of `paths`, or above one.
+fn is_above(path: &JailPath, paths: &[JailPath]) -> bool {
+    paths.iter().any(|below| below.starts_with(path))
+}
+
+fn brings(desired: &Desired, path: &JailPath) -> bool {
+    why(desired, path).mount.is_some()
 }
 
 impl AdvisedLine {
@@ -189,16 +220,14 @@ fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
 fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTreeSet<String> {
     let mut missed_presets = BTreeSet::new();
     for preset in presets {
-        let is_others = |program: &HostPath| {
-            presets
-                .iter()
-                .any(|other| other.preset != preset.preset && other.programs.contains(program))
-        };
         let (mut own, mut missed) = (0, 0);
         for program in &preset.programs {
-            if !is_others(program) {
-                own += 1;
-                missed += usize::from(wanted.iter().any(|found| found.real == *program));
+            if is_of_another(program, preset, presets) {
+                continue;
+            }
+            own += 1;
+            if wanted.iter().any(|found| found.real == *program) {
+                missed += 1;
             }
         }
         if missed > 0 && 2 * missed >= own {
@@ -206,6 +235,16 @@ fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTr
         }
     }
     missed_presets
+}
+
+/// Whether a preset other than `preset` names the program.
+fn is_of_another(program: &HostPath, preset: &PresetContents, presets: &[PresetContents]) -> bool {
+    for other in presets {
+        if other.preset != preset.preset && other.programs.contains(program) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether it is a socket, or something else that daemons keep where their sockets are, and no
@@ -238,32 +277,46 @@ fn additions(
         return user_additions(&found.miss, context.users);
     }
 
-    let smallest = context
-        .presets
-        .iter()
-        .filter(|preset| fits(preset, found, presets_by_programs))
-        .filter(|preset| {
-            found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs)
-        })
-        .min_by_key(|preset| preset.desired.mounts.len());
-    match smallest {
-        Some(preset) => vec![addition("presets", preset.preset.clone())],
-        None if found.part_of.is_empty() => vec![own_line(found)],
-        None => {
-            let mut lines = vec![];
-            for (directory, has_objects) in &found.part_of {
-                if !is_brought(context, directory) {
-                    lines.extend(lines_of_part(directory, *has_objects));
-                }
-            }
-            lines
+    if let Some(preset) = smallest_preset(found, context, presets_by_programs) {
+        return vec![preset.line()];
+    }
+    if found.part_of.is_empty() {
+        return vec![own_line(found)];
+    }
+    let mut lines = vec![];
+    for (directory, has_objects) in &found.part_of {
+        if !is_brought(context, directory) {
+            lines.extend(lines_of_part(directory, *has_objects));
         }
     }
+    lines
+}
+
+/// The smallest preset that is right for the path.
+fn smallest_preset<'c>(
+    found: &MissOnHost,
+    context: &AdviceContext<'c>,
+    presets_by_programs: &BTreeSet<String>,
+) -> Option<&'c PresetContents> {
+    let mut right = vec![];
+    for preset in context.presets {
+        if fits(preset, found, presets_by_programs)
+            && (found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs))
+        {
+            right.push(preset);
+        }
+    }
+    right
+        .into_iter()
+        .min_by_key(|preset| preset.desired.mounts.len())
 }
 
 /// Whether the manifest asks for the host's directory already.
 fn is_brought(context: &AdviceContext<'_>, directory: &HostPath) -> bool {
-    JailPath::new(directory.as_path()).is_ok_and(|path| why(context.desired, &path).mount.is_some())
+    match JailPath::new(directory.as_path()) {
+        Ok(path) => brings(context.desired, &path),
+        Err(_) => false,
+    }
 }
 
 /// The lines that give the users who looked up their own name an account inside.
@@ -348,8 +401,10 @@ pub(crate) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
 fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Vec<Addition>> {
     let mount = why(context.desired, &found.miss.path).mount?;
     let is_shown = found.miss.failure == LookupFailure::NotExecutable && mount.attributes.noexec;
-    let is_directory = mount.kind == FileKind::Directory;
-    (is_shown && is_directory).then(|| lines_of_part(&mount.source, true))
+    if !is_shown || mount.kind != FileKind::Directory {
+        return None;
+    }
+    Some(lines_of_part(&mount.source, true))
 }
 
 #[cfg(test)]

@@ -73,18 +73,25 @@ impl<'h> Blocks<'h> {
             let place = FileLine { file, line: nth };
             match keyword.to_ascii_lowercase().as_str() {
                 "match" => self.begin(within, criteria(words)),
-                "include" => words.for_each(|pattern| self.include(place, &pattern)),
+                "include" => {
+                    for pattern in words {
+                        self.include(place, &pattern);
+                    }
+                }
                 "chrootdirectory" => {
-                    let line = words.next().map(|root| ChrootLine {
-                        file: file.to_owned(),
-                        line: nth,
-                        root,
-                    });
                     let block = &mut self.all[self.current];
-                    block.root = block.root.take().or(line);
+                    if let Some(root) = words.next()
+                        && block.root.is_none()
+                    {
+                        block.root = Some(ChrootLine {
+                            file: file.to_owned(),
+                            line: nth,
+                            root,
+                        });
+                    }
                 }
                 "forcecommand" => {
-                    let is_sftp = words.next().is_some_and(|word| word == "internal-sftp");
+                    let is_sftp = words.next().as_deref() == Some("internal-sftp");
                     self.all[self.current].sftp |= is_sftp;
                 }
                 _ => {}
@@ -149,9 +156,8 @@ pub(super) fn words(line: &str) -> Vec<String> {
         .unwrap_or((line, ""));
     let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
     let rest = rest.split(" #").next().unwrap_or_default();
-    [keyword.to_owned()]
-        .into_iter()
-        .chain(crate::import::words::words(rest))
-        .filter(|word| !word.is_empty())
-        .collect()
+    let mut words = vec![keyword.to_owned()];
+    words.extend(crate::import::words::words(rest));
+    words.retain(|word| !word.is_empty());
+    words
 }

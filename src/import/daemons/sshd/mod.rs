@@ -33,9 +33,10 @@ const KEYWORDS: [&str; 14] = [
 
 /// Whether a line is one of `sshd_config`.
 pub(in crate::import) fn looks_like(line: &str) -> bool {
-    words(line)
-        .first()
-        .is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()))
+    match words(line).first() {
+        Some(word) => KEYWORDS.contains(&word.to_ascii_lowercase().as_str()),
+        None => false,
+    }
 }
 
 /// The sites of a file, and of the files that it includes.
@@ -55,13 +56,13 @@ pub(in crate::import) fn read(
     let mut settled: Vec<Login> = vec![];
     for block in &blocks.all {
         let Some(line) = &block.root else { continue };
-        let named = users(&block.criteria, host);
-        let mut users = named.clone();
+        let mut users = users(&block.criteria, host);
+        let names_users = !users.is_empty();
         users.retain(|user| !settled.contains(user));
         if always_applies(&block.criteria) {
-            settled.extend(users.iter().cloned());
+            settled.extend_from_slice(&users);
         }
-        let is_settled = users.is_empty() && !named.is_empty();
+        let is_settled = users.is_empty() && names_users;
         if !is_settled && !line.root.eq_ignore_ascii_case("none") {
             add_sites(&mut read, line, block, &users, units);
         }
@@ -142,31 +143,37 @@ fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
     let mut excluded = vec![];
     for pair in criteria.chunks(2) {
         let [criterion, list] = pair else { continue };
-        let of_name = |name: &str| match criterion.to_ascii_lowercase().as_str() {
-            "user" => (host.user)(name).into_iter().collect(),
-            "group" => (host.users_of_group)(name),
-            _ => vec![],
-        };
-
-        let (not, names): (Vec<_>, Vec<_>) =
-            list.split(',').partition(|name| name.starts_with('!'));
-        excluded.extend(not.into_iter().flat_map(|name| of_name(&name[1..])));
-        let tells = ["user", "group"].contains(&criterion.to_ascii_lowercase().as_str());
-        if !tells || names.iter().any(|name| name.contains(['*', '?'])) {
+        let criterion = criterion.to_ascii_lowercase();
+        let (mut users, mut is_pattern) = (vec![], false);
+        for name in list.split(',') {
+            if let Some(name) = name.strip_prefix('!') {
+                excluded.extend(users_of(&criterion, name, host));
+            } else {
+                is_pattern |= name.contains(['*', '?']);
+                users.extend(users_of(&criterion, name, host));
+            }
+        }
+        let tells = criterion == "user" || criterion == "group";
+        if !tells || is_pattern {
             continue;
         }
-        let users: Vec<_> = names.into_iter().flat_map(of_name).collect();
-        found = Some(match found {
-            Some(before) => before
-                .into_iter()
-                .filter(|user| users.contains(user))
-                .collect(),
-            None => users,
-        });
+        match &mut found {
+            Some(found) => found.retain(|user| users.contains(user)),
+            None => found = Some(users),
+        }
     }
     let mut found = found.unwrap_or_default();
     found.retain(|user| !excluded.contains(user));
     found
+}
+
+/// The users that a name in a criterion stands for.
+fn users_of(criterion: &str, name: &str, host: &SshdHost<'_>) -> Vec<Login> {
+    match criterion {
+        "user" => (host.user)(name).into_iter().collect(),
+        "group" => (host.users_of_group)(name),
+        _ => vec![],
+    }
 }
 
 /// Whether a block applies to its users wherever they come from.
