@@ -420,6 +420,16 @@ fn same(files: &[(&str, &str)]) {
 
 fn real_ones() {
     let global = "; FPM\n[global]\npid = run/fpm.pid\nerror_log = /dev/null\n";
+    // The arrays of PHP-FPM's own tests.
+    same(&[(
+        "etc/php-fpm.conf",
+        "[global]\nerror_log = /dev/null\n[unconfined]\nlisten = run/sock\nuser = games\n\
+         chroot = PREFIX/srv/one\naccess.suppress_path[] = /ping\n\
+         access.suppress_path[] = /health_check.php\nREST\n\
+         php_value[date.timezone] = Europe/London\n\
+         php_admin_value[disable_functions] = eval\nphp_flag[display_errors] = On\n\
+         php_admin_flag[log_errors] = 1\n",
+    )]);
     // Debian, and Virtualmin and ISPConfig on it: an absolute include, one file a site.
     same(&[
         (
@@ -526,7 +536,10 @@ fn one_odd_pool() {
              user = games\nchroot = \
              {srv}/link\n[broken]\nchroot = \"x\n[pre]\nchroot = {srv}/$prefix\n[mid]\n\
              chroot = x/$prefix\n[Ünï]\nuser = \
-             games\nchroot = {srv}/fine\n[system]\nchroot = /usr\n[build]\nchroot = PHP_PREFIX\n"
+             games\nchroot = {srv}/fine\n[system]\nchroot = /usr\n[build]\nchroot = PHP_PREFIX\n\
+             [nokey]\nchroot = {srv}/fine\nphp_value[] = x\n\
+             [key]\nchroot = {srv}/fine\naccess.suppress_path[x] = /x\n\
+             [path]\nchroot = {srv}/fine\naccess.suppress_path[] = x\n"
         ),
     );
     let ran = sandbox
@@ -537,6 +550,9 @@ fn one_odd_pool() {
         "pool env: chroot: ${MJ_NOBODY_SETS} stands for a variable",
         "php-fpm.conf:16: `chroot = \"x`: the quote does not end",
         "pool mid: chroot = x/$prefix: PHP-FPM knows `$prefix` only at the beginning of a value",
+        "`php_value[] = x`: the brackets have no key",
+        "`access.suppress_path[x] = /x`: the brackets have a key",
+        "`access.suppress_path[] = x`: the path does not begin with /",
         "pool system: chroot = /usr: ",
         "pool build: chroot: PHP_PREFIX is a constant",
         "/link of the pool link leads to ",

@@ -6,6 +6,7 @@ mod support;
 mod adopt;
 mod apply;
 mod book;
+mod certificates;
 mod check;
 mod completions;
 mod defaults;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("adopt", adopt::all()),
         ("apply", apply::all()),
         ("book", book::all()),
+        ("certificates", certificates::all()),
         ("check", check::all()),
         ("completions", completions::all()),
         ("defaults", defaults::all()),

@@ -646,6 +646,20 @@ fn own_mailer() {
     fs::write("/etc/msmtp-web", "nonsense here\n").unwrap();
     let ran = site.doctor(&[]).exits(3);
     ran.prints("make it work on the host first");
+
+    // glibc's loader ends with 5 if it is to show the libraries of such a program.
+    let exim = site.sandbox.path("exim");
+    fs::copy("/bin/true", &exim).unwrap();
+    fs::set_permissions(&exim, fs::Permissions::from_mode(0o4755)).unwrap();
+    let exim = exim.display();
+    let mount = format!("{{ source: {exim}, executable: true, setuid: true }}");
+    site.lists.entry("mounts".into()).or_default().push(mount);
+    mailer(&site, &format!("{exim} -t -i"));
+    site.apply("programs: [/bin/sh]");
+    let all = checks(&site.doctor(&[]));
+    let mail = all.iter().find(|check| check["check"] == "mail").unwrap();
+    let verdict = &mail["verdict"];
+    assert_eq!(verdict, "could-not-check");
 }
 
 /// An extension that is loaded, and whose files are not inside.

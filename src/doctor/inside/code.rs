@@ -225,7 +225,7 @@ impl Mailer {
         let closure = Loader::read(&host)
             .and_then(|loader| loader.closure(&self.program))
             .map_err(|error| error.to_string())?;
-        if !closure.interpreter.as_ref().is_some_and(is_glibcs) {
+        if !closure.interpreter.as_ref().is_some_and(is_glibcs) || gains_rights(&self.program) {
             return Ok(());
         }
 
@@ -234,6 +234,13 @@ impl Mailer {
         command.env("LD_BIND_NOW", "1");
         succeeds(quiet(&mut command)).map_err(super::reason)
     }
+}
+
+/// Whether the program has rights of its owner or group, as Exim has: glibc's loader only maps
+/// others.
+fn gains_rights(program: &HostPath) -> bool {
+    let found = fs::metadata(program.as_path());
+    found.is_ok_and(|found| found.permissions().mode() & 0o6000 != 0)
 }
 
 fn is_glibcs(interpreter: &HostPath) -> bool {

@@ -24,6 +24,9 @@ const ARRAYS: [&str; 5] = [
     "php_admin_flag",
 ];
 
+/// The directive that is an array of paths, without keys.
+const PATHS: &str = "access.suppress_path";
+
 /// The directives that a pool's jail depends on.
 const NEEDED: [&str; 4] = ["prefix", "chroot", "user", "group"];
 
@@ -109,7 +112,19 @@ impl FpmReader<'_> {
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
                 Statement::Entry(name, Some(value)) => self.set(name.to_ascii_lowercase(), value),
                 Statement::Item(name, key, value) if ARRAYS.contains(&name.as_str()) => {
+                    if key.text.is_empty() {
+                        return Err(failed("the brackets have no key"));
+                    }
                     self.set_item(&name, &key.text, value);
+                }
+                // No jail depends on it.
+                Statement::Item(name, key, value) if name == PATHS => {
+                    if !key.text.is_empty() {
+                        return Err(failed("the brackets have a key"));
+                    }
+                    if !value.text.starts_with('/') {
+                        return Err(failed("the path does not begin with /"));
+                    }
                 }
                 Statement::Item(..) => return Err(failed("php-fpm.conf(5) has no such directive")),
             }
