@@ -46,10 +46,8 @@ pub fn are_short() {
                 let directory = from.parent().unwrap();
                 let files = links(&read(&from)).into_iter();
                 let files = files.filter_map(|link| {
-                    let file = link
-                        .split('#')
-                        .next()
-                        .filter(|file| file.ends_with(".md"))?;
+                    let file = Path::new(link.split('#').next()?);
+                    file.extension().filter(|ending| *ending == "md")?;
                     directory.join(file).canonicalize().ok()
                 });
                 reached.extend(files.filter(|file| *file != summary));
