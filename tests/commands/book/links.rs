@@ -46,9 +46,9 @@ pub fn are_short() {
                 let directory = from.parent().unwrap();
                 let files = links(&read(&from)).into_iter();
                 let files = files.filter_map(|link| {
-                    let file = Path::new(link.split('#').next()?);
-                    file.extension().filter(|ending| *ending == "md")?;
-                    directory.join(file).canonicalize().ok()
+                    let file = directory.join(link.split('#').next()?);
+                    let is_page = file.extension().is_some_and(|end| end == "md");
+                    file.canonicalize().ok().filter(|_| is_page)
                 });
                 reached.extend(files.filter(|file| *file != summary));
             }
