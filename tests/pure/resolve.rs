@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 
 use mountjail::base::{HostPath, SiteName};
 use mountjail::manifest::{Presets, SourceFile, parse};
@@ -39,6 +40,18 @@ impl MadeHost {
         self.dir(PathBuf::from(path).parent().unwrap().to_str().unwrap());
         fs::copy("/bin/busybox", self.at(path)).unwrap();
         fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    /// A shared object that needs no other.
+    fn library(&self, path: &str) -> &Self {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        let status = Command::new("cc")
+            .args(["-shared", "-nostdlib", "-x", "c", "/dev/null", "-o"])
+            .arg(at)
+            .status();
+        assert!(status.unwrap().success());
         self
     }
 
@@ -577,6 +590,51 @@ fn name_services_bring_their_modules() {
             exists,
             "{module}: {modules:?}"
         );
+    }
+}
+
+#[test]
+fn name_services_bring_what_their_modules_talk_to() {
+    let host = MadeHost::new();
+    let services = ["sss", "winbind", "ldap", "mdns4_minimal", "resolve"];
+    host.dir("bin").dir("lib64");
+    for (file, at) in [
+        ("/bin/sh", "bin/sh"),
+        ("/lib64/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
+    ] {
+        fs::copy(file, host.at(at)).unwrap();
+    }
+    host.library("usr/lib/libc.so.6"); // modules are beside it
+    for service in services {
+        host.library(&format!("usr/lib/libnss_{service}.so.2"));
+    }
+    let text = "passwd: files sss winbind\ngroup: files ldap\n\
+                hosts: files mdns4_minimal [NOTFOUND=return] resolve\n";
+    host.dir("etc");
+    fs::write(host.at("etc/nsswitch.conf"), text).unwrap();
+    let talked_to = [
+        "/run/avahi-daemon",
+        "/run/nslcd",
+        "/run/samba/winbindd",
+        "/run/systemd/resolve",
+        "/var/lib/sss/mc",
+        "/var/lib/sss/pipes",
+    ];
+    for directory in talked_to {
+        host.dir(&directory[1..]);
+    }
+
+    let shown = host.shows("nss: [passwd, group, hosts]");
+    for service in services {
+        let module = format!("/libnss_{service}.so.2 < ");
+        assert!(
+            shown.iter().any(|line| line.contains(&module)),
+            "{module}: {shown:#?}"
+        );
+    }
+    for directory in talked_to {
+        let line = format!("{directory} < {directory}");
+        assert!(shown.contains(&line), "{line}: {shown:#?}");
     }
 }
 
