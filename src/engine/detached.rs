@@ -64,8 +64,7 @@ pub(super) struct DetachedMount(OwnedFd);
 
 impl Prepared for DetachedMount {
     fn unique_id(&self) -> Option<u64> {
-        let stat = sys::stat_fd(&self.0).ok()?;
-        stat.mount_id.filter(|_| stat.mount_id_is_unique)
+        sys::stat_fd(&self.0).ok()?.unique_mount_id()
     }
 
     fn attributes(&self) -> io::Result<Option<MountAttributes>> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Lock;
-use super::staged::{StagedFile, cannot_write, real_path};
+use super::staged::{StagedFile, real_path, written};
 use crate::base::Result;
 
 /// Replaces the contents of the file `path` by the result of `change`. Returns whether they
@@ -23,12 +23,12 @@ pub(crate) fn edit(
     if_absent: &str,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
 ) -> Result<bool> {
-    let real = real_path(path).map_err(|error| match error.errno() {
-        Some(libc::ENOENT) => error.hint(if_absent),
-        _ => error,
-    })?;
-    let before = fs::metadata(&real).map_err(|error| cannot_write(path, &error))?;
-    let old = fs::read(&real).map_err(|error| cannot_write(path, &error))?;
+    let real = match real_path(path) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Err(error.hint(if_absent)),
+        real => real?,
+    };
+    let before = written(path, fs::metadata(&real))?;
+    let old = written(path, fs::read(&real))?;
     let new = change(&old)?;
     if new == old {
         return Ok(false);

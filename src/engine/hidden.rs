@@ -59,21 +59,22 @@ pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
 ///
 /// Errors: the mount that it is on cannot be reached.
 pub(super) fn detach(id: u64) -> io::Result<()> {
-    let result = sys::stat_mount(id).and_then(|mount| {
-        let bare = Bare::of(mount.parent)?;
-        let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
-        if std::fs::read_link(proc::path_of_descriptor(&on))? != mount.point {
-            // It has moved, or the handle led to another name of the same file.
-            return Err(io::Error::other("it has moved"));
-        }
-        sys::umount_at(on.as_fd())
-    });
-
-    match result {
+    match detach_below(id) {
         Err(error) if sys::mount_exists(id) => Err(error),
         Ok(()) if sys::mount_exists(id) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         _ => Ok(()),
     }
+}
+
+fn detach_below(id: u64) -> io::Result<()> {
+    let mount = sys::stat_mount(id)?;
+    let bare = Bare::of(mount.parent)?;
+    let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
+    if std::fs::read_link(proc::path_of_descriptor(&on))? != mount.point {
+        // It has moved, or the handle led to another name of the same file.
+        return Err(io::Error::other("it has moved"));
+    }
+    sys::umount_at(on.as_fd())
 }
 
 /// Returns the mount point of a mount that hides the one with the unique ID `id`, if there is

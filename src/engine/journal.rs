@@ -17,8 +17,31 @@ use super::replace::{
     Durability, FileAccess, make_parents, rename_over, sync_directory_of, write_new,
 };
 use crate::base::hints::Doing;
-use crate::base::{Error, Result, SiteName};
-use crate::observe::{BootRecord, PersistentRecord, StateDir, WatchState};
+use crate::base::{Error, HostPath, Result, SiteName};
+use crate::observe::{BootId, BootRecord, Observed, PersistentRecord, StateDir, WatchState};
+use crate::plan::{Plan, Step};
+
+/// The record of a site before a run; an empty one, if the site is down.
+pub(super) fn known_record(boot: &BootId, plan: &Plan, observed: &Observed) -> BootRecord {
+    match &observed.record {
+        Some(record) => record.clone(),
+        None => BootRecord::nothing(boot.clone(), plan.root.clone()),
+    }
+}
+
+/// The persistent record of a site before a run; an empty one, if there is none.
+pub(super) fn known_kept(plan: &Plan, observed: &Observed) -> PersistentRecord {
+    match &observed.kept {
+        Some(kept) => kept.clone(),
+        None => PersistentRecord::nothing(plan.root.clone()),
+    }
+}
+
+/// Whether `plan` removes the generated file.
+pub(super) fn is_to_go(plan: &Plan, file: &HostPath) -> bool {
+    let mut steps = plan.steps.iter();
+    steps.any(|step| matches!(step, Step::RemoveFile(path) if path == file))
+}
 
 /// Writes the record of a site that is up or about to be.
 pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &BootRecord) -> Result<()> {

@@ -177,7 +177,9 @@ fn wait(
             *holder = now;
         }
         holder.look();
-        if let Some(limit) = limit.filter(|limit| holder.sleep.lasts(*limit)) {
+        if let Some(limit) = limit
+            && holder.sleep.lasts(limit)
+        {
             let error = Error::failed(format!(
                 "{holder} has the lock {} and has not moved for {} s",
                 path.display(),
@@ -208,10 +210,13 @@ struct LockHolder {
 impl LockHolder {
     fn of(path: &Path, file: &File) -> Self {
         let process = process(path);
-        let signed = signed(file).filter(|(signed, _)| Some(*signed) == process);
+        let thread = match signed(file) {
+            Some((signed, thread)) if Some(signed) == process => Some(thread),
+            _ => None,
+        };
         Self {
             process,
-            thread: signed.map(|(_, thread)| thread),
+            thread,
             sleep: Sleep::default(),
         }
     }
@@ -250,8 +255,11 @@ fn signed(file: &File) -> Option<(Pid, Pid)> {
     let length = file.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(&text[..length]).ok()?;
     let (process, thread) = text.strip_suffix('\n')?.split_once(' ')?;
-    let pid = |text: &str| text.parse().ok().map(Pid::from_raw);
     Some((pid(process)?, pid(thread)?))
+}
+
+fn pid(text: &str) -> Option<Pid> {
+    text.parse().ok().map(Pid::from_raw)
 }
 
 /// The process that holds the lock at `path`, from `/proc/locks` (`proc_locks(5)`): `1: FLOCK
@@ -264,22 +272,22 @@ fn process(path: &Path) -> Option<Pid> {
 
     let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
-    let line = locks
-        .lines()
-        .find(|line| line.split_ascii_whitespace().any(|field| field == file))?;
-    line.split_ascii_whitespace()
-        .skip_while(|field| *field != "FLOCK")
-        .nth(3)?
-        .parse()
-        .ok()
-        .map(Pid::from_raw)
+    for line in locks.lines() {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        if fields.contains(&file.as_str()) {
+            let kind = fields.iter().position(|field| *field == "FLOCK")?;
+            return pid(fields.get(kind + 3)?);
+        }
+    }
+    None
 }
 
 /// Whether the open `file` is the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let id = |found: fs::Metadata| (found.dev(), found.ino());
-    let (open, there) = (file.metadata(), path.symlink_metadata());
-    matches!((open.map(id), there.map(id)), (Ok(open), Ok(there)) if open == there)
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
 }
 
 /// Takes the lock, or returns `false` if it is held.

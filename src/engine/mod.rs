@@ -83,8 +83,10 @@ impl Engine {
 
     /// Takes the lock of the site, or returns `None` if another mountjail holds it.
     pub(crate) fn lock_if_free(&self, site: &SiteName) -> Result<Option<SiteLock>> {
-        let lock = Lock::if_free(&self.state.lock(site))?;
-        Ok(lock.map(|lock| SiteLock::new(lock, &self.state, site)))
+        match Lock::if_free(&self.state.lock(site))? {
+            Some(lock) => Ok(Some(SiteLock::new(lock, &self.state, site))),
+            None => Ok(None),
+        }
     }
 
     /// Brings the site into the planned state, or leaves it as it was.
@@ -118,10 +120,9 @@ impl Engine {
         root: &HostPath,
         observed: &Observed,
     ) -> Result<usize> {
-        observed
-            .strays
-            .iter()
-            .try_for_each(|stray| target::detach_stray(root, stray))?;
+        for stray in &observed.strays {
+            target::detach_stray(root, stray)?;
+        }
 
         let mut recorded = observed.recorded_mounts();
         // Without unique mount IDs, a moved mount looks like one that is gone, so the
@@ -140,13 +141,10 @@ impl Engine {
         root: &HostPath,
         fstab: Option<HostPath>,
     ) -> Result<()> {
-        let kept = self
-            .state
-            .read(site, &self.boot)?
-            .kept
-            .filter(|kept| kept.root == *root);
-        let kept = kept.unwrap_or_else(|| PersistentRecord::nothing(root.clone()));
-
+        let kept = match self.state.read(site, &self.boot)?.kept {
+            Some(kept) if kept.root == *root => kept,
+            _ => PersistentRecord::nothing(root.clone()),
+        };
         if kept.fstab == fstab {
             return Ok(());
         }
@@ -179,7 +177,9 @@ impl Engine {
         } = *done;
         let history = record.history.take().unwrap_or_default();
         let history = history.and(observe::now(), attached, swapped, detached);
-        record.history = Some(history).filter(|history| *history != History::default());
+        if history != History::default() {
+            record.history = Some(history);
+        }
         journal::write_record(&self.state, site, &record)
     }
 

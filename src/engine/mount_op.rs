@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::backend::{Backend, Prepared};
@@ -11,7 +11,7 @@ use super::mounter::Mounter;
 use super::root::{Root, Spot, Spots};
 use super::setup::Engine;
 use super::sources;
-use super::target::{attributes_of, cannot, is_found, nothing_inside, unique_id_at};
+use super::target::{attributes_of, cannot, explained, is_found, nothing_inside, unique_id_at};
 use super::templates::TemplateStore;
 use super::undo::{OldMount, Swapped, Undo, save, swap};
 use crate::base::hints::Doing;
@@ -44,14 +44,14 @@ pub(super) struct Work<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Work<'a, B> {
-    /// Returns the work of a step that mounts; `None` for any other step. `since` returns the time
-    /// since which a target has shown something.
+    /// Returns the work of a step that mounts; `None` for any other step. `since`: the time since
+    /// which the target has shown something.
     pub(super) fn prepare(
         mounter: &Mounter<B>,
         engine: &Engine,
         step: &'a Step,
         member_of: Option<&SiteName>,
-        since: impl FnOnce(&JailPath) -> Option<u64>,
+        since: Option<u64>,
     ) -> Result<Option<Self>> {
         let (mount, change, replaces) = match step {
             Step::Attach { mount, graft } => (mount, graft, None),
@@ -77,7 +77,6 @@ impl<'a, B: Backend> Work<'a, B> {
             sources.ready(backend, mount)?
         };
         let unique_id = ready.unique_id();
-        let since = since(&mount.target);
         Ok(Some(Self {
             step,
             mount,
@@ -92,6 +91,11 @@ impl<'a, B: Backend> Work<'a, B> {
             target: None,
             holds: false,
         }))
+    }
+
+    /// Whether all ids in its record were known before it was attached.
+    pub(super) fn was_known(&self) -> bool {
+        self.ready.unique_id().is_some() && self.submounts.is_none()
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -116,12 +120,17 @@ impl<'a, B: Backend> Work<'a, B> {
     /// kernel does not mount a file on a directory.
     fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
         let target = &self.mount.target;
-        let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
-        let Some((expected, along)) = self.replaces else {
-            return spot.and_then(Spot::open_bare).map_err(failed);
+        let opened = match self.replaces {
+            None => spot.and_then(Spot::open_bare),
+            Some(_) => spot.and_then(Spot::open_mounted),
         };
-
-        let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(error) => return Err(explain(cannot(root, "mount on", target, &error))),
+        };
+        let Some((expected, along)) = self.replaces else {
+            return Ok(fd);
+        };
         must_be(root, target, expected, &fd)?;
         if *along == Along::Nothing {
             nothing_inside(root, "replace", target, expected)?;
@@ -145,9 +154,22 @@ impl<'a, B: Backend> Work<'a, B> {
             },
         };
 
-        let failed = |error: io::Error| explain(self.failed(root, &error));
+        match self.attach_or_swap(backend, root, on, undo) {
+            Ok(gap) => Ok(gap),
+            Err(error) => Err(explain(self.failed(root, &error))),
+        }
+    }
+
+    /// As [`carry_out`](Self::carry_out), on the open target `on`.
+    fn attach_or_swap(
+        &self,
+        backend: &B,
+        root: &Root,
+        on: OwnedFd,
+        undo: &mut Vec<Undo<B>>,
+    ) -> io::Result<Option<bool>> {
         let Some((expected, along)) = self.replaces else {
-            self.attach(backend, on, undo).map_err(failed)?;
+            self.attach(backend, on, undo)?;
             return Ok(None);
         };
 
@@ -156,21 +178,20 @@ impl<'a, B: Backend> Work<'a, B> {
             id: expected.unique_id,
             along: along.clone(),
         };
-        let saved = save(backend, &on, along).map_err(failed)?;
-        match swap(backend, &self.ready, &on).map_err(failed)? {
+        let saved = save(backend, &on, along)?;
+        match swap(backend, &self.ready, &on)? {
             Swapped::Whole => {
                 undo.push(old.swapped(saved, self.record()));
                 Ok(Some(false))
             }
             Swapped::Beneath(error) => {
                 undo.push(Undo::Beneath(self.record()));
-                Err(failed(error))
+                Err(error)
             }
             Swapped::NotOffered => {
-                backend.stage(&self.ready).map_err(failed)?;
-                sys::umount_at(&on).map_err(failed)?;
-                self.take_place(backend, root, old, saved, undo)
-                    .map_err(failed)?;
+                backend.stage(&self.ready)?;
+                sys::umount_at(&on)?;
+                self.take_place(backend, root, old, saved, undo)?;
                 Ok(Some(true))
             }
         }
@@ -213,10 +234,8 @@ impl<'a, B: Backend> Work<'a, B> {
         }
         if self.holds {
             let target = &self.mount.target;
-            let failed =
-                |error: io::Error| cannot(root, "look at the new mount at", target, &error);
-            root.mounted(target, self.unique_id, Some(self.file))
-                .map_err(failed)?;
+            let known = root.mounted(target, self.unique_id, Some(self.file));
+            explained(root, "look at the new mount at", target, known)?;
             root.came_along(&self.record());
         }
         Ok(())
@@ -226,8 +245,7 @@ impl<'a, B: Backend> Work<'a, B> {
     fn find_submounts(&mut self, root: &Root) -> Result<()> {
         if self.mount.recursive && self.template.is_none() {
             let target = &self.mount.target;
-            let id = unique_id_at(root, target)
-                .map_err(|error| cannot(root, "look at", target, &error))?;
+            let id = explained(root, "look at", target, unique_id_at(root, target))?;
             self.submounts = observe::submounts(root.path(), target, id)?;
         }
         Ok(())
@@ -255,9 +273,9 @@ impl<'a, B: Backend> Work<'a, B> {
     /// checked.
     pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
-        let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
-        let spot = spots.get(target).map_err(failed)?;
-        let stat = spot.stat().map_err(failed)?;
+        let what = "find the new mount at";
+        let spot = explained(root, what, target, spots.get(target))?;
+        let stat = explained(root, what, target, spot.stat())?;
         let is_ours = spot.is_at_home()
             && match self.unique_id {
                 Some(id) => stat.mount_id == Some(id),
@@ -274,7 +292,8 @@ impl<'a, B: Backend> Work<'a, B> {
         }
 
         if self.unique_id.is_none() {
-            self.verify_attributes(root, root.open_at(target).map_err(failed)?)?;
+            let fd = explained(root, what, target, root.open_at(target))?;
+            self.verify_attributes(root, fd)?;
         }
         if stat.mount_id_is_unique {
             self.unique_id = stat.mount_id;
@@ -284,8 +303,7 @@ impl<'a, B: Backend> Work<'a, B> {
 
     fn verify_attributes(&self, root: &Root, fd: OwnedFd) -> Result<()> {
         let target = &self.mount.target;
-        let found = attributes_of(fd)
-            .map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
+        let found = explained(root, "look at the new mount at", target, attributes_of(fd))?;
         if self.mount.attributes.allows(found) {
             return Ok(());
         }
@@ -298,30 +316,29 @@ impl<'a, B: Backend> Work<'a, B> {
 
 /// The name of the template.
 fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
-    store.find(&template.contents).ok_or_else(|| {
-        let gone = Error::failed(format!("the template of {} is gone", template.at));
-        gone.overtaken().hint("run the command again")
-    })
+    match store.find(&template.contents) {
+        Some(name) => Ok(name),
+        None => {
+            let gone = Error::failed(format!("the template of {} is gone", template.at));
+            Err(gone.overtaken().hint("run the command again"))
+        }
+    }
 }
 
 /// Opens every target that is not inside another mount of this run.
 pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) -> Result<()> {
-    let targets: HashSet<&Path> = work
-        .iter()
-        .map(|item| item.mount.target.as_path())
-        .collect();
-    let nearest_holder = |item: &Work<'_, B>| {
-        let mut above = item.mount.target.as_path().ancestors().skip(1);
-        above
-            .find(|path| targets.contains(path))
-            .map(Path::to_owned)
-    };
-    let holders: Vec<_> = work.iter().map(nearest_holder).collect();
-    let holding: HashSet<_> = holders.iter().flatten().map(PathBuf::as_path).collect();
+    let mounts: Vec<_> = work.iter().map(|item| item.mount).collect();
+    let targets: HashSet<_> = mounts.iter().map(|mount| mount.target.as_path()).collect();
+    let mut holders = vec![];
+    for target in mounts.iter().map(|mount| mount.target.as_path()) {
+        let mut above = target.ancestors().skip(1);
+        holders.push(above.find(|path| targets.contains(path)));
+    }
+    let holding: HashSet<_> = holders.iter().flatten().collect();
 
     let mut spots = Spots::new(root);
     for (item, holder) in work.iter_mut().zip(&holders) {
-        item.holds = holding.contains(item.mount.target.as_path());
+        item.holds = holding.contains(&item.mount.target.as_path());
         if holder.is_none() {
             item.target = Some(item.open_target(root, spots.get(&item.mount.target))?);
         }
@@ -337,10 +354,11 @@ pub(super) fn must_be(
     expected: &ObservedMount,
     found: &OwnedFd,
 ) -> Result<()> {
-    let is_expected = sys::mount_of(found, Path::new(""))
-        .and_then(|on| is_found(expected, on, || sys::stat_fd(found)))
-        .map_err(|error| cannot(root, "look at", target, &error))?;
-    if is_expected {
+    let is_expected = match sys::mount_of(found, Path::new("")) {
+        Ok(on) => is_found(expected, on, || sys::stat_fd(found)),
+        Err(error) => Err(error),
+    };
+    if explained(root, "look at", target, is_expected)? {
         return Ok(());
     }
     let path = root.path().inside(target);

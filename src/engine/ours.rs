@@ -27,32 +27,25 @@ impl Ours {
     /// Collects the mounts, as observed before `plan` is carried out, in a root on the mount
     /// `root`: those that stay and those that go.
     pub(super) fn of(root: Option<u64>, plan: &Plan, observed: &Observed) -> Self {
-        let own = observed.holders.values().filter(|holder| holder.own_volume);
-        let volumes = own
-            .flat_map(|volume| ids(volume.id, volume.unique_id))
-            .collect();
         let mut ours = Self {
             root,
-            volumes,
+            volumes: HashSet::new(),
             mounts: BTreeMap::new(),
             recursive: vec![],
         };
-
-        let going = plan
-            .steps
-            .iter()
-            .filter(|step| matches!(step, Step::Detach { .. } | Step::Swap { .. }));
-        let targets = plan
-            .unchanged
-            .iter()
-            .map(|keep| &keep.target)
-            .chain(going.filter_map(Step::path));
-        for target in targets {
-            for seen in seen_at(observed, target) {
-                ours.mounts
-                    .entry(target.clone())
-                    .or_default()
-                    .extend(ids(seen.id, seen.unique_id));
+        for holder in observed.holders.values() {
+            if holder.own_volume {
+                ours.volumes.extend(ids(holder.id, holder.unique_id));
+            }
+        }
+        for keep in &plan.unchanged {
+            ours.add_seen(&keep.target, observed);
+        }
+        for step in &plan.steps {
+            if let Step::Detach { target, .. } = step {
+                ours.add_seen(target, observed);
+            } else if let Step::Swap { mount, .. } = step {
+                ours.add_seen(&mount.target, observed);
             }
         }
 
@@ -63,12 +56,24 @@ impl Ours {
         ours
     }
 
+    /// Adds the mounts that were observed at `target`.
+    fn add_seen(&mut self, target: &JailPath, observed: &Observed) {
+        for seen in seen_at(observed, target) {
+            let known = self.mounts.entry(target.clone()).or_default();
+            known.extend(ids(seen.id, seen.unique_id));
+        }
+    }
+
     /// Adds the submounts of `mount`, as recorded and as observed.
     pub(super) fn came_along(&mut self, mount: &RecordedMount, observed: &Observed) {
         for submount in mount.submounts.iter().flatten() {
             let known = self.mounts.entry(submount.target.clone()).or_default();
-            known.extend(submount.unique_id.map(|id| (id, true)));
-            known.extend(seen_at(observed, &submount.target).flat_map(|seen| ids(seen.id, None)));
+            if let Some(id) = submount.unique_id {
+                known.insert((id, true));
+            }
+            for seen in seen_at(observed, &submount.target) {
+                known.insert((seen.id, false));
+            }
         }
         if mount.recursive && !self.recursive.contains(&mount.target) {
             self.recursive.push(mount.target.clone());
@@ -83,53 +88,61 @@ impl Ours {
     /// Removes the mount `gone` at `target`, or all mounts there if it is `None`. With the last
     /// one, the mounts below `target` are also removed.
     pub(super) fn remove(&mut self, target: &JailPath, gone: Option<&ObservedMount>) {
-        let known = self.mounts.entry(target.clone()).or_default();
-        match gone {
-            Some(gone) => known.retain(|id| ids(gone.id, gone.unique_id).all(|gone| gone != *id)),
-            None => known.clear(),
+        if let (Some(known), Some(gone)) = (self.mounts.get_mut(target), gone) {
+            for id in ids(gone.id, gone.unique_id) {
+                known.remove(&id);
+            }
+            if !known.is_empty() {
+                return;
+            }
         }
-        if known.is_empty() {
-            self.mounts.retain(|path, _| !path.starts_with(target));
-        }
+        self.mounts.retain(|path, _| !path.starts_with(target));
     }
 
     /// Whether the directory at `path`, with the status `found`, is on the expected mount.
     pub(super) fn is_home(&self, root: &HostPath, path: &JailPath, found: &Stat) -> bool {
-        let Some(id) = found.mount_id.map(|id| (id, found.mount_id_is_unique)) else {
+        let Some(id) = id_of(found) else {
             return self.root.is_none(); // before Linux 5.8, without /proc
         };
 
         let above = path.directories_above();
-        let Some(target) = [path]
-            .into_iter()
-            .chain(above.iter().rev())
-            .find(|path| self.mounts.contains_key(path))
-        else {
-            return self.root == Some(id.0) || self.volumes.contains(&id);
-        };
-        self.mounts[target].contains(&id) || !id.1 && self.came_along_at(root, target, id.0)
+        for target in [path].into_iter().chain(above.iter().rev()) {
+            if let Some(known) = self.mounts.get(target) {
+                return known.contains(&id) || !id.1 && self.came_along_at(root, target, id.0);
+            }
+        }
+        self.root == Some(id.0) || self.volumes.contains(&id)
     }
 
     /// Whether the mount with this id in the table is inside a recursive mount of ours whose
     /// submounts are not known by id.
     fn came_along_at(&self, root: &HostPath, target: &JailPath, id: u64) -> bool {
-        let Some(recursive) = self
-            .recursive
-            .iter()
-            .find(|recursive| target.starts_with(recursive))
-        else {
+        let mut recursive = self.recursive.iter();
+        let Some(recursive) = recursive.find(|recursive| target.starts_with(recursive)) else {
             return false;
         };
         let inside = root.inside(recursive);
-        let point = Table::read_text().ok().and_then(|table| table.point_of(id));
-        point.is_some_and(|point| point.starts_with(inside.as_path()) && point != inside.as_path())
+        let Ok(table) = Table::read_text() else {
+            return false;
+        };
+        match table.point_of(id) {
+            Some(point) => point.starts_with(inside.as_path()) && point != inside.as_path(),
+            None => false,
+        }
     }
 }
 
-fn ids(id: u64, unique_id: Option<u64>) -> impl Iterator<Item = Id> {
-    [(id, false)]
-        .into_iter()
-        .chain(unique_id.map(|id| (id, true)))
+/// The id of the mount that the file with the status `found` is on.
+pub(super) fn id_of(found: &Stat) -> Option<Id> {
+    Some((found.mount_id?, found.mount_id_is_unique))
+}
+
+fn ids(id: u64, unique_id: Option<u64>) -> Vec<Id> {
+    let mut ids = vec![(id, false)];
+    if let Some(unique_id) = unique_id {
+        ids.push((unique_id, true));
+    }
+    ids
 }
 
 /// The mounts that were observed at `target`.

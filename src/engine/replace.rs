@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use crate::base::hints::Doing;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorContext, Result};
 
 /// Whether a file must survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     make_parents(path)?;
     fill(
         path,
-        create_new(path)?,
+        &create_new(path)?,
         contents,
         FileAccess::of_mode(0o644),
         Durability::ThisBoot,
@@ -65,18 +65,23 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> io::Result<()> {
 ///
 /// Errors: it is no regular file; it cannot be written, and then it is as it was.
 pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> Result<()> {
-    let cannot = || Error::failed(format!("cannot write {}", path.display()));
+    let cannot = format_args!("cannot write {}", path.display());
     if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(cannot().because_of("it is not a regular file"));
+        return Err(Error::failed(cannot.to_string()).because_of("it is not a regular file"));
     }
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     let new = path.with_file_name(name);
     let (access, durability) = (FileAccess::of_mode(0o644), Durability::ThisBoot);
-    write_new(&new, contents, access, durability)
-        .and_then(|()| rename_over(&new, path, durability))
-        .map_err(|error| cannot().because(&error).hint_while(Doing::Editing))
+    let written = match write_new(&new, contents, access, durability) {
+        Ok(()) => rename_over(&new, path, durability),
+        Err(error) => Err(error),
+    };
+    match written.context(cannot) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.hint_while(Doing::Editing)),
+    }
 }
 
 /// Writes the file `new`, which is to replace another one. A killed run may have left a file there;
@@ -94,7 +99,7 @@ pub(super) fn write_new(
         }
         result => result?,
     };
-    fill(new, file, contents, access, durability)
+    fill(new, &file, contents, access, durability)
 }
 
 /// Renames the file `new` over `path`: rename(2). If that fails, `new` is removed.
@@ -141,25 +146,36 @@ fn create_new(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Fills the new file at `path`. If that fails, it is removed.
 fn fill(
     path: &Path,
-    mut file: File,
+    file: &File,
     contents: &[u8],
     access: FileAccess,
     durability: Durability,
 ) -> io::Result<()> {
-    let mut write = || {
-        file.write_all(contents)?;
-        if let Some((user, group)) = access.owner {
-            fchown(&file, Some(user), Some(group))?;
-        }
-        file.set_permissions(Permissions::from_mode(access.mode))?;
-        match durability {
-            Durability::ThisBoot => Ok(()),
-            Durability::RebootOrOld | Durability::Reboot => file.sync_all(),
-        }
-    };
-    write().inspect_err(|_| drop(fs::remove_file(path)))
+    let filled = fill_open(file, contents, access, durability);
+    if filled.is_err() {
+        let _ = fs::remove_file(path); // the first error counts
+    }
+    filled
+}
+
+fn fill_open(
+    mut file: &File,
+    contents: &[u8],
+    access: FileAccess,
+    durability: Durability,
+) -> io::Result<()> {
+    file.write_all(contents)?;
+    if let Some((user, group)) = access.owner {
+        fchown(file, Some(user), Some(group))?;
+    }
+    file.set_permissions(Permissions::from_mode(access.mode))?;
+    match durability {
+        Durability::ThisBoot => Ok(()),
+        Durability::RebootOrOld | Durability::Reboot => file.sync_all(),
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, symlinkat, unlinkat};
 
-use super::ours::Ours;
+use super::ours::{Ours, id_of};
 use crate::base::{ErrorContext, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
@@ -92,8 +92,7 @@ impl Root {
 
     /// The unique mount ID of the mount that it is on (Linux 6.8).
     pub(super) fn mount(&self) -> Option<u64> {
-        let stat = sys::stat_fd(&self.fd).ok()?;
-        stat.mount_id.filter(|_| stat.mount_id_is_unique)
+        sys::stat_fd(&self.fd).ok()?.unique_mount_id()
     }
 
     pub(super) fn path(&self) -> &HostPath {
@@ -104,6 +103,11 @@ impl Root {
     /// gives ELOOP.
     pub(super) fn open_at(&self, target: &JailPath) -> io::Result<OwnedFd> {
         sys::open_beneath(&self.fd, target.relative(), libc::O_PATH)
+    }
+
+    /// Opens the root of the mount that is at `target`: see [`Spot::open_mounted`].
+    pub(super) fn open_mounted(&self, target: &JailPath) -> io::Result<OwnedFd> {
+        self.spot(target)?.open_mounted()
     }
 
     /// Opens the directory that holds `path`.
@@ -144,8 +148,8 @@ impl Root {
         let Some(ours) = &self.ours else {
             return Ok(());
         };
-        if id.is_some() {
-            ours.borrow_mut().add(target, id.map(|id| (id, true)));
+        if let Some(id) = id {
+            ours.borrow_mut().add(target, Some((id, true)));
             return Ok(());
         }
 
@@ -153,10 +157,7 @@ impl Root {
         if file.is_some_and(|file| file != found.file) {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         }
-        ours.borrow_mut().add(
-            target,
-            found.mount_id.map(|id| (id, found.mount_id_is_unique)),
-        );
+        ours.borrow_mut().add(target, id_of(&found));
         Ok(())
     }
 
@@ -227,12 +228,12 @@ impl<'r> Spots<'r> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
-        let spot = match self.last.take().filter(|(known, _)| *known == parent) {
-            Some((_, spot)) => Spot {
+        let spot = match self.last.take() {
+            Some((known, spot)) if known == parent => Spot {
                 name: name.to_owned(),
                 ..spot
             },
-            None => open(self.root, path)?,
+            _ => open(self.root, path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
     }
@@ -290,10 +291,10 @@ impl Spot {
                 mkdirat(&self.dir, self.name(), mode)?;
                 let flags =
                     OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let directory = openat(&self.dir, self.name(), flags, Mode::empty());
-                directory
-                    .map_err(io::Error::from)
-                    .and_then(|directory| set_mode(&directory, mode))
+                match openat(&self.dir, self.name(), flags, Mode::empty()) {
+                    Ok(directory) => set_mode(&directory, mode),
+                    Err(error) => Err(error.into()),
+                }
             }
             CreatedKind::File => {
                 let flags = OFlag::O_WRONLY
@@ -310,11 +311,13 @@ impl Spot {
             }
         };
 
-        result
-            .map(|stat| Identity::of(&stat, self.root_device))
-            .inspect_err(|_| {
+        match result {
+            Ok(stat) => Ok(Identity::of(&stat, self.root_device)),
+            Err(error) => {
                 let _ = self.remove(kind, None); // the first error is the one to report
-            })
+                Err(error)
+            }
+        }
     }
 
     /// Gives the directory that is here, and that was just made, its owner and mode.
@@ -340,10 +343,10 @@ impl Spot {
 
     /// Whose the directory is that is here, and its mode; `None` for other kinds.
     pub(super) fn owner_of(&self, kind: &CreatedKind) -> Option<Ownership> {
-        let found = self
-            .stat()
-            .ok()
-            .filter(|_| *kind == CreatedKind::Directory)?;
+        let found = self.stat().ok()?;
+        if *kind != CreatedKind::Directory {
+            return None;
+        }
         Some(Ownership {
             uid: found.uid,
             gid: found.gid,
@@ -432,36 +435,38 @@ const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// The names of the ACLs that `file` has.
 pub(super) fn acls(file: &OwnedFd) -> Vec<&'static str> {
-    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(file, *acl, &mut [0u8; 256]) {
+    let mut acls = ACLS.to_vec();
+    acls.retain(|acl| has_acl(file, acl));
+    acls
+}
+
+fn has_acl(file: &OwnedFd, acl: &str) -> bool {
+    match rustix::fs::fgetxattr(file, acl, &mut [0u8; 256]) {
         Ok(length) => length > 0,
         Err(error) => error == rustix::io::Errno::RANGE, // it is longer
-    };
-    ACLS.into_iter().filter(has_acl).collect()
+    }
 }
 
 /// Errors: EEXIST if `file`, which was just made, has been exchanged since: it is not empty or not
 /// our own.
 pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
     let is_ours = found.uid == nix::unistd::geteuid().as_raw();
-    let is_empty = || match found.kind {
-        FileKind::Directory => {
-            let mut entries = std::fs::read_dir(proc::path_of_descriptor(file))?;
-            Ok::<_, io::Error>(entries.next().is_none())
-        }
-        _ => Ok(true),
-    };
-    if is_ours && is_empty()? {
+    if is_ours && (found.kind != FileKind::Directory || is_empty(file)?) {
         return Ok(());
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    let mut entries = std::fs::read_dir(proc::path_of_descriptor(directory))?;
+    Ok(entries.next().is_none())
 }
 
 /// Gives a new file or directory the mode `mode` and no ACL. Returns what it was before that.
 pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<Stat> {
     let acls = acls(new);
     let found = sys::stat_fd(new)?;
-    let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
-    if acls.is_empty() && is_set(&found) {
+    if acls.is_empty() && found.mode & 0o7777 == mode.bits() {
         return Ok(found);
     }
 
@@ -469,10 +474,9 @@ pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<Stat> {
     for acl in acls {
         rustix::fs::fremovexattr(new, acl)?;
     }
-    // A file system without modes (FAT) reports the ones given when it was mounted.
-    let includes_mode = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
     match fchmod(new, mode) {
-        Err(_) if includes_mode(&sys::stat_fd(new)?) => {}
+        // A file system without modes (FAT) reports the ones given when it was mounted.
+        Err(_) if sys::stat_fd(new)?.mode & mode.bits() == mode.bits() => {}
         result => result?,
     }
     Ok(found)

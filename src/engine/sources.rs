@@ -12,10 +12,12 @@ use super::backend::{Backend, Prepared};
 use super::templates::{ShownTemplate, TemplateStore};
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
-use crate::base::{Error, Extent, FileSystem, JailPath, MountAttributes, Result, SiteName};
+use crate::base::{
+    Error, ErrorContext, Extent, FileSystem, HostPath, JailPath, MountAttributes, Result, SiteName,
+};
 use crate::plan::Template;
 use crate::resolve::{FileId, Mount};
-use crate::sys;
+use crate::sys::{self, Stat};
 
 /// The prepared mounts of this run.
 pub(super) struct Sources<B: Backend> {
@@ -55,9 +57,10 @@ impl<B: Backend> Sources<B> {
             return make(backend, mount, file_system);
         }
         match mount.file {
-            Some(file) if self.sharing => self
-                .copy_of_prepared(backend, mount, file)
-                .map(|ready| (ready, file)),
+            Some(file) if self.sharing => {
+                let ready = self.copy_of_prepared(backend, mount, file)?;
+                Ok((ready, file))
+            }
             _ => prepare(backend, mount),
         }
     }
@@ -70,23 +73,21 @@ impl<B: Backend> Sources<B> {
         name: &SiteName,
         template: &Template,
     ) -> Result<(B::Ready, FileId)> {
-        let at = &template.at;
-        let follow = || follow(backend, store, name, at, Some(MountAttributes::DATA));
+        let (at, attributes) = (&template.at, Some(MountAttributes::DATA));
         if !self.sharing {
-            return follow();
+            return follow(backend, store, name, at, attributes);
         }
 
         let files = template.mounts.iter().map(|mount| mount.file).collect();
         let shown = (name.clone(), files);
         let cell = Arc::clone(lock(&self.grafts).entry(shown).or_default());
-        let cannot = |error: io::Error| cannot_follow(name, at, &error);
         let prepared = cell.get_or_init(|| {
-            let (ready, file) = follow()?;
-            backend.settle(&ready).map_err(cannot)?;
+            let (ready, file) = follow(backend, store, name, at, attributes)?;
+            followed(name, at, backend.settle(&ready))?;
             Ok((ready, file))
         });
         let (prepared, file) = prepared.as_ref().map_err(Clone::clone)?;
-        let copy = backend.copy(prepared, Extent::Tree).map_err(cannot)?;
+        let copy = followed(name, at, backend.copy(prepared, Extent::Tree))?;
         Ok((copy, *file))
     }
 
@@ -100,16 +101,12 @@ impl<B: Backend> Sources<B> {
         let cell = Arc::clone(lock(&self.prepared).entry(key).or_default());
         let prepared = cell.get_or_init(|| {
             let (ready, _) = prepare(backend, mount)?;
-            backend
-                .share(&ready)
-                .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
+            copied(mount, backend.share(&ready))?;
             Ok(ready)
         });
 
         let prepared = prepared.as_ref().map_err(Clone::clone)?;
-        backend
-            .copy(prepared, mount.extent())
-            .map_err(|error| explain(cannot_copy(mount).because(&error), mount))
+        copied(mount, backend.copy(prepared, mount.extent()))
     }
 }
 
@@ -129,15 +126,15 @@ pub(super) fn follow<B: Backend>(
         let ready = backend.follow(source.as_fd(), attributes, extent)?;
         Ok((ready, file))
     };
-    store
-        .within(template, follow)?
-        .map_err(|error: io::Error| cannot_follow(template, path, &error))
+    followed(template, path, store.within(template, follow)?)
 }
 
-fn cannot_follow(template: &SiteName, path: &JailPath, error: &io::Error) -> Error {
-    Error::failed(format!("cannot copy {path} of {template}"))
-        .because(error)
-        .hint_while(Doing::Mounting)
+/// `result`, of which an error names what could not be copied.
+fn followed<T>(template: &SiteName, path: &JailPath, result: io::Result<T>) -> Result<T> {
+    match result.context(format_args!("cannot copy {path} of {template}")) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(error.hint_while(Doing::Mounting)),
+    }
 }
 
 /// Makes a file system of the site's own.
@@ -146,29 +143,32 @@ fn make<B: Backend>(
     mount: &Mount,
     file_system: FileSystem,
 ) -> Result<(B::Ready, FileId)> {
-    let cannot = |error: io::Error| {
-        let error = Error::failed(format!("cannot make {}", mount.what())).because(&error);
-        match error.errno() {
-            // Before Linux 5.8 all mounts of a PID namespace's proc have the same options.
-            Some(libc::EINVAL) if file_system == FileSystem::Proc => error.hint(
-                "`proc` needs Linux 5.8; before that, take it out and mount /proc by other means",
-            ),
-            _ => error.hint_while(Doing::Mounting),
-        }
+    let made = backend.make(file_system, mount.attributes);
+    let error = match made.context(format_args!("cannot make {}", mount.what())) {
+        Ok(made) => return Ok(made),
+        Err(error) => error,
     };
-    backend.make(file_system, mount.attributes).map_err(cannot)
+    Err(match error.errno() {
+        // Before Linux 5.8 all mounts of a PID namespace's proc have the same options.
+        Some(libc::EINVAL) if file_system == FileSystem::Proc => error.hint(
+            "`proc` needs Linux 5.8; before that, take it out and mount /proc by other means",
+        ),
+        _ => error.hint_while(Doing::Mounting),
+    })
 }
 
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
     let (source, file) = open(mount)?;
-    let ready = backend
-        .prepare(source.as_fd(), mount.attributes, mount.extent())
-        .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
+    let ready = backend.prepare(source.as_fd(), mount.attributes, mount.extent());
+    let ready = copied(mount, ready)?;
 
-    let found = ready
-        .attributes()
-        .map_err(|error| cannot_copy(mount).because(&error))?;
-    if let Some(found) = found.filter(|found| !mount.attributes.allows(*found)) {
+    let found = match ready.attributes() {
+        Ok(found) => found,
+        Err(error) => return Err(cannot_copy(mount).because(&error)),
+    };
+    if let Some(found) = found
+        && !mount.attributes.allows(found)
+    {
         return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
     }
     Ok((ready, file))
@@ -176,13 +176,11 @@ fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)>
 
 /// Opens the source and makes sure that it is still the file that was resolved.
 fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
-    let cannot = |error: io::Error| {
-        let error =
-            Error::failed(format!("cannot open the source {}", mount.source)).because(&error);
-        explain(error, mount)
+    let cannot = format_args!("cannot open the source {}", mount.source);
+    let (fd, stat) = match open_with_stat(&mount.source).context(cannot) {
+        Ok(opened) => opened,
+        Err(error) => return Err(explain(error, mount)),
     };
-    let fd = sys::open_host(mount.source.as_path(), libc::O_PATH).map_err(cannot)?;
-    let stat = sys::stat_fd(&fd).map_err(cannot)?;
     if stat.kind != mount.kind || mount.file.is_some_and(|file| file != stat.file) {
         return Err(Error::failed(format!(
             "{} was replaced while it was being mounted",
@@ -191,6 +189,20 @@ fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
         .overtaken());
     }
     Ok((fd, stat.file))
+}
+
+fn open_with_stat(path: &HostPath) -> io::Result<(OwnedFd, Stat)> {
+    let fd = sys::open_host(path.as_path(), libc::O_PATH)?;
+    let stat = sys::stat_fd(&fd)?;
+    Ok((fd, stat))
+}
+
+/// `result`, of which an error names the mount that could not be prepared.
+fn copied<T>(mount: &Mount, result: io::Result<T>) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => Err(explain(cannot_copy(mount).because(&error), mount)),
+    }
 }
 
 fn cannot_copy(mount: &Mount) -> Error {

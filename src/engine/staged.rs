@@ -41,12 +41,12 @@ impl StagedFile {
     pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<Self> {
         match path.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_parents(path).map_err(|error| cannot_write(path, &error))?;
+                written(path, make_parents(path))?;
                 Self::beside(path, path.to_owned(), None, contents)
             }
             _ => {
                 let real = real_path(path)?;
-                let before = fs::metadata(&real).map_err(|error| cannot_write(path, &error))?;
+                let before = written(path, fs::metadata(&real))?;
                 Self::beside(path, real, Some(&before), contents)
             }
         }
@@ -61,8 +61,8 @@ impl StagedFile {
     ) -> Result<Self> {
         let temporary = temporary_of(&real);
         let access = before.map_or(FileAccess::of_mode(MODE), FileAccess::like);
-        write_new(&temporary, contents, access, Durability::Reboot)
-            .map_err(|error| cannot_write(path, &error))?;
+        let new = write_new(&temporary, contents, access, Durability::Reboot);
+        written(path, new)?;
         Ok(Self {
             path: path.to_owned(),
             real,
@@ -76,21 +76,23 @@ impl StagedFile {
     ///
     /// Errors: somebody else wrote the file meanwhile; it cannot be replaced. Then it is as it was.
     pub(crate) fn take_place(mut self) -> Result<()> {
-        let cannot = |error: io::Error| cannot_write(&self.path, &error);
+        written(&self.path, self.take_place_io())?;
+        self.is_done = true;
+        Ok(())
+    }
+
+    fn take_place_io(&self) -> io::Result<()> {
         let now = match fs::symlink_metadata(&self.real) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            found => Some(file_version(&found.map_err(cannot)?)),
+            found => Some(file_version(&found?)),
         };
         if now != self.before {
-            return Err(cannot(io::Error::from_raw_os_error(libc::EAGAIN)));
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         match self.before {
             None => self.move_in(),
             Some(_) => self.change_places(),
         }
-        .map_err(cannot)?;
-        self.is_done = true;
-        Ok(())
     }
 
     /// Takes the place of nothing.
@@ -104,11 +106,7 @@ impl StagedFile {
 
     /// Changes places with the old file, which goes when that is sure to last.
     fn change_places(&self) -> io::Result<()> {
-        let exchange = || {
-            let (new, old) = (&self.temporary, &self.real);
-            renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)
-        };
-        match exchange() {
+        match self.exchange() {
             // The file system cannot exchange files.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 return rename_over(&self.temporary, &self.real, Durability::Reboot);
@@ -116,12 +114,17 @@ impl StagedFile {
             exchanged => exchanged?,
         }
         match sync_directory_of(&self.real) {
-            Err(error) if exchange().is_ok() => Err(error),
+            Err(error) if self.exchange().is_ok() => Err(error),
             _ => {
                 let _ = fs::remove_file(&self.temporary); // the next run replaces it
                 Ok(())
             }
         }
+    }
+
+    fn exchange(&self) -> rustix::io::Result<()> {
+        let (new, old) = (&self.temporary, &self.real);
+        renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE)
     }
 }
 
@@ -136,38 +139,49 @@ impl Drop for StagedFile {
 /// Removes the file `path`, and what a killed run left beside it. Of a link, the link goes. Returns
 /// whether the file existed.
 pub(crate) fn remove_file(path: &Path) -> Result<bool> {
-    let removed = |file: &Path| match fs::remove_file(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map(|()| true),
-    };
-    let cannot = |error: io::Error| {
-        Error::failed(format!("cannot remove {}", path.display()))
-            .at(path)
-            .because(&error)
-            .hint_while(Doing::Editing)
-    };
-    removed(&temporary_of(path)).map_err(cannot)?;
-    let existed = removed(path).map_err(cannot)?;
+    match remove_synced(path) {
+        Ok(existed) => Ok(existed),
+        Err(error) => {
+            let failed = Error::failed(format!("cannot remove {}", path.display())).at(path);
+            Err(failed.because(&error).hint_while(Doing::Editing))
+        }
+    }
+}
+
+fn remove_synced(path: &Path) -> io::Result<bool> {
+    remove_if_there(&temporary_of(path))?;
+    let existed = remove_if_there(path)?;
     if existed {
-        sync_directory_of(path).map_err(cannot)?;
+        sync_directory_of(path)?;
     }
     Ok(existed)
 }
 
+fn remove_if_there(file: &Path) -> io::Result<bool> {
+    match fs::remove_file(file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The regular file that `path` leads to.
 pub(super) fn real_path(path: &Path) -> Result<PathBuf> {
-    let cannot = |error: io::Error| {
-        let failed = Error::failed(format!("cannot open {}", path.display())).at(path);
-        explain(failed, &error)
-    };
-    let real = fs::canonicalize(path).map_err(cannot)?;
-    if fs::metadata(&real).map_err(cannot)?.is_file() {
-        return Ok(real);
+    let shown = path.display();
+    match real_with_metadata(path) {
+        Ok((real, found)) if found.is_file() => Ok(real),
+        Ok(_) => Err(Error::failed(format!("{shown} is not a regular file"))),
+        Err(error) => {
+            let failed = Error::failed(format!("cannot open {shown}")).at(path);
+            Err(explain(failed, &error))
+        }
     }
-    Err(Error::failed(format!(
-        "{} is not a regular file",
-        path.display()
-    )))
+}
+
+fn real_with_metadata(path: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
+    let real = fs::canonicalize(path)?;
+    let found = fs::metadata(&real)?;
+    Ok((real, found))
 }
 
 pub(super) fn temporary_of(real: &Path) -> PathBuf {
@@ -188,11 +202,15 @@ pub(crate) fn file_version(file: &fs::Metadata) -> FileVersion {
     )
 }
 
-pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
-    explain(
-        Error::failed(format!("cannot write {}", path.display())).at(path),
-        error,
-    )
+/// `result`, of which an error says that the file `path` cannot be written.
+pub(super) fn written<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let failed = Error::failed(format!("cannot write {}", path.display())).at(path);
+            Err(explain(failed, &error))
+        }
+    }
 }
 
 fn explain(failed: Error, error: &io::Error) -> Error {

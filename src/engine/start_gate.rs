@@ -86,7 +86,7 @@ impl StartGate {
             {
                 left.push(Self {
                     unit: unit.to_owned(),
-                    drop_in: drop_in.clone(),
+                    drop_in,
                     _lock: None,
                 });
             }

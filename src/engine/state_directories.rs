@@ -15,21 +15,19 @@ use crate::resolve::Host;
 /// look into them learns, by inotify(7), when something is about to be made in his root.
 pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
     for dir in [&state.run, &state.lib] {
-        fs::DirBuilder::new()
+        let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(dir)
-            .map_err(|error| {
-                let failed =
-                    Error::failed(format!("cannot make the state directory {}", dir.display()))
-                        .because(&error);
-                match error.raw_os_error() {
-                    Some(libc::EACCES | libc::EPERM) => {
-                        failed.hint("mountjail needs to run as root")
-                    }
-                    _ => failed.hint("name another one with --state-dir"),
-                }
-            })?;
+            .create(dir);
+        if let Err(failed) = made.context(format_args!(
+            "cannot make the state directory {}",
+            dir.display()
+        )) {
+            return Err(match failed.errno() {
+                Some(libc::EACCES | libc::EPERM) => failed.hint("mountjail needs to run as root"),
+                _ => failed.hint("name another one with --state-dir"),
+            });
+        }
         refuse_others(dir)?;
         refuse_others_on_the_way(dir)?;
         close(dir)?;
@@ -49,13 +47,13 @@ pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
 /// Refuses a directory in which somebody else could write records, because the records decide what
 /// is unmounted and removed.
 fn refuse_others(dir: &Path) -> Result<()> {
-    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
-    let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
+    let cannot = format_args!("cannot use the state directory {}", dir.display());
+    let found = fs::metadata(dir).context(cannot)?;
     let own = geteuid().as_raw();
     if found.uid() == own && found.mode() & 0o022 == 0 {
         return Ok(());
     }
-    Err(cannot()
+    Err(Error::failed(cannot.to_string())
         .because_of("somebody else can write in it, and so have anything unmounted and removed")
         .hint(format!(
             "make it root's alone: `chown root {0} && chmod go-w {0}`",
@@ -65,16 +63,20 @@ fn refuse_others(dir: &Path) -> Result<()> {
 
 /// Refuses a directory in whose place somebody else could put another one.
 fn refuse_others_on_the_way(dir: &Path) -> Result<()> {
-    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
-    let real = fs::canonicalize(dir).map_err(|error| cannot().because(&error))?;
-    let real = HostPath::new(&real).map_err(|why| cannot().because_of(why))?;
-    let others = Host::new().others(&real);
-    let others = others.context(cannot().to_string())?;
-    let Some(others) = others.filter(|others| others.user != Some(geteuid().as_raw())) else {
+    let cannot = format_args!("cannot use the state directory {}", dir.display());
+    let real = fs::canonicalize(dir).context(cannot)?;
+    let real = match HostPath::new(&real) {
+        Ok(real) => real,
+        Err(why) => return Err(Error::failed(cannot.to_string()).because_of(why)),
+    };
+    let Some(others) = Host::new().others(&real).context(cannot)? else {
         return Ok(());
     };
+    if others.user == Some(geteuid().as_raw()) {
+        return Ok(());
+    }
     let remedy = others.remedy();
-    Err(cannot()
+    Err(Error::failed(cannot.to_string())
         .because_of(format!(
             "{others}, so that others can put other records in its place, and so have anything \
              unmounted and removed"

@@ -39,6 +39,19 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
     }
 }
 
+/// `result`, of which an error is that of [`cannot`].
+pub(super) fn explained<T>(
+    root: &Root,
+    what: &str,
+    path: &JailPath,
+    result: io::Result<T>,
+) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => Err(cannot(root, what, path, &error)),
+    }
+}
+
 pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
     if kind == FileKind::Directory {
         CreatedKind::Directory
@@ -55,7 +68,7 @@ pub(super) fn attributes_of(fd: impl AsFd) -> io::Result<MountAttributes> {
 /// The unique mount ID of the mount at `target`.
 pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
     let stat = sys::stat_fd(root.open_at(target)?)?;
-    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
+    Ok(stat.unique_mount_id())
 }
 
 /// Whether the file `found` is the root of the mount `expected`.
@@ -97,29 +110,31 @@ pub(super) fn is_found(
 pub(super) fn part_from_sources(root: &Root, plan: &Plan, observed: &Observed) -> Result<()> {
     let changed: Vec<_> = plan.steps.iter().filter_map(Step::mount_target).collect();
     for (target, stack) in &observed.mounts {
-        let is_changed = || changed.iter().any(|changed| changed.starts_with(target));
-        let is_tree = |top: &&ObservedMount| {
-            let is_directory = top.kind.is_none_or(|kind| kind == FileKind::Directory);
-            is_directory && plan::is_taken_over(observed, target, top)
-        };
-        let Some(top) = stack.last().filter(|_| is_changed()).filter(is_tree) else {
-            continue;
-        };
-
-        let failed = |error: io::Error| cannot(root, "make private what is at", target, &error);
-        let spot = root.spot(target).and_then(|spot| spot.open_mounted());
-        let mount = spot.map_err(failed)?;
-        if is_found(
-            top,
-            sys::mount_of(&mount, Path::new("")).map_err(failed)?,
-            || sys::stat_fd(&mount),
-        )
-        .map_err(failed)?
+        let Some(top) = stack.last() else { continue };
+        if changed.iter().any(|changed| changed.starts_with(target))
+            && may_be_directory(top)
+            && plan::is_taken_over(observed, target, top)
         {
-            make_private(&proc::path_of_descriptor(&mount), Extent::Tree).map_err(failed)?;
+            let parted = part_from_source(root, target, top);
+            explained(root, "make private what is at", target, parted)?;
         }
     }
     Ok(())
+}
+
+/// Makes the mount `top` at `target` private, with all mounts in it, if it is still there.
+fn part_from_source(root: &Root, target: &JailPath, top: &ObservedMount) -> io::Result<()> {
+    let mount = root.open_mounted(target)?;
+    let on = sys::mount_of(&mount, Path::new(""))?;
+    if is_found(top, on, || sys::stat_fd(&mount))? {
+        make_private(&proc::path_of_descriptor(&mount), Extent::Tree)?;
+    }
+    Ok(())
+}
+
+/// Whether something can be mounted in it.
+fn may_be_directory(mount: &ObservedMount) -> bool {
+    matches!(mount.kind, None | Some(FileKind::Directory))
 }
 
 /// Makes sure that nobody has mounted anything in `mount` at `target`, because it would be
@@ -131,20 +146,17 @@ pub(super) fn nothing_inside(
     target: &JailPath,
     mount: &ObservedMount,
 ) -> Result<()> {
-    let Some(id) = mount
-        .unique_id
-        .filter(|_| mount.kind.is_none_or(|kind| kind == FileKind::Directory))
-    else {
-        return Ok(());
-    };
-    nothing_in(root, what, target, id)
+    match mount.unique_id {
+        Some(id) if may_be_directory(mount) => nothing_in(root, what, target, id),
+        _ => Ok(()),
+    }
 }
 
 /// As [`nothing_inside`], for the mount with the unique mount ID `id`.
 pub(super) fn nothing_in(root: &Root, what: &str, target: &JailPath, id: u64) -> Result<()> {
     let inside = match sys::list_mounts_in(id) {
         Err(_) if !sys::probe::statmount() => return Ok(()),
-        inside => inside.map_err(|error| cannot(root, "look into", target, &error))?,
+        inside => explained(root, "look into", target, inside)?,
     };
     let Some(first) = inside.first() else {
         return Ok(());
@@ -198,13 +210,12 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
 fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
     let mut above = path.directories_above().into_iter().rev();
     let nearest = above.find_map(|above| root.open_at(&above).and_then(sys::stat_fd).ok())?;
-    let point = sys::stat_mount(nearest.mount_id.filter(|_| nearest.mount_id_is_unique)?)
-        .ok()?
-        .point;
-    point
-        .strip_prefix(root.path())
-        .is_ok_and(|below| !below.as_os_str().is_empty())
-        .then_some(point)
+    let point = sys::stat_mount(nearest.unique_mount_id()?).ok()?.point;
+    let below = point.strip_prefix(root.path()).ok()?;
+    if below.as_os_str().is_empty() {
+        return None;
+    }
+    Some(point)
 }
 
 /// Unmounts a mount of ours at the place to which it has been moved. It may be moved again
@@ -212,8 +223,7 @@ fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
 pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for _ in 0..100 {
-        match sys::mount_point(stray.unique_id).and_then(|point| umount_if(&point, stray.unique_id))
-        {
+        match umount_where_it_is(stray.unique_id) {
             Ok(()) => return Ok(()),
             Err(_) if !sys::mount_exists(stray.unique_id) => return Ok(()), // it is gone
             Err(error) => last = error,
@@ -254,7 +264,7 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
 pub(super) fn clear_after<'m>(
     root: &Root,
     stray: &Stray,
-    made: impl Iterator<Item = (&'m JailPath, CreatedKind, Identity)>,
+    made: Vec<(&'m JailPath, CreatedKind, Identity)>,
 ) {
     let Some(point) = &stray.point else { return };
     for (path, kind, file) in made {
@@ -266,14 +276,15 @@ pub(super) fn clear_after<'m>(
         };
         // It is gone from the root. Another file, or a directory that is not empty, belongs to its
         // owner and stays.
-        let _ = root
-            .spot_on_host(at)
-            .and_then(|spot| spot.remove(&kind, Some(file)));
+        if let Ok(spot) = root.spot_on_host(at) {
+            let _ = spot.remove(&kind, Some(file));
+        }
     }
 }
 
-fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
-    let fd = sys::open_host(point, libc::O_PATH)?;
+fn umount_where_it_is(unique_id: u64) -> io::Result<()> {
+    let point = sys::mount_point(unique_id)?;
+    let fd = sys::open_host(&point, libc::O_PATH)?;
     let stat = sys::stat_fd(&fd)?;
     if stat.mount_id != Some(unique_id) {
         return Err(io::Error::from_raw_os_error(libc::EBUSY)); // another mount is on top of it
@@ -284,15 +295,18 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
 /// Returns sentences about those `paths` that still exist. A crashed run may have recorded a path
 /// twice, once correctly.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
-    let sentence = |path: &JailPath| {
-        let spot = root.spot(path).ok()?;
-        spot.stat().ok()?;
+    let mut sentences = vec![];
+    for path in paths {
+        let Ok(spot) = root.spot(path) else { continue };
+        if spot.stat().is_err() {
+            continue;
+        }
         let why = if spot.is_at_home() {
             "it is no longer as mountjail made it"
         } else {
             "its directory is on what somebody else mounted there"
         };
-        Some(format!("{} stays: {why}", root.path().inside(path)))
-    };
-    paths.iter().filter_map(sentence).collect()
+        sentences.push(format!("{} stays: {why}", root.path().inside(path)));
+    }
+    sentences
 }

@@ -20,7 +20,7 @@ use super::features::Choice;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, ErrorContext, Extent, Result};
-use crate::sys::{self, Stat};
+use crate::sys;
 
 /// The flags of all tmpfs mounts here and of templates.
 pub(super) const FLAGS: MountFlags = MountFlags::NOSUID
@@ -59,10 +59,17 @@ impl TemplatePlace {
     /// Whether the namespace that is open is the one that is pinned. Then the place is whole, since
     /// it is made and removed with the pin.
     pub(super) fn is_still_open(&self) -> bool {
-        let file = |stat: io::Result<Stat>| stat.ok().map(|stat| stat.file);
-        let open = lock(&self.namespace).clone();
-        let open = open.and_then(|namespace| file(sys::stat_fd(&namespace)));
-        open.is_some() && file(sys::stat_at(AT_FDCWD, &self.pin())) == open
+        let open = match lock(&self.namespace).as_ref() {
+            Some(namespace) => sys::stat_fd(namespace),
+            None => return false,
+        };
+        let Ok(open) = open else {
+            return false;
+        };
+        match sys::stat_at(AT_FDCWD, &self.pin()) {
+            Ok(pinned) => pinned.file == open.file,
+            Err(_) => false,
+        }
     }
 
     /// Whether this engine can use the template that is mounted on `root`, if one is.
@@ -99,13 +106,12 @@ impl TemplatePlace {
     /// Unmounts the template, and removes the directory `root` that it is mounted on. Nothing is
     /// mounted there if the namespace is lost.
     pub(super) fn unmount(&self, root: &Path) -> Result<io::Result<()>> {
-        let unmount = || {
-            unmount_all(root)?;
-            fs::remove_dir(root)
-        };
         match self.namespace_of(root)? {
             TemplateNamespace::Lost => Ok(fs::remove_dir(root)),
-            _ => self.within(root, unmount),
+            _ => self.within(root, || {
+                unmount_all(root)?;
+                fs::remove_dir(root)
+            }),
         }
     }
 
@@ -127,54 +133,53 @@ impl TemplatePlace {
 
     /// Makes the directory and the namespace, or what of them is missing.
     pub(super) fn make(&self) -> Result<()> {
+        let directory = self.directory.display();
+        let cannot = format_args!("cannot make a place for templates in {directory}");
+        match self.make_io().context(cannot) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.hint_while(Doing::MakingTemplates)),
+        }
+    }
+
+    fn make_io(&self) -> io::Result<()> {
         let directory = &self.directory;
-        let make = || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
-            if !is_mounted(directory)? {
-                Mount::builder()
-                    .fstype("tmpfs")
-                    .data("mode=0700")
-                    .flags(FLAGS)
-                    .mount("mountjail", directory)?;
-            }
-            make_private(directory, Extent::Mount)?;
-            if self.apart {
-                self.make_namespace()?;
-            }
-            Ok(())
-        };
-        make().map_err(|error: io::Error| {
-            let directory = directory.display();
-            Error::failed(format!("cannot make a place for templates in {directory}"))
-                .because(&error)
-                .hint_while(Doing::MakingTemplates)
-        })
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        if !is_mounted(directory)? {
+            Mount::builder()
+                .fstype("tmpfs")
+                .data("mode=0700")
+                .flags(FLAGS)
+                .mount("mountjail", directory)?;
+        }
+        make_private(directory, Extent::Mount)?;
+        if self.apart {
+            self.make_namespace()?;
+        }
+        Ok(())
     }
 
     /// Removes the directory with all that is in it.
     pub(super) fn remove(&self) -> Result<()> {
         *lock(&self.namespace) = None;
-        let remove = || {
-            for path in [&self.pin(), &self.directory] {
-                if path.exists() {
-                    unmount_all(path)?;
-                }
+        self.remove_io().context(format_args!(
+            "cannot remove the place of the templates, {}",
+            self.directory.display()
+        ))
+    }
+
+    fn remove_io(&self) -> io::Result<()> {
+        for path in [&self.pin(), &self.directory] {
+            if path.exists() {
+                unmount_all(path)?;
             }
-            match fs::remove_dir_all(&self.directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        };
-        remove().map_err(|error: io::Error| {
-            let directory = self.directory.display();
-            Error::failed(format!(
-                "cannot remove the place of the templates, {directory}"
-            ))
-            .because(&error)
-        })
+        }
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn make_namespace(&self) -> io::Result<()> {
@@ -230,15 +235,18 @@ fn new_namespace(directory: &Path) -> io::Result<OwnedFd> {
         .data("mode=0700")
         .flags(FLAGS)
         .mount("mountjail", &root)?;
-    let inside = |path: &Path| {
-        let path = root.join(path.strip_prefix("/").unwrap_or(path));
-        fs::create_dir_all(&path).map(|()| path)
-    };
-    mount(directory, &inside(directory)?, MountFlags::BIND)?;
+    bind_inside(&root, directory, MountFlags::BIND)?;
     let all = MountFlags::BIND | MountFlags::REC;
-    mount(Path::new("/proc"), &inside(Path::new("/proc"))?, all)?;
+    bind_inside(&root, Path::new("/proc"), all)?;
     sys::change_root(&root)?;
     sys::mount_namespace()
+}
+
+/// Binds the directory `path` to where it is in `root`.
+fn bind_inside(root: &Path, path: &Path, flags: MountFlags) -> io::Result<()> {
+    let inside = root.join(path.strip_prefix("/").unwrap_or(path));
+    fs::create_dir_all(&inside)?;
+    mount(path, &inside, flags)
 }
 
 /// Whether `path` is the root of a mount.

@@ -56,10 +56,8 @@ impl TemplateStore {
             && let Some(template) = self.find(contents)
         {
             let hold = fs::create_dir_all(self.state.sites_of(&template).join(site.as_str()));
-            return match hold {
-                Ok(()) => Ok(template),
-                Err(error) => Err(self.cannot("use", &template, &error)),
-            };
+            self.explained("use", &template, hold)?;
+            return Ok(template);
         }
 
         self.place.make()?;
@@ -67,23 +65,28 @@ impl TemplateStore {
             Some(template) => template,
             None => self.unused_name(contents)?,
         };
-        let sites = self.state.sites_of(&template);
-        let register = || {
-            fs::create_dir_all(&self.state.lib)?;
-            fs::create_dir_all(&sites)?;
-            self.index(contents, &template)?;
-            fs::create_dir_all(sites.join(site.as_str()))
-        };
-        register().map_err(|error| self.cannot("use", &template, &error))?;
+        let registered = self.register(contents, &template, site);
+        self.explained("use", &template, registered)?;
         Ok(template)
+    }
+
+    fn register(&self, contents: &str, template: &SiteName, site: &SiteName) -> io::Result<()> {
+        let sites = self.state.sites_of(template);
+        fs::create_dir_all(&self.state.lib)?;
+        fs::create_dir_all(&sites)?;
+        self.index(contents, template)?;
+        fs::create_dir_all(sites.join(site.as_str()))
     }
 
     /// The template with these contents, if this engine can use it.
     pub(super) fn find(&self, contents: &str) -> Option<SiteName> {
         let name = fs::read_link(self.entry_of(contents)).ok()?;
         let template = SiteName::new(name.to_str()?).ok()?;
-        let usable = || self.place.can_use(&self.root_of(&template));
-        (self.state.sites_of(&template).exists() && usable()).then_some(template)
+        if !self.state.sites_of(&template).exists() || !self.place.can_use(&self.root_of(&template))
+        {
+            return None;
+        }
+        Some(template)
     }
 
     /// Marks the template, of which `site` has a graft, as one whose contents change: no other site
@@ -98,16 +101,14 @@ impl TemplateStore {
     ) -> Result<()> {
         let _lock = Lock::take(&self.lock, || ())?;
         let sites = fs::read_dir(self.state.sites_of(template));
-        let sites = sites.map_err(|error| self.cannot("change", template, &error))?;
-        let is_another = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| entry.file_name() != site.as_str())
-        };
-        if sites.into_iter().any(is_another) {
-            return Err(Error::failed(format!(
-                "another site came to share {template} while the command ran"
-            ))
-            .overtaken()
-            .hint("run the command again"));
+        for other in self.explained("change", template, sites)?.flatten() {
+            if other.file_name() != site.as_str() {
+                return Err(Error::failed(format!(
+                    "another site came to share {template} while the command ran"
+                ))
+                .overtaken()
+                .hint("run the command again"));
+            }
         }
 
         let Some(mut record) = self.state.template(template, boot) else {
@@ -141,11 +142,8 @@ impl TemplateStore {
             let point = record.root.inside(&mount.target);
             mount.peer_group = table.peer_group_at(point.as_path(), mount.unique_id);
         }
-        let failed = |error: io::Error| self.cannot("look at", template, &error);
-        let directory = self
-            .open_in(template, at)
-            .and_then(sys::stat_fd)
-            .map_err(failed)?;
+        let directory = self.open_in(template, at).and_then(sys::stat_fd);
+        let directory = self.explained("look at", template, directory)?;
         record.contents = Some(Contents {
             key: Some(contents.to_owned()),
             at: at.clone(),
@@ -156,7 +154,8 @@ impl TemplateStore {
             journal::write_record(&self.state, template, &record)?;
         }
         if self.find(contents).is_none() {
-            self.index(contents, template).map_err(failed)?;
+            let indexed = self.index(contents, template);
+            self.explained("look at", template, indexed)?;
         }
         Ok(())
     }
@@ -180,7 +179,7 @@ impl TemplateStore {
 
     fn unindex(&self, contents: &str, template: &SiteName) {
         let entry = self.entry_of(contents);
-        if fs::read_link(&entry).is_ok_and(|name| name.as_os_str() == template.as_str()) {
+        if is_link_to(&entry, template) {
             let _ = fs::remove_file(entry);
         }
     }
@@ -190,8 +189,9 @@ impl TemplateStore {
             .into_iter()
             .flatten()
             .flatten();
-        for entry in entries.map(|entry| entry.path()) {
-            if fs::read_link(&entry).is_ok_and(|name| name.as_os_str() == template.as_str()) {
+        for entry in entries {
+            let entry = entry.path();
+            if is_link_to(&entry, template) {
                 let _ = fs::remove_file(entry);
             }
         }
@@ -199,14 +199,18 @@ impl TemplateStore {
 
     /// A name that no template has.
     fn unused_name(&self, contents: &str) -> Result<SiteName> {
-        let names = (0..).map(|nth| match nth {
-            0 => format!("template-{contents}"),
-            nth => format!("template-{contents}-{nth}"),
-        });
-        let mut names = names.filter_map(|name| SiteName::new(&name).ok());
-        names
-            .find(|name| !self.state.sites_of(name).exists())
-            .ok_or_else(|| Error::failed("no name is left for a template"))
+        for nth in 0.. {
+            let name = match nth {
+                0 => format!("template-{contents}"),
+                nth => format!("template-{contents}-{nth}"),
+            };
+            if let Ok(name) = SiteName::new(&name)
+                && !self.state.sites_of(&name).exists()
+            {
+                return Ok(name);
+            }
+        }
+        Err(Error::failed("no name is left for a template"))
     }
 
     /// Releases all templates that `site` holds, besides `used`. Templates that no site holds are
@@ -245,13 +249,7 @@ impl TemplateStore {
             .into_iter()
             .flatten()
             .flatten();
-        let template = |entry: fs::DirEntry| {
-            let name = entry.file_name();
-            let name = name.to_str()?.split('.').next()?;
-            let is_template = name.starts_with("template-");
-            SiteName::new(name).ok().filter(|_| is_template)
-        };
-        entries.filter_map(template).collect()
+        entries.filter_map(template_of).collect()
     }
 
     /// Takes the lock of a template: it is made, changed or removed by one at a time.
@@ -283,40 +281,23 @@ impl TemplateStore {
     /// Makes the empty tmpfs of a template, if it is not there. It is called where the templates
     /// are. Until it is [sealed](Self::seal), things can be made in it.
     pub(crate) fn make_root(&self, template: &SiteName) -> Result<()> {
-        let root = self.root_of(template);
-        let make = || {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&root)?;
-            if !is_mounted(&root)? {
-                Mount::builder()
-                    .fstype("tmpfs")
-                    .data("mode=0755")
-                    .flags(FLAGS)
-                    .mount(TEMPLATE_SOURCE, &root)?;
-            }
-            set_propagation(&root, libc::MS_SHARED, Extent::Mount)
-        };
-        make().map_err(|error: io::Error| self.cannot("make", template, &error))
+        let made = make_root(&self.root_of(template));
+        self.explained("make", template, made)
     }
 
     /// Makes the file system of a template writable, to change it.
     pub(crate) fn unseal(&self, template: &SiteName) -> Result<()> {
-        mount(
-            Path::new("none"),
-            &self.root_of(template),
-            FLAGS | MountFlags::REMOUNT,
-        )
-        .map_err(|error| self.cannot("change", template, &error))
+        let flags = FLAGS | MountFlags::REMOUNT;
+        let mounted = mount(Path::new("none"), &self.root_of(template), flags);
+        self.explained("change", template, mounted)
     }
 
     /// Makes the file system of a template read-only, also for whoever gets hold of a writable
     /// mount of it.
     pub(crate) fn seal(&self, template: &SiteName) -> Result<()> {
         let flags = FLAGS | MountFlags::REMOUNT | MountFlags::RDONLY;
-        mount(Path::new("none"), &self.root_of(template), flags)
-            .map_err(|error| self.cannot("seal", template, &error))
+        let mounted = mount(Path::new("none"), &self.root_of(template), flags);
+        self.explained("seal", template, mounted)
     }
 
     fn remove(&self, template: &SiteName) -> Result<()> {
@@ -338,12 +319,50 @@ impl TemplateStore {
         self.state.run.join(template.as_str())
     }
 
+    /// `result`, of which an error is that of [`Self::cannot`].
+    fn explained<T>(&self, what: &str, template: &SiteName, result: io::Result<T>) -> Result<T> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.cannot(what, template, &error)),
+        }
+    }
+
     fn cannot(&self, what: &str, template: &SiteName, error: &io::Error) -> Error {
         let root = self.root_of(template);
         Error::failed(format!("cannot {what} the template {}", root.display()))
             .because(error)
             .hint_while(Doing::MakingTemplates)
     }
+}
+
+/// Makes the empty tmpfs of a template on `root`, if it is not there.
+fn make_root(root: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)?;
+    if !is_mounted(root)? {
+        Mount::builder()
+            .fstype("tmpfs")
+            .data("mode=0755")
+            .flags(FLAGS)
+            .mount(TEMPLATE_SOURCE, root)?;
+    }
+    set_propagation(root, libc::MS_SHARED, Extent::Mount)
+}
+
+/// The template that something in the directory of the templates belongs to.
+fn template_of(entry: fs::DirEntry) -> Option<SiteName> {
+    let name = entry.file_name();
+    let name = name.to_str()?.split('.').next()?;
+    if !name.starts_with("template-") {
+        return None;
+    }
+    SiteName::new(name).ok()
+}
+
+fn is_link_to(entry: &Path, template: &SiteName) -> bool {
+    fs::read_link(entry).is_ok_and(|name| name.as_os_str() == template.as_str())
 }
 
 /// Does `work` in a mount namespace in which the `grafts` of the root are not mounted, so that what

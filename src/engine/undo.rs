@@ -168,7 +168,8 @@ impl<B: Backend> Undo<B> {
             Self::Remove { made, spot } => remove(made, &spot, before),
             Self::Recreate { path, kind, owner } => recreate(root, &path, &kind, owner, before),
             Self::Restore { path, before } => {
-                return journal::put_back(path.as_path(), before).map(|()| what);
+                journal::put_back(path.as_path(), before)?;
+                return Ok(what);
             }
         };
         match result {
@@ -275,13 +276,14 @@ fn swap_back<B: Backend>(
 /// Updates the record of a mount that was attached again: the copy has another id, and so have its
 /// submounts. Submounts that cannot be determined are recognised by their files.
 fn renew<B: Backend>(root: &Root, old: &Replaced<B>, before: &mut Records) {
-    let id = old
-        .saved
-        .unique_id()
-        .or_else(|| unique_id_at(root, &old.mount.target).ok().flatten());
-
-    let recorded = before.mounts.iter_mut();
-    for mount in recorded.filter(|mount| old.mount.is(mount)) {
+    let id = match old.saved.unique_id() {
+        Some(id) => Some(id),
+        None => unique_id_at(root, &old.mount.target).unwrap_or_default(),
+    };
+    for mount in &mut before.mounts {
+        if !old.mount.is(mount) {
+            continue;
+        }
         mount.unique_id = id;
         if old.mount.along == Along::Submounts {
             mount.submounts =
@@ -300,11 +302,15 @@ fn recreate(
 ) -> io::Result<()> {
     let spot = root.spot(path)?;
     let file = spot.create(kind)?;
-    let recorded = before.kept.made.iter_mut();
-    for made in recorded.filter(|made| made.path == *path) {
-        made.file = Some(file);
+    for made in &mut before.kept.made {
+        if made.path == *path {
+            made.file = Some(file);
+        }
     }
-    owner.map_or(Ok(()), |owner| spot.give(owner))
+    match owner {
+        Some(owner) => spot.give(owner),
+        None => Ok(()),
+    }
 }
 
 /// The result of a swap.
@@ -328,7 +334,9 @@ pub(super) fn swap<B: Backend>(backend: &B, new: &B::Ready, top: &OwnedFd) -> io
             return Ok(Swapped::NotOffered);
         }
         // The new mount cannot be removed without the old one, so the only remedy is to try again.
-        let detached = sys::umount_at(top).or_else(|_| sys::umount_at(top));
-        Ok(detached.map_or_else(Swapped::Beneath, |()| Swapped::Whole))
+        match sys::umount_at(top).or_else(|_| sys::umount_at(top)) {
+            Ok(()) => Ok(Swapped::Whole),
+            Err(error) => Ok(Swapped::Beneath(error)),
+        }
     })
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::outcome::{EngineFailure, check_signal};
@@ -55,23 +56,20 @@ pub(crate) fn move_aside(
     stop: &Stop,
 ) -> Result<(), Box<EngineFailure>> {
     let mut aside = Aside::make(root)?;
-    let before = aside.record.moved.len();
-    let done = aside
-        .announce(standing)
-        .and_then(|()| aside.move_each(&standing_of(standing, before), stop));
-    let Err(error) = done else {
+    let Err(error) = aside.move_all(standing, stop) else {
         return Ok(());
     };
 
     let mut failure = EngineFailure::from(error);
     match aside.put_back(GoesBack::Unsettled) {
         Ok(PutBack { back, left }) => {
-            let said = |path: &JailPath| format!("put back {path}");
-            failure.undone = back.iter().map(said).collect();
-            let stays = |(path, why): &(JailPath, String)| {
-                Error::failed(format!("cannot put {path} back")).because_of(why)
-            };
-            failure.also = left.iter().map(stays).collect();
+            for path in back {
+                failure.undone.push(format!("put back {path}"));
+            }
+            for (path, why) in left {
+                let failed = Error::failed(format!("cannot put {path} back"));
+                failure.also.push(failed.because_of(why));
+            }
         }
         Err(error) => failure.also.push(error),
     }
@@ -98,14 +96,10 @@ pub(crate) fn put_back(root: &HostPath, which: GoesBack) -> Result<Option<PutBac
         return Ok(None);
     };
     let put_back = aside.put_back(which)?;
-    let nothing = put_back == PutBack::default();
-    Ok(Some(put_back).filter(|_| !nothing))
-}
-
-/// Each thing with its place in the record, of which the first is `at`.
-fn standing_of<'s>(standing: &[&'s Standing], at: usize) -> Vec<(usize, &'s Standing)> {
-    let each = standing.iter().enumerate();
-    each.map(|(nth, standing)| (at + nth, *standing)).collect()
+    if put_back == PutBack::default() {
+        return Ok(None);
+    }
+    Ok(Some(put_back))
 }
 
 /// A root, and the directory in it for what is moved aside, both open.
@@ -120,18 +114,19 @@ struct Aside {
 impl Aside {
     /// Makes the directory if there is none.
     fn make(root: &HostPath) -> Result<Self> {
-        let failed = |error: &io::Error| {
-            Error::failed(format!("cannot make {root}{DIRECTORY}"))
-                .because(error)
-                .hint_while(Doing::Creating)
-        };
         let fd = open_root(root)?;
-        if adopt::open_directory(&fd, root)?.is_none() {
-            make_directory(&fd, adopt::name_of_directory()).map_err(|error| failed(&error))?;
+        if adopt::open_directory(&fd, root)?.is_none()
+            && let Err(error) = make_directory(&fd, adopt::name_of_directory())
+        {
+            return Err(cannot_make(root, &error));
         }
-        let dir = adopt::open_directory(&fd, root)?
-            .ok_or_else(|| failed(&io::Error::from_raw_os_error(libc::ENOENT)))?;
-        Self::of(root, fd, dir)
+        match adopt::open_directory(&fd, root)? {
+            Some(dir) => Self::of(root, fd, dir),
+            None => {
+                let is_gone = io::Error::from_raw_os_error(libc::ENOENT);
+                Err(cannot_make(root, &is_gone))
+            }
+        }
     }
 
     /// `None`: there is none.
@@ -154,14 +149,22 @@ impl Aside {
         })
     }
 
+    /// Moves `standing` aside, in this order. The first error ends it.
+    fn move_all(&mut self, standing: &[&Standing], stop: &Stop) -> Result<()> {
+        let before = self.record.moved.len();
+        self.announce(standing)?;
+        for (moved, standing) in self.record.moved[before..].iter().zip(standing) {
+            check_signal(stop)?;
+            self.move_one(moved, standing)?;
+        }
+        Ok(())
+    }
+
     /// Records what is about to be moved.
     fn announce(&mut self, standing: &[&Standing]) -> Result<()> {
         for standing in standing {
             let (path, to) = (&standing.path, self.free_name(&standing.path)?);
-            let stat = self
-                .slot(path)
-                .and_then(|slot| slot.stat())
-                .map_err(|error| self.cannot("move", path, &error))?;
+            let stat = self.explained("move", path, self.stat(path))?;
             self.record.moved.push(Moved {
                 path: path.clone(),
                 to,
@@ -175,51 +178,49 @@ impl Aside {
 
     /// A name below the directory that nothing has.
     fn free_name(&self, path: &JailPath) -> Result<JailPath> {
-        let is_free = |to: &JailPath| {
-            let is_recorded = self.record.moved.iter().any(|moved| moved.to == *to);
-            !is_recorded && self.slot(to).and_then(|slot| slot.stat()).is_err()
-        };
-        let candidates = (1..NAMES).filter_map(|nth| {
+        for nth in 1..NAMES {
             let mut to = OsString::from(DIRECTORY);
             to.push(path.as_path());
             if nth > 1 {
                 to.push(format!("~{nth}"));
             }
-            JailPath::new(to).ok()
-        });
-        let mut free = candidates.filter(is_free);
-        free.next().ok_or_else(|| {
-            let path = self.path.inside(path);
-            Error::failed(format!(
-                "cannot move {path}: no name in {DIRECTORY} is free for it"
-            ))
-        })
+            if let Ok(to) = JailPath::new(to)
+                && self.is_free(&to)
+            {
+                return Ok(to);
+            }
+        }
+        let path = self.path.inside(path);
+        Err(Error::failed(format!(
+            "cannot move {path}: no name in {DIRECTORY} is free for it"
+        )))
     }
 
-    fn move_each(&self, standing: &[(usize, &Standing)], stop: &Stop) -> Result<()> {
-        for (nth, standing) in standing {
-            check_signal(stop)?;
-            self.move_one(&self.record.moved[*nth], standing)?;
-        }
-        Ok(())
+    fn is_free(&self, to: &JailPath) -> bool {
+        let is_recorded = self.record.moved.iter().any(|moved| moved.to == *to);
+        !is_recorded && self.stat(to).is_err()
     }
 
     fn move_one(&self, moved: &Moved, standing: &Standing) -> Result<()> {
-        let failed = |error: &io::Error| self.cannot("move", &moved.path, error);
-        let from = self.slot(&moved.path).map_err(|error| failed(&error))?;
-        self.make_parents(&moved.to)
-            .map_err(|error| failed(&error))?;
-        let to = self.slot(&moved.to).map_err(|error| failed(&error))?;
-        rename(&from, &to).map_err(|error| failed(&error))?;
-
+        let path = &moved.path;
+        let (from, to) = self.explained("move", path, self.rename_aside(moved))?;
         match adopt::tree(&to.dir, Path::new(&to.name)) {
             Ok(tree) if tree == standing.tree => Ok(()),
             _ => {
-                let path = self.path.inside(&moved.path);
-                rename(&to, &from).map_err(|error| self.cannot("put back", &moved.path, &error))?;
+                self.explained("put back", path, rename(&to, &from))?;
+                let path = self.path.inside(path);
                 Err(Error::failed(format!("{path} was changed while it was moved")).overtaken())
             }
         }
+    }
+
+    /// Returns where it was, and where it is.
+    fn rename_aside(&self, moved: &Moved) -> io::Result<(Slot, Slot)> {
+        let from = self.slot(&moved.path)?;
+        self.make_parents(&moved.to)?;
+        let to = self.slot(&moved.to)?;
+        rename(&from, &to)?;
+        Ok((from, to))
     }
 
     /// Puts things back, the last one first, and forgets them.
@@ -253,71 +254,69 @@ impl Aside {
 
     /// Whether it had been moved. Errors: why it stays, a clause.
     fn put_one_back(&self, moved: &Moved) -> Result<bool, String> {
-        let is_it = |stat: &Stat| Identity::of(stat, self.device).is(&moved.file);
         let (aside, home) = (self.slot(&moved.to), self.slot(&moved.path));
-        let found = aside.and_then(|aside| Ok((aside.stat()?, aside)));
-        let aside = match found {
-            Ok((stat, aside)) if is_it(&stat) => aside,
+        let aside = match aside.and_then(Slot::with_stat) {
+            Ok((aside, stat)) if self.is_it(moved, &stat) => aside,
             Ok(_) => return Err(format!("{} is another file now", moved.to)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let at_home = home.and_then(|home| home.stat());
-                return match at_home {
-                    Ok(stat) if is_it(&stat) => Ok(false),
+                return match home.and_then(Slot::with_stat) {
+                    Ok((_, stat)) if self.is_it(moved, &stat) => Ok(false),
                     _ => Err(format!("{} is not there any more", moved.to)),
                 };
             }
             Err(error) => return Err(in_words(&error)),
         };
-        let stays = |error: &io::Error| match error.raw_os_error() {
-            Some(libc::EEXIST | libc::ENOTEMPTY | libc::EISDIR) => {
-                format!("something else is there now; it stays at {}", moved.to)
-            }
-            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
-                format!(
-                    "its directory is not there any more; it stays at {}",
-                    moved.to
-                )
-            }
-            Some(libc::EXDEV) => {
-                format!("something is mounted on the way; it stays at {}", moved.to)
-            }
-            _ => format!("{}; it stays at {}", in_words(error), moved.to),
+        let renamed = match home {
+            Ok(home) => rename(&aside, &home),
+            Err(error) => Err(error),
         };
-        let home = home.map_err(|error| stays(&error))?;
-        rename(&aside, &home).map_err(|error| stays(&error))?;
-        Ok(true)
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(error) => Err(why_aside(moved, &error)),
+        }
+    }
+
+    /// Whether the file with this status is the one that was to be moved.
+    fn is_it(&self, moved: &Moved, stat: &Stat) -> bool {
+        Identity::of(stat, self.device).is(&moved.file)
     }
 
     /// Removes the record and the directory, if it holds nothing else.
     fn remove(&self) -> Result<()> {
-        let gone = [RECORD, NEW_RECORD].map(|name| {
-            let removed = unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir);
-            removed.map_err(io::Error::from).or_else(absent_is_well)
-        });
-        gone.into_iter()
-            .collect::<io::Result<Vec<_>>>()
-            .and_then(|_| remove_empty(&self.root, adopt::name_of_directory()))
-            .map_err(|error| {
-                let place = format!("{}{DIRECTORY}", self.path);
-                Error::failed(format!("cannot remove {place}")).because(&error)
-            })
+        let place = format_args!("cannot remove {}{DIRECTORY}", self.path);
+        for removed in [self.unlink(RECORD), self.unlink(NEW_RECORD)] {
+            removed.context(place)?;
+        }
+        remove_empty(&self.root, adopt::name_of_directory()).context(place)
+    }
+
+    /// Removes a file in the directory, if it is there.
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes the record: all of it, or nothing is changed. The directory is root's alone.
     fn write(&self) -> Result<()> {
+        match self.write_io() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let what = format!("cannot write {}{DIRECTORY}/{RECORD}", self.path);
+                let failed = Error::failed(what).because(&error);
+                Err(failed.hint_while(Doing::Recording))
+            }
+        }
+    }
+
+    fn write_io(&self) -> io::Result<()> {
         let directory = proc::path_of_descriptor(&self.dir);
         let (path, new) = (directory.join(RECORD), directory.join(NEW_RECORD));
-        let written = || -> io::Result<()> {
-            let mut bytes = serde_json::to_vec(&self.record)?;
-            bytes.push(b'\n');
-            write_new(&new, &bytes, FileAccess::of_mode(0o600), Durability::Reboot)?;
-            rename_over(&new, &path, Durability::Reboot)
-        };
-        written().map_err(|error| {
-            Error::failed(format!("cannot write {}{DIRECTORY}/{RECORD}", self.path))
-                .because(&error)
-                .hint_while(Doing::Recording)
-        })
+        let mut bytes = serde_json::to_vec(&self.record)?;
+        bytes.push(b'\n');
+        write_new(&new, &bytes, FileAccess::of_mode(0o600), Durability::Reboot)?;
+        rename_over(&new, &path, Durability::Reboot)
     }
 
     /// Makes the missing directories between [`DIRECTORY`] and `to`.
@@ -344,26 +343,51 @@ impl Aside {
         })
     }
 
-    fn cannot(&self, what: &str, path: &JailPath, error: &io::Error) -> Error {
-        let error = Error::failed(format!("cannot {what} {}", self.path.inside(path)))
-            .because(error)
+    /// The status of what is at `path`. Links are not followed.
+    fn stat(&self, path: &JailPath) -> io::Result<Stat> {
+        self.slot(path)?.stat()
+    }
+
+    /// `result`, of which an error says what could not be done with `path`.
+    fn explained<T>(&self, what: &str, path: &JailPath, result: io::Result<T>) -> Result<T> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let failed = Error::failed(format!("cannot {what} {}", self.path.inside(path)))
+            .because(&error)
             .hint_while(Doing::Creating);
-        match error.errno() {
-            Some(libc::ENOENT | libc::EEXIST | libc::ELOOP | libc::ENOTDIR) => error.overtaken(),
-            _ => error,
+        match failed.errno() {
+            Some(libc::ENOENT | libc::EEXIST | libc::ELOOP | libc::ENOTDIR) => {
+                Err(failed.overtaken())
+            }
+            _ => Err(failed),
         }
     }
+}
+
+/// Why something that could not be renamed stays aside, a clause.
+fn why_aside(moved: &Moved, error: &io::Error) -> String {
+    let at = &moved.to;
+    match error.raw_os_error() {
+        Some(libc::EEXIST | libc::ENOTEMPTY | libc::EISDIR) => {
+            format!("something else is there now; it stays at {at}")
+        }
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP) => {
+            format!("its directory is not there any more; it stays at {at}")
+        }
+        Some(libc::EXDEV) => format!("something is mounted on the way; it stays at {at}"),
+        _ => format!("{}; it stays at {at}", in_words(error)),
+    }
+}
+
+fn cannot_make(root: &HostPath, error: &io::Error) -> Error {
+    Error::failed(format!("cannot make {root}{DIRECTORY}"))
+        .because(error)
+        .hint_while(Doing::Creating)
 }
 
 fn open_root(root: &HostPath) -> Result<OwnedFd> {
     sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
         .context(format_args!("cannot open the root {root}"))
-}
-
-fn absent_is_well(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(error)
-    }
 }

@@ -24,6 +24,12 @@ impl Slot {
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
     }
+
+    /// This slot, and the status of what is here.
+    pub(super) fn with_stat(self) -> io::Result<(Self, Stat)> {
+        let stat = self.stat()?;
+        Ok((self, stat))
+    }
 }
 
 /// Makes a directory that is root's alone, whatever it would inherit.
@@ -31,11 +37,14 @@ pub(super) fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
     let mode = Mode::from_bits_truncate(0o700);
     mkdirat(dir, name, mode)?;
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    sys::open_unmounted(dir, name, flags)
-        .and_then(|made| super::super::root::set_mode(&made, mode).map(drop))
-        .inspect_err(|_| {
-            let _ = unlinkat(dir, name, UnlinkatFlags::RemoveDir); // the first error counts
-        })
+    let closed = match sys::open_unmounted(dir, name, flags) {
+        Ok(made) => super::super::root::set_mode(&made, mode).map(drop),
+        Err(error) => Err(error),
+    };
+    if closed.is_err() {
+        let _ = unlinkat(dir, name, UnlinkatFlags::RemoveDir); // the first error counts
+    }
+    closed
 }
 
 /// Renames what is at `from`, if nothing is at `to`.

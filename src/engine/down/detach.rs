@@ -8,7 +8,7 @@ use crate::base::quote::shell_word;
 use crate::base::{Error, JailPath, Result};
 use crate::engine::hidden;
 use crate::engine::root::{Spot, Spots};
-use crate::engine::target::{cannot, cannot_reach, hides, nothing_inside};
+use crate::engine::target::{cannot, cannot_reach, explained, hides, nothing_in, nothing_inside};
 use crate::observe::ObservedMount;
 use crate::plan::Along;
 use crate::sys::{self, IfInUse};
@@ -27,10 +27,7 @@ impl DownRun<'_> {
         if let Along::Members(members) = along {
             self.only_members_in(target, expected, members)?;
         }
-        let found = self
-            .spot(target, spots)
-            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)));
-        match found {
+        match self.spot_of(target, expected, spots) {
             Ok(Some(spot)) => self.umount(spot, target, expected, along)?,
             Ok(None) => {
                 let not_mounted = io::Error::from_raw_os_error(libc::EINVAL); // as umount(2)
@@ -40,6 +37,20 @@ impl DownRun<'_> {
         }
         self.outcome.detached += along.mounts();
         Ok(())
+    }
+
+    /// The spot of `target`, if the mount `expected` is there.
+    fn spot_of<'s>(
+        &self,
+        target: &JailPath,
+        expected: &ObservedMount,
+        spots: &'s mut Spots<'_>,
+    ) -> io::Result<Option<&'s Spot>> {
+        let spot = self.spot(target, spots)?;
+        match is_at(spot, expected)? {
+            true => Ok(Some(spot)),
+            false => Ok(None),
+        }
     }
 
     /// Unmounts what was found at `spot`.
@@ -54,7 +65,6 @@ impl DownRun<'_> {
             Along::Members(_) => IfInUse::Detach,
             Along::Nothing | Along::Submounts => IfInUse::Fail,
         };
-        let cannot = |error: io::Error| cannot(&self.root, "unmount", target, &error);
         let mut result = spot.umount(first);
         if is_busy(&result) && self.detach_uncovered(expected) {
             result = spot.umount(first);
@@ -62,27 +72,45 @@ impl DownRun<'_> {
         match result {
             result if self.if_in_use == IfInUse::Detach && is_busy(&result) => {
                 nothing_inside(&self.root, "unmount", target, expected)?;
-                spot.umount(IfInUse::Detach).map_err(cannot)
+                let unmounted = spot.umount(IfInUse::Detach);
+                explained(&self.root, "unmount", target, unmounted)
             }
             // Its owner has moved or unmounted it since it was found.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
                 self.detach_hidden(target, expected, &error)
             }
-            result => result.map_err(cannot),
+            result => explained(&self.root, "unmount", target, result),
         }
     }
 
     /// Detaches what is ours in the mount and could not be reached before: a mount on top of it,
     /// which is gone now, hid both. Returns whether there was any.
     fn detach_uncovered(&self, mount: &ObservedMount) -> bool {
-        let inside = mount.unique_id.map(sys::list_mounts_in);
-        let Some(Ok(inside)) = inside else {
+        let Some(id) = mount.unique_id else {
             return false;
         };
-        let ours = self.detaches().filter_map(|(_, ours)| ours.unique_id);
-        let ours = ours.filter(|id| inside.contains(id));
-        let gone: Vec<_> = ours.map(|id| hidden::detach(id).is_ok()).collect();
-        gone.contains(&true)
+        let Ok(inside) = sys::list_mounts_in(id) else {
+            return false;
+        };
+        let mut is_any_gone = false;
+        for (_, ours) in self.detaches() {
+            if let Some(id) = ours.unique_id
+                && inside.contains(&id)
+                && hidden::detach(id).is_ok()
+            {
+                is_any_gone = true;
+            }
+        }
+        is_any_gone
+    }
+
+    /// The unique mount IDs of the mounts that are to be detached.
+    fn ids_of_ours(&self) -> HashSet<u64> {
+        let mut ids = HashSet::new();
+        for (_, ours) in self.detaches() {
+            ids.extend(ours.unique_id);
+        }
+        ids
     }
 
     /// Makes sure that nobody has mounted anything in the graft since it was looked at.
@@ -95,12 +123,14 @@ impl DownRun<'_> {
         let Some(id) = graft.unique_id else {
             return Ok(()); // before Linux 6.8 the plan checks this in the whole mount table
         };
-        let seen = members
-            .iter()
-            .filter_map(|member| self.observed.mounts.get(member));
-        let known: HashSet<_> = seen.flatten().filter_map(|seen| seen.unique_id).collect();
-        let inside = sys::list_newer_mounts_in(id, self.observed.newest.unwrap_or(0))
-            .map_err(|error| cannot(&self.root, "look into", target, &error))?;
+        let mut known = HashSet::new();
+        for member in members {
+            let stack = self.observed.stack(member);
+            known.extend(stack.iter().filter_map(|seen| seen.unique_id));
+        }
+        let newest = self.observed.newest.unwrap_or(0);
+        let inside = sys::list_newer_mounts_in(id, newest);
+        let inside = explained(&self.root, "look into", target, inside)?;
         if inside.iter().all(|inside| known.contains(inside)) {
             return Ok(());
         }
@@ -126,24 +156,9 @@ impl DownRun<'_> {
             return Ok(());
         }
 
-        let detaches = self.detaches();
-        let ours: HashSet<_> = detaches
-            .filter_map(|(_, expected)| expected.unique_id)
-            .collect();
-        let grafts = self.observed.grafts.iter();
-        let members = grafts.flat_map(|graft| graft.members.iter());
-        let groups: HashSet<_> = members.filter_map(|member| member.peer_group).collect();
-        let came_along = |inside: u64| {
-            let master = sys::mount_outline(inside).map(|mount| mount.master);
-            master.is_ok_and(|master| master.is_some_and(|master| groups.contains(&master)))
-        };
-        let is_foreign = |inside: &u64| !ours.contains(inside) && !came_along(*inside);
-        if sys::list_mounts_in(id).is_ok_and(|inside| inside.iter().any(is_foreign)) {
-            let unknown = ObservedMount {
-                kind: None,
-                ..expected.clone()
-            };
-            nothing_inside(&self.root, "unmount", target, &unknown)?;
+        let ours = self.ids_of_ours();
+        if self.has_foreign(id, &ours) {
+            nothing_in(&self.root, "unmount", target, id)?;
         }
 
         match hidden::detach(id) {
@@ -152,6 +167,27 @@ impl DownRun<'_> {
             Err(_) if sys::stat_mount(id).is_ok_and(|mount| ours.contains(&mount.parent)) => Ok(()),
             Err(error) => Err(self.stays_hidden(target, id, &error)),
         }
+    }
+
+    /// Whether the mount `id` holds one that is neither of `ours` nor came along with a graft.
+    fn has_foreign(&self, id: u64, ours: &HashSet<u64>) -> bool {
+        let mut groups = HashSet::new();
+        for graft in &self.observed.grafts {
+            groups.extend(graft.members.iter().filter_map(|member| member.peer_group));
+        }
+        let Ok(inside) = sys::list_mounts_in(id) else {
+            return false;
+        };
+        for inside in inside {
+            if ours.contains(&inside) {
+                continue;
+            }
+            match sys::mount_outline(inside) {
+                Ok(mount) if mount.master.is_some_and(|id| groups.contains(&id)) => {}
+                _ => return true,
+            }
+        }
+        false
     }
 
     /// The error about a mount that could not be detached where another one hides it.

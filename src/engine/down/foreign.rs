@@ -25,24 +25,19 @@ impl DownRun<'_> {
     }
 
     /// Returns an error for each mount of ours that has a foreign one on top.
-    pub(super) fn shadowed(&self) -> impl Iterator<Item = Error> {
-        let shadowed = self
-            .plan
-            .states
-            .iter()
-            .filter(|state| state.state == State::Shadowed);
-        shadowed.map(|state| {
-            let (path, detail) = (
-                self.root.path().inside(&state.target),
-                state.detail.as_deref(),
-            );
+    pub(super) fn shadowed(&self) -> Vec<Error> {
+        let mut errors = vec![];
+        for state in &self.plan.states {
+            if state.state != State::Shadowed {
+                continue;
+            }
+            let path = self.root.path().inside(&state.target);
+            let detail = state.detail.as_deref().unwrap_or_default();
             let how = unmount_command(self.root.path(), path.as_path());
-            Error::failed(format!(
-                "{path} stays mounted: {}",
-                detail.unwrap_or_default()
-            ))
-            .hint(format!("unmount that first: {how}"))
-        })
+            let error = Error::failed(format!("{path} stays mounted: {detail}"));
+            errors.push(error.hint(format!("unmount that first: {how}")));
+        }
+        errors
     }
 
     /// Returns an error about the mount at `target` if somebody else has mounted something in it.

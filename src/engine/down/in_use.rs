@@ -9,6 +9,7 @@ use super::{DownRun, is_at};
 use crate::base::{Error, JailPath, Result};
 use crate::engine::outcome::EngineFailure;
 use crate::engine::root::{Spot, Spots};
+use crate::observe::ObservedMount;
 use crate::plan::{Along, Step};
 
 impl<'a> DownRun<'a> {
@@ -16,14 +17,15 @@ impl<'a> DownRun<'a> {
     /// others of ours counts as used by these, so it is not asked about. The same is true of a
     /// mount with another one at the same target.
     pub(super) fn stop_if_in_use(&self) -> Result<(), Box<EngineFailure>> {
-        let foreign = self
-            .detaches()
-            .filter_map(|(target, _)| self.foreign_in(target));
-        let mut errors = self.shadowed().chain(foreign);
-        if let Some(error) = errors.next() {
+        let mut errors = self.shadowed();
+        for (target, _) in self.detaches() {
+            errors.extend(self.foreign_in(target));
+        }
+        if !errors.is_empty() {
+            let first = errors.remove(0);
             return Err(Box::new(EngineFailure {
-                also: errors.collect(),
-                ..EngineFailure::from(error)
+                also: errors,
+                ..EngineFailure::from(first)
             }));
         }
 
@@ -55,7 +57,7 @@ impl<'a> DownRun<'a> {
                 continue;
             }
             let is_busy = self.spot(target, &mut spots).and_then(Spot::is_busy);
-            if is_busy.unwrap_or(false) {
+            if matches!(is_busy, Ok(true)) {
                 busy.push(target.to_string());
             }
         }
@@ -66,75 +68,103 @@ impl<'a> DownRun<'a> {
     pub(super) fn is_quiet(&self) -> bool {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
-        self.plan.steps.iter().all(|step| match step {
-            Step::Detach {
+        for step in &self.plan.steps {
+            let Step::Detach {
                 target,
                 expected,
-                along: Along::Members(members),
+                along,
                 ..
-            } => {
-                let is_it = spots
-                    .on_mount(target)
-                    .and_then(|spot| is_at(spot, expected));
-                is_it.unwrap_or(false) && self.are_quiet(members, &above)
+            } = step
+            else {
+                continue;
+            };
+            let is_quiet = match along {
+                Along::Members(members) => match spots.on_mount(target) {
+                    Ok(spot) => {
+                        matches!(is_at(spot, expected), Ok(true)) && self.are_quiet(members, &above)
+                    }
+                    Err(_) => false,
+                },
+                Along::Nothing | Along::Submounts => {
+                    !above.contains(target.as_path())
+                        && matches!(self.is_unused(target, expected, &mut spots), Ok(true))
+                }
+            };
+            if !is_quiet {
+                return false;
             }
-            Step::Detach {
-                target, expected, ..
-            } => {
-                let is_quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
-                !above.contains(target.as_path())
-                    && self
-                        .spot(target, &mut spots)
-                        .and_then(is_quiet)
-                        .unwrap_or(false)
-            }
-            _ => true,
-        })
+        }
+        true
+    }
+
+    /// Whether the mount `expected` is at `target`, and not in use.
+    fn is_unused(
+        &self,
+        target: &JailPath,
+        expected: &ObservedMount,
+        spots: &mut Spots<'_>,
+    ) -> io::Result<bool> {
+        let spot = self.spot(target, spots)?;
+        Ok(is_at(spot, expected)? && !spot.is_busy()?)
     }
 
     /// Whether each of the mounts that came along with a graft is the one that was seen, and is not
     /// in use, unless others hold it.
     fn are_quiet(&self, members: &[JailPath], above: &HashSet<&Path>) -> bool {
         let mut spots = Spots::new(&self.root);
-        let mut is_it = |member: &JailPath| {
-            let [expected] = self.observed.stack(member) else {
-                return Ok(false);
-            };
-            let found = spots.get(member)?.mount()?;
-            Ok::<_, io::Error>(found.id == Some(expected.id) && found.is_root != Some(false))
-        };
-        if !members.iter().all(|member| is_it(member).unwrap_or(false)) {
-            return false;
+        for member in members {
+            if !matches!(self.is_as_seen(member, &mut spots), Ok(true)) {
+                return false;
+            }
         }
 
-        let mut in_one_directory = members.chunk_by(|one, other| one.parent() == other.parent());
-        in_one_directory.all(|members| {
-            let held = |member: &&JailPath| above.contains(member.as_path());
-            let free = members.iter().filter(|member| !held(member));
+        for members in members.chunk_by(|one, other| one.parent() == other.parent()) {
+            let free = members
+                .iter()
+                .filter(|member| !above.contains(member.as_path()));
             let names = free.filter_map(JailPath::file_name);
-            let spot = spots.get(&members[0]);
-            spot.is_ok_and(|spot| matches!(spot.is_any_busy(names), Ok(false)))
-        })
+            match spots.get(&members[0]) {
+                Ok(spot) if matches!(spot.is_any_busy(names), Ok(false)) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether the only mount that was seen at `member` is there.
+    fn is_as_seen(&self, member: &JailPath, spots: &mut Spots<'_>) -> io::Result<bool> {
+        let [expected] = self.observed.stack(member) else {
+            return Ok(false);
+        };
+        let found = spots.get(member)?.mount()?;
+        Ok(found.id == Some(expected.id) && found.is_root != Some(false))
     }
 
     /// The targets of the mounts whose users matter. A graft itself always holds its members.
-    fn asked_about(&self) -> impl Iterator<Item = &'a JailPath> {
-        self.plan.steps.iter().flat_map(|step| match step {
-            Step::Detach {
-                along: Along::Members(members),
-                ..
-            } => members.iter().collect(),
-            Step::Detach { target, .. } => vec![target],
-            _ => vec![],
-        })
+    fn asked_about(&self) -> Vec<&'a JailPath> {
+        let mut targets = vec![];
+        for step in &self.plan.steps {
+            match step {
+                Step::Detach {
+                    along: Along::Members(members),
+                    ..
+                } => targets.extend(members),
+                Step::Detach { target, .. } => targets.push(target),
+                _ => {}
+            }
+        }
+        targets
     }
 
     /// All paths above the mounts that are to be detached.
     fn above(&self) -> HashSet<&Path> {
-        self.detaches()
-            .map(|(target, _)| target)
-            .chain(self.asked_about())
-            .flat_map(|target| target.as_path().ancestors().skip(1))
-            .collect()
+        let mut above = HashSet::new();
+        for (target, _) in self.detaches() {
+            above.extend(target.as_path().ancestors().skip(1));
+        }
+        for target in self.asked_about() {
+            above.extend(target.as_path().ancestors().skip(1));
+        }
+        above
     }
 }

@@ -24,7 +24,8 @@ use super::target::{
 use super::{hidden, journal};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
-    self, BootRecord, CreatedKind, Observed, ObservedMount, PersistentRecord, RecordedMount,
+    self, BootRecord, CreatedKind, Identity, Observed, ObservedMount, PersistentRecord,
+    RecordedMount,
 };
 use crate::plan::{Plan, State, Step};
 use crate::sys::{self, IfInUse};
@@ -120,17 +121,20 @@ impl<'a> DownRun<'a> {
     fn carry_out(mut self) -> Result<Outcome, Box<EngineFailure>> {
         let done = self.run_steps();
 
-        let (remaining, kept) = (self.remaining(&done), self.kept(&done));
-        let (state, site) = (&self.engine.state, &self.plan.site);
-        let records = journal::write_kept(state, site, &kept).and_then(|()| {
-            match remaining.mounts.as_slice() {
-                [] => journal::remove_record(state, site),
-                _ => journal::write_record(state, site, &remaining),
-            }
-        });
-        self.failed.extend(records.err());
-
+        let written = self.write_records(&done);
+        self.failed.extend(written.err());
         self.finish()
+    }
+
+    fn write_records(&self, done: &DoneSteps) -> Result<()> {
+        let (remaining, kept) = (self.remaining(done), self.kept(done));
+        let (state, site) = (&self.engine.state, &self.plan.site);
+        journal::write_kept(state, site, &kept)?;
+        if remaining.mounts.is_empty() {
+            journal::remove_record(state, site)
+        } else {
+            journal::write_record(state, site, &remaining)
+        }
     }
 
     fn finish(mut self) -> Result<Outcome, Box<EngineFailure>> {
@@ -162,12 +166,12 @@ impl<'a> DownRun<'a> {
 
     /// The spot of `target`, on the mount of the root or in one of ours.
     fn spot<'s>(&self, target: &JailPath, spots: &'s mut Spots<'_>) -> io::Result<&'s Spot> {
-        let is_above = |(above, _): (&JailPath, _)| above != target && target.starts_with(above);
-        if self.detaches().any(is_above) {
-            spots.get(target)
-        } else {
-            spots.on_mount(target)
+        for (above, _) in self.detaches() {
+            if above != target && target.starts_with(above) {
+                return spots.get(target);
+            }
         }
+        spots.on_mount(target)
     }
 
     /// Carries out every step that can be carried out.
@@ -179,12 +183,14 @@ impl<'a> DownRun<'a> {
             self.failed.push(error);
             return done;
         }
-        self.failed = self.shadowed().collect();
+        self.failed = self.shadowed();
         let mut stuck: Vec<_> = self.states(State::Shadowed).collect();
 
         for step in &self.plan.steps {
             let path = path_of(step);
-            if path.is_some_and(|path| stuck.iter().any(|stuck| stuck.starts_with(path))) {
+            if let Some(path) = path
+                && stuck.iter().any(|stuck| stuck.starts_with(path))
+            {
                 continue; // something of ours is still in it or on it; the next run finishes that
             }
             if let Some(foreign) = self.foreign_on(step) {
@@ -195,8 +201,10 @@ impl<'a> DownRun<'a> {
             match self.step(step, &mut spots) {
                 Ok(()) => done.add(step, path),
                 Err(error) => {
-                    stuck.extend(path);
-                    path.map(|path| done.detached.remove(path)); // one of two mounts there stays
+                    if let Some(path) = path {
+                        stuck.push(path);
+                        done.detached.remove(path); // one of two mounts there stays
+                    }
                     self.failed.push(error);
                 }
             }
@@ -206,36 +214,45 @@ impl<'a> DownRun<'a> {
 
     /// The record of the mounts that remain.
     fn remaining(&self, done: &DoneSteps) -> BootRecord {
-        let record = self.observed.record.clone();
-        let mut record = record.unwrap_or_else(|| {
-            BootRecord::nothing(self.engine.boot.clone(), self.plan.root.clone())
-        });
-
-        let planned = self.detaches().map(|(target, _)| target);
-        let failed = planned.filter(|target| !done.detached.contains(*target));
-        let standing: HashSet<_> = failed.chain(self.states(State::Shadowed)).collect();
+        let mut record = journal::known_record(&self.engine.boot, self.plan, self.observed);
+        let mut standing: HashSet<_> = self.states(State::Shadowed).collect();
+        for (target, _) in self.detaches() {
+            if !done.detached.contains(target) {
+                standing.insert(target);
+            }
+        }
         record
             .mounts
             .retain(|mount| standing.contains(&mount.target) || still_exists(mount));
-        let detached = done.detached.len();
-        record.history = record
-            .history
-            .map(|history| history.and(observe::now(), 0, 0, detached));
+        if let Some(history) = record.history.take() {
+            record.history = Some(history.and(observe::now(), 0, 0, done.detached.len()));
+        }
         record
     }
 
     /// The record of the placeholders, links and generated files that remain.
     fn kept(&self, done: &DoneSteps) -> PersistentRecord {
-        let kept = self.observed.kept.clone();
-        let mut kept = kept.unwrap_or_else(|| PersistentRecord::nothing(self.plan.root.clone()));
+        let mut kept = journal::known_kept(self.plan, self.observed);
         kept.made.retain(|made| !done.removed.contains(&made.path));
-        kept.files.retain(|file| !self.is_removed(file));
+        kept.files
+            .retain(|file| !journal::is_to_go(self.plan, file) || file.as_path().exists());
         kept
     }
 
-    fn is_removed(&self, file: &HostPath) -> bool {
-        let planned = |step: &Step| matches!(step, Step::RemoveFile(path) if path == file);
-        self.plan.steps.iter().any(planned) && !file.as_path().exists()
+    /// The placeholders that are to be removed, as they were made.
+    fn placeholders(&self) -> Vec<(&'a JailPath, CreatedKind, Identity)> {
+        let mut made = vec![];
+        for step in &self.plan.steps {
+            if let Step::RemovePlaceholder {
+                path,
+                kind,
+                file: Some(file),
+            } = step
+            {
+                made.push((path, made_kind(*kind), *file));
+            }
+        }
+        made
     }
 
     fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
@@ -243,13 +260,7 @@ impl<'a> DownRun<'a> {
             Step::DetachStray(stray) => {
                 detach_stray(&self.plan.root, stray)?;
                 self.outcome.detached += 1;
-                let made = self.plan.steps.iter().filter_map(|step| match step {
-                    Step::RemovePlaceholder { path, kind, file } => {
-                        Some((path, made_kind(*kind), (*file)?))
-                    }
-                    _ => None,
-                });
-                clear_after(&self.root, stray, made);
+                clear_after(&self.root, stray, self.placeholders());
                 Ok(())
             }
             Step::Detach {
@@ -281,25 +292,36 @@ impl<'a> DownRun<'a> {
 /// the mounts.
 fn open(plan: &Plan) -> Result<Root> {
     let visible = Root::open(&plan.root);
-    let mut holders = detaches(plan).filter_map(|(target, expected)| {
-        let mount = sys::stat_mount(expected.unique_id?).ok()?;
-        if mount.point != plan.root.inside(target).as_path() {
-            return None;
-        }
-        let holder = sys::stat_mount(mount.parent).ok()?;
-        let holds_root = plan.root.as_path().starts_with(&holder.point);
-        holds_root.then_some(mount.parent)
-    });
-    let Some(id) = holders.next() else {
+    let mut detaches = detaches(plan);
+    let holder = detaches.find_map(|(target, expected)| holder_of(plan, target, expected));
+    let Some(id) = holder else {
         return visible;
     };
 
-    if visible.as_ref().is_ok_and(|root| root.mount() == Some(id)) {
+    if let Ok(root) = &visible
+        && root.mount() == Some(id)
+    {
         return visible;
     }
-    hidden::open(id, plan.root.as_path())
-        .and_then(|fd| Root::of(fd, &plan.root))
-        .or(visible)
+    open_hidden(id, &plan.root).or(visible)
+}
+
+/// Opens the root as it is on the mount with the unique mount ID `id`.
+fn open_hidden(id: u64, root: &HostPath) -> io::Result<Root> {
+    Root::of(hidden::open(id, root.as_path())?, root)
+}
+
+/// The unique mount ID of the mount that the root is on, if the mount `expected` is still there.
+fn holder_of(plan: &Plan, target: &JailPath, expected: &ObservedMount) -> Option<u64> {
+    let mount = sys::stat_mount(expected.unique_id?).ok()?;
+    if mount.point != plan.root.inside(target).as_path() {
+        return None;
+    }
+    let holder = sys::stat_mount(mount.parent).ok()?;
+    if !plan.root.as_path().starts_with(&holder.point) {
+        return None;
+    }
+    Some(mount.parent)
 }
 
 fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &ObservedMount)> {

@@ -2,10 +2,9 @@
 
 use std::io;
 
-use super::DownRun;
+use super::{DownRun, open_hidden};
 use crate::base::hints::is_absent;
 use crate::base::{JailPath, Result};
-use crate::engine::hidden;
 use crate::engine::root::{Root, Spots};
 use crate::engine::target::cannot;
 use crate::observe::{CreatedKind, Identity};
@@ -34,27 +33,31 @@ impl DownRun<'_> {
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> io::Result<bool> {
-        match spots
-            .on_mount(path)
-            .and_then(|spot| spot.remove(kind, file))
-        {
+        let removed = match spots.on_mount(path) {
+            Ok(spot) => spot.remove(kind, file),
+            Err(error) => Err(error),
+        };
+        match removed {
             Err(error) if is_absent(&error) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
-                let remove_in = |bare: &Root| {
-                    let spot = bare.spot(path)?;
-                    spot.stat()?;
-                    spot.remove(kind, file)
-                };
-                match self.bare().map(remove_in) {
-                    Some(Ok(removed)) => Ok(removed),
-                    // It was made on another file system in the root.
-                    Some(Err(error)) if is_absent(&error) && file.is_some() => self
-                        .root
-                        .spot(path)
-                        .and_then(|spot| spot.remove(kind, file)),
-                    Some(Err(error)) => Err(error),
-                    None => Err(error),
-                }
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => match self.bare() {
+                Some(bare) => self.remove_in(bare, path, kind, file),
+                None => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// Removes it in the root `bare`, or where it was made on another file system in the root.
+    fn remove_in(
+        &self,
+        bare: &Root,
+        path: &JailPath,
+        kind: &CreatedKind,
+        file: Option<Identity>,
+    ) -> io::Result<bool> {
+        match remove_beneath(bare, path, kind, file) {
+            Err(error) if is_absent(&error) && file.is_some() => {
+                self.root.spot(path)?.remove(kind, file)
             }
             result => result,
         }
@@ -62,10 +65,22 @@ impl DownRun<'_> {
 
     /// The root without anything mounted in it.
     fn bare(&self) -> Option<&Root> {
-        let open = || {
-            let fd = hidden::open(self.root.mount()?, self.plan.root.as_path()).ok()?;
-            Root::of(fd, &self.plan.root).ok()
-        };
-        self.bare.get_or_init(open).as_ref()
+        self.bare.get_or_init(|| self.open_bare()).as_ref()
     }
+
+    fn open_bare(&self) -> Option<Root> {
+        open_hidden(self.root.mount()?, &self.plan.root).ok()
+    }
+}
+
+/// Errors: nothing is at `path`.
+fn remove_beneath(
+    bare: &Root,
+    path: &JailPath,
+    kind: &CreatedKind,
+    file: Option<Identity>,
+) -> io::Result<bool> {
+    let spot = bare.spot(path)?;
+    spot.stat()?;
+    spot.remove(kind, file)
 }

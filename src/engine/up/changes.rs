@@ -8,7 +8,10 @@ use crate::base::hints::{Doing, is_absent};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::engine::backend::Backend;
 use crate::engine::outcome::check_signal;
-use crate::engine::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside};
+use crate::engine::root::Spot;
+use crate::engine::target::{
+    cannot, clear_after, detach_stray, explained, made_kind, nothing_inside,
+};
 use crate::engine::undo::{OldMount, Undo, save};
 use crate::engine::{journal, mount_op};
 use crate::observe::{CreatedKind, CreatedPath, Identity, ObservedMount, Stray};
@@ -39,13 +42,13 @@ impl<B: Backend> UpRun<'_, B> {
                 }
                 Step::RemoveFile(path) => self.remove_file(step, path)?,
                 Step::CreatePlaceholder { path, kind } => {
-                    self.create(step, path, &made_kind(*kind))?;
+                    self.create(step, path, made_kind(*kind))?;
                 }
                 Step::CreateLink { path, destination } => {
-                    self.create(step, path, &CreatedKind::Link(destination.clone()))?;
+                    self.create(step, path, CreatedKind::Link(destination.clone()))?;
                 }
                 Step::CreateDirectory { path, owner } => {
-                    self.create(step, path, &CreatedKind::Directory)?;
+                    self.create(step, path, CreatedKind::Directory)?;
                     self.give(path, *owner)?;
                 }
                 Step::Refresh { .. }
@@ -72,19 +75,16 @@ impl<B: Backend> UpRun<'_, B> {
         along: &Along,
     ) -> Result<()> {
         self.log_step(step);
-        let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
-        let top = self
-            .root
-            .spot(target)
-            .and_then(|spot| spot.open_mounted())
-            .map_err(cannot)?;
+        let top = self.root.open_mounted(target);
+        let top = explained(&self.root, "detach", target, top)?;
         mount_op::must_be(&self.root, target, expected, &top)?;
         if *along == Along::Nothing {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
 
-        let saved = save(&self.mounter.backend, &top, along).map_err(cannot)?;
-        sys::umount_at(&top).map_err(cannot)?;
+        let saved = save(&self.mounter.backend, &top, along);
+        let saved = explained(&self.root, "detach", target, saved)?;
+        explained(&self.root, "detach", target, sys::umount_at(&top))?;
 
         self.root.unmounted(target, Some(expected));
         let old = OldMount {
@@ -100,13 +100,18 @@ impl<B: Backend> UpRun<'_, B> {
     /// Removes what else was made in directories that were the root and were moved away, such as
     /// links. Whatever is not as it was made belongs to its owner and stays.
     pub(super) fn clear_former_roots(&self) {
+        let Some(kept) = &self.observed.kept else {
+            return;
+        };
         let strays = self.observed.strays.iter();
-        let homes: BTreeSet<_> = strays.filter_map(Stray::home).collect();
-        for home in homes.iter().filter(|home| **home != self.plan.root) {
-            for made in self.observed.kept.iter().flat_map(|kept| &kept.made).rev() {
-                if let Some(file) = made.file {
-                    let spot = self.root.spot_on_host(home.inside(&made.path).as_path());
-                    let _ = spot.and_then(|spot| spot.remove(&made.kind, Some(file)));
+        let mut homes: BTreeSet<_> = strays.filter_map(Stray::home).collect();
+        homes.remove(&self.plan.root);
+        for home in homes {
+            for made in kept.made.iter().rev() {
+                if made.file.is_some()
+                    && let Ok(spot) = self.root.spot_on_host(home.inside(&made.path).as_path())
+                {
+                    let _ = spot.remove(&made.kind, made.file);
                 }
             }
         }
@@ -117,9 +122,15 @@ impl<B: Backend> UpRun<'_, B> {
         self.log_step(step);
         detach_stray(&self.plan.root, stray)?;
         self.outcome.detached += 1;
-        let recorded = self.observed.kept.iter().flat_map(|kept| &kept.made);
-        let made = recorded.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
-        clear_after(&self.root, stray, made.rev());
+        let mut placeholders = vec![];
+        if let Some(kept) = &self.observed.kept {
+            for made in kept.made.iter().rev() {
+                if let Some(file) = made.file {
+                    placeholders.push((&made.path, made.kind.clone(), file));
+                }
+            }
+        }
+        clear_after(&self.root, stray, placeholders);
         Ok(())
     }
 
@@ -131,7 +142,6 @@ impl<B: Backend> UpRun<'_, B> {
         file: Option<Identity>,
     ) -> Result<()> {
         self.log_step(step);
-        let failed = |error: io::Error| cannot(&self.root, "remove", path, &error);
         let removed = match self.root.spot(path) {
             // Its directory is gone, so the path is gone too.
             Err(error) if is_absent(&error) => None,
@@ -140,9 +150,10 @@ impl<B: Backend> UpRun<'_, B> {
                 return Ok(()); // it stays recorded until it can be removed
             }
             spot => {
-                let spot = spot.map_err(failed)?;
+                let spot = explained(&self.root, "remove", path, spot)?;
                 let owner = spot.owner_of(&kind);
-                Some((spot.remove(&kind, file).map_err(failed)?, owner))
+                let removed = spot.remove(&kind, file);
+                Some((explained(&self.root, "remove", path, removed)?, owner))
             }
         };
 
@@ -171,24 +182,32 @@ impl<B: Backend> UpRun<'_, B> {
 
     /// Gives the directory that was just made its owner and mode.
     fn give(&self, path: &JailPath, owner: Ownership) -> Result<()> {
-        let given = self.root.spot(path).and_then(|spot| spot.give(owner));
-        given.map_err(|error| cannot(&self.root, "give its owner to", path, &error))
+        let given = match self.root.spot(path) {
+            Ok(spot) => spot.give(owner),
+            Err(error) => Err(error),
+        };
+        explained(&self.root, "give its owner to", path, given)
     }
 
-    fn create(&mut self, step: &Step, path: &JailPath, kind: &CreatedKind) -> Result<()> {
+    fn create(&mut self, step: &Step, path: &JailPath, kind: CreatedKind) -> Result<()> {
         self.log_step(step);
-        let explained =
-            |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
-        let spot = self.root.spot(path).map_err(explained)?;
-        let file = spot.create(kind).map_err(explained)?;
-
+        let (spot, file) = match self.create_at(path, &kind) {
+            Ok(created) => created,
+            Err(error) => return Err(explain_create(cannot(&self.root, "create", path, &error))),
+        };
         let made = CreatedPath {
             file: Some(file),
-            ..CreatedPath::planned(path.clone(), kind.clone())
+            ..CreatedPath::planned(path.clone(), kind)
         };
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
+    }
+
+    fn create_at(&self, path: &JailPath, kind: &CreatedKind) -> io::Result<(Spot, Identity)> {
+        let spot = self.root.spot(path)?;
+        let file = spot.create(kind)?;
+        Ok((spot, file))
     }
 
     pub(super) fn write_files(&mut self) -> Result<()> {
@@ -218,24 +237,16 @@ impl<B: Backend> UpRun<'_, B> {
     /// Removes the old generated files, which no undo needs any more. A file that cannot be removed
     /// is left to the next run.
     pub(super) fn forget_old_files(&mut self) {
-        let unneeded = |file: &HostPath| {
-            self.plan
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::RemoveFile(path) if path == file))
-        };
-
         let before = self.kept.files.len();
         let mut failed = vec![];
-        self.kept
-            .files
-            .retain(|file| match journal::clear_beside(file.as_path()) {
-                Ok(()) => !unneeded(file),
-                Err(error) => {
-                    failed.push(error);
-                    true
-                }
-            });
+        for file in std::mem::take(&mut self.kept.files) {
+            match journal::clear_beside(file.as_path()) {
+                Ok(()) if journal::is_to_go(self.plan, &file) => continue,
+                Ok(()) => {}
+                Err(error) => failed.push(error),
+            }
+            self.kept.files.push(file);
+        }
 
         if self.kept.files.len() < before {
             failed.extend(self.write_kept().err());

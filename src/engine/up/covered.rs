@@ -32,19 +32,23 @@ impl<'a, B: Backend> UpRun<'a, B> {
                 continue;
             };
             nothing_in(&self.root, "cover", target, *unique_id)?;
-            let spot = self.root.spot(target).and_then(|spot| spot.open_mounted());
-            let is_it = |open: &OwnedFd| {
-                let stat = sys::stat_fd(open);
-                stat.is_ok_and(|stat| stat.mount_id == Some(*unique_id))
-            };
             covered.push(Covered {
                 step,
                 target,
                 unique_id: *unique_id,
-                open: spot.ok().filter(is_it),
+                open: self.open_mount(target, *unique_id),
             });
         }
         Ok(covered)
+    }
+
+    /// Opens the mount with this id, if it is visible at `target`.
+    fn open_mount(&self, target: &JailPath, unique_id: u64) -> Option<OwnedFd> {
+        let open = self.root.open_mounted(target).ok()?;
+        if sys::stat_fd(&open).ok()?.mount_id != Some(unique_id) {
+            return None;
+        }
+        Some(open)
     }
 
     /// Detaches the mounts that grafts cover now. `recorded`: the mounts in the record. A mount
@@ -73,8 +77,8 @@ impl<'a, B: Backend> UpRun<'a, B> {
             }
         }
         let written = self.write_record(recorded, self.history_with_this_run());
-        self.outcome
-            .left
-            .extend(written.err().map(|error| error.to_string()));
+        if let Err(error) = written {
+            self.outcome.left.push(error.to_string());
+        }
     }
 }

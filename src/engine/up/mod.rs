@@ -33,7 +33,8 @@ pub(super) fn carry_out(
 ) -> Result<Outcome, Box<EngineFailure>> {
     if plan.steps.is_empty() {
         let adopted = adopt(engine, plan, observed)?;
-        return then().map(|()| adopted).map_err(Box::from);
+        then()?;
+        return Ok(adopted);
     }
     match engine.way()? {
         Way::Detached(mounter) => {
@@ -67,7 +68,7 @@ impl<'a, B: Backend> UpRun<'a, B> {
             Ok(covered) => covered,
             Err(error) => return Err(Box::new(error.into())),
         };
-        match self.run_steps().and_then(|mounts| then().map(|()| mounts)) {
+        match self.run_steps_and(then) {
             Ok(mounts) => {
                 self.detach_covered(covered, mounts);
                 self.outcome.left = still_there(&self.root, &self.left);
@@ -79,6 +80,12 @@ impl<'a, B: Backend> UpRun<'a, B> {
     }
 
     /// Returns the mounts that are there in the end.
+    fn run_steps_and(&mut self, then: Then<'_>) -> Result<Vec<RecordedMount>> {
+        let mounts = self.run_steps()?;
+        then()?;
+        Ok(mounts)
+    }
+
     fn run_steps(&mut self) -> Result<Vec<RecordedMount>> {
         self.write_files()?;
         let mut work = self.prepare()?;
@@ -119,11 +126,11 @@ impl<'a, B: Backend> UpRun<'a, B> {
             let mut work = vec![];
             for step in &plan.steps {
                 check_signal(stop)?;
-                let since = |target: &JailPath| since(observed, target, now);
-                let template = step
-                    .path()
-                    .and_then(|path| template_with(plan, observed, path));
-                work.extend(Work::prepare(mounter, engine, step, template, since)?);
+                if let Step::Attach { mount, .. } | Step::Swap { mount, .. } = step {
+                    let since = since(observed, &mount.target, now);
+                    let template = template_with(plan, observed, &mount.target);
+                    work.extend(Work::prepare(mounter, engine, step, template, since)?);
+                }
             }
             Ok(work)
         })
@@ -173,8 +180,10 @@ fn since(observed: &Observed, target: &JailPath, now: u64) -> Option<u64> {
     if !observed.mounts.contains_key(target) {
         return Some(now);
     }
-    let recorded = observed.recorded_mounts();
-    recorded
-        .filter(|mount| mount.target == *target)
-        .find_map(|mount| mount.since)
+    for mount in observed.recorded_mounts() {
+        if mount.target == *target && mount.since.is_some() {
+            return mount.since;
+        }
+    }
+    None
 }

@@ -3,7 +3,7 @@
 use super::run::UpRun;
 use super::site_record::{history, record_of};
 use crate::base::Result;
-use crate::engine::backend::{Backend, Prepared};
+use crate::engine::backend::Backend;
 use crate::engine::journal;
 use crate::engine::mount_op::Work;
 use crate::engine::target::made_kind;
@@ -14,24 +14,24 @@ impl<B: Backend> UpRun<'_, B> {
     /// Records, before the first change, the mounts that exist, those that will go and those to be
     /// made, with their ids where these are known.
     pub(super) fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
-        let unrecorded = self
-            .plan
-            .unchanged
-            .iter()
-            .filter(|mount| !self.is_recorded(mount));
-        let mut mounts = self.recorded_before();
-        mounts.extend(unrecorded.cloned());
-        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
+        let recorded = self.recorded_before();
+        let mut mounts = recorded.to_vec();
+        for mount in &self.plan.unchanged {
+            if !recorded.contains(mount) {
+                mounts.push(mount.clone());
+            }
+        }
+        mounts.extend(made_mounts(work));
 
         self.intent = mounts;
         self.write_record(self.intent.clone(), self.history_with_this_run())
     }
 
-    pub(super) fn recorded_before(&self) -> Vec<RecordedMount> {
-        self.observed
-            .record
-            .as_ref()
-            .map_or(vec![], |record| record.mounts.clone())
+    pub(super) fn recorded_before(&self) -> &[RecordedMount] {
+        match &self.observed.record {
+            Some(record) => &record.mounts,
+            None => &[],
+        }
     }
 
     pub(super) fn history_with_this_run(&self) -> Option<History> {
@@ -58,30 +58,22 @@ impl<B: Backend> UpRun<'_, B> {
 
         let before = history(self.observed).unwrap_or_default();
         let history = before.and(observe::now(), attached, swapped, detached);
-        Some(history).filter(|history| *history != History::default())
-    }
-
-    fn is_recorded(&self, mount: &RecordedMount) -> bool {
-        self.observed
-            .record
-            .as_ref()
-            .is_some_and(|record| record.mounts.contains(mount))
+        if history == History::default() {
+            return None;
+        }
+        Some(history)
     }
 
     /// Records the mounts that are there after the last change, and returns them.
     pub(super) fn record_result(&self, work: &[Work<'_, B>]) -> Result<Vec<RecordedMount>> {
         let mut mounts = self.plan.unchanged.clone();
-        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
+        mounts.extend(made_mounts(work));
 
-        let was_known =
-            |item: &Work<'_, B>| item.ready.unique_id().is_some() && item.submounts.is_none();
-        let ids_were_known = work.iter().all(was_known);
-
-        let old_is_gone = self
-            .observed
-            .record
-            .as_ref()
-            .is_some_and(|record| record.mounts != self.plan.unchanged);
+        let ids_were_known = work.iter().all(Work::was_known);
+        let old_is_gone = match &self.observed.record {
+            Some(record) => record.mounts != self.plan.unchanged,
+            None => false,
+        };
         if !ids_were_known || old_is_gone {
             self.write_record(mounts.clone(), self.history_with_this_run())?;
         } // or else the recorded intent is exactly the result
@@ -117,17 +109,18 @@ impl<B: Backend> UpRun<'_, B> {
     /// Records all placeholders and links before the first one is made, so that a crash leaves none
     /// unrecorded.
     pub(super) fn record_planned_placeholders(&mut self) -> Result<()> {
-        let made = self.plan.steps.iter().filter_map(|step| match step {
-            Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
-            Step::CreateDirectory { path, .. } => Some((path, CreatedKind::Directory)),
-            Step::CreateLink { path, destination } => {
-                Some((path, CreatedKind::Link(destination.clone())))
-            }
-            _ => None,
-        });
-        let planned: Vec<_> = made
-            .map(|(path, kind)| CreatedPath::planned(path.clone(), kind))
-            .collect();
+        let mut planned = vec![];
+        for step in &self.plan.steps {
+            let (path, kind) = match step {
+                Step::CreatePlaceholder { path, kind } => (path, made_kind(*kind)),
+                Step::CreateDirectory { path, .. } => (path, CreatedKind::Directory),
+                Step::CreateLink { path, destination } => {
+                    (path, CreatedKind::Link(destination.clone()))
+                }
+                _ => continue,
+            };
+            planned.push(CreatedPath::planned(path.clone(), kind));
+        }
         if planned.is_empty() {
             return Ok(());
         }
@@ -142,4 +135,15 @@ impl<B: Backend> UpRun<'_, B> {
         intent.made.extend(planned);
         self.write_as_kept(intent)
     }
+}
+
+/// The records of the mounts of this run that are not known by the record of a template.
+fn made_mounts<B: Backend>(work: &[Work<'_, B>]) -> Vec<RecordedMount> {
+    let mut mounts = vec![];
+    for item in work {
+        if !item.is_member {
+            mounts.push(item.record());
+        }
+    }
+    mounts
 }

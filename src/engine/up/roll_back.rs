@@ -16,7 +16,7 @@ impl<B: Backend> UpRun<'_, B> {
         let _ = self.record_undo();
 
         let mut before = Records {
-            mounts: self.recorded_before(),
+            mounts: self.recorded_before().to_vec(),
             kept: kept_before(self.plan, self.observed),
         };
         while let Some(undo) = self.undo.pop() {

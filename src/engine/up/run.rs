@@ -3,6 +3,7 @@
 use super::site_record::kept_before;
 use crate::base::{JailPath, Result};
 use crate::engine::backend::Backend;
+use crate::engine::journal;
 use crate::engine::mounter::Mounter;
 use crate::engine::outcome::{Log, Outcome};
 use crate::engine::root::Root;
@@ -40,7 +41,6 @@ impl<'a, B: Backend> UpRun<'a, B> {
         stop: &'a Stop,
         log: Log<'a>,
     ) -> Result<Self> {
-        let empty = || PersistentRecord::nothing(plan.root.clone());
         Ok(Self {
             engine,
             mounter,
@@ -50,7 +50,7 @@ impl<'a, B: Backend> UpRun<'a, B> {
             stop,
             log,
             kept: kept_before(plan, observed),
-            written: observed.kept.clone().unwrap_or_else(empty),
+            written: journal::known_kept(plan, observed),
             intent: vec![],
             undo: vec![],
             left: vec![],
