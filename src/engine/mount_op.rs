@@ -316,13 +316,11 @@ impl<'a, B: Backend> Work<'a, B> {
 
 /// The name of the template.
 fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
-    match store.find(&template.contents) {
-        Some(name) => Ok(name),
-        None => {
-            let gone = Error::failed(format!("the template of {} is gone", template.at));
-            Err(gone.overtaken().hint("run the command again"))
-        }
+    if let Some(name) = store.find(&template.contents) {
+        return Ok(name);
     }
+    let gone = Error::failed(format!("the template of {} is gone", template.at));
+    Err(gone.overtaken().hint("run the command again"))
 }
 
 /// Opens every target that is not inside another mount of this run.

@@ -261,10 +261,10 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
 
 /// Removes what was moved away with a mount: its placeholder and the directories made for it.
 /// `made` lists what was made in the root, children before parents.
-pub(super) fn clear_after<'m>(
+pub(super) fn clear_after(
     root: &Root,
     stray: &Stray,
-    made: Vec<(&'m JailPath, CreatedKind, Identity)>,
+    made: Vec<(&JailPath, CreatedKind, Identity)>,
 ) {
     let Some(point) = &stray.point else { return };
     for (path, kind, file) in made {

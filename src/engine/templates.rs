@@ -249,7 +249,11 @@ impl TemplateStore {
             .into_iter()
             .flatten()
             .flatten();
-        entries.filter_map(template_of).collect()
+        let mut templates = BTreeSet::new();
+        for entry in entries {
+            templates.extend(template_of(&entry));
+        }
+        templates
     }
 
     /// Takes the lock of a template: it is made, changed or removed by one at a time.
@@ -352,7 +356,7 @@ fn make_root(root: &Path) -> io::Result<()> {
 }
 
 /// The template that something in the directory of the templates belongs to.
-fn template_of(entry: fs::DirEntry) -> Option<SiteName> {
+fn template_of(entry: &fs::DirEntry) -> Option<SiteName> {
     let name = entry.file_name();
     let name = name.to_str()?.split('.').next()?;
     if !name.starts_with("template-") {

@@ -120,13 +120,11 @@ impl Aside {
         {
             return Err(cannot_make(root, &error));
         }
-        match adopt::open_directory(&fd, root)? {
-            Some(dir) => Self::of(root, fd, dir),
-            None => {
-                let is_gone = io::Error::from_raw_os_error(libc::ENOENT);
-                Err(cannot_make(root, &is_gone))
-            }
+        if let Some(dir) = adopt::open_directory(&fd, root)? {
+            return Self::of(root, fd, dir);
         }
+        let is_gone = io::Error::from_raw_os_error(libc::ENOENT);
+        Err(cannot_make(root, &is_gone))
     }
 
     /// `None`: there is none.

@@ -38,7 +38,7 @@ pub(super) fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
     mkdirat(dir, name, mode)?;
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let closed = match sys::open_unmounted(dir, name, flags) {
-        Ok(made) => super::super::root::set_mode(&made, mode).map(drop),
+        Ok(new) => super::super::root::set_mode(&new, mode).map(drop),
         Err(error) => Err(error),
     };
     if closed.is_err() {

@@ -47,9 +47,10 @@ impl DownRun<'_> {
         spots: &'s mut Spots<'_>,
     ) -> io::Result<Option<&'s Spot>> {
         let spot = self.spot(target, spots)?;
-        match is_at(spot, expected)? {
-            true => Ok(Some(spot)),
-            false => Ok(None),
+        if is_at(spot, expected)? {
+            Ok(Some(spot))
+        } else {
+            Ok(None)
         }
     }
 
