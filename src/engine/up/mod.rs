@@ -79,13 +79,14 @@ impl<'a, B: Backend> UpRun<'a, B> {
         }
     }
 
-    /// Returns the mounts that are there in the end.
+    /// As [`run_steps`](Self::run_steps), and then does `then`.
     fn run_steps_and(&mut self, then: Then<'_>) -> Result<Vec<RecordedMount>> {
         let mounts = self.run_steps()?;
         then()?;
         Ok(mounts)
     }
 
+    /// Returns the mounts that are there in the end.
     fn run_steps(&mut self) -> Result<Vec<RecordedMount>> {
         self.write_files()?;
         let mut work = self.prepare()?;
