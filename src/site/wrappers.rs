@@ -164,8 +164,7 @@ pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
     }
     let directory = Path::new(UNITS);
     let (manifests, _) = boot::manifests(context, &[]);
-    let alone = manifests.iter().map(|(_, manifest)| manifest);
-    let boot = BootUnits::read(directory, alone);
+    let boot = BootUnits::read(directory, &manifests);
     let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
     for (site, errors) in wrapped.errors {
         let texts = errors.iter().map(ToString::to_string);
