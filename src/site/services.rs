@@ -178,7 +178,7 @@ impl Namespaces {
                 Err(error) => Err(error),
             };
             let place = ServicePlace::of(namespace);
-            for (site, result) in with_results(&here, results) {
+            for (site, result) in with_results(here, results) {
                 found.entry(site).or_default().push((place.clone(), result));
             }
         }
@@ -210,19 +210,19 @@ impl Namespaces {
 
 /// The sites with their results, as far as they were begun; all with the error, if there is one.
 fn with_results<T, E: From<Error>>(
-    sites: &[Site],
+    sites: Vec<Site>,
     results: Result<Vec<Result<T, E>>>,
 ) -> Vec<(SiteName, Result<T, E>)> {
     let mut ends = vec![];
     match results {
         Ok(results) => {
-            for (site, result) in sites.iter().zip(results) {
-                ends.push((site.name.clone(), result));
+            for (site, result) in sites.into_iter().zip(results) {
+                ends.push((site.name, result));
             }
         }
         Err(error) => {
             for site in sites {
-                ends.push((site.name.clone(), Err(error.clone().into())));
+                ends.push((site.name, Err(error.clone().into())));
             }
         }
     }

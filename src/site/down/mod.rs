@@ -147,7 +147,7 @@ impl TakeDown {
                 None => HostPath::slash(),
             };
             let nothing = Observed::default();
-            return Ok(plan::down(site.name.clone(), root, None, &nothing));
+            return Ok(plan::down(&site.name, &root, None, &nothing));
         };
         let down = Down::new(self, site, root, records)?;
         let (observed, plan) = down.observe_and_plan(desired)?;
@@ -300,7 +300,7 @@ impl TakeDown {
             None => manifest_file::root_of(site).unwrap_or_else(HostPath::slash),
         };
         let was_up = records.record.is_some();
-        let nothing = Desired::nothing(site.name.clone(), root.clone());
+        let nothing = Desired::nothing(&site.name, &root);
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
             self.stop_if_in_use(site, &root, &observed, Depth::All)?;
@@ -386,9 +386,8 @@ impl TakeDown {
         {
             return Ok(Arc::clone(table));
         }
-        let table = Arc::new(Table::read()?);
-        *known = Some(Arc::clone(&table));
-        Ok(table)
+        let table = known.insert(Arc::new(Table::read()?));
+        Ok(Arc::clone(table))
     }
 }
 

@@ -56,7 +56,7 @@ impl<'r> Down<'r> {
             return Ok(None);
         };
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
-        let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
+        let plan = plan::down(&self.site.name, &self.root, None, &observed);
         let (plan, stays) = self.keep_placeholders(plan);
         let log = self.run.context.out.site(&plan.site).log();
         match self.run.engine.down_if_quiet(&plan, &observed, &log) {
@@ -75,11 +75,11 @@ impl<'r> Down<'r> {
         let (name, root) = (&self.site.name, &self.root);
         let desired = match desired {
             Some(desired) if desired.root == *root => desired,
-            _ => Desired::nothing(name.clone(), root.clone()),
+            _ => Desired::nothing(name, root),
         };
         let table = self.run.table(root)?;
         let observed = observe::standing(&desired, self.records.clone(), &table);
-        let plan = plan::down(name.clone(), root.clone(), Some(&desired), &observed);
+        let plan = plan::down(name, root, Some(&desired), &observed);
         Ok((observed, plan))
     }
 
