@@ -253,10 +253,8 @@ impl TakeDown {
     /// The mounts of the manifest, to recognise mounts whose record is lost. A source that does not
     /// answer does not keep the site up: then only what is recorded counts as mountjail's.
     fn desired(&self, site: &Site) -> Option<Desired> {
-        let limit = match self.context.limit {
-            Some(limit) => Some((limit / 2).min(patience::SHORT)),
-            None => None,
-        };
+        let limit = self.context.limit;
+        let limit = limit.map(|limit| (limit / 2).min(patience::SHORT));
         let (context, resolver) = (self.context.clone(), self.resolver.clone());
         let resolve = move |site: &Site| {
             let manifest = load::manifest(&context, site).ok()?;
