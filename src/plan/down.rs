@@ -14,8 +14,13 @@ use crate::resolve::{Desired, Mount};
 /// The plan that removes everything that is recorded and has not been replaced since. If the
 /// records are lost, our mounts are recognised by `known`, which the manifest asks for: they show
 /// the files of its sources.
-pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &Observed) -> Plan {
-    let mut plan = Plan::empty(site, root);
+pub fn down(
+    site: &SiteName,
+    root: &HostPath,
+    known: Option<&Desired>,
+    observed: &Observed,
+) -> Plan {
+    let mut plan = Plan::empty(site.clone(), root.clone());
     // The deepest come first, so submounts are detached before their recursive mount.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {

@@ -178,7 +178,7 @@ impl Template {
     }
 
     /// The mounts of the template, as the site `name` in the directory `root`.
-    pub fn desired(&self, name: SiteName, root: HostPath) -> Desired {
+    pub fn desired(&self, name: &SiteName, root: &HostPath) -> Desired {
         Desired {
             mounts: self.mounts.clone(),
             links: self.links.clone(),

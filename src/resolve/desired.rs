@@ -39,10 +39,10 @@ pub struct Desired {
 
 impl Desired {
     /// A site that needs nothing, as after `down`.
-    pub fn nothing(site: SiteName, root: HostPath) -> Self {
+    pub fn nothing(site: &SiteName, root: &HostPath) -> Self {
         Self {
-            site,
-            root,
+            site: site.clone(),
+            root: root.clone(),
             manifest: None,
             mounts: vec![],
             links: vec![],

@@ -54,11 +54,11 @@ impl Examiner {
 
     pub(crate) fn site(&self, site: &Site) -> Result<Examined, SiteError> {
         let planned = self.pipeline.plan(site)?;
-        let about = |error: Error| error.context(&site.name);
         let (desired, plan) = (&planned.desired, &planned.plan);
+        let survey = adopt::survey(desired, &plan.in_the_way, &planned.observed);
         Ok(Examined {
-            survey: adopt::survey(desired, &plan.in_the_way, &planned.observed).map_err(about)?,
-            record: adopt::read(&desired.root).map_err(about)?,
+            survey: survey.context(&site.name)?,
+            record: adopt::read(&desired.root).context(&site.name)?,
             stays: adopt::leftovers(desired),
         })
     }

@@ -62,8 +62,12 @@ pub(crate) struct Looked {
 impl Looked {
     /// Whether anything has to be done.
     pub(crate) fn is_change(&self) -> bool {
-        let has_steps = |(_, plan): &(_, Plan)| !plan.steps.is_empty();
-        self.manifest.is_change() || self.new_root.is_some() || self.plans.iter().any(has_steps)
+        for (_, plan) in &self.plans {
+            if !plan.steps.is_empty() {
+                return true;
+            }
+        }
+        self.manifest.is_change() || self.new_root.is_some()
     }
 }
 
@@ -120,11 +124,11 @@ impl Applier {
         let made = MadeDirectories::above(&manifest.root, self.create_root);
 
         // Write the manifest beside its place. Any trouble with the disk is found now.
-        let staged = before
-            .is_change()
-            .then(|| StagedFile::write(&site.file, new.text.as_bytes()))
-            .transpose()
-            .context(&site.name)?;
+        let staged = if before.is_change() {
+            Some(StagedFile::write(&site.file, new.text.as_bytes()).context(&site.name)?)
+        } else {
+            None
+        };
 
         // Bring the site up, and put the manifest into its place as the last step.
         run.create_root = self.create_root;
@@ -367,6 +371,8 @@ fn takes_place(staged: StagedFile) -> FinalStep {
 
 /// Whether the root does not exist.
 fn is_missing(manifest: &Manifest) -> bool {
-    let walk = Host::new().walk(&manifest.root);
-    walk.is_err_and(|error| error.is_missing())
+    match Host::new().walk(&manifest.root) {
+        Ok(_) => false,
+        Err(error) => error.is_missing(),
+    }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::context::Context;
-use super::{Site, SiteError, configuration, load, parallel};
+use super::{Site, SiteError, configuration, load};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
@@ -37,14 +37,11 @@ pub(crate) struct FstabOrder {
 impl BootUnits {
     /// `directory`: that of the administrator's units. `manifests`: those whose services will be
     /// asked about.
-    pub(crate) fn read<'m>(
-        directory: &Path,
-        manifests: impl Iterator<Item = &'m Manifest>,
-    ) -> Self {
+    pub(crate) fn read(directory: &Path, manifests: &[(Site, Manifest)]) -> Self {
         let mut named = vec![];
-        for manifest in manifests {
+        for (_, manifest) in manifests {
             named.push(unit_of(&manifest.site));
-            named.extend(manifest.services.iter().cloned());
+            named.extend_from_slice(&manifest.services);
         }
         let ordering = Ordering::read(directory, &named, HEADER);
         Self {
@@ -66,26 +63,22 @@ impl BootUnits {
             }
         }
         let sources = sources(manifest);
-        let makers = self
-            .makers(&sources)
-            .filter(|unit| self.has(unit))
-            .collect();
+        let mut makers = self.makers(&sources);
+        makers.retain(|unit| self.has(unit));
         // A file system with optional sources only must not keep the site from coming up.
-        let needed = sources
-            .iter()
-            .filter(|(_, optional)| !optional)
-            .map(|(source, _)| source);
-        let late = [&manifest.root].into_iter().chain(needed);
-        let late: BTreeSet<_> = late
-            .filter(|path| self.systems.may_come_late(path.as_path(), &self.ordering))
-            .cloned()
-            .collect();
+        let mut late = BTreeSet::from([&manifest.root]);
+        for (source, optional) in &sources {
+            if !optional {
+                late.insert(source);
+            }
+        }
+        late.retain(|path| self.systems.may_come_late(path.as_path(), &self.ordering));
         let needs = UnitNeeds {
             site: site.name.clone(),
             root: manifest.root.clone(),
             services,
             makers,
-            late: late.into_iter().collect(),
+            late: late.into_iter().cloned().collect(),
         };
         (needs, errors)
     }
@@ -97,31 +90,21 @@ impl BootUnits {
         manifests: &[(Site, Manifest)],
     ) -> BTreeMap<SiteName, FstabOrder> {
         let mut orders = BTreeMap::new();
-        // A unit's name has no slash.
-        let mounts = |site: &SiteName| format!("/{site}");
         for (site, manifest) in manifests {
             let mut order = FstabOrder::default();
             for service in &manifest.services {
-                let refused = self.refuse_order(site, manifest, service).err();
-                let refused = refused.or_else(|| {
-                    let way = self.ordering.order(&mounts(&site.name), service).err()?;
-                    Some(Error::failed(format!(
-                        "{}: {service} starts before the mounts: {}",
-                        site.name,
-                        way.join(", ")
-                    )))
-                });
-                match refused {
-                    Some(error) => order.refused.push(error.to_string()),
-                    None if order.before.contains(service) => {}
-                    None => order.before.push(service.clone()),
+                match self.order_line(site, manifest, service) {
+                    Err(error) => order.refused.push(error.to_string()),
+                    Ok(()) if order.before.contains(service) => {}
+                    Ok(()) => order.before.push(service.clone()),
                 }
             }
             orders.insert(site.name.clone(), order);
         }
         for (site, manifest) in manifests {
-            let mut waiting: BTreeSet<_> = self.makers(&sources(manifest)).collect();
-            waiting.retain(|maker| self.ordering.order(maker, &mounts(&site.name)).is_err());
+            let mounts = mounts_of(&site.name);
+            let mut waiting = self.makers(&sources(manifest));
+            waiting.retain(|maker| self.ordering.order(maker, &mounts).is_err());
             let names = all_makers().filter(|name| waiting.contains(self.ordering.name(name)));
             if let Some(order) = orders.get_mut(&site.name) {
                 order.not_after = names.map(ToOwned::to_owned).collect();
@@ -130,12 +113,31 @@ impl BootUnits {
         orders
     }
 
+    /// Orders the mounts of the site before this service.
+    fn order_line(&mut self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
+        self.refuse_order(site, manifest, service)?;
+        match self.ordering.order(&mounts_of(&site.name), service) {
+            Ok(()) => Ok(()),
+            Err(way) => Err(Error::failed(format!(
+                "{}: {service} starts before the mounts: {}",
+                site.name,
+                way.join(", ")
+            ))),
+        }
+    }
+
     /// The services that make these sources, whether this host has them or not, without those that
     /// start before every service that a site can name.
-    fn makers(&self, sources: &[(HostPath, bool)]) -> impl Iterator<Item = String> {
-        let makers = sources.iter().flat_map(|(source, _)| makers(source));
-        let late = makers.filter(|unit| is_service(unit) && !self.ordering.is_early(unit));
-        late.map(|unit| self.ordering.name(unit).to_owned())
+    fn makers(&self, sources: &[(HostPath, bool)]) -> BTreeSet<String> {
+        let mut late = BTreeSet::new();
+        for (source, _) in sources {
+            for unit in makers(source) {
+                if is_service(unit) && !self.ordering.is_early(unit) {
+                    late.insert(self.ordering.name(unit).to_owned());
+                }
+            }
+        }
+        late
     }
 
     pub(crate) fn has(&self, unit: &str) -> bool {
@@ -185,6 +187,11 @@ impl BootUnits {
     }
 }
 
+/// The mounts of a site, where units are ordered. A unit's name has no slash.
+fn mounts_of(site: &SiteName) -> String {
+    format!("/{site}")
+}
+
 /// The thing that cannot be done with a refused unit.
 const WHEN_ORDERED: &str = "cannot start after the site's mounts";
 
@@ -192,7 +199,7 @@ fn cannot(site: &Site, service: &str, what: &str) -> Error {
     Error::failed(format!("{}: {service} {what}", site.name))
 }
 
-fn remove_from(manifest: &Manifest, service: &str) -> String {
+pub(super) fn remove_from(manifest: &Manifest, service: &str) -> String {
     format!(
         "take it out of `services` in {}",
         manifest.file_of_service(service)
@@ -221,8 +228,7 @@ fn refuse_kind(site: &Site, manifest: &Manifest, service: &str, what: &str) -> R
 }
 
 pub(crate) fn is_service(unit: &str) -> bool {
-    unit.rsplit_once('.')
-        .is_some_and(|(_, kind)| kind == "service")
+    matches!(unit.rsplit_once('.'), Some((_, "service")))
 }
 
 /// The manifests of all sites of the configuration and of `others`, and the error of each site that
@@ -239,9 +245,7 @@ pub(crate) fn manifests(
             all.push(other.clone());
         }
     }
-    let own = context.clone();
-    let load = move |site: &Site| load::manifest(&own, site).map_err(SiteError::from);
-    let loaded = parallel::look(context, &all, load);
+    let loaded = load::manifests(context, &all);
     let (mut manifests, mut unusable) = (vec![], BTreeMap::new());
     for (site, loaded) in all.into_iter().zip(loaded) {
         match loaded {
@@ -254,45 +258,62 @@ pub(crate) fn manifests(
     (manifests, unusable)
 }
 
-/// The sources that the manifest names, each with whether the site comes up without it.
-fn sources(manifest: &Manifest) -> Vec<(HostPath, bool)> {
-    manifest
-        .entries
-        .iter()
-        .flat_map(|entry| sources_of(&entry.request))
-        .collect()
+/// The manifest of the site.
+pub(super) fn manifest_of<'m>(
+    site: &Site,
+    manifests: &'m [(Site, Manifest)],
+) -> Option<&'m Manifest> {
+    for (known, manifest) in manifests {
+        if known == site {
+            return Some(manifest);
+        }
+    }
+    None
 }
 
-fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
+/// The sources that the manifest names, each with whether the site comes up without it.
+fn sources(manifest: &Manifest) -> Vec<(HostPath, bool)> {
+    let mut sources = vec![];
+    for entry in &manifest.entries {
+        add_sources(&entry.request, &mut sources);
+    }
+    sources
+}
+
+fn add_sources(request: &Request, sources: &mut Vec<(HostPath, bool)>) {
     match request {
         Request::Mount(mount) => {
             let wanted = &mount.sources;
             let optional = wanted.optional || wanted.any_of.len() > 1;
-            wanted
-                .any_of
-                .iter()
-                .map(|source| (without_links(source.path()), optional))
-                .collect()
+            for source in &wanted.any_of {
+                sources.push((without_links(source.path()), optional));
+            }
         }
-        // For instance, /etc/resolv.conf is a link into /run.
         Request::Etc(wanted) => {
-            let end = |name: &String| {
-                HostPath::new(fs::canonicalize(Path::new("/etc").join(name)).ok()?).ok()
-            };
-            let ends = patience::each_within(wanted.any_of.clone(), Some(patience::SHORT), end);
-            ends.into_iter()
-                .filter_map(Option::flatten)
-                .map(|path| (path, true))
-                .collect()
+            let names = wanted.any_of.clone();
+            let look = |name: &String| end_in_etc(name);
+            for end in patience::each_within(names, Some(patience::SHORT), look) {
+                if let Some(Some(path)) = end {
+                    sources.push((path, true));
+                }
+            }
         }
-        _ => vec![],
+        _ => {}
     }
+}
+
+/// Where the name leads: for instance, /etc/resolv.conf is a link into /run.
+fn end_in_etc(name: &str) -> Option<HostPath> {
+    let end = fs::canonicalize(Path::new("/etc").join(name)).ok()?;
+    HostPath::new(end).ok()
 }
 
 /// The path with the link `/var/run` resolved.
 fn without_links(path: &HostPath) -> HostPath {
-    let below = path.as_path().strip_prefix("/var/run").ok();
-    below
-        .and_then(|below| HostPath::new(Path::new("/run").join(below)).ok())
-        .unwrap_or_else(|| path.clone())
+    if let Ok(below) = path.as_path().strip_prefix("/var/run")
+        && let Ok(resolved) = HostPath::new(Path::new("/run").join(below))
+    {
+        return resolved;
+    }
+    path.clone()
 }

@@ -1,7 +1,7 @@
 //! The configuration directory: sites and presets as files.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use super::out::{Out, worst};
 use super::trust::Trust;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
-use crate::observe::{self, BootRecord, StateDir};
+use crate::observe::{self, BootId, StateDir};
 use crate::resolve::Roots;
 use crate::{Error, Result, patience};
 
@@ -26,10 +26,8 @@ pub(crate) const DEFAULT: &str = "/etc/mountjail";
 /// file from then on.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
-    if !path
-        .components()
-        .any(|component| component == Component::ParentDir)
-    {
+    let mut components = path.components();
+    if !components.any(|component| component == Component::ParentDir) {
         return Ok(path);
     }
     match (path.parent(), path.file_name()) {
@@ -50,14 +48,15 @@ pub(super) fn site_of(file: &Path) -> Result<SiteName> {
         .hint(format!("name a site of it: {template}@INSTANCE")));
     }
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    SiteName::new(&stem).map_err(|why| {
-        Error::usage(format!(
+    match SiteName::new(&stem) {
+        Ok(name) => Ok(name),
+        Err(why) => Err(Error::usage(format!(
             "{}: the file's name cannot be a site's name",
             file.display()
         ))
         .because_of(why)
-        .hint("rename the file, or give it another ending than .yaml if it is not a manifest")
-    })
+        .hint("rename the file, or give it another ending than .yaml if it is not a manifest")),
+    }
 }
 
 /// The sites of a configuration.
@@ -85,9 +84,10 @@ impl From<Site> for SiteList {
 impl SiteList {
     /// Adds another list, each site once, in the order of the lists.
     pub(super) fn extend(&mut self, other: Self) {
-        let known: HashSet<_> = self.sites.iter().cloned().collect();
-        let new = other.sites.into_iter();
-        self.sites.extend(new.filter(|site| !known.contains(site)));
+        let known: HashSet<_> = self.sites.iter().collect();
+        let mut new = other.sites;
+        new.retain(|site| !known.contains(site));
+        self.sites.extend(new);
         self.errors.extend(other.errors);
         self.warnings.extend(other.warnings);
         self.is_partial |= other.is_partial;
@@ -95,10 +95,10 @@ impl SiteList {
 
     /// Adds what templates give. A site that has a manifest of its own is there already.
     fn add(&mut self, found: FoundInstances) {
-        let known: HashSet<_> = self.sites.iter().map(|site| site.name.clone()).collect();
-        let new = found.sites.into_iter();
-        self.sites
-            .extend(new.filter(|site| !known.contains(&site.name)));
+        let known: HashSet<_> = self.sites.iter().map(|site| &site.name).collect();
+        let mut new = found.sites;
+        new.retain(|site| !known.contains(&site.name));
+        self.sites.extend(new);
         self.errors.extend(found.errors);
         self.warnings.extend(found.warnings);
         self.is_partial |= found.is_partial;
@@ -109,11 +109,11 @@ impl SiteList {
         for warning in &self.warnings {
             out.warn(warning);
         }
-        worst(
-            self.errors
-                .iter()
-                .map(|error| error.report(out, &"a file of sites")),
-        )
+        let mut codes = vec![];
+        for error in &self.errors {
+            codes.push(error.report(out, &"a file of sites"));
+        }
+        worst(codes)
     }
 }
 
@@ -122,13 +122,18 @@ impl SiteList {
 /// Errors: the directory cannot be read.
 pub(crate) fn list(config: &Path) -> Result<SiteList> {
     let directory = config.join("sites");
-    let cannot = |error: &io::Error| {
-        Error::failed(format!("cannot list the sites in {}", directory.display()))
-            .because(error)
-            .hint("write SITE.yaml there, or name another directory with --config-dir")
+    let files = match visible_files(&directory) {
+        Ok(files) => files,
+        Err(error) => {
+            let directory = directory.display();
+            return Err(
+                Error::failed(format!("cannot list the sites in {directory}"))
+                    .because(&error)
+                    .hint("write SITE.yaml there, or name another directory with --config-dir"),
+            );
+        }
     };
     let (mut list, mut templates) = (SiteList::default(), vec![]);
-    let files = visible_files(&directory).map_err(|error| cannot(&error))?;
     for file in ending_in(&files, "yaml") {
         if manifest::template_name(&file).is_some() {
             templates.push(file);
@@ -190,9 +195,13 @@ pub(crate) fn has_manifest(site: &Site) -> bool {
     if site.file.symlink_metadata().is_err() {
         return false;
     }
-    site.instance().is_none()
-        || instances::in_file(&site.file)
-            .is_none_or(|instances| instances::has(site, &instances).unwrap_or(true))
+    if site.instance().is_none() {
+        return true;
+    }
+    match instances::in_file(&site.file) {
+        Some(instances) => instances::has(site, &instances).unwrap_or(true),
+        None => true,
+    }
 }
 
 /// That the site, which is set up, has no manifest.
@@ -208,7 +217,7 @@ pub(crate) fn no_manifest(site: &Site) -> Error {
 
 /// The files `*.yaml` of a directory, sorted, without hidden ones.
 pub(crate) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    Ok(ending_in(&visible_files(directory)?, "yaml").collect())
+    Ok(ending_in(&visible_files(directory)?, "yaml"))
 }
 
 /// What is in a directory, sorted, without hidden files.
@@ -224,10 +233,10 @@ fn visible_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn ending_in<'f>(files: &'f [PathBuf], ending: &str) -> impl Iterator<Item = PathBuf> + 'f {
-    let ending = OsString::from(ending);
-    let has_ending = move |file: &&PathBuf| file.extension() == Some(&ending);
-    files.iter().filter(has_ending).cloned()
+fn ending_in(files: &[PathBuf], ending: &str) -> Vec<PathBuf> {
+    let mut found = files.to_vec();
+    found.retain(|file| file.extension() == Some(OsStr::new(ending)));
+    found
 }
 
 /// The file of the defaults of all sites.
@@ -250,8 +259,7 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
     if is_absent(&defaults) {
         return Ok(presets);
     }
-    let admitted = trust.admit(&defaults).map_err(ManifestError::from);
-    match admitted.and_then(|()| text(&defaults)) {
+    match admitted_text(&defaults, trust) {
         Ok(text) => presets.set_defaults(SourceFile::File(defaults), text),
         Err(why) => presets.set_unreadable_defaults(SourceFile::File(defaults), reason(&why)),
     }
@@ -272,13 +280,18 @@ fn add_presets(presets: &mut Presets, directory: &Path, trust: &Trust) -> Result
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let admitted = trust.admit(&file).map_err(ManifestError::from);
-        match admitted.and_then(|()| text(&file)) {
+        match admitted_text(&file, trust) {
             Ok(text) => presets.add(&name, SourceFile::File(file), text),
             Err(why) => presets.add_unreadable(&name, SourceFile::File(file), reason(&why)),
         }
     }
     Ok(())
+}
+
+/// The text of the file, if `trust` admits it.
+fn admitted_text(file: &Path, trust: &Trust) -> Result<String, ManifestError> {
+    trust.admit(file)?;
+    text(file)
 }
 
 /// Whether there is no such name. A link that leads nowhere is there.
@@ -304,25 +317,8 @@ fn reason(error: &ManifestError) -> String {
 /// that only the records know.
 pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
     let boot = observe::boot_id().ok();
-    let (records, of_boot) = (state.clone(), boot.clone());
-    let mut roots =
-        Roots::new(
-            move |site, root| match of_boot.as_ref().map(|boot| records.read(site, boot)) {
-                Some(Ok(records)) => {
-                    let is_there = |record: &BootRecord| {
-                        record.root == *root || records.mounted_at().as_ref() == Some(root)
-                    };
-                    records.record.as_ref().is_some_and(is_there)
-                }
-                // A record that cannot be read refuses nothing.
-                Some(Err(_)) | None => true,
-            },
-        );
-    // Its root may have been moved since.
-    let recorded_root = |name: &SiteName| {
-        let records = state.read(name, boot.as_ref()?).ok()?;
-        records.mounted_at().or_else(|| records.root().cloned())
-    };
+    let (of_state, of_boot) = (state.clone(), boot.clone());
+    let mut roots = Roots::new(move |site, root| is_up_at(root, site, &of_state, of_boot.as_ref()));
     let sites = list(config).unwrap_or_default().sites;
     for (site, root) in sites.iter().zip(named_roots(trust, &sites)) {
         if let Some(root) = root {
@@ -334,24 +330,49 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
         let has_manifest = sites
             .binary_search_by_key(&&name, |site| &site.name)
             .is_ok();
-        if !has_manifest && let Some(root) = recorded_root(&name) {
+        if !has_manifest
+            && let Some(boot) = &boot
+            && let Some(root) = recorded_root(&name, state, boot)
+        {
             roots.add_recorded(name, root);
         }
     }
     roots
 }
 
+/// Whether the site is up at `root` by its record. A record that cannot be read refuses nothing.
+fn is_up_at(root: &HostPath, site: &SiteName, state: &StateDir, boot: Option<&BootId>) -> bool {
+    let Some(boot) = boot else {
+        return true;
+    };
+    let Ok(records) = state.read(site, boot) else {
+        return true;
+    };
+    match &records.record {
+        Some(record) => record.root == *root || records.mounted_at().as_ref() == Some(root),
+        None => false,
+    }
+}
+
+/// The root of a site that the records know, which may have been moved since.
+fn recorded_root(site: &SiteName, state: &StateDir, boot: &BootId) -> Option<HostPath> {
+    let records = state.read(site, boot).ok()?;
+    match records.mounted_at() {
+        Some(root) => Some(root),
+        None => records.root().cloned(),
+    }
+}
+
 /// The roots that the manifests of `sites` name; `None`: unknown, because the manifest cannot be
 /// read, does not belong to root alone, or does not answer soon, which must not delay other sites.
 fn named_roots(trust: &Trust, sites: &[Site]) -> Vec<Option<HostPath>> {
     let trust = trust.with_new_host();
-    let look = move |site: &Site| {
+    let found = patience::each_within(sites.to_vec(), Some(patience::SHORT), move |site| {
         if trust.is_trusted(&site.file) {
             root_of(site)
         } else {
             None
         }
-    };
-    let found = patience::each_within(sites.to_vec(), Some(patience::SHORT), look);
+    });
     found.into_iter().map(Option::flatten).collect()
 }

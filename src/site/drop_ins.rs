@@ -1,7 +1,7 @@
 //! The drop-ins for systemd in a directory of units: written, compared and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use super::unit_plan::PlannedUnits;
 use super::{Site, systemctl};
 use crate::base::ErrorContext;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
+use crate::manifest::Manifest;
 use crate::render::systemd::{ALL, DROP_IN, HEADER, drop_in_of, unit_of};
 use crate::render::wrapper::{WRAPPER, wrapper_of};
 use crate::{Error, Result};
@@ -34,34 +35,52 @@ impl DropInFiles<'_> {
         sites: &[Site],
         all: bool,
     ) -> Result<Vec<PathBuf>> {
-        let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
-        if !all || !all_known {
-            let manifests = sites.iter().filter_map(|site| planned.manifest(site));
-            let services = manifests.flat_map(|manifest| &manifest.services);
-            let units = services.filter(|unit| planned.known.has(unit)).cloned();
-            let units: Vec<_> = units.chain([ALL.to_owned()]).collect();
-            let ordered = &planned.drop_ins.services;
-            let unordered = units.iter().filter(|unit| !ordered.contains_key(*unit));
-            let unneeded = unordered.map(|unit| drop_in_of(unit));
-            let unwrapped = units
-                .iter()
-                .map(|unit| wrapper_of(planned.known.ordering.name(unit)));
-            let unneeded = unneeded.chain(unwrapped);
-            return Ok(unneeded.map(|path| self.path.join(path)).collect());
+        let mut manifests = vec![];
+        for site in sites {
+            manifests.extend(planned.manifest(site));
+        }
+        if !all || manifests.len() < sites.len() {
+            return Ok(self.unneeded_of(planned, &manifests));
         }
         // A service that does not exist now may come back.
-        let named = planned
-            .manifests
-            .iter()
-            .flat_map(|(_, manifest)| &manifest.services);
-        let absent: BTreeSet<_> = named
-            .filter(|unit| is_service(unit) && !planned.known.has(unit))
-            .flat_map(|unit| [drop_in_of(unit), wrapper_of(unit)])
-            .map(|path| self.path.join(path))
-            .collect();
+        let mut absent = BTreeSet::new();
+        for (_, manifest) in &planned.manifests {
+            for unit in &manifest.services {
+                if is_service(unit) && !planned.known.has(unit) {
+                    absent.insert(self.path.join(drop_in_of(unit)));
+                    absent.insert(self.path.join(wrapper_of(unit)));
+                }
+            }
+        }
         let mut written = self.all_written()?;
         written.retain(|path| !absent.contains(path));
         Ok(written)
+    }
+
+    /// The files for the services of these manifests that no site needs, and that of mountjail.service
+    /// if no site needs it.
+    fn unneeded_of(&self, planned: &PlannedUnits, manifests: &[&Manifest]) -> Vec<PathBuf> {
+        let mut units = vec![];
+        for manifest in manifests {
+            for unit in &manifest.services {
+                if planned.known.has(unit) {
+                    units.push(unit.as_str());
+                }
+            }
+        }
+        units.push(ALL);
+
+        let mut unneeded = vec![];
+        for unit in &units {
+            if !planned.drop_ins.services.contains_key(*unit) {
+                unneeded.push(self.path.join(drop_in_of(unit)));
+            }
+        }
+        for unit in &units {
+            let name = planned.known.ordering.name(unit);
+            unneeded.push(self.path.join(wrapper_of(name)));
+        }
+        unneeded
     }
 
     /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's. Returns the exit
@@ -94,15 +113,11 @@ impl DropInFiles<'_> {
         if !self.has_any()? {
             return Ok(vec![]);
         }
-        let is_ours = |file: &PathBuf| {
-            let text = read_drop_in(file);
-            text.is_ok_and(|text| text.is_some_and(|text| text.starts_with(HEADER)))
-        };
         let mut own = self.written_for(going);
         if let NewDropIn::Gone(path) = self.new_drop_in_of_all(going) {
             own.push(path);
         }
-        own.retain(is_ours);
+        own.retain(|file| is_ours(file));
         Ok(own)
     }
 
@@ -165,14 +180,12 @@ impl DropInFiles<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
             directories => directories.context(cannot)?,
         };
-        let files = |directory: io::Result<DirEntry>| {
-            directory.map(|directory| [DROP_IN, WRAPPER].map(|name| directory.path().join(name)))
-        };
-        let mut files: Vec<_> = directories
-            .map(files)
-            .collect::<Result<Vec<_>, _>>()
-            .context(cannot)?
-            .concat();
+        let mut files = vec![];
+        for directory in directories {
+            let directory = directory.context(cannot)?.path();
+            files.push(directory.join(DROP_IN));
+            files.push(directory.join(WRAPPER));
+        }
         files.sort();
         Ok(files)
     }
@@ -180,31 +193,29 @@ impl DropInFiles<'_> {
     /// The places of the drop-ins that are only for the sites `going`.
     fn written_for(&self, going: &[Site]) -> Vec<PathBuf> {
         let (manifests, unusable) = boot::manifests(self.context, going);
-        for site in going
-            .iter()
-            .filter(|site| unusable.contains_key(&site.name))
-        {
-            self.context.out.site(&site.name).warn(
-                "without a manifest that can be used, the drop-ins of its services are not known: \
-                 `mountjail units --all --install` removes those that no site needs",
-            );
+        for site in going {
+            if unusable.contains_key(&site.name) {
+                self.context.out.site(&site.name).warn(
+                    "without a manifest that can be used, the drop-ins of its services are not \
+                     known: `mountjail units --all --install` removes those that no site needs",
+                );
+            }
         }
-        let names = |site: &Site| {
-            let manifest = manifests.iter().find(|(known, _)| known == site);
-            manifest.map_or(&[][..], |(_, manifest)| &manifest.services)
-        };
-        let needed: BTreeSet<_> = manifests
-            .iter()
-            .filter(|(site, _)| !going.contains(site))
-            .flat_map(|(_, manifest)| &manifest.services)
-            .collect();
+        let mut needed = BTreeSet::new();
+        for (site, manifest) in &manifests {
+            if !going.contains(site) {
+                needed.extend(&manifest.services);
+            }
+        }
         let mut files = vec![];
         for site in going {
-            let own = names(site).iter();
-            let unneeded = own.filter(|service| !needed.contains(service));
-            for service in unneeded {
-                files.push(self.path.join(drop_in_of(service)));
-                files.push(self.path.join(wrapper_of(service)));
+            if let Some(manifest) = boot::manifest_of(site, &manifests) {
+                for service in &manifest.services {
+                    if !needed.contains(service) {
+                        files.push(self.path.join(drop_in_of(service)));
+                        files.push(self.path.join(wrapper_of(service)));
+                    }
+                }
             }
             files.push(self.path.join(drop_in_of(&unit_of(&site.name))));
         }
@@ -214,11 +225,11 @@ impl DropInFiles<'_> {
     /// The drop-in of mountjail.service without the sites `going`.
     fn new_drop_in_of_all(&self, going: &[Site]) -> NewDropIn {
         let path = self.path.join(drop_in_of(ALL));
-        if read_drop_in(&path).is_ok_and(|found| found.is_none()) {
+        if matches!(read_drop_in(&path), Ok(None)) {
             return NewDropIn::None;
         }
-        let stays = |site: &Site| !going.contains(site);
-        let planned = PlannedUnits::new(self.context, &self.path, &[], stays);
+        let planned =
+            PlannedUnits::new(self.context, &self.path, &[], |site| !going.contains(site));
         match planned.drop_ins.all {
             Some(drop_in) => NewDropIn::Text(path, drop_in.text),
             None => NewDropIn::Gone(path),
@@ -257,6 +268,14 @@ impl DropInFiles<'_> {
     fn report(&self, code: u8, error: &Error) -> u8 {
         self.context.out.error(error);
         worst([code, error.exit_code()])
+    }
+}
+
+/// Whether mountjail wrote the drop-in.
+fn is_ours(file: &Path) -> bool {
+    match read_drop_in(file) {
+        Ok(Some(text)) => text.starts_with(HEADER),
+        _ => false,
     }
 }
 

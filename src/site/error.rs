@@ -163,19 +163,20 @@ fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) {
     let sites = &[site];
     let failed = out.about(Event::Failed, sites);
     failed.error(&first_error(failure, site));
-    for also in also_failed(failure) {
-        failed.error(&also.clone().context(site));
+    for also in also_failed(failure, site) {
+        failed.error(&also);
     }
     report_undone(&out.site(site), failure);
 }
 
 /// The error that stopped the run, and all that could not be undone.
 fn engine_errors(failure: &EngineFailure, site: &SiteName) -> Vec<Error> {
-    let also = also_failed(failure).map(|also| also.clone().context(site));
-    let lasting = failure.lasting.iter();
-    let lasting = lasting.map(|lasting| Error::failed(format!("{site}: {lasting}")));
-    let first = first_error(failure, site);
-    [first].into_iter().chain(also).chain(lasting).collect()
+    let mut errors = vec![first_error(failure, site)];
+    errors.extend(also_failed(failure, site));
+    for lasting in &failure.lasting {
+        errors.push(Error::failed(format!("{site}: {lasting}")));
+    }
+    errors
 }
 
 fn in_words(errors: &[Error]) -> Vec<String> {
@@ -192,9 +193,14 @@ fn first_error(failure: &EngineFailure, site: &SiteName) -> Error {
 }
 
 /// Errors from undoing. On a full disk an undo fails for the same reason, which counts once.
-fn also_failed(failure: &EngineFailure) -> impl Iterator<Item = &Error> {
-    let also = failure.also.iter();
-    also.filter(|also| **also != failure.error)
+fn also_failed(failure: &EngineFailure, site: &SiteName) -> Vec<Error> {
+    let mut errors = vec![];
+    for also in &failure.also {
+        if *also != failure.error {
+            errors.push(also.clone().context(site));
+        }
+    }
+    errors
 }
 
 fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {

@@ -3,7 +3,7 @@
 //! A process of its own, the keeper, makes the gate, has systemd start the unit, and takes the gate
 //! away again. It outlives this process: however that ends, the unit starts, and nothing stays.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::out::Out;
 use super::systemctl::{properties, systemctl};
+use crate::base::ErrorContext;
 use crate::engine::StartGate;
 use crate::{Error, Result, observe, sys};
 
@@ -24,6 +25,8 @@ pub(crate) const DIRECTORY: &str = "/run/systemd/system";
 /// How long processes may take from their fork to their standard input, if nobody follows them.
 const LONGEST_BEGIN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
+
+const CANNOT_START: &str = "cannot start a process";
 
 /// A unit that is being started.
 pub(crate) struct GatedStart {
@@ -53,9 +56,8 @@ impl GatedStart {
     ///
     /// Errors: the unit cannot wait at its start, or cannot be started. Then it is as it was.
     pub(crate) fn begin(unit: &str, out: &Out) -> Result<Self> {
-        let cannot = |error: &io::Error| Error::failed("cannot start a process").because(error);
-        let (own, keepers) = UnixStream::pair().map_err(|error| cannot(&error))?;
-        if sys::fork().map_err(|error| cannot(&error))?.is_none() {
+        let (own, keepers) = UnixStream::pair().context(CANNOT_START)?;
+        if sys::fork().context(CANNOT_START)?.is_none() {
             drop(own);
             keep(unit, &keepers, out);
             std::process::exit(0);
@@ -72,7 +74,7 @@ impl GatedStart {
             _ => return Err(Error::failed(format!("{unit} was not started"))),
         }
         let unblocked = start.keeper.get_ref().set_nonblocking(true);
-        unblocked.map_err(|error| cannot(&error))?;
+        unblocked.context(CANNOT_START)?;
         Ok(start)
     }
 

@@ -125,11 +125,10 @@ impl FoundInstances {
             let file = file.display();
             self.warnings.push(format!("{file}: it has no instances"));
         }
-        let site = |name| Site {
-            name,
-            file: file.to_owned(),
-        };
-        self.sites.extend(names.into_iter().map(site));
+        for name in names {
+            let file = file.to_owned();
+            self.sites.push(Site { name, file });
+        }
     }
 
     fn add_pattern(&mut self, found: PatternOf<'_>, names: &mut BTreeSet<SiteName>) {
@@ -178,22 +177,19 @@ impl<'t> PatternOf<'t> {
     ///
     /// Errors: the directory cannot be read, or has too many entries.
     fn look(file: &'t Path, pattern: InstancePattern) -> Result<Self, Error> {
-        let cannot = |error: Error| {
-            error.hint(format!(
-                "make the directory, or correct `instances` in {}",
-                file.display()
-            ))
-        };
         let what = format!(
             "{}: cannot list {} for {pattern}",
             file.display(),
             pattern.directory()
         );
-        let list = |pattern: &InstancePattern| listed(pattern);
-        let mut answers = patience::each_within(vec![pattern.clone()], LIMIT, list);
-        let listed = match answers.pop().flatten() {
+        let listed = match listed_soon(&pattern) {
             Some(Ok(listed)) => listed,
-            Some(Err(error)) => return Err(cannot(Error::failed(what).because(&error))),
+            Some(Err(error)) => {
+                return Err(Error::failed(what).because(&error).hint(format!(
+                    "make the directory, or correct `instances` in {}",
+                    file.display()
+                )));
+            }
             None => return Err(Error::silent(what).because_of("it does not answer")),
         };
         if listed.len() > MOST {
@@ -219,19 +215,24 @@ impl<'t> PatternOf<'t> {
         if self.pattern.is_of_entries() {
             return listed;
         }
+        let mut names = vec![];
+        for (name, _) in &listed {
+            names.push(name.clone());
+        }
         let pattern = self.pattern.clone();
-        let find =
-            move |(name, entry): &(OsString, FoundName)| match (pattern.instance(name), entry) {
+        let answers = patience::each_within(listed, LIMIT, move |(name, entry)| {
+            match (pattern.instance(name), entry) {
                 (Some(instance), FoundName::Instance) => below(&pattern, instance),
                 (_, FoundName::Link) => FoundName::Link,
                 _ => FoundName::Other,
-            };
-        let names: Vec<_> = listed.iter().map(|(name, _)| name.clone()).collect();
-        let answers = patience::each_within(listed, LIMIT, find);
-        let answers = answers.into_iter().map(|answer| {
-            answer.unwrap_or_else(|| FoundName::Unknown("it does not answer".into()))
+            }
         });
-        names.into_iter().zip(answers).collect()
+        let mut found = vec![];
+        for (name, answer) in names.into_iter().zip(answers) {
+            let silent = || FoundName::Unknown("it does not answer".into());
+            found.push((name, answer.unwrap_or_else(silent)));
+        }
+        found
     }
 
     fn add(&mut self, name: &OsStr, entry: FoundName) {
@@ -242,10 +243,15 @@ impl<'t> PatternOf<'t> {
             FoundName::Other => {}
             FoundName::Link => entries.links.push(text),
             FoundName::Unknown(why) => entries.unknown.push(format!("{text} ({why})")),
-            FoundName::Instance => match instance.and_then(|name| site_name(self.file, name)) {
-                Some(name) => entries.names.push(name),
-                None => entries.odd.push(text),
-            },
+            FoundName::Instance => {
+                if let Some(instance) = instance
+                    && let Some(name) = site_name(self.file, instance)
+                {
+                    entries.names.push(name);
+                } else {
+                    entries.odd.push(text);
+                }
+            }
         }
     }
 }
@@ -273,9 +279,16 @@ fn listed(pattern: &InstancePattern) -> io::Result<Vec<(OsString, FoundName)>> {
     Ok(found)
 }
 
+/// As [`listed`]; `None`: the directory does not answer.
+fn listed_soon(pattern: &InstancePattern) -> Option<io::Result<Vec<(OsString, FoundName)>>> {
+    let list = |pattern: &InstancePattern| listed(pattern);
+    let mut answers = patience::each_within(vec![pattern.clone()], LIMIT, list);
+    answers.pop()?
+}
+
 /// What an entry is whose directory is below it.
 fn below(pattern: &InstancePattern, instance: &OsStr) -> FoundName {
-    match open(pattern).and_then(|directory| find(&directory, pattern, instance)) {
+    match find(pattern, instance) {
         Ok(true) => FoundName::Instance,
         Ok(false) => FoundName::Other,
         Err(error) if is_link(&error) => FoundName::Link,
@@ -291,9 +304,9 @@ fn open(pattern: &InstancePattern) -> io::Result<OwnedFd> {
 }
 
 /// Whether the instance has its directory. Errors: ELOOP for a link.
-fn find(directory: &OwnedFd, pattern: &InstancePattern, instance: &OsStr) -> io::Result<bool> {
+fn find(pattern: &InstancePattern, instance: &OsStr) -> io::Result<bool> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match sys::open_beneath(directory, &pattern.relative(instance), flags) {
+    match sys::open_beneath(&open(pattern)?, &pattern.relative(instance), flags) {
         Ok(_) => Ok(true),
         Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(error),
@@ -318,8 +331,10 @@ pub(super) fn has(site: &Site, instances: &Instances) -> Result<bool, Error> {
     if site_name(&site.file, OsStr::new(instance)).is_none() {
         return Ok(false);
     }
-    if instances.names.iter().any(|name| name == instance) {
-        return Ok(true);
+    for name in &instances.names {
+        if name == instance {
+            return Ok(true);
+        }
     }
     let mut unknown = None;
     for pattern in &instances.patterns {
@@ -327,7 +342,7 @@ pub(super) fn has(site: &Site, instances: &Instances) -> Result<bool, Error> {
         if pattern.instance(&pattern.entry(name)).is_none() {
             continue;
         }
-        match open(pattern).and_then(|directory| find(&directory, pattern, name)) {
+        match find(pattern, name) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) if is_absent(&error) || is_link(&error) => {}
@@ -338,7 +353,10 @@ pub(super) fn has(site: &Site, instances: &Instances) -> Result<bool, Error> {
             }
         }
     }
-    unknown.map_or(Ok(false), Err)
+    match unknown {
+        Some(error) => Err(error),
+        None => Ok(false),
+    }
 }
 
 /// Refuses a site that is not among the instances of its template.
@@ -381,11 +399,12 @@ pub(crate) fn directories(site: &Site) -> Vec<HostPath> {
     let Some(instances) = in_file(&site.file) else {
         return vec![];
     };
-    let paths = instances.patterns.iter().map(|pattern| {
+    let mut directories = vec![];
+    for pattern in &instances.patterns {
         let relative = pattern.relative(OsStr::new(name));
-        pattern.directory().join(relative)
-    });
-    paths.filter_map(Result::ok).collect()
+        directories.extend(pattern.directory().join(relative));
+    }
+    directories
 }
 
 /// The directories in which names that come and go can make other instances of the template `file`.
@@ -396,9 +415,7 @@ pub(crate) fn watched(file: &Path) -> Vec<HostPath> {
         if pattern.is_of_entries() {
             continue;
         }
-        let list = |pattern: &InstancePattern| listed(pattern);
-        let mut answers = patience::each_within(vec![pattern.clone()], LIMIT, list);
-        let Some(Some(Ok(entries))) = answers.pop() else {
+        let Some(Ok(entries)) = listed_soon(&pattern) else {
             continue;
         };
         for (name, entry) in entries {

@@ -6,7 +6,7 @@ use super::Site;
 use super::context::Context;
 use super::instances;
 use super::manifest_error::ManifestError;
-use super::{configuration, manifest_file};
+use super::{SiteError, configuration, manifest_file, parallel};
 use crate::Error;
 use crate::base::ErrorCode;
 use crate::base::text::nearest;
@@ -18,23 +18,29 @@ pub(crate) fn manifest(context: &Context, site: &Site) -> Result<Manifest, Manif
     if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
         context.out.site(&site.name).warn(warning);
     }
-    let text = manifest_file::text(&site.file).map_err(|error| match error {
-        ManifestError::Error(error) if error.errno() == Some(libc::ENOENT) => {
-            no_such_site(context, site, error).into()
+    let text = match manifest_file::text(&site.file) {
+        Err(ManifestError::Error(error)) if error.errno() == Some(libc::ENOENT) => {
+            return Err(no_such_site(context, site, error).into());
         }
-        other => other,
-    })?;
+        text => text?,
+    };
     let manifest = manifest_from(context, site, &text)?;
-    if let Some(instances) = &manifest.instances {
-        instances::check(site, instances).map_err(|error| {
-            if is_recorded(context, site) {
-                error.hint(set_up_without_manifest(site))
-            } else {
-                error
-            }
-        })?;
+    if let Some(instances) = &manifest.instances
+        && let Err(error) = instances::check(site, instances)
+    {
+        return Err(if is_recorded(context, site) {
+            error.hint(set_up_without_manifest(site)).into()
+        } else {
+            error.into()
+        });
     }
     Ok(manifest)
+}
+
+/// The manifest of each site. One that does not answer does not keep the others waiting.
+pub(super) fn manifests(context: &Context, sites: &[Site]) -> Vec<Result<Manifest, SiteError>> {
+    let own = context.clone();
+    parallel::look(context, sites, move |site| Ok(manifest(&own, site)?))
 }
 
 /// As [`manifest`], from this text of the site's file.

@@ -1,6 +1,7 @@
 //! A site's records, against the root that its manifest names.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Context, Site, configuration};
@@ -29,13 +30,26 @@ pub(crate) fn with_manifest(context: &Context, site: Site) -> Site {
     if !site.file.starts_with(&context.config) || configuration::has_manifest(&site) {
         return site;
     }
-    let brought_up_with = || {
-        let records = read(context, &site.name, &observe::boot_id().ok()?).ok()?;
-        let file = records.manifest()?.to_owned();
-        let name = site.name.clone();
-        Some(Site { name, file }).filter(configuration::has_manifest)
-    };
-    brought_up_with().unwrap_or(site)
+    match recorded_manifest(context, &site.name) {
+        Some(file) => {
+            let brought_up = Site {
+                name: site.name.clone(),
+                file,
+            };
+            if configuration::has_manifest(&brought_up) {
+                brought_up
+            } else {
+                site
+            }
+        }
+        None => site,
+    }
+}
+
+/// The file of the manifest that brought the site up.
+fn recorded_manifest(context: &Context, site: &SiteName) -> Option<PathBuf> {
+    let records = read(context, site, &observe::boot_id().ok()?).ok()?;
+    Some(records.manifest()?.to_owned())
 }
 
 /// The records as those of the root that the manifest names now: the recorded one may have been
@@ -48,9 +62,9 @@ pub(crate) fn at_root(
     records: SiteRecords,
 ) -> Result<SiteRecords> {
     let Desired { site, root, .. } = desired;
-    let kept_at = records.kept.as_ref().map(|kept| &kept.root);
-    let is_there = |recorded: Option<&HostPath>| recorded.is_none_or(|recorded| recorded == root);
-    if is_there(records.root()) && is_there(kept_at) {
+    let is_elsewhere = matches!(records.root(), Some(recorded) if recorded != root);
+    let is_kept_elsewhere = matches!(&records.kept, Some(kept) if kept.root != *root);
+    if !is_elsewhere && !is_kept_elsewhere {
         return Ok(records);
     }
     match (records.home(|| Some(root.clone())), records.root()) {
@@ -62,8 +76,8 @@ pub(crate) fn at_root(
             Ok(SiteRecords::default())
         }
         (home, _) => {
-            let home = home.unwrap_or_else(|| root.clone());
-            Err(set_up_elsewhere(&home, desired, &records))
+            let home = home.as_ref().unwrap_or(root);
+            Err(set_up_elsewhere(home, desired, &records))
         }
     }
 }
@@ -71,8 +85,7 @@ pub(crate) fn at_root(
 /// The site was set up at `home`, and its manifest names another root.
 pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &SiteRecords) -> Error {
     let Desired { site, root, .. } = desired;
-    let kept = records.kept.as_ref();
-    let has_fstab_lines = kept.is_some_and(|kept| kept.fstab.is_some());
+    let has_fstab_lines = matches!(&records.kept, Some(kept) if kept.fstab.is_some());
     let how = match &records.record {
         _ if has_fstab_lines => {
             format!("`mountjail fstab --uninstall {site}`, then `mountjail down {site}`")
@@ -91,21 +104,24 @@ pub(crate) fn recorded_besides<'r>(
     desired: &Desired,
     records: &'r SiteRecords,
 ) -> Vec<&'r RecordedMount> {
-    let record = records.record.as_ref();
-    let Some(record) = record.filter(|record| record.root == desired.root) else {
-        return vec![];
+    let mut besides = vec![];
+    let Some(record) = &records.record else {
+        return besides;
     };
+    if record.root != desired.root {
+        return besides;
+    }
+    for mount in &record.mounts {
+        if mount.template.is_none() {
+            besides.push(mount);
+        }
+    }
+    for graft in &records.grafts {
+        besides.extend(&*graft.members);
+    }
     let desired: HashSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
-    let one_by_one = record
-        .mounts
-        .iter()
-        .filter(|mount| mount.template.is_none());
-    let grafts = records.grafts.iter();
-    let members = grafts.flat_map(|graft| graft.members.iter());
-    one_by_one
-        .chain(members)
-        .filter(|mount| !desired.contains(&mount.target))
-        .collect()
+    besides.retain(|mount| !desired.contains(&mount.target));
+    besides
 }
 
 /// Adds recorded mounts to `desired`, and the recorded links: they may lead to these mounts.

@@ -12,7 +12,7 @@ use super::drop_ins::{DropInFiles, UNITS};
 use super::fstab::FstabLines;
 use super::{Site, SiteError, manifest_file};
 use crate::adopt::DIRECTORY;
-use crate::base::SiteName;
+use crate::base::{ErrorContext, SiteName};
 use crate::engine::remove_file;
 use crate::manifest;
 use crate::observe::{self, SiteRecords, Table};
@@ -54,11 +54,11 @@ pub(crate) struct Removal {
 impl Removal {
     /// Whether anything would be done.
     pub(crate) fn is_change(&self) -> bool {
-        let has_steps = |plan: &Plan| !plan.steps.is_empty();
-        self.manifest.is_change()
-            || self.is_recorded
-            || !self.drop_ins.is_empty()
-            || self.plan.as_ref().is_some_and(has_steps)
+        let has_steps = match &self.plan {
+            Some(plan) => !plan.steps.is_empty(),
+            None => false,
+        };
+        has_steps || self.manifest.is_change() || self.is_recorded || !self.drop_ins.is_empty()
     }
 }
 
@@ -159,13 +159,15 @@ impl Remover {
         }
 
         // Remove what else there is of it. A run that was killed before is finished by the next.
-        let about = |error: Error| error.context(&site.name);
         let drop_ins = match self.drop_in_files() {
-            Some(files) => files.remove_own(std::slice::from_ref(site)),
-            None => Ok(vec![]),
+            Some(files) => files
+                .remove_own(std::slice::from_ref(site))
+                .context(&site.name)?,
+            None => vec![],
         };
-        let drop_ins = drop_ins.map_err(about)?;
-        remove_file(&site.file).map_err(|error| about(error).hint(still_there(site)))?;
+        if let Err(error) = remove_file(&site.file) {
+            return Err(error.context(&site.name).hint(still_there(site)).into());
+        }
         Ok(Removed {
             manifest: there.manifest,
             down,
@@ -185,24 +187,21 @@ impl Remover {
     }
 
     fn there(&self, site: &Site) -> Result<There> {
-        let about = |error: Error| error.context(&site.name);
         let before = match manifest_file::bytes(&site.file) {
             // A link that leads nowhere, or a directory, has no text.
             Err(error) if site.file.symlink_metadata().is_ok() => {
                 if error.errno() != Some(libc::ENOENT) {
                     let (file, name) = (site.file.display(), &site.name);
-                    return Err(about(error).hint(format!(
+                    return Err(error.context(name).hint(format!(
                         "remove {file} by hand, and then run `mountjail remove --if-exists {name}`"
                     )));
                 }
                 Some(vec![])
             }
-            before => before.map_err(about)?,
+            before => before.context(&site.name)?,
         };
-        let state = &self.context.state;
-        let records = state
-            .read(&site.name, &observe::boot_id()?)
-            .map_err(about)?;
+        let records = self.context.state.read(&site.name, &observe::boot_id()?);
+        let records = records.context(&site.name)?;
         Ok(There {
             // An instance of a template may have no manifest of its own.
             site: site_named(&self.context.config, site.name.clone()),
@@ -279,10 +278,13 @@ impl Remover {
         let take = |run: &TakeDown, site: &Site, _: &Stop| run.without_lock(site);
         let sites = std::slice::from_ref(site);
         let found = down_in_services(self.context, sites, self.options, &Arc::default(), take)?;
-        let results = found.into_values().flatten().map(|(_, result)| result);
-        let taken_down = results.collect::<Result<Vec<_>, _>>()?;
-        let taken_down = taken_down.into_iter().flatten();
-        Ok(taken_down.map(|taken| taken.outcome.detached).sum())
+        let mut detached = 0;
+        for (_, result) in found.into_values().flatten() {
+            if let Some(taken_down) = result? {
+                detached += taken_down.outcome.detached;
+            }
+        }
+        Ok(detached)
     }
 }
 

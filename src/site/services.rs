@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::context::Context;
-use super::{Site, SiteError, load, parallel, select};
+use super::{Site, SiteError, load, select};
 use crate::base::SiteName;
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, Process, RunNamespace, RunNamespaces};
@@ -40,24 +40,31 @@ impl SitesOfProgram {
         let sites = match self {
             Self::All | Self::OfUnits(_) => select::all(context)?,
             Self::Named(names) => {
-                let sites = names.iter().map(|name| select::site(context, name));
-                sites.collect::<Result<_>>()?
+                let mut sites = vec![];
+                for name in names {
+                    sites.push(select::site(context, name)?);
+                }
+                sites
             }
         };
-        let own = context.clone();
-        let load = move |site: &Site| load::manifest(&own, site).map_err(SiteError::from);
-        let loaded = parallel::look(context, &sites, load);
+        let loaded = load::manifests(context, &sites);
 
         let mut found = ProgramSites {
             known: vec![],
             failed: vec![],
         };
         for (site, loaded) in sites.into_iter().zip(loaded) {
-            match loaded.map(|manifest| (self.choose(&site, &manifest), manifest)) {
-                Ok((Ok(true), manifest)) => found.known.push((site, manifest)),
-                Ok((Ok(false), _)) => {}
-                Ok((Err(error), _)) => found.failed.push((site, error.into())),
-                Err(failed) => found.failed.push((site, failed)),
+            let manifest = match loaded {
+                Ok(manifest) => manifest,
+                Err(failed) => {
+                    found.failed.push((site, failed));
+                    continue;
+                }
+            };
+            match self.choose(&site, &manifest) {
+                Ok(true) => found.known.push((site, manifest)),
+                Ok(false) => {}
+                Err(error) => found.failed.push((site, error.into())),
             }
         }
         Ok(found)
@@ -132,10 +139,13 @@ impl Namespaces {
         site: &SiteName,
         units: &[String],
     ) -> Vec<&RunNamespace> {
-        let namespaces = self.0.iter();
-        namespaces
-            .filter(|namespace| namespace.is_of(units) || namespace.has(site, &context.state))
-            .collect()
+        let mut those = vec![];
+        for namespace in &self.0 {
+            if namespace.is_of(units) || namespace.has(site, &context.state) {
+                those.push(namespace);
+            }
+        }
+        those
     }
 
     /// Does `work` in each namespace that has one of `sites`, in a thread that is in it, with the
@@ -148,11 +158,12 @@ impl Namespaces {
     ) -> InPlaces<T, E> {
         let mut found: InPlaces<T, E> = BTreeMap::new();
         for namespace in &self.0 {
-            let is_here = |(site, units): &&ServedSite| {
-                namespace.is_of(units) || namespace.has(&site.name, &context.state)
-            };
-            let here: Vec<_> = sites.iter().filter(is_here).collect();
-            let here: Vec<_> = here.into_iter().map(|(site, _)| site.clone()).collect();
+            let mut here = vec![];
+            for (site, units) in sites {
+                if namespace.is_of(units) || namespace.has(&site.name, &context.state) {
+                    here.push(site.clone());
+                }
+            }
             if here.is_empty() {
                 continue;
             }
@@ -167,7 +178,7 @@ impl Namespaces {
                 Err(error) => Err(error),
             };
             let place = ServicePlace::of(namespace);
-            for (site, result) in with_results(&here, results) {
+            for (site, result) in with_results(here, results) {
                 found.entry(site).or_default().push((place.clone(), result));
             }
         }
@@ -176,11 +187,10 @@ impl Namespaces {
 
     /// The processes of `units` that do not run in such a namespace, one per unit.
     pub(crate) fn without(&self, units: &[String]) -> Vec<Process> {
-        let inodes: Vec<_> = self
-            .0
-            .iter()
-            .map(|namespace| namespace.record.id.inode)
-            .collect();
+        let mut inodes = vec![];
+        for namespace in &self.0 {
+            inodes.push(namespace.record.id.inode);
+        }
         let mut blind: BTreeMap<String, Process> = BTreeMap::new();
         let mut served = BTreeSet::new();
         for (process, namespace) in observe::of_units(units) {
@@ -200,16 +210,23 @@ impl Namespaces {
 
 /// The sites with their results, as far as they were begun; all with the error, if there is one.
 fn with_results<T, E: From<Error>>(
-    sites: &[Site],
+    sites: Vec<Site>,
     results: Result<Vec<Result<T, E>>>,
 ) -> Vec<(SiteName, Result<T, E>)> {
-    let names = sites.iter().map(|site| site.name.clone());
+    let mut ends = vec![];
     match results {
-        Ok(results) => names.zip(results).collect(),
-        Err(error) => names
-            .map(|name| (name, Err(error.clone().into())))
-            .collect(),
+        Ok(results) => {
+            for (site, result) in sites.into_iter().zip(results) {
+                ends.push((site.name, result));
+            }
+        }
+        Err(error) => {
+            for site in sites {
+                ends.push((site.name, Err(error.clone().into())));
+            }
+        }
     }
+    ends
 }
 
 /// Why a service has none of its sites: it was not started by `run`.

@@ -52,28 +52,32 @@ impl SiteStatus {
         for warning in records.iter().flat_map(|records| &records.warnings) {
             pipeline.context.out.site(&site.name).warn(warning);
         }
-        let status = Self::seen(pipeline, pipeline.table.as_ref(), site.clone(), records);
+        let status = Self::seen(pipeline, pipeline.table.as_ref(), site, records);
         let is_same = |one: &Self, other: &Self| one.plan == other.plan;
         pipeline.look_again(status, Self::may_be_torn, is_same, |table| {
             let records = records_at_home(pipeline, site);
-            Some(Self::seen(pipeline, table, site.clone(), records))
+            Some(Self::seen(pipeline, table, site, records))
         })
     }
 
     /// Whether it is as it would be between the two looks of this one.
     fn may_be_torn(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| {
-            let mut states = plan.states.iter();
-            let has_foreign = states.any(|state| state.state == State::Foreign);
-            has_foreign || plan.site_state() == SiteState::Drifted
-        })
+        let Some(plan) = &self.plan else {
+            return false;
+        };
+        for state in &plan.states {
+            if state.state == State::Foreign {
+                return true;
+            }
+        }
+        plan.site_state() == SiteState::Drifted
     }
 
     /// Of a site with these `records`, whose mounts are those of `table`.
     fn seen(
         pipeline: &Pipeline,
         table: Option<&Table>,
-        site: Site,
+        site: &Site,
         records: Result<SiteRecords>,
     ) -> Self {
         let mut failed = vec![];
@@ -82,7 +86,7 @@ impl SiteStatus {
             pipeline.context.state.no_records(&pipeline.boot)
         });
 
-        let manifest = match pipeline.load(&site) {
+        let manifest = match pipeline.load(site) {
             Ok(manifest) => Some(manifest),
             Err(error) => {
                 failed.push(SiteError::Manifest(error));
@@ -90,24 +94,26 @@ impl SiteStatus {
             }
         };
         let is_here = pipeline.context.state.is_of_namespace();
-        let served = manifest
-            .as_ref()
-            .filter(|it| it.scope == Scope::Services && !is_here);
-        let units = served.map(|manifest| manifest.services.clone());
+        let units = match &manifest {
+            Some(manifest) if manifest.scope == Scope::Services && !is_here => {
+                Some(manifest.services.clone())
+            }
+            _ => None,
+        };
         let (desired, lookups) = match &manifest {
             Some(manifest) => desired(pipeline, manifest, &records, &mut failed),
             None => (None, vec![]),
         };
         let desired = desired.or_else(|| {
-            let root = records.root()?.clone();
-            Some(Desired::nothing(site.name.clone(), root))
+            let root = records.root()?;
+            Some(Desired::nothing(&site.name, root))
         });
         let plan = desired.and_then(|desired| {
             let look = (pipeline, table);
-            Self::plan(look, &site, desired, records, &lookups, &mut failed)
+            Self::plan(look, site, desired, records, &lookups, &mut failed)
         });
         Self {
-            site,
+            site: site.clone(),
             plan,
             failed,
             units,
@@ -181,10 +187,10 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
 fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan>> {
     let name = &site.name;
     let records = records_at_home(pipeline, site)?;
-    let Some(root) = records.root().cloned() else {
+    let Some(root) = records.root() else {
         return Ok(None);
     };
-    let nothing = Desired::nothing(name.clone(), root);
+    let nothing = Desired::nothing(name, root);
     let mut plan = plan_status(
         (pipeline, pipeline.table.as_ref()),
         &nothing,
@@ -246,15 +252,16 @@ fn plan_status(
     }
     if resolved == Resolved::InPart {
         // Some may belong to what could not be resolved.
-        let is_removal = |step: &Step| {
-            matches!(
-                step,
-                Step::RemovePlaceholder { .. } | Step::RemoveLink { .. } | Step::RemoveFile(_)
-            )
-        };
         plan.steps.retain(|step| !is_removal(step));
     }
     Ok(plan)
+}
+
+fn is_removal(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::RemovePlaceholder { .. } | Step::RemoveLink { .. } | Step::RemoveFile(_)
+    )
 }
 
 /// The targets of recorded mounts whose source is gone, although the manifest still names it, as an

@@ -64,13 +64,14 @@ impl Templates {
                     .hold(&template.contents, &plan.site)
                     .context(&plan.site)?,
             };
-            let shown = (name.clone(), files(template));
+            let shown = (name, files(template));
             if need == TemplateNeed::Mounted && lock(&self.ready).contains(&shown) {
                 continue;
             }
 
-            let _lock = store.lock_of(&name)?;
-            self.bring_up(store, &name, template, stop, log, None)
+            let name = &shown.0;
+            let _lock = store.lock_of(name)?;
+            self.bring_up(store, name, template, stop, log, None)
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
         }
@@ -135,7 +136,7 @@ impl Templates {
         let root = self.directory.join(name.as_str()).map_err(|why| {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
         })?;
-        let desired = template.desired(name.clone(), root);
+        let desired = template.desired(name, &root);
         let log: Log<'_> = &|line| log(format_args!("template of {}: {line}", template.at));
         let mut then = || {
             store.end_change(name, &template.contents, &template.at, &self.boot)?;
@@ -209,8 +210,8 @@ enum TemplateNeed {
 /// What `plan` needs the template of the graft for.
 fn need(plan: &Plan, graft: &Graft) -> Option<TemplateNeed> {
     let at = &graft.mount.target;
-    plan.steps.iter().find_map(|step| match step {
-        Step::Attach {
+    for step in &plan.steps {
+        if let Step::Attach {
             mount,
             graft: of_graft,
         }
@@ -218,13 +219,16 @@ fn need(plan: &Plan, graft: &Graft) -> Option<TemplateNeed> {
             mount,
             graft: of_graft,
             ..
-        } => match of_graft {
-            Some(_) if mount.target == *at => Some(TemplateNeed::Mounted),
-            None if graft.has(&mount.target) => Some(TemplateNeed::Member),
-            _ => None,
-        },
-        _ => None,
-    })
+        } = step
+        {
+            match of_graft {
+                Some(_) if mount.target == *at => return Some(TemplateNeed::Mounted),
+                None if graft.has(&mount.target) => return Some(TemplateNeed::Member),
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 /// The record of the graft at the same place.
@@ -239,8 +243,13 @@ fn files(template: &Template) -> Vec<Option<FileId>> {
 
 /// The templates of the recorded grafts.
 pub(crate) fn grafted(record: Option<&BootRecord>) -> HashSet<SiteName> {
-    let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    mounts.filter_map(|mount| mount.template.clone()).collect()
+    let mut grafted = HashSet::new();
+    if let Some(record) = record {
+        for mount in &record.mounts {
+            grafted.extend(mount.template.clone());
+        }
+    }
+    grafted
 }
 
 /// Releases the templates of which the site has no graft any more by its record.

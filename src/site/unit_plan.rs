@@ -37,8 +37,7 @@ impl PlannedUnits {
     ) -> Self {
         let (mut manifests, unusable) = boot::manifests(context, named);
         manifests.retain(|(site, _)| counts(site));
-        let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
-        let mut boot = BootUnits::read(directory, manifests_alone);
+        let mut boot = BootUnits::read(directory, &manifests);
         let mut wrapped = WrappedServices::find(context, directory, &boot, &manifests);
         let (mut needs, mut errors) = (vec![], std::mem::take(&mut wrapped.errors));
         for (site, manifest) in &manifests {
@@ -50,25 +49,9 @@ impl PlannedUnits {
             errors.insert(site.name.clone(), refused);
         }
         let drop_ins = drop_ins(&needs, &mut boot.ordering);
-        for OrderingConflict { site, unit, way } in &drop_ins.refused {
-            let file = manifests
-                .iter()
-                .find(|(known, _)| known.name == *site)
-                .map(|(_, manifest)| manifest.file_of_service(unit));
-            let error = Error::failed(format!(
-                "{site}: {unit} cannot start after the site's mounts"
-            ))
-            .because_of(format!(
-                "they would wait for each other: {} start in this order",
-                way.join(", ")
-            ));
-            let hint = file
-                .map(|file| format!("take it out of `services` in {file}"))
-                .unwrap_or_default();
-            errors
-                .entry(site.clone())
-                .or_default()
-                .push(error.hint(hint));
+        for conflict in &drop_ins.refused {
+            let errors = errors.entry(conflict.site.clone()).or_default();
+            errors.push(error_of(conflict, &manifests));
         }
         Self {
             some_are_silent: unusable.values().any(SiteError::is_silent),
@@ -83,23 +66,18 @@ impl PlannedUnits {
     }
 
     pub(crate) fn manifest(&self, site: &Site) -> Option<&Manifest> {
-        self.manifests
-            .iter()
-            .find(|(known, _)| known == site)
-            .map(|(_, manifest)| manifest)
+        boot::manifest_of(site, &self.manifests)
     }
 
     /// The drop-ins that are written whichever sites are named: they depend on each other.
     pub(crate) fn always(&self) -> Vec<&DropIn> {
-        let apart = self
-            .manifests
-            .iter()
-            .filter(|(site, _)| self.drop_ins.apart.contains(&site.name));
-        self.drop_ins
-            .all
-            .iter()
-            .chain(apart.flat_map(|(site, _)| self.of(site)))
-            .collect()
+        let mut always: Vec<_> = self.drop_ins.all.iter().collect();
+        for (site, _) in &self.manifests {
+            if self.drop_ins.apart.contains(&site.name) {
+                always.extend(self.of(site));
+            }
+        }
+        always
     }
 
     /// The drop-ins of the site's own unit and of its services.
@@ -107,34 +85,35 @@ impl PlannedUnits {
         let Some(manifest) = self.manifest(site) else {
             return vec![];
         };
-        let services = manifest
-            .services
-            .iter()
-            .filter_map(|service| self.drop_ins.services.get(service));
-        let wrapped = self.wrapped.of(&site.name);
-        let wrapped = wrapped
-            .into_iter()
-            .filter_map(|service| service.drop_in.as_ref().ok());
-        services
-            .chain(self.drop_ins.sites.get(&site.name))
-            .chain(wrapped)
-            .collect()
+        let mut own = vec![];
+        for service in &manifest.services {
+            own.extend(self.drop_ins.services.get(service));
+        }
+        own.extend(self.drop_ins.sites.get(&site.name));
+        for service in self.wrapped.of(&site.name) {
+            own.extend(&service.drop_in); // if it has one
+        }
+        own
     }
 
     /// Why the site does not get all that it asks for; returned once.
     pub(crate) fn failed(&mut self, site: &Site) -> Option<SiteError> {
-        let unusable = self.unusable.remove(&site.name);
-        unusable.or_else(|| {
-            let errors = self.errors.get(&site.name)?;
-            (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
-        })
+        if let Some(unusable) = self.unusable.remove(&site.name) {
+            return Some(unusable);
+        }
+        match self.errors.get(&site.name) {
+            Some(errors) if !errors.is_empty() => Some(SiteError::Errors(errors.clone())),
+            _ => None,
+        }
     }
 
     pub(crate) fn report(&self, context: &Context, site: &Site) {
         let name = &site.name;
         let out = context.out.site(name);
-        let wrapped = self.wrapped.of(name).into_iter();
-        let wrapped: Vec<_> = wrapped.map(|service| &*service.unit).collect();
+        let mut wrapped = vec![];
+        for service in self.wrapped.of(name) {
+            wrapped.push(service.unit.as_str());
+        }
         if !wrapped.is_empty() {
             out.info(format_args!(
                 "mounted in the mount namespaces of {}, when they start",
@@ -153,17 +132,31 @@ impl PlannedUnits {
                 "mounted by {unit}, because it waits for something that other sites do not wait for"
             ));
         }
-        for missed in self
-            .drop_ins
-            .missed
-            .iter()
-            .filter(|missed| missed.site == *name)
-        {
+        for missed in &self.drop_ins.missed {
+            if missed.site != *name {
+                continue;
+            }
             let unit = &missed.unit;
             out.info(format_args!(
                 "mounted without waiting for {unit}, which starts after the site's services; \
                  mountjail-watch.service mounts what {unit} makes"
             ));
         }
+    }
+}
+
+/// The error of a service that cannot start after the mounts of its site.
+fn error_of(conflict: &OrderingConflict, manifests: &[(Site, Manifest)]) -> Error {
+    let OrderingConflict { site, unit, way } = conflict;
+    let error = Error::failed(format!(
+        "{site}: {unit} cannot start after the site's mounts"
+    ))
+    .because_of(format!(
+        "they would wait for each other: {} start in this order",
+        way.join(", ")
+    ));
+    match manifests.iter().find(|(known, _)| known.name == *site) {
+        Some((_, manifest)) => error.hint(boot::remove_from(manifest, unit)),
+        None => error,
     }
 }

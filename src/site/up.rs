@@ -1,12 +1,10 @@
 //! The outcome for a site that was brought up.
 
-use std::sync::Arc;
-
 use crate::base::JailPath;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::plan::{Along, Plan, Step};
-use crate::resolve::{Desired, Mount};
+use crate::resolve::Desired;
 
 /// A site that is as its manifest asks for.
 pub(crate) struct Done {
@@ -45,7 +43,11 @@ impl Changes {
     /// Adds what was done by carrying out `plan`.
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
         self.outcome = std::mem::take(&mut self.outcome).merge(outcome);
-        self.mounts.extend(plan.steps.iter().flat_map(changes));
+        for step in &plan.steps {
+            for (change, target) in changes(step) {
+                self.mounts.push((change, target.clone()));
+            }
+        }
         self.steps += plan.steps.len();
     }
 
@@ -72,16 +74,17 @@ impl Done {
             ..
         } = self.changes.outcome;
         let total = plural(self.desired.mounts.len(), "mount");
-        let parts = [
+        let counts = [
             (attached, "attached"),
             (swapped, "swapped"),
             (detached, "detached"),
         ];
-        let parts: Vec<_> = parts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
+        let mut parts = vec![];
+        for (count, what) in counts {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
         if parts.is_empty() {
             return match self.changes.steps {
                 0 => format!("in sync, {total}; nothing to do"),
@@ -92,52 +95,50 @@ impl Done {
     }
 }
 
-fn changes(step: &Step) -> Vec<Changed> {
+/// The changes that the step makes, each with where it is.
+fn changes(step: &Step) -> Vec<(Change, &JailPath)> {
     match step {
         // They are those of the template's own run, or count with their graft.
         Step::Refresh { .. } | Step::DetachCovered { .. } => vec![],
         _ if step.change().is_some() => in_graft(step),
-        Step::Attach { mount, .. } => vec![(Change::Attached, mount.target.clone())],
-        Step::Swap { mount, .. } => vec![(Change::Swapped, mount.target.clone())],
+        Step::Attach { mount, .. } => vec![(Change::Attached, &mount.target)],
+        Step::Swap { mount, .. } => vec![(Change::Swapped, &mount.target)],
         Step::Detach { along, .. } if *along != Along::Nothing => going(step),
-        Step::Detach { target, .. } => vec![(Change::Detached, target.clone())],
-        Step::DetachStray(stray) => vec![(Change::Detached, stray.target.clone())],
+        Step::Detach { target, .. } => vec![(Change::Detached, target)],
+        Step::DetachStray(stray) => vec![(Change::Detached, &stray.target)],
         _ => vec![],
     }
 }
 
 /// What changes in the graft that the step mounts.
-fn in_graft(step: &Step) -> Vec<Changed> {
+fn in_graft(step: &Step) -> Vec<(Change, &JailPath)> {
     let Some(change) = step.change() else {
         return vec![];
     };
-    let of = |what, mounts: &[Arc<Mount>]| {
-        let targets = mounts.iter().map(|mount| (what, mount.target.clone()));
-        targets.collect::<Vec<_>>()
-    };
-    let detached = change
-        .detach
-        .iter()
-        .map(|target| (Change::Detached, target.clone()));
-    [
-        of(Change::Attached, &change.attach),
-        of(Change::Swapped, &change.swap),
-        detached.collect(),
-    ]
-    .concat()
+    let mut changes = vec![];
+    for mount in &change.attach {
+        changes.push((Change::Attached, &mount.target));
+    }
+    for mount in &change.swap {
+        changes.push((Change::Swapped, &mount.target));
+    }
+    for target in &change.detach {
+        changes.push((Change::Detached, target));
+    }
+    changes
 }
 
 /// The mounts that go with one that is detached.
-fn going(step: &Step) -> Vec<Changed> {
+fn going(step: &Step) -> Vec<(Change, &JailPath)> {
     match step {
         Step::Detach {
             along: Along::Members(members),
             ..
         } => members
             .iter()
-            .map(|member| (Change::Detached, member.clone()))
+            .map(|member| (Change::Detached, member))
             .collect(),
-        Step::Detach { target, .. } => vec![(Change::Detached, target.clone())],
+        Step::Detach { target, .. } => vec![(Change::Detached, target)],
         _ => vec![],
     }
 }

@@ -1,6 +1,5 @@
 //! The users of a site: processes that use its mounts or run inside, in words.
 
-use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::Result;
@@ -43,44 +42,49 @@ impl SiteUsers {
         let here = observed.mounts.iter().chain(&observed.elsewhere);
         let grafts = observed.graft_targets();
         // A copy of one that came along with a graft is in a copy of the graft.
-        let mut copied = grafts.clone();
+        let mut copied: Vec<_> = grafts.iter().collect();
         copied.retain(|graft| self.may_have_copies(observed.stack(graft)));
-        let counts = |target: &JailPath, seen: &ObservedMount| {
-            depth == Depth::All
-                || observed.member(target, seen).is_none()
-                || copied.iter().any(|graft| target.starts_with(graft))
-        };
-        let here = here.flat_map(|(target, stack)| {
-            let used = stack.iter().filter(|seen| counts(target, seen));
-            used.map(|seen| Used {
-                target,
-                point: root.inside(target).as_path().to_owned(),
-                unique_id: seen.unique_id,
-                is_graft: grafts.contains(target),
-            })
-        });
-        let strays = observed.strays.iter().filter_map(|stray| {
-            Some(Used {
-                target: &stray.target,
-                point: stray.point.clone()?,
-                unique_id: Some(stray.unique_id),
-                is_graft: grafts.contains(&stray.target),
-            })
-        });
-        let mounts: Vec<_> = here.chain(strays).collect();
+        let mut mounts = vec![];
+        for (target, stack) in here {
+            for seen in stack {
+                if depth == Depth::All
+                    || observed.member(target, seen).is_none()
+                    || copied.iter().any(|graft| target.starts_with(graft))
+                {
+                    mounts.push(Used {
+                        target,
+                        point: root.inside(target).as_path().to_owned(),
+                        unique_id: seen.unique_id,
+                        is_graft: grafts.contains(target),
+                    });
+                }
+            }
+        }
+        for stray in &observed.strays {
+            if let Some(point) = &stray.point {
+                mounts.push(Used {
+                    target: &stray.target,
+                    point: point.to_owned(),
+                    unique_id: Some(stray.unique_id),
+                    is_graft: grafts.contains(&stray.target),
+                });
+            }
+        }
         let users = self.processes().of(root, &mounts, depth)?;
         let mut found = InUse::default();
-        found
-            .targets
-            .extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
+        for user in &users {
+            found.targets.extend_from_slice(&user.targets);
+            found.by.push(in_words(user));
+        }
         found.targets.sort();
         found.targets.dedup();
-        found.by.extend(users.iter().map(in_words));
-        for pool in self.pools().iter().filter(|pool| pool.root == *root) {
-            found.by.push(format!(
-                "{}, whose pool {} has this root",
-                pool.master, pool.name
-            ));
+        for pool in self.pools.get_or_init(running_pools) {
+            if pool.root == *root {
+                found.by.push(format!(
+                    "{}, whose pool {} has this root",
+                    pool.master, pool.name
+                ));
+            }
         }
         Ok(found)
     }
@@ -96,39 +100,44 @@ impl SiteUsers {
 
     /// Whether the topmost mount of `stack` may be mounted elsewhere as well.
     fn may_have_copies(&self, stack: &[ObservedMount]) -> bool {
-        let id = stack.last().and_then(|top| top.unique_id);
-        id.is_none_or(|id| self.processes().may_have_copies(id))
-    }
-
-    fn pools(&self) -> &[RunningPool] {
-        self.pools.get_or_init(|| {
-            let host = Host::new();
-            let masters = observe::php_fpm_masters();
-            masters
-                .into_iter()
-                .flat_map(|(master, file)| pools_of(&host, &master, &file))
-                .collect()
-        })
+        match stack.last() {
+            Some(top) => match top.unique_id {
+                Some(id) => self.processes().may_have_copies(id),
+                None => true,
+            },
+            None => true,
+        }
     }
 }
 
-/// The pools with a root that the master sees as well. Of a configuration that cannot be read none
-/// is known.
-fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
-    let pool = |pool: &fpm::Pool| {
-        let root = HostPath::new(pool.chroot()?).ok()?;
-        let root = host.walk(&root).map_or(root, |walk| walk.real);
-        observe::sees_same(master.pid, root.as_path()).then(|| RunningPool {
-            root,
-            name: pool.name.clone(),
-            master: master.clone(),
-        })
-    };
-    fpm::pools(file)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(pool)
-        .collect()
+/// The pools with a root that their master sees as well. Of a configuration that cannot be read
+/// none is known.
+fn running_pools() -> Vec<RunningPool> {
+    let host = Host::new();
+    let mut running = vec![];
+    for (master, file) in observe::php_fpm_masters() {
+        for pool in fpm::pools(&file).unwrap_or_default() {
+            if let Some(root) = root_of(&host, &pool)
+                && observe::sees_same(master.pid, root.as_path())
+            {
+                running.push(RunningPool {
+                    root,
+                    name: pool.name.clone(),
+                    master: master.clone(),
+                });
+            }
+        }
+    }
+    running
+}
+
+/// The root of a pool, without links.
+fn root_of(host: &Host, pool: &fpm::Pool) -> Option<HostPath> {
+    let root = HostPath::new(pool.chroot()?).ok()?;
+    match host.walk(&root) {
+        Ok(walk) => Some(walk.real),
+        Err(_) => Some(root),
+    }
 }
 
 fn in_words(user: &User) -> String {

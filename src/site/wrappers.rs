@@ -54,11 +54,7 @@ impl WrappedServices {
                             .or_default()
                             .push((site, manifest, service));
                     }
-                    Err(error) => found
-                        .errors
-                        .entry(site.name.clone())
-                        .or_default()
-                        .push(error),
+                    Err(error) => found.add_error(&site.name, error),
                 }
             }
         }
@@ -67,8 +63,7 @@ impl WrappedServices {
             let service = wrapped(directory, &call, unit, &users);
             for obstacle in service.drop_in.as_ref().err().into_iter().flatten() {
                 for (site, ..) in &users {
-                    let errors = found.errors.entry(site.name.clone()).or_default();
-                    errors.push(error_of(&site.name, unit, obstacle));
+                    found.add_error(&site.name, error_of(&site.name, unit, obstacle));
                 }
             }
             found.services.push(service);
@@ -76,12 +71,19 @@ impl WrappedServices {
         found
     }
 
+    fn add_error(&mut self, site: &SiteName, error: Error) {
+        self.errors.entry(site.clone()).or_default().push(error);
+    }
+
     /// Those of the site.
     pub(crate) fn of(&self, site: &SiteName) -> Vec<&WrappedService> {
-        let services = self.services.iter();
-        services
-            .filter(|service| service.sites.contains(site))
-            .collect()
+        let mut own = vec![];
+        for service in &self.services {
+            if service.sites.contains(site) {
+                own.push(service);
+            }
+        }
+        own
     }
 }
 
@@ -164,8 +166,7 @@ pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
     }
     let directory = Path::new(UNITS);
     let (manifests, _) = boot::manifests(context, &[]);
-    let alone = manifests.iter().map(|(_, manifest)| manifest);
-    let boot = BootUnits::read(directory, alone);
+    let boot = BootUnits::read(directory, &manifests);
     let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
     for (site, errors) in wrapped.errors {
         let texts = errors.iter().map(ToString::to_string);

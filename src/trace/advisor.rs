@@ -113,7 +113,7 @@ impl Advisor<'_> {
                 programs.insert(mount.source.clone());
             }
         }
-        let nothing = Desired::nothing(self.desired.site.clone(), self.desired.root.clone());
+        let nothing = Desired::nothing(&self.desired.site, &self.desired.root);
         let desired = Desired {
             mounts: preset.mounts,
             links: preset.links,

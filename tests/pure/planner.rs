@@ -434,7 +434,7 @@ fn choice() -> impl Strategy<Value = Choice> {
 }
 
 fn desired((mounts, link): &Choice) -> Desired {
-    let mut desired = Desired::nothing(site(), root());
+    let mut desired = Desired::nothing(&site(), &root());
     for (nth, (target, wanted)) in TARGETS.iter().zip(mounts).enumerate() {
         let Some((which, exec)) = wanted else {
             continue;
@@ -544,8 +544,8 @@ fn up(world: &mut World, desired: &Desired) {
 }
 
 fn down(world: &mut World) {
-    let nothing = Desired::nothing(site(), root());
-    let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+    let nothing = Desired::nothing(&site(), &root());
+    let plan = plan::down(&site(), &root(), None, &world.observe(&nothing));
     world.apply(&plan, usize::MAX);
 }
 
@@ -676,8 +676,8 @@ proptest! {
         let before = bare(own);
         let mut world = before.clone();
         up(&mut world, &desired(&first));
-        let nothing = Desired::nothing(site(), root());
-        let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+        let nothing = Desired::nothing(&site(), &root());
+        let plan = plan::down(&site(), &root(), None, &world.observe(&nothing));
         world.apply(&plan, at);
         down(&mut world);
         prop_assert_eq!(visible(&world), visible(&before));

@@ -228,7 +228,7 @@ impl TraceArgs {
         let start: TraceStart = serde_json::from_slice(start)
             .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
         jail_command::prepare()?;
-        let desired = &Desired::nothing(start.site, start.root);
+        let desired = &Desired::nothing(&start.site, &start.root);
         let mut follower = Follower::new(root_id(&desired.root)?, start.programs)?;
         let mut unit = None;
         let end = match &self.start {

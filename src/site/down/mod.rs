@@ -24,7 +24,7 @@ use crate::engine::{Engine, Outcome, SiteLock};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, FileKind, Host, Overlap, Resolver};
+use crate::resolve::{Desired, FileKind, Host, Resolver};
 use crate::sys::IfInUse;
 use crate::{Error, Result};
 
@@ -142,9 +142,12 @@ impl TakeDown {
         let records = self.records(site)?;
         let desired = self.desired(site);
         let Some(root) = self.root(site, &records, desired.as_ref())? else {
-            let root = records.root().cloned().unwrap_or_else(HostPath::slash);
+            let root = match records.root() {
+                Some(root) => root.clone(),
+                None => HostPath::slash(),
+            };
             let nothing = Observed::default();
-            return Ok(plan::down(site.name.clone(), root, None, &nothing));
+            return Ok(plan::down(&site.name, &root, None, &nothing));
         };
         let down = Down::new(self, site, root, records)?;
         let (observed, plan) = down.observe_and_plan(desired)?;
@@ -226,16 +229,18 @@ impl TakeDown {
             return;
         }
         let state = &self.context.state;
-        let others = state.recorded_sites().unwrap_or_default().into_iter();
-        let others = others.filter(|name| *name != site.name);
-        let roots: Vec<_> = others
-            .filter_map(|name| state.read(&name, &self.boot).ok()?.root().cloned())
-            .collect();
-        suspects.retain(|point| !roots.iter().any(|root| point.starts_with(root)));
-        let points: Vec<_> = suspects
-            .iter()
-            .map(|point| shell_word(&point.to_string_lossy()).into_owned())
-            .collect();
+        for name in state.recorded_sites().unwrap_or_default() {
+            if name != site.name
+                && let Ok(records) = state.read(&name, &self.boot)
+                && let Some(root) = records.root()
+            {
+                suspects.retain(|point| !point.starts_with(root));
+            }
+        }
+        let mut points = vec![];
+        for point in &suspects {
+            points.push(shell_word(&point.to_string_lossy()).into_owned());
+        }
         if !points.is_empty() {
             self.context.out.site(&site.name).warn(format_args!(
                 "a run was killed before it recorded what it had mounted, and the root was moved \
@@ -273,12 +278,8 @@ impl TakeDown {
         records: &SiteRecords,
         desired: Option<&Desired>,
     ) -> Result<Option<HostPath>, SiteError> {
-        let real = |root: &HostPath| {
-            let walk = Host::new().walk(root).ok()?;
-            (walk.stat.kind == FileKind::Directory).then_some(walk.real)
-        };
         if records.root().is_some() {
-            return Ok(records.home(|| real(&manifest_file::root_of(site)?)));
+            return Ok(records.home(|| real_root(&manifest_file::root_of(site)?)));
         }
         if let Some(desired) = desired {
             return Ok(Some(desired.root.clone()));
@@ -286,19 +287,18 @@ impl TakeDown {
         // Neither recorded nor resolvable: a site without a manifest is an error; of one whose
         // manifest has mistakes, nothing could be recognised.
         let manifest = load::manifest(self.context, site)?;
-        Ok(real(&manifest.root))
+        Ok(real_root(&manifest.root))
     }
 
     /// Takes down a site whose root does not exist: it was removed, or is on a disk that is not
     /// mounted now. What was made in it stays recorded.
     fn without_root(&self, site: &Site, records: SiteRecords) -> Result<TakenDown, DownError> {
-        let root = records
-            .root()
-            .cloned()
-            .or_else(|| manifest_file::root_of(site))
-            .unwrap_or_else(HostPath::slash);
+        let root = match records.root() {
+            Some(root) => root.clone(),
+            None => manifest_file::root_of(site).unwrap_or_else(HostPath::slash),
+        };
         let was_up = records.record.is_some();
-        let nothing = Desired::nothing(site.name.clone(), root.clone());
+        let nothing = Desired::nothing(&site.name, &root);
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
             self.stop_if_in_use(site, &root, &observed, Depth::All)?;
@@ -307,7 +307,9 @@ impl TakeDown {
             .engine
             .down_without_root(&site.name, &root, &observed)
             .context(&site.name)?;
-        if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
+        if let Some(kept) = &observed.kept
+            && !kept.made.is_empty()
+        {
             self.context.out.site(&site.name).warn(format_args!(
                 "the root {root} does not exist, or another directory is in its place, as when \
                  its disk is not mounted; `down` removes what mountjail made in it once it is \
@@ -327,15 +329,15 @@ impl TakeDown {
 
     /// The other site that is up in the directory `root`, by whatever path.
     fn set_up_as(&self, site: &SiteName, root: &HostPath) -> Option<SiteName> {
-        let is_up = |other: &SiteName| {
-            let records = self.context.state.read(other, &self.boot);
-            records.is_ok_and(|records| records.record.is_some())
-        };
-        let overlaps = self.context.roots().overlaps(site, root);
-        let mut others = overlaps.into_iter().filter(Overlap::is_same);
-        others
-            .find(|other| is_up(&other.site))
-            .map(|other| other.site)
+        for other in self.context.roots().overlaps(site, root) {
+            if other.is_same()
+                && let Ok(records) = self.context.state.read(&other.site, &self.boot)
+                && records.record.is_some()
+            {
+                return Some(other.site);
+            }
+        }
+        None
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
@@ -382,19 +384,30 @@ impl TakeDown {
         {
             return Ok(Arc::clone(table));
         }
-        let table = Arc::new(Table::read()?);
-        *known = Some(Arc::clone(&table));
-        Ok(table)
+        let table = known.insert(Arc::new(Table::read()?));
+        Ok(Arc::clone(table))
     }
 }
 
 /// Whether copies that were in the way are moved aside in `root`.
 pub(super) fn has_copies_aside(root: &HostPath) -> bool {
-    let record = adopt::read(root).ok().flatten();
-    record.is_some_and(|record| !record.moved.is_empty())
+    match adopt::read(root) {
+        Ok(Some(record)) => !record.moved.is_empty(),
+        _ => false,
+    }
+}
+
+/// The root without links, if it is a directory.
+fn real_root(root: &HostPath) -> Option<HostPath> {
+    let walk = Host::new().walk(root).ok()?;
+    (walk.stat.kind == FileKind::Directory).then_some(walk.real)
 }
 
 fn unmounts(plan: &Plan) -> bool {
-    let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
-    plan.steps.iter().any(unmounts)
+    for step in &plan.steps {
+        if matches!(step, Step::Detach { .. } | Step::DetachStray(_)) {
+            return true;
+        }
+    }
+    false
 }

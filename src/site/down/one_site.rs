@@ -29,7 +29,9 @@ impl<'r> Down<'r> {
         records: SiteRecords,
     ) -> Result<Self> {
         let out = run.context.out.site(&site.name);
-        if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
+        if let Some(recorded) = records.root()
+            && *recorded != root
+        {
             out.info(format_args!("the root {recorded} was moved to {root}"));
         }
         let records = records.moved_to(&root);
@@ -54,30 +56,30 @@ impl<'r> Down<'r> {
             return Ok(None);
         };
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
-        let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
+        let plan = plan::down(&self.site.name, &self.root, None, &observed);
         let (plan, stays) = self.keep_placeholders(plan);
         let log = self.run.context.out.site(&plan.site).log();
-        let outcome = self
-            .run
-            .engine
-            .down_if_quiet(&plan, &observed, &log)
-            .map_err(SiteError::Engine)?;
-        Ok(outcome.map(|mut outcome| {
-            outcome.left.extend(stays);
-            (outcome, plan.steps.len())
-        }))
+        match self.run.engine.down_if_quiet(&plan, &observed, &log) {
+            Ok(Some(mut outcome)) => {
+                outcome.left.extend(stays);
+                Ok(Some((outcome, plan.steps.len())))
+            }
+            Ok(None) => Ok(None),
+            Err(failure) => Err(SiteError::Engine(failure).into()),
+        }
     }
 
     /// What of the site is in the mount table, and how to take it away. `desired`: what the
     /// manifest asks for, if the record is lost.
     pub(super) fn observe_and_plan(&self, desired: Option<Desired>) -> Result<(Observed, Plan)> {
         let (name, root) = (&self.site.name, &self.root);
-        let desired = desired
-            .filter(|desired| desired.root == *root)
-            .unwrap_or_else(|| Desired::nothing(name.clone(), root.clone()));
+        let desired = match desired {
+            Some(desired) if desired.root == *root => desired,
+            _ => Desired::nothing(name, root),
+        };
         let table = self.run.table(root)?;
         let observed = observe::standing(&desired, self.records.clone(), &table);
-        let plan = plan::down(name.clone(), root.clone(), Some(&desired), &observed);
+        let plan = plan::down(name, root, Some(&desired), &observed);
         Ok((observed, plan))
     }
 
@@ -87,8 +89,10 @@ impl<'r> Down<'r> {
     }
 
     pub(super) fn has_recorded_mounts(&self) -> bool {
-        let record = self.records.record.as_ref();
-        record.is_some_and(|record| !record.mounts.is_empty())
+        match &self.records.record {
+            Some(record) => !record.mounts.is_empty(),
+            None => false,
+        }
     }
 
     pub(super) fn stop_if_in_use(

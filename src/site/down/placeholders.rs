@@ -28,8 +28,10 @@ impl PlaceholderFate {
         records: &SiteRecords,
     ) -> Result<Self> {
         let name = &site.name;
-        let kept = records.kept.as_ref().filter(|kept| kept.root == *root);
-        let fstab = kept.and_then(|kept| kept.fstab.as_ref());
+        let fstab = match &records.kept {
+            Some(kept) if kept.root == *root => kept.fstab.as_ref(),
+            _ => None,
+        };
         if let Some(file) = run.fstab_lines.file_of(name, fstab) {
             run.context.out.site(name).info(format_args!(
                 "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
@@ -62,14 +64,16 @@ impl PlaceholderFate {
             Self::Shared(kind) => kind,
         };
         let count = plan.removals();
-        let stays = (count > 0).then(|| {
-            format!(
-                "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and \
-                 removing a placeholder takes the mount on it away there, too; when the site is \
-                 down on all of them: `mountjail down --remove-placeholders {site}`",
-                plural(count, "placeholder")
-            )
-        });
-        (plan.keeping_placeholders(), stays)
+        let plan = plan.keeping_placeholders();
+        if count == 0 {
+            return (plan, None);
+        }
+        let stays = format!(
+            "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and removing a \
+             placeholder takes the mount on it away there, too; when the site is down on all of \
+             them: `mountjail down --remove-placeholders {site}`",
+            plural(count, "placeholder")
+        );
+        (plan, Some(stays))
     }
 }

@@ -136,8 +136,8 @@ impl FstabEditor {
         if !plan.conflicts.is_empty() {
             return Err(SiteError::Errors(plan.conflicts));
         }
-        let detaches = |step: &Step| matches!(step, Step::Detach { .. });
-        if plan.unfinished || plan.steps.iter().any(detaches) {
+        let mut steps = plan.steps.iter();
+        if plan.unfinished || steps.any(|step| matches!(step, Step::Detach { .. })) {
             let drifted = Error::failed(format!(
                 "{site}: mounts that the manifest does not have any more are in the way"
             ));
@@ -164,8 +164,7 @@ impl FstabEditor {
         };
         let editor = self.clone();
         let release = move |site: &Site, stop: &Stop| {
-            let released = editor.try_release(&site.name, stop);
-            released.map_err(|error| SiteError::from(error.context(&site.name)))
+            Ok(editor.try_release(&site.name, stop).context(&site.name)?)
         };
         let never = Arc::<AtomicBool>::default();
         if let Err(failed) = parallel::one(&self.context, &site, &never, release) {
@@ -187,19 +186,19 @@ impl FstabEditor {
         if installed.file_of(site, kept.fstab.as_ref()).is_some() {
             return Ok(());
         }
-        let root = kept.root.clone();
-        self.engine.remember_fstab(site, &root, None)?;
+        let root = &kept.root;
+        self.engine.remember_fstab(site, root, None)?;
         if !root.as_path().exists() {
             return Ok(());
         }
 
-        let records = self.context.state.read(site, &self.boot)?;
-        let nothing = Desired::nothing(site.clone(), root.clone());
-        let observed = observe::observe(&nothing, records, Some(&self.table))?;
+        let now = self.context.state.read(site, &self.boot)?;
+        let nothing = Desired::nothing(site, root);
+        let observed = observe::observe(&nothing, now, Some(&self.table))?;
         if !observed.mounts.is_empty() || !observed.elsewhere.is_empty() {
             return Ok(()); // the site is up: `down` removes them
         }
-        let plan = plan::down(site.clone(), root, None, &observed);
+        let plan = plan::down(site, root, None, &observed);
         let log = self.context.out.site(site).log();
         match self.engine.down(&plan, &observed, IfInUse::Fail, &log) {
             Ok(_) => Ok(()),

@@ -12,7 +12,7 @@ use super::boot::{self, BootUnits, FstabOrder};
 use super::pipeline::{MountLookup, Pipeline};
 use super::{Context, ManifestError, Site, SiteError, systemctl};
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::manifest::{Manifest, Scope};
+use crate::manifest::Scope;
 use crate::observe::Observed;
 use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, FstabBlock, FstabLine};
@@ -78,17 +78,20 @@ impl From<NoLines> for SiteError {
 impl FstabRun {
     pub(crate) fn new(context: &Context, sites: &[Site]) -> Result<Self> {
         let (manifests, _) = boot::manifests(context, sites);
-        let named = manifests.iter().map(|(_, manifest)| manifest);
-        let is_served = |manifest: &Manifest| manifest.scope == Scope::Services;
-        let served = manifests.iter().filter(|(_, manifest)| is_served(manifest));
-        let served = served.map(|(site, _)| site.name.clone()).collect();
-        let mut units = BootUnits::read(Path::new("/etc/systemd/system"), named);
+        let mut units = BootUnits::read(Path::new("/etc/systemd/system"), &manifests);
+        let orders = units.order_lines(&manifests);
+        let mut served = BTreeSet::new();
+        for (site, manifest) in manifests {
+            if manifest.scope == Scope::Services {
+                served.insert(site.name);
+            }
+        }
         Ok(Self {
             pipeline: Pipeline {
                 sharing: None,
                 ..Pipeline::new(context.clone(), MountLookup::WholeTable)?
             },
-            orders: units.order_lines(&manifests),
+            orders,
             served,
         })
     }
@@ -162,9 +165,12 @@ impl SiteLines {
         for refused in &self.refused {
             context.out.warn(refused);
         }
-        let binds = self.lines.iter().filter(|line| line.file_system.is_none());
-        let sources = binds.map(|line| &line.source);
-        let unknown: Vec<_> = sources.filter(|source| has_unknown_maker(source)).collect();
+        let mut unknown = vec![];
+        for line in &self.lines {
+            if line.file_system.is_none() && has_unknown_maker(&line.source) {
+                unknown.push(&line.source);
+            }
+        }
         let Some(first) = unknown.first() else {
             return;
         };
@@ -183,19 +189,21 @@ impl SiteLines {
     fn placeholders(&self, plan: Plan, observed: &Observed) -> Plan {
         let mut plan = plan.without_mounts();
         let mut made = BTreeSet::new();
-        for mount in self.desired.mounts.iter().filter(|mount| mount.recursive) {
-            if observed.mounts.contains_key(&mount.target) {
+        for mount in &self.desired.mounts {
+            if !mount.recursive || observed.mounts.contains_key(&mount.target) {
                 continue;
             }
             for line in &self.lines {
-                let path = inside(&self.desired.root, &line.target);
-                if let Some(path) = path.filter(|path| path.starts_with(&mount.target)) {
-                    let steps = self.placeholders_below(&mount.target, path, &line.source);
-                    let new = steps
-                        .into_iter()
-                        .filter(|(path, _)| made.insert(path.clone()));
-                    plan.steps
-                        .extend(new.map(|(path, kind)| Step::CreatePlaceholder { path, kind }));
+                let Some(path) = inside(&self.desired.root, &line.target) else {
+                    continue;
+                };
+                if !path.starts_with(&mount.target) {
+                    continue;
+                }
+                for (path, kind) in self.placeholders_below(&mount.target, path, &line.source) {
+                    if made.insert(path.clone()) {
+                        plan.steps.push(Step::CreatePlaceholder { path, kind });
+                    }
                 }
             }
         }
@@ -236,12 +244,13 @@ fn inside(root: &HostPath, path: &HostPath) -> Option<JailPath> {
 
 /// The block in `text`, the contents of `file`.
 pub(crate) fn block(file: &Path, text: &[u8]) -> Result<FstabBlock> {
-    FstabBlock::read(text).map_err(|why| {
-        Error::failed(format!("cannot use {}", file.display()))
+    match FstabBlock::read(text) {
+        Ok(block) => Ok(block),
+        Err(why) => Err(Error::failed(format!("cannot use {}", file.display()))
             .because_of(why)
             .hint(
                 "mountjail does not guess which lines are its own: repair the lines with BEGIN \
                  and END by hand",
-            )
-    })
+            )),
+    }
 }

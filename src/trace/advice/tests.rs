@@ -69,7 +69,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
 fn desired(mounts: Vec<Arc<Mount>>) -> Desired {
     Desired {
         mounts,
-        ..Desired::nothing(SiteName::new("s").unwrap(), host("/srv/s"))
+        ..Desired::nothing(&SiteName::new("s").unwrap(), &host("/srv/s"))
     }
 }
 
