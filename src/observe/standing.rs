@@ -68,8 +68,8 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     observed
 }
 
-/// Looks at the members of grafts that follow no template any more: only their files tell whose they
-/// are.
+/// Looks at the members of grafts that follow no template any more: only their files tell whose
+/// they are.
 fn look_into_cut_off(observed: &mut Observed, root: &HostPath) {
     let mut unclear = vec![];
     for graft in &observed.grafts {

@@ -57,8 +57,8 @@ impl DropInFiles<'_> {
         Ok(written)
     }
 
-    /// The files for the services of these manifests that no site needs, and that of mountjail.service
-    /// if no site needs it.
+    /// The files for the services of these manifests that no site needs, and that of
+    /// mountjail.service if no site needs it.
     fn unneeded_of(&self, planned: &PlannedUnits, manifests: &[&Manifest]) -> Vec<PathBuf> {
         let mut units = vec![];
         for manifest in manifests {

@@ -69,8 +69,8 @@ impl PlaceholderFate {
             return (plan, None);
         }
         let stays = format!(
-            "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and removing a \
-             placeholder takes the mount on it away there, too; when the site is down on all of \
+            "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and removing \
+             a placeholder takes the mount on it away there, too; when the site is down on all of \
              them: `mountjail down --remove-placeholders {site}`",
             plural(count, "placeholder")
         );
