@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use plot::{Plot, machine};
 use serde_json::json;
 
-/// One farm: its scope, its sites, and how long a reload took with it.
+/// One farm: its scope, its sites, and the seconds of a reload with it.
 struct Farm {
     scope: String,
     sites: f64,
-    reload_ms: f64,
+    reload: f64,
 }
 
 fn main() {
@@ -27,12 +27,12 @@ fn main() {
         return;
     };
     let farms: Vec<_> = text.lines().skip(1).map(farm).collect();
-    let slowest = farms.iter().map(|farm| farm.reload_ms).fold(1.0, f64::max);
+    let slowest = farms.iter().map(|farm| farm.reload).fold(1.0, f64::max);
     let plot = Plot {
         name: "performance-reload",
         x: ("sites", 1.0..1200.0),
         // Room for the names above the lines.
-        y: ("ms", 10.0..slowest * 20.0),
+        y: ("s", 0.1..slowest * 20.0),
         log_y: true,
         lines: vec![
             ("scope host", line(&farms, "host")),
@@ -50,10 +50,11 @@ fn table() -> PathBuf {
 /// A row of the table: scope, sites, lines, `up`, reload, and others.
 fn farm(row: &str) -> Farm {
     let columns: Vec<_> = row.split('\t').collect();
+    let milliseconds: f64 = columns[4].parse().unwrap();
     Farm {
         scope: columns[0].to_owned(),
         sites: columns[1].parse().unwrap(),
-        reload_ms: columns[4].parse().unwrap(),
+        reload: milliseconds / 1e3,
     }
 }
 
@@ -62,6 +63,6 @@ fn line(farms: &[Farm], scope: &str) -> Vec<(f64, f64)> {
     let of_scope = farms.iter().filter(|farm| farm.scope == scope);
     of_scope
         .filter(|farm| farm.sites > 0.0)
-        .map(|farm| (farm.sites, farm.reload_ms))
+        .map(|farm| (farm.sites, farm.reload))
         .collect()
 }
