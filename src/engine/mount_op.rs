@@ -154,10 +154,8 @@ impl<'a, B: Backend> Work<'a, B> {
             },
         };
 
-        match self.attach_or_swap(backend, root, on, undo) {
-            Ok(gap) => Ok(gap),
-            Err(error) => Err(explain(self.failed(root, &error))),
-        }
+        self.attach_or_swap(backend, root, on, undo)
+            .map_err(|error| explain(self.failed(root, &error)))
     }
 
     /// As [`carry_out`](Self::carry_out), on the open target `on`.

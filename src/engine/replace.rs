@@ -78,10 +78,9 @@ pub(crate) fn replace_file(path: &Path, contents: &[u8]) -> Result<()> {
         Ok(()) => rename_over(&new, path, durability),
         Err(error) => Err(error),
     };
-    match written.context(cannot) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(error.hint_while(Doing::Editing)),
-    }
+    written
+        .context(cannot)
+        .map_err(|error| error.hint_while(Doing::Editing))
 }
 
 /// Writes the file `new`, which is to replace another one. A killed run may have left a file there;

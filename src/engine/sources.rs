@@ -131,10 +131,9 @@ pub(super) fn follow<B: Backend>(
 
 /// `result`, of which an error names what could not be copied.
 fn followed<T>(template: &SiteName, path: &JailPath, result: io::Result<T>) -> Result<T> {
-    match result.context(format_args!("cannot copy {path} of {template}")) {
-        Ok(value) => Ok(value),
-        Err(error) => Err(error.hint_while(Doing::Mounting)),
-    }
+    result
+        .context(format_args!("cannot copy {path} of {template}"))
+        .map_err(|error| error.hint_while(Doing::Mounting))
 }
 
 /// Makes a file system of the site's own.
@@ -199,10 +198,7 @@ fn open_with_stat(path: &HostPath) -> io::Result<(OwnedFd, Stat)> {
 
 /// `result`, of which an error names the mount that could not be prepared.
 fn copied<T>(mount: &Mount, result: io::Result<T>) -> Result<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(error) => Err(explain(cannot_copy(mount).because(&error), mount)),
-    }
+    result.map_err(|error| explain(cannot_copy(mount).because(&error), mount))
 }
 
 fn cannot_copy(mount: &Mount) -> Error {

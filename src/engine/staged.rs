@@ -139,13 +139,10 @@ impl Drop for StagedFile {
 /// Removes the file `path`, and what a killed run left beside it. Of a link, the link goes. Returns
 /// whether the file existed.
 pub(crate) fn remove_file(path: &Path) -> Result<bool> {
-    match remove_synced(path) {
-        Ok(existed) => Ok(existed),
-        Err(error) => {
-            let failed = Error::failed(format!("cannot remove {}", path.display())).at(path);
-            Err(failed.because(&error).hint_while(Doing::Editing))
-        }
-    }
+    remove_synced(path).map_err(|error| {
+        let failed = Error::failed(format!("cannot remove {}", path.display())).at(path);
+        failed.because(&error).hint_while(Doing::Editing)
+    })
 }
 
 fn remove_synced(path: &Path) -> io::Result<bool> {
@@ -204,13 +201,10 @@ pub(crate) fn file_version(file: &fs::Metadata) -> FileVersion {
 
 /// `result`, of which an error says that the file `path` cannot be written.
 pub(super) fn written<T>(path: &Path, result: io::Result<T>) -> Result<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(error) => {
-            let failed = Error::failed(format!("cannot write {}", path.display())).at(path);
-            Err(explain(failed, &error))
-        }
-    }
+    result.map_err(|error| {
+        let failed = Error::failed(format!("cannot write {}", path.display())).at(path);
+        explain(failed, &error)
+    })
 }
 
 fn explain(failed: Error, error: &io::Error) -> Error {

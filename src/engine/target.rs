@@ -46,10 +46,7 @@ pub(super) fn explained<T>(
     path: &JailPath,
     result: io::Result<T>,
 ) -> Result<T> {
-    match result {
-        Ok(value) => Ok(value),
-        Err(error) => Err(cannot(root, what, path, &error)),
-    }
+    result.map_err(|error| cannot(root, what, path, &error))
 }
 
 pub(super) fn made_kind(kind: FileKind) -> CreatedKind {

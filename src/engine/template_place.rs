@@ -20,6 +20,7 @@ use super::features::Choice;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, ErrorContext, Extent, Result};
+use crate::observe::TEMPLATE_SOURCE;
 use crate::sys;
 
 /// The flags of all tmpfs mounts here and of templates.
@@ -135,25 +136,14 @@ impl TemplatePlace {
     pub(super) fn make(&self) -> Result<()> {
         let directory = self.directory.display();
         let cannot = format_args!("cannot make a place for templates in {directory}");
-        match self.make_io().context(cannot) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.hint_while(Doing::MakingTemplates)),
-        }
+        self.make_io()
+            .context(cannot)
+            .map_err(|error| error.hint_while(Doing::MakingTemplates))
     }
 
     fn make_io(&self) -> io::Result<()> {
         let directory = &self.directory;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-        if !is_mounted(directory)? {
-            Mount::builder()
-                .fstype("tmpfs")
-                .data("mode=0700")
-                .flags(FLAGS)
-                .mount("mountjail", directory)?;
-        }
+        make_tmpfs(directory, "mode=0700")?;
         make_private(directory, Extent::Mount)?;
         if self.apart {
             self.make_namespace()?;
@@ -234,7 +224,7 @@ fn new_namespace(directory: &Path) -> io::Result<OwnedFd> {
         .fstype("tmpfs")
         .data("mode=0700")
         .flags(FLAGS)
-        .mount("mountjail", &root)?;
+        .mount(TEMPLATE_SOURCE, &root)?;
     bind_inside(&root, directory, MountFlags::BIND)?;
     let all = MountFlags::BIND | MountFlags::REC;
     bind_inside(&root, Path::new("/proc"), all)?;
@@ -249,8 +239,24 @@ fn bind_inside(root: &Path, path: &Path, flags: MountFlags) -> io::Result<()> {
     mount(path, &inside, flags)
 }
 
+/// Makes the directory, with an empty tmpfs on it that has the options `data`, if none is there.
+pub(super) fn make_tmpfs(directory: &Path, data: &str) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    if !is_mounted(directory)? {
+        Mount::builder()
+            .fstype("tmpfs")
+            .data(data)
+            .flags(FLAGS)
+            .mount(TEMPLATE_SOURCE, directory)?;
+    }
+    Ok(())
+}
+
 /// Whether `path` is the root of a mount.
-pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
+fn is_mounted(path: &Path) -> io::Result<bool> {
     let stat = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?;
     Ok(stat.mount_root == Some(true))
 }

@@ -8,19 +8,19 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use sys_mount::{Mount, MountFlags};
+use sys_mount::MountFlags;
 
 use super::backend::{mount, set_propagation};
 use super::features::Choice;
 use super::journal;
 use super::lock::Lock;
-use super::template_place::{FLAGS, TemplatePlace, is_mounted};
+use super::template_place::{FLAGS, TemplatePlace, make_tmpfs};
 use crate::base::hints::Doing;
 use crate::base::{Error, ErrorContext, Extent, HostPath, JailPath, Result, SiteName};
-use crate::observe::{BootId, Contents, StateDir, TEMPLATE_SOURCE, Table, Unknown};
+use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
 use crate::resolve::FileId;
 use crate::sys;
 
@@ -325,10 +325,7 @@ impl TemplateStore {
 
     /// `result`, of which an error is that of [`Self::cannot`].
     fn explained<T>(&self, what: &str, template: &SiteName, result: io::Result<T>) -> Result<T> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.cannot(what, template, &error)),
-        }
+        result.map_err(|error| self.cannot(what, template, &error))
     }
 
     fn cannot(&self, what: &str, template: &SiteName, error: &io::Error) -> Error {
@@ -341,17 +338,7 @@ impl TemplateStore {
 
 /// Makes the empty tmpfs of a template on `root`, if it is not there.
 fn make_root(root: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)?;
-    if !is_mounted(root)? {
-        Mount::builder()
-            .fstype("tmpfs")
-            .data("mode=0755")
-            .flags(FLAGS)
-            .mount(TEMPLATE_SOURCE, root)?;
-    }
+    make_tmpfs(root, "mode=0755")?;
     set_propagation(root, libc::MS_SHARED, Extent::Mount)
 }
 

@@ -116,14 +116,14 @@ impl BootUnits {
     /// Orders the mounts of the site before this service.
     fn order_line(&mut self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
         self.refuse_order(site, manifest, service)?;
-        match self.ordering.order(&mounts_of(&site.name), service) {
-            Ok(()) => Ok(()),
-            Err(way) => Err(Error::failed(format!(
+        let ordered = self.ordering.order(&mounts_of(&site.name), service);
+        ordered.map_err(|way| {
+            Error::failed(format!(
                 "{}: {service} starts before the mounts: {}",
                 site.name,
                 way.join(", ")
-            ))),
-        }
+            ))
+        })
     }
 
     /// The services that make these sources, whether this host has them or not, without those that

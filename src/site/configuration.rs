@@ -48,15 +48,14 @@ pub(super) fn site_of(file: &Path) -> Result<SiteName> {
         .hint(format!("name a site of it: {template}@INSTANCE")));
     }
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    match SiteName::new(&stem) {
-        Ok(name) => Ok(name),
-        Err(why) => Err(Error::usage(format!(
+    SiteName::new(&stem).map_err(|why| {
+        Error::usage(format!(
             "{}: the file's name cannot be a site's name",
             file.display()
         ))
         .because_of(why)
-        .hint("rename the file, or give it another ending than .yaml if it is not a manifest")),
-    }
+        .hint("rename the file, or give it another ending than .yaml if it is not a manifest")
+    })
 }
 
 /// The sites of a configuration.

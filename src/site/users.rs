@@ -100,11 +100,8 @@ impl SiteUsers {
 
     /// Whether the topmost mount of `stack` may be mounted elsewhere as well.
     fn may_have_copies(&self, stack: &[ObservedMount]) -> bool {
-        match stack.last() {
-            Some(top) => match top.unique_id {
-                Some(id) => self.processes().may_have_copies(id),
-                None => true,
-            },
+        match stack.last().and_then(|top| top.unique_id) {
+            Some(id) => self.processes().may_have_copies(id),
             None => true,
         }
     }

@@ -6,42 +6,44 @@ use libtest_mimic::Trial;
 
 use crate::support::{Ran, Sandbox, for_each_engine};
 
+const FEW: usize = 3;
+const MANY: usize = 11;
+
 pub fn all() -> Vec<Trial> {
-    let plain = for_each_engine(
-        "a table of all mounts is not read once per site",
-        |engine| tables_read(engine, ""),
-    );
-    let with_users = for_each_engine("nor for sites that have users of their own", |engine| {
+    let plain = for_each_engine("the mount table is not read once per site", |engine| {
+        tables_read(engine, "");
+    });
+    let name = "the mount table is not read once per site with users of its own";
+    let with_users = for_each_engine(name, |engine| {
         tables_read(engine, "users: [www-data]\n");
     });
     plain.into_iter().chain(with_users).collect()
 }
 
 fn tables_read(engine: &'static str, lines: &str) {
-    let (few, many) = (3, 11);
-    let with_few = runs(engine, lines, few);
-    let with_many = runs(engine, lines, many);
-    for (few_times, (command, many_times)) in with_few.into_iter().zip(with_many) {
+    let (few, many) = (farm(engine, lines, FEW), farm(engine, lines, MANY));
+    for command in ["up", "up", "status", "down"] {
+        let (of_few, of_many) = (
+            tables_read_by(&few, command),
+            tables_read_by(&many, command),
+        );
         assert!(
-            many_times < few_times.1 + (many - few),
-            "`{command}` reads the table {} times for {few} sites, and {many_times} for {many}",
-            few_times.1
+            of_many < of_few + (MANY - FEW),
+            "`{command}` reads the table {of_few} times for {FEW} sites, {of_many} for {MANY}"
         );
     }
 }
 
-/// How often each of the usual commands opens the table of this namespace, for so many sites.
-fn runs(engine: &'static str, lines: &str, sites: usize) -> Vec<(&'static str, usize)> {
+/// So many sites that are alike.
+fn farm(engine: &'static str, lines: &str, sites: usize) -> Sandbox {
     let sandbox = Sandbox::with_engine(engine);
     for nth in 0..sites {
         sandbox.site(&format!("s{nth}"), &format!("presets: [php-fpm]\n{lines}"));
     }
-    let commands = ["up", "up", "status", "down"];
-    commands
-        .map(|command| (command, tables_read_by(&sandbox, command)))
-        .to_vec()
+    sandbox
 }
 
+/// How often the command opens the table of its own namespace.
 fn tables_read_by(sandbox: &Sandbox, command: &str) -> usize {
     let log = sandbox.path("strace");
     let runner = ["strace", "-f", "-q", "-e", "trace=openat", "-o"];

@@ -298,14 +298,12 @@ impl Aside {
 
     /// Writes the record: all of it, or nothing is changed. The directory is root's alone.
     fn write(&self) -> Result<()> {
-        match self.write_io() {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let what = format!("cannot write {}{DIRECTORY}/{RECORD}", self.path);
-                let failed = Error::failed(what).because(&error);
-                Err(failed.hint_while(Doing::Recording))
-            }
-        }
+        self.write_io()
+            .context(format_args!(
+                "cannot write {}{DIRECTORY}/{RECORD}",
+                self.path
+            ))
+            .map_err(|error| error.hint_while(Doing::Recording))
     }
 
     fn write_io(&self) -> io::Result<()> {

@@ -184,7 +184,7 @@ impl DownRun<'_> {
                 continue;
             }
             match sys::mount_outline(inside) {
-                Ok(mount) if mount.master.is_some_and(|id| groups.contains(&id)) => {}
+                Ok(mount) if mount.master.is_some_and(|group| groups.contains(&group)) => {}
                 _ => return true,
             }
         }

@@ -100,21 +100,32 @@ impl<B: Backend> UpRun<'_, B> {
     /// Removes what else was made in directories that were the root and were moved away, such as
     /// links. Whatever is not as it was made belongs to its owner and stays.
     pub(super) fn clear_former_roots(&self) {
-        let Some(kept) = &self.observed.kept else {
-            return;
-        };
         let strays = self.observed.strays.iter();
         let mut homes: BTreeSet<_> = strays.filter_map(Stray::home).collect();
         homes.remove(&self.plan.root);
         for home in homes {
-            for made in kept.made.iter().rev() {
-                if made.file.is_some()
-                    && let Ok(spot) = self.root.spot_on_host(home.inside(&made.path).as_path())
-                {
-                    let _ = spot.remove(&made.kind, made.file);
+            for (path, kind, file) in self.made_before() {
+                if let Ok(spot) = self.root.spot_on_host(home.inside(path).as_path()) {
+                    let _ = spot.remove(&kind, Some(file));
                 }
             }
         }
+    }
+
+    /// What earlier runs made in the root, children before parents.
+    fn made_before(&self) -> Vec<(&JailPath, CreatedKind, Identity)> {
+        let mut made_before = vec![];
+        for made in self
+            .observed
+            .kept
+            .iter()
+            .flat_map(|kept| kept.made.iter().rev())
+        {
+            if let Some(file) = made.file {
+                made_before.push((&made.path, made.kind.clone(), file));
+            }
+        }
+        made_before
     }
 
     /// Detaches a mount that was moved away, and removes the placeholders beside it.
@@ -122,15 +133,7 @@ impl<B: Backend> UpRun<'_, B> {
         self.log_step(step);
         detach_stray(&self.plan.root, stray)?;
         self.outcome.detached += 1;
-        let mut placeholders = vec![];
-        if let Some(kept) = &self.observed.kept {
-            for made in kept.made.iter().rev() {
-                if let Some(file) = made.file {
-                    placeholders.push((&made.path, made.kind.clone(), file));
-                }
-            }
-        }
-        clear_after(&self.root, stray, placeholders);
+        clear_after(&self.root, stray, self.made_before());
         Ok(())
     }
 

@@ -244,13 +244,12 @@ fn inside(root: &HostPath, path: &HostPath) -> Option<JailPath> {
 
 /// The block in `text`, the contents of `file`.
 pub(crate) fn block(file: &Path, text: &[u8]) -> Result<FstabBlock> {
-    match FstabBlock::read(text) {
-        Ok(block) => Ok(block),
-        Err(why) => Err(Error::failed(format!("cannot use {}", file.display()))
+    FstabBlock::read(text).map_err(|why| {
+        Error::failed(format!("cannot use {}", file.display()))
             .because_of(why)
             .hint(
                 "mountjail does not guess which lines are its own: repair the lines with BEGIN \
                  and END by hand",
-            )),
-    }
+            )
+    })
 }
