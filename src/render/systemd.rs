@@ -129,7 +129,7 @@ pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns 
         order_makers(needs, &makers, ordering, &mut plan, &mut lines);
         order_mounts(needs, ordering, &mut plan, &mut lines);
         if plan.apart.contains(&needs.site) {
-            lines.push(format!("PartOf={ALL}"));
+            lines.extend(part_of_all(&needs.site, ordering));
         }
         if !lines.is_empty() {
             let about = "Mounted after what it binds and before the services that run in it.";
@@ -254,6 +254,17 @@ fn order_mounts(
             plan.apart.insert(needs.site.clone());
         }
     }
+}
+
+/// The lines of a site that mountjail.service leaves to its own unit. It restarts with
+/// mountjail.service: it stops before, so that `down --all` finds it down, and starts after.
+fn part_of_all(site: &SiteName, ordering: &mut Ordering) -> Vec<String> {
+    let mut lines = vec![format!("PartOf={ALL}")];
+    // Another order that exists already is not mountjail's.
+    if ordering.order(ALL, &unit_of(site)).is_ok() {
+        lines.push(format!("After={ALL}"));
+    }
+    lines
 }
 
 /// Notes that `unit` starts after the `mounts`. Errors: the first that cannot start before it, and

@@ -420,7 +420,7 @@ fn no_cycle() {
     let own = drop_in(&sandbox, "mountjail@b.service");
     assert!(
         own.contains("\nAfter=redis-server.service\n")
-            && own.contains("\nPartOf=mountjail.service\n"),
+            && own.contains("\nPartOf=mountjail.service\nAfter=mountjail.service\n"),
         "{own}"
     );
     assert!(
@@ -572,7 +572,8 @@ fn late_file_systems() {
         "\nRequiresMountsFor={}\n",
         local.join("a").display()
     )));
-    assert!(own("late").contains("PartOf=") && !own("local").contains("PartOf="));
+    let part = "\nPartOf=mountjail.service\nAfter=mountjail.service\n";
+    assert!(own("late").contains(part) && !own("local").contains("mountjail.service"));
     let app = drop_in(&sandbox, "app.service");
     assert!(
         app.ends_with(
