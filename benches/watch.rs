@@ -9,6 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -189,12 +190,14 @@ fn watch(farm: &Farm) -> Watcher {
 /// `sites` have it.
 fn replaced(farm: &Farm, nth: usize, sites: &[usize]) -> Duration {
     let (new, text) = (farm.dir.join("host/file0.new"), contents(nth));
+    let targets: Vec<_> = sites.iter().map(|site| farm.target(*site, 0)).collect();
     fs::write(&new, &text).unwrap();
+    let inode = fs::metadata(&new).unwrap().ino();
+
     let start = Instant::now();
     fs::rename(&new, farm.source(0)).unwrap();
-    for site in sites {
-        let target = farm.target(*site, 0);
-        while fs::read_to_string(&target).unwrap() != text {
+    for target in &targets {
+        while fs::metadata(target).unwrap().ino() != inode {
             assert!(
                 start.elapsed() < Duration::from_secs(60),
                 "{} stays stale",
@@ -203,7 +206,12 @@ fn replaced(farm: &Farm, nth: usize, sites: &[usize]) -> Duration {
             thread::yield_now();
         }
     }
-    start.elapsed()
+    let took = start.elapsed();
+
+    for target in &targets {
+        assert_eq!(fs::read_to_string(target).unwrap(), text);
+    }
+    took
 }
 
 fn contents(nth: usize) -> String {
