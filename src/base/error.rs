@@ -87,20 +87,14 @@ pub(crate) trait ErrorContext<T> {
 
 impl<T> ErrorContext<T> for Result<T> {
     fn context(self, context: impl fmt::Display) -> Result<T> {
-        match self {
-            Ok(value) => Ok(value),
-            Err(error) => Err(error.context(context)),
-        }
+        self.map_err(|error| error.context(context))
     }
 }
 
 impl<T> ErrorContext<T> for io::Result<T> {
     /// The error that `context`, such as "cannot read /etc/fstab", failed for the system's reason.
     fn context(self, context: impl fmt::Display) -> Result<T> {
-        match self {
-            Ok(value) => Ok(value),
-            Err(reason) => Err(Error::failed(context.to_string()).because(&reason)),
-        }
+        self.map_err(|reason| Error::failed(context.to_string()).because(&reason))
     }
 }
 
@@ -160,7 +154,8 @@ impl Error {
         self
     }
 
-    /// Adds what to do next; of a limit that is reached that is known already.
+    /// Adds what to do next. If a limit was reached, [`because`](Self::because) has added that
+    /// already.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         if hints::of_limit(self.errno).is_none() {
@@ -175,7 +170,7 @@ impl Error {
         Self { hint: None, ..self }
     }
 
-    /// Adds what to do next about what the kernel said, where something helps.
+    /// Adds what to do next about the kernel's reason, if anything helps.
     #[must_use]
     pub(crate) fn hint_while(self, doing: Doing) -> Self {
         match self.errno.and_then(|errno| hints::hint(doing, errno)) {
@@ -216,7 +211,7 @@ impl Error {
         self
     }
 
-    /// The class of an error, for programs.
+    /// What went wrong, for programs.
     pub fn code(&self) -> ErrorCode {
         self.code.unwrap_or(match self.kind {
             _ if self.overtaken => ErrorCode::Overtaken,
@@ -239,7 +234,7 @@ impl Error {
         self.kind
     }
 
-    /// The remedy, if one is known. Some reasons have the same remedy for every operation.
+    /// What to do next, if it is known.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }

@@ -111,7 +111,7 @@ impl FileSystem {
 }
 
 impl fmt::Display for FileSystem {
-    /// `tmpfs, size=64M, mode=1777`
+    /// `tmpfs,size=64M,mode=1777`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         for (name, value) in self.options() {

@@ -3,19 +3,17 @@
 use std::io;
 use std::path::Path;
 
-use super::quote::shell_word;
+use super::quote::shell_path;
 
 /// The command that unmounts what is at `point`, in which nothing is mounted.
 pub(crate) fn unmount(point: impl AsRef<Path>) -> String {
-    let point = point.as_ref().to_string_lossy();
-    format!("`umount {}`", shell_word(&point))
+    format!("`umount {}`", shell_path(point))
 }
 
 /// The command that unmounts what is at `point`, with all mounts in it. Without the first part, the
 /// mounts in a recursive bind mount would also be unmounted at its source.
 pub(crate) fn unmount_tree(point: impl AsRef<Path>) -> String {
-    let point = point.as_ref().to_string_lossy();
-    let point = shell_word(&point);
+    let point = shell_path(point);
     format!("`mount --make-rprivate {point} && umount -R {point}`")
 }
 

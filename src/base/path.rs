@@ -326,7 +326,7 @@ impl JailPath {
 
     /// The same path on the host, which is what `source:` alone means.
     pub fn on_host(&self) -> HostPath {
-        HostPath(self.0.clone())
+        HostPath(Arc::clone(&self.0))
     }
 }
 
@@ -366,17 +366,16 @@ impl SiteName {
     /// digit.
     pub fn new(name: &str) -> Result<Self, BadPath> {
         let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-        match name.chars().next() {
-            None => Err(BadPath::Empty),
-            Some(first) if first.is_ascii_alphanumeric() && name.chars().all(usable) => {
-                if name.len() > 200 {
-                    Err(BadPath::TooLong)
-                } else {
-                    Ok(Self(name.to_owned()))
-                }
-            }
-            Some(_) => Err(BadPath::SiteName),
+        let Some(first) = name.chars().next() else {
+            return Err(BadPath::Empty);
+        };
+        if !first.is_ascii_alphanumeric() || !name.chars().all(usable) {
+            return Err(BadPath::SiteName);
         }
+        if name.len() > 200 {
+            return Err(BadPath::TooLong);
+        }
+        Ok(Self(name.to_owned()))
     }
 
     /// The name as text.

@@ -1,6 +1,7 @@
 //! Text that others chose, such as a site's owner, in what an administrator reads and copies.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 /// `text` as one word of a shell's command line.
 pub fn shell_word(text: &str) -> Cow<'_, str> {
@@ -9,6 +10,11 @@ pub fn shell_word(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// `path` as one word of a shell's command line.
+pub fn shell_path(path: impl AsRef<Path>) -> String {
+    shell_word(&path.as_ref().to_string_lossy()).into_owned()
 }
 
 /// `text` on one line, with nothing in it that commands a terminal or changes the order of what is

@@ -2,13 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Locks `mutex`. A thread that panicked with the lock ended the program, or was given up with all
-/// that it had begun: what it left is as good as before.
+/// Locks `mutex`. It does not matter whether a thread panicked with the lock: either the program
+/// ended with it, or all that it had begun was given up.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many threads do so many pieces of work. For a single one, nobody asks how many there can be.
+/// The number of threads for so many pieces of work. The processors are not counted for a single
+/// piece.
 pub(crate) fn threads_for(pieces: usize) -> usize {
     if pieces > 1 {
         processors().min(pieces)
