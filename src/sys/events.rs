@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use super::result::{checked, new_descriptor};
 
 // linux/fanotify.h, Linux 6.14.
 const FAN_REPORT_MNT: libc::c_uint = 0x4000;
@@ -30,19 +32,14 @@ pub enum MountEvent {
 pub fn watch_mounts() -> io::Result<OwnedFd> {
     let flags = FAN_REPORT_MNT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
     // SAFETY: there are no pointers. The flags for the descriptors of events do not matter, because
-    // these events have none.
-    let fd = unsafe { libc::fanotify_init(flags, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
-    let group = unsafe { OwnedFd::from_raw_fd(fd) };
+    // these events have none. It returns a new descriptor.
+    let group = unsafe { new_descriptor(libc::fanotify_init(flags, 0)) }?;
 
     let namespace = File::open("/proc/self/ns/mnt")?;
     let mask = FAN_MNT_ATTACH | FAN_MNT_DETACH;
     // SAFETY: with a null path the mark is for the descriptor itself, which is open across the
     // call.
-    let result = unsafe {
+    checked(unsafe {
         libc::fanotify_mark(
             group.as_raw_fd(),
             libc::FAN_MARK_ADD | FAN_MARK_MNTNS,
@@ -50,12 +47,8 @@ pub fn watch_mounts() -> io::Result<OwnedFd> {
             namespace.as_raw_fd(),
             std::ptr::null(),
         )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(group)
-    }
+    })?;
+    Ok(group)
 }
 
 /// Reads the pending events of a descriptor of [`watch_mounts`], in their order: `read(2)`,

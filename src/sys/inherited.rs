@@ -29,14 +29,25 @@ extern "C" fn remember() {
     CLOSED.store(closed, Ordering::Relaxed);
 }
 
-/// Whether the signal has its default action: `sigaction(2)`.
+/// Whether the signal has its default action.
 fn is_default(signal: i32) -> bool {
+    action(signal) == Some(libc::SIG_DFL)
+}
+
+/// Whether this process ignores `signal`, as nohup(1) makes a program ignore SIGHUP:
+/// `sigaction(2)`.
+pub fn is_ignored(signal: i32) -> bool {
+    action(signal) == Some(libc::SIG_IGN)
+}
+
+/// The action of the signal: `sigaction(2)`. `None`: there is no such signal.
+fn action(signal: i32) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: nothing is set. `action` has room for a `struct sigaction`, for which zero is valid.
-    unsafe {
-        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
-            && action.assume_init().sa_sigaction == libc::SIG_DFL
-    }
+    // SAFETY: nothing is set. `action` has room for a `struct sigaction`.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zero is valid for a `struct sigaction`, and so is what the kernel has written.
+    let action = unsafe { action.assume_init() };
+    (result == 0).then_some(action.sa_sigaction)
 }
 
 /// Has a file that grows beyond `RLIMIT_FSIZE` fail with EFBIG, and not end this process by

@@ -23,6 +23,7 @@ mod owner;
 mod privileges;
 pub mod proc;
 mod quiet;
+mod result;
 mod schedule;
 mod seccomp;
 mod stat;
@@ -33,9 +34,9 @@ mod trace;
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_at_most, read_regular};
-pub use inherited::{give_back_inherited, give_back_signals, survive_file_size_limit};
+pub use inherited::{give_back_inherited, give_back_signals, is_ignored, survive_file_size_limit};
 pub use journald::send_to_journal;
-pub use leave::{abandon, is_ignored, leave};
+pub use leave::{abandon, leave};
 pub use memory::share_one_heap;
 pub use mount::{
     IfInUse, MountAttr, clone_mount, mount_setattr, move_mount, move_mount_beneath, probe, umount,
@@ -46,7 +47,7 @@ pub use namespace::{
     pinned_namespace, run_on, usable_processors,
 };
 pub use open::{open_beneath, open_host, open_unmounted, stat_beneath};
-pub use owner::{is_roots, may_look_everywhere, mode_in_words};
+pub use owner::{is_roots, maps_all_users, may_look_everywhere, mode_in_words};
 pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::fchdir;
 
 use super::proc;
+use super::result::{checked, new_descriptor};
 use crate::base::Extent;
 
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
@@ -34,19 +35,17 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
-fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
 fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    // SAFETY: `path` is NUL-terminated and lives across the call; the kernel only reads it.
-    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
-    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    // SAFETY: `path` is NUL-terminated and lives across the call; the kernel only reads it. It
+    // returns a new descriptor.
+    unsafe {
+        new_descriptor(libc::syscall(
+            libc::SYS_open_tree,
+            dir,
+            path.as_ptr(),
+            flags,
+        ))
+    }
 }
 
 const CLONE: libc::c_uint =
@@ -164,7 +163,7 @@ fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result
     let call = |name: &CStr| {
         // SAFETY: `name` is NUL-terminated and lives across the call.
         in_directory(dir, || {
-            checked(unsafe { libc::umount2(name.as_ptr(), flags) }.into()).map(drop)
+            checked(unsafe { libc::umount2(name.as_ptr(), flags) }).map(drop)
         })
     };
     name.with_nix_path(call)?
@@ -175,7 +174,7 @@ fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result
 pub fn umount_at(at: impl AsFd) -> io::Result<()> {
     let path = CString::new(proc::path_of_descriptor(&at).into_os_string().into_vec())?;
     // SAFETY: `path` is NUL-terminated and lives across the call.
-    checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+    checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
 /// Asks whether any of the mounts at `names` in `dir` is in use, without unmounting it:
@@ -199,7 +198,7 @@ pub fn umount_expire_probe<'n>(
 fn is_busy(name: &CStr) -> io::Result<bool> {
     let flags = libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE;
     // SAFETY: `name` is NUL-terminated and lives across the call.
-    match checked(unsafe { libc::umount2(name.as_ptr(), flags) }.into()) {
+    match checked(unsafe { libc::umount2(name.as_ptr(), flags) }) {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
         Err(error) => Err(error),
@@ -212,11 +211,12 @@ fn is_busy(name: &CStr) -> io::Result<bool> {
 /// Finds which of the newer calls this kernel (and its seccomp filter) permits. Each probe passes
 /// arguments that a kernel with the call refuses in a known way, so nothing happens.
 pub mod probe {
+    use super::super::result::checked;
     use super::super::statmount::{SYS_LISTMOUNT, SYS_STATMOUNT};
-    use super::{MOVE_MOUNT_BENEATH, SYS_OPEN_TREE_ATTR, checked, move_mount_flags};
+    use super::{MOVE_MOUNT_BENEATH, SYS_OPEN_TREE_ATTR, move_mount_flags};
 
     fn errno(result: libc::c_long) -> Option<i32> {
-        checked(result).err().and_then(|error| error.raw_os_error())
+        checked(result).err()?.raw_os_error()
     }
 
     /// `openat2(2)`, Linux 5.6.
@@ -235,10 +235,8 @@ pub mod probe {
 
     /// `MOVE_MOUNT_BENEATH`, Linux 6.5: a kernel without it returns EINVAL, one with it EBADF.
     pub fn move_mount_beneath() -> bool {
-        move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH)
-            .err()
-            .and_then(|error| error.raw_os_error())
-            == Some(libc::EBADF)
+        let refused = move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH);
+        refused.is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
     }
 
     /// `statmount(2)` and `listmount(2)`, Linux 6.8.

@@ -3,15 +3,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
-use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{Pid, chdir, gettid, pivot_root};
+
+use super::result::new_descriptor;
 
 /// `NSFS_MAGIC` in linux/magic.h.
 const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
@@ -41,19 +42,11 @@ pub fn mount_namespace() -> io::Result<OwnedFd> {
 /// `/proc/thread-self` has to be forgotten when the thread ends, and if that takes a while, whoever
 /// waits for the process spins as long: often for milliseconds.
 fn namespace_of_pidfd() -> io::Result<OwnedFd> {
-    // SAFETY: there are no pointers.
-    let thread = unsafe { libc::syscall(libc::SYS_pidfd_open, gettid().as_raw(), PIDFD_THREAD) };
-    let thread = descriptor(thread)?;
-    // SAFETY: the request takes no argument.
-    let namespace = unsafe { libc::ioctl(thread.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0) };
-    descriptor(namespace.into())
-}
-
-/// The new descriptor that a call returned.
-fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
-    let new = RawFd::try_from(Errno::result(result)?).map_err(io::Error::other)?;
-    // SAFETY: it belongs to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(new) })
+    let own = gettid().as_raw();
+    // SAFETY: there are no pointers. It returns a new descriptor.
+    let thread = unsafe { new_descriptor(libc::syscall(libc::SYS_pidfd_open, own, PIDFD_THREAD)) }?;
+    // SAFETY: the request takes no argument. It returns a new descriptor.
+    unsafe { new_descriptor(libc::ioctl(thread.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0)) }
 }
 
 /// Opens the namespace that is pinned by a bind mount on `path`. `None`: none is.

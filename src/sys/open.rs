@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path};
 
 use super::file::FileKind;
+use super::result::new_descriptor;
 use super::stat::{Stat, stat_fd, with_c_path};
 
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added). No component,
@@ -82,14 +83,8 @@ pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<Own
         return dir.try_clone_to_owned();
     }
     let flags = flags | libc::O_CLOEXEC;
-    match with_c_path(name, |name| {
-        openat2(
-            dir.as_raw_fd(),
-            name,
-            flags,
-            BENEATH | libc::RESOLVE_NO_XDEV,
-        )
-    }) {
+    let resolve = BENEATH | libc::RESOLVE_NO_XDEV;
+    match with_c_path(name, |name| openat2(dir.as_raw_fd(), name, flags, resolve)) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let found = walk_beneath(dir.as_raw_fd(), name, flags)?;
             let same_mount = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
@@ -113,51 +108,40 @@ fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Resul
     how.resolve = resolve;
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size
-        // given.
-        let fd = unsafe {
-            libc::syscall(
+        // given. It returns a new descriptor.
+        let opened = unsafe {
+            new_descriptor(libc::syscall(
                 libc::SYS_openat2,
                 dir,
                 path.as_ptr(),
                 &raw const how,
                 size_of::<libc::open_how>(),
-            )
+            ))
         };
-        if fd >= 0 {
-            // SAFETY: a new descriptor that nothing else owns.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
-        }
-        let error = io::Error::last_os_error();
-        // A rename elsewhere raced with the walk. The manual page openat2(2) says to try again on
-        // EAGAIN.
-        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
-            return Err(error);
+        match opened {
+            // A rename elsewhere raced with the walk. The manual page openat2(2) says to try again
+            // on EAGAIN.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => {}
+            result => return result,
         }
     }
 }
 
 fn open_at(dir: libc::c_int, name: &CStr, flags: i32) -> io::Result<OwnedFd> {
-    // SAFETY: `name` is NUL-terminated.
-    let fd = unsafe { libc::openat(dir, name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: `name` is NUL-terminated. It returns a new descriptor.
+    unsafe { new_descriptor(libc::openat(dir, name.as_ptr(), flags)) }
 }
 
 /// Keeps the promise of openat2 without that call: opens one component at a time with `O_NOFOLLOW`,
 /// each from the one before.
 fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let mut names = path
-        .components()
-        .filter(|component| *component != std::path::Component::CurDir)
-        .peekable();
+    let names = path.components();
+    let mut names = names.filter(|name| *name != Component::CurDir).peekable();
 
     let mut at = open_at(root, c".", on_the_way)?;
     while let Some(component) = names.next() {
-        let std::path::Component::Normal(name) = component else {
+        let Component::Normal(name) = component else {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         };
         let flags = if names.peek().is_none() {

@@ -23,11 +23,15 @@ fn unmapped_user() -> Option<u32> {
     *UNMAPPED_USER.get_or_init(read_unmapped_user)
 }
 
+/// Whether the user namespace of this process maps all users. `None`: that is unknown.
+pub fn maps_all_users() -> Option<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+    Some(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// The user id that stands for all unmapped users. `None`: all users are mapped, or it is unknown.
 fn read_unmapped_user() -> Option<u32> {
-    let map = fs::read_to_string("/proc/self/uid_map").ok()?;
-    let maps_all = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    if maps_all {
+    if maps_all_users()? {
         return None;
     }
 

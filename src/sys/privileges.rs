@@ -3,6 +3,8 @@
 
 use std::io;
 
+use super::result::checked;
+
 /// `KEYCTL_GET_KEYRING_ID` and `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h, and the session
 /// keyring's special id.
 const GET_KEYRING_ID: libc::c_long = 0;
@@ -19,12 +21,7 @@ pub fn leave_session_keyring() -> io::Result<()> {
     let keyctl = |operation: libc::c_long, argument: libc::c_long| {
         // SAFETY: the argument is a special id or the null pointer, for which the kernel reads no
         // name.
-        let result = unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, 0, 0, 0) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        checked(unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, 0, 0, 0) }).map(drop)
     };
 
     keyctl(JOIN_SESSION_KEYRING, 0).or_else(|error| {
@@ -55,16 +52,12 @@ pub fn drop_capabilities() -> io::Result<()> {
     let no_capabilities = [0_u32; 6];
     // SAFETY: both live across the call. The kernel reads a header, and as much data as its version
     // has.
-    let result = unsafe {
+    checked(unsafe {
         libc::syscall(
             libc::SYS_capset,
             &raw const header,
             &raw const no_capabilities,
         )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    })
+    .map(drop)
 }

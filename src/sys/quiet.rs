@@ -1,12 +1,13 @@
 //! Finds facts about mounts, and reaches files below other mounts, without asking the server of a
 //! file system.
 
+use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::NixPath;
+use super::result::{checked, new_descriptor};
+use super::stat::{device, is_mount_root, raw_statx, with_c_path};
 
 /// The mount that a file is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,42 +24,16 @@ pub struct OnMount {
 /// `statx(2)` is asked for nothing else, so no server of a file system at `path` is asked, not even
 /// one that hangs, is dead, or serves only its owner. Servers of directories on the way are asked.
 pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
-    let flags = libc::AT_SYMLINK_NOFOLLOW
-        | libc::AT_NO_AUTOMOUNT
-        | libc::AT_STATX_DONT_SYNC
-        | if path.as_os_str().is_empty() {
-            libc::AT_EMPTY_PATH
-        } else {
-            0
-        };
-    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
-    path.with_nix_path(|path| {
-        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the
-        // kernel fills.
-        let result = unsafe {
-            libc::statx(
-                dir.as_fd().as_raw_fd(),
-                path.as_ptr(),
-                flags,
-                0,
-                buffer.as_mut_ptr(),
-            )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    })??;
-
-    // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
-    let stx = unsafe { buffer.assume_init() };
-    let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    let mut flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
+    if path.as_os_str().is_empty() {
+        flags |= libc::AT_EMPTY_PATH;
+    }
+    let ask = |path: &CStr| raw_statx(dir.as_fd().as_raw_fd(), path, flags, 0);
+    let stx = with_c_path(path, ask)?;
     Ok(OnMount {
         id: (stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
-        device: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
-        is_root: (stx.stx_attributes_mask & root_bit != 0)
-            .then_some(stx.stx_attributes & root_bit != 0),
+        device: device(&stx),
+        is_root: is_mount_root(&stx),
     })
 }
 
@@ -88,7 +63,7 @@ pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
     let mut mount_id: libc::c_int = 0;
     // SAFETY: the path is static. The handle has the room that it claims. The kernel writes to
     // both.
-    let result = unsafe {
+    checked(unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
             file.as_fd().as_raw_fd(),
@@ -97,25 +72,18 @@ pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
             &raw mut mount_id,
             libc::AT_EMPTY_PATH,
         )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    })?;
 
-    // SAFETY: the handle was filled by the kernel, which only reads it here.
-    let fd = unsafe {
-        libc::syscall(
+    // SAFETY: the handle was filled by the kernel, which only reads it here. The call returns a new
+    // descriptor.
+    unsafe {
+        new_descriptor(libc::syscall(
             libc::SYS_open_by_handle_at,
             mount.as_fd().as_raw_fd(),
             &raw mut handle,
             libc::O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+        ))
     }
-    // SAFETY: this is a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::mem::offset_of;
 
 use libc::{seccomp_data, sock_filter};
 
+use super::result::checked;
+
 /// The ways in which a program of this machine may call `ioctl(2)`: the `AUDIT_ARCH_*` of
 /// linux/audit.h and the number there.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
@@ -55,19 +57,15 @@ pub fn forbid_typing() -> io::Result<()> {
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: `program` points to as many instructions as it claims, which live across the call;
     // the kernel copies them.
-    let result = unsafe {
+    checked(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
             &raw const program,
         )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    })
+    .map(drop)
 }
 
 fn program() -> Vec<sock_filter> {

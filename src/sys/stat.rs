@@ -68,12 +68,8 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
     let stx = raw_statx(dir, path, flags, mask)?;
     let mode = u32::from(stx.stx_mode);
     let unique = stx.stx_mask & STATX_MNT_ID_UNIQUE != 0;
-    let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
     Ok(Stat {
-        file: FileId {
-            dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
-            ino: stx.stx_ino,
-        },
+        file: file_id(&stx),
         kind: FileKind::from_mode(mode)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?,
         mode,
@@ -83,12 +79,28 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
         born: (stx.stx_mask & libc::STATX_BTIME != 0).then(|| nanoseconds(&stx.stx_btime)),
         mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         mount_id_is_unique: unique,
-        mount_root: (stx.stx_attributes_mask & root_bit != 0)
-            .then_some(stx.stx_attributes & root_bit != 0),
+        mount_root: is_mount_root(&stx),
     })
 }
 
-fn raw_statx(
+fn file_id(stx: &libc::statx) -> FileId {
+    FileId {
+        dev: device(stx),
+        ino: stx.stx_ino,
+    }
+}
+
+pub(super) fn device(stx: &libc::statx) -> u64 {
+    libc::makedev(stx.stx_dev_major, stx.stx_dev_minor)
+}
+
+/// Whether the file is the root of a mount; `None` before Linux 5.8.
+pub(super) fn is_mount_root(stx: &libc::statx) -> Option<bool> {
+    let bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    (stx.stx_attributes_mask & bit != 0).then_some(stx.stx_attributes & bit != 0)
+}
+
+pub(super) fn raw_statx(
     dir: libc::c_int,
     path: &CStr,
     flags: libc::c_int,
@@ -148,11 +160,7 @@ pub fn entry_at(dir: impl AsFd, path: &Path) -> io::Result<(Stat, Option<PathBuf
 pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     let ask = |path: &CStr| raw_statx(libc::AT_FDCWD, path, flags, libc::STATX_INO);
-    let stx = with_c_path(path, ask)?;
-    Ok(FileId {
-        dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
-        ino: stx.stx_ino,
-    })
+    Ok(file_id(&with_c_path(path, ask)?))
 }
 
 /// Calls `statx(2)` for an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount id
@@ -167,14 +175,10 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 /// of `chattr(1)`: `STATX_ATTR_IMMUTABLE` of `statx(2)`. File systems without the attribute have
 /// none that is.
 pub fn is_immutable(directory: impl AsFd) -> io::Result<bool> {
-    let buffer = raw_statx(
-        directory.as_fd().as_raw_fd(),
-        c"",
-        libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-        0,
-    )?;
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let stx = raw_statx(directory.as_fd().as_raw_fd(), c"", flags, 0)?;
     let bit = libc::STATX_ATTR_IMMUTABLE as u64;
-    Ok(buffer.stx_attributes & buffer.stx_attributes_mask & bit != 0)
+    Ok(stx.stx_attributes & stx.stx_attributes_mask & bit != 0)
 }
 
 /// Returns the id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::result::checked;
+
 // Linux 6.8. The numbers are the same on every architecture that Rust supports except mips, where
 // they are not system calls (ENOSYS).
 pub(super) const SYS_STATMOUNT: libc::c_long = 457;
@@ -137,9 +139,9 @@ impl MountReply {
 /// Calls `statmount(2)`, whose answer is written to `buffer`.
 fn ask(unique_id: u64, mask: u64, buffer: &mut [u64]) -> io::Result<()> {
     let request = MntIdReq::new(unique_id, mask);
-    // SAFETY: the request has the size that it claims. The kernel writes at
-    // most the size of the buffer into it.
-    let result = unsafe {
+    // SAFETY: the request has the size that it claims. The kernel writes at most the size of the
+    // buffer into it.
+    checked(unsafe {
         libc::syscall(
             SYS_STATMOUNT,
             &raw const request,
@@ -147,11 +149,8 @@ fn ask(unique_id: u64, mask: u64, buffer: &mut [u64]) -> io::Result<()> {
             size_of_val(buffer),
             0,
         )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    })
+    .map(drop)
 }
 
 /// The part of the answer of `statmount(2)` without strings.
@@ -296,7 +295,7 @@ pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>>
         let request = MntIdReq::new(unique_id, last);
         // SAFETY: the request has the size that it claims. The kernel writes at most `chunk.len()`
         // ids.
-        let count = unsafe {
+        let count = checked(unsafe {
             libc::syscall(
                 SYS_LISTMOUNT,
                 &raw const request,
@@ -304,8 +303,7 @@ pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>>
                 chunk.len(),
                 0,
             )
-        };
-        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        })? as usize;
 
         ids.extend_from_slice(&chunk[..count]);
         if count < chunk.len() {

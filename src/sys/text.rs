@@ -35,12 +35,15 @@ pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
             &raw mut target_left,
         )
     };
-    let failed = (converted == usize::MAX).then(io::Error::last_os_error);
+    let error = io::Error::last_os_error();
 
     // SAFETY: `descriptor` is open and is not used afterwards.
     unsafe { libc::iconv_close(descriptor) };
+    if converted == usize::MAX {
+        return Err(error);
+    }
     output.truncate(output.len() - target_left);
-    failed.map_or(Ok(output), Err)
+    Ok(output)
 }
 
 /// Checks that the locale `name` can be loaded in all its categories: `newlocale(3)`.

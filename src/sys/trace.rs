@@ -11,6 +11,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
+use super::result::checked;
+
 // linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, but all their types can
 // hold these values.
 const PTRACE_GET_SYSCALL_INFO: u16 = 0x420e;
@@ -39,19 +41,15 @@ pub fn resume(pid: Pid, how: Resume, signal: i32) -> io::Result<()> {
     };
     // SAFETY: these requests take the number of a signal, or nothing, in place of a pointer; no
     // memory is accessed.
-    let result = unsafe {
+    checked(unsafe {
         libc::ptrace(
             request,
             pid.as_raw(),
             ptr::null_mut::<libc::c_void>(),
             signal as usize as *mut libc::c_void,
         )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    })
+    .map(drop)
 }
 
 /// Returns a child or tracee that stopped or ended, with its status word; `None` if there is none
@@ -62,11 +60,8 @@ pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
     let mut status = 0;
     // SAFETY: `status` is an int that the kernel may write.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
-    match pid {
-        0 => Ok(None),
-        pid if pid > 0 => Ok(Some((Pid::from_raw(pid), status))),
-        _ => Err(io::Error::last_os_error()),
-    }
+    checked(pid)?;
+    Ok((pid != 0).then_some((Pid::from_raw(pid), status)))
 }
 
 /// Waits for the next signal of `set`, which must be blocked; `None` after `timeout`:
@@ -93,11 +88,9 @@ pub fn fork() -> io::Result<Option<Pid>> {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     // SAFETY: there is one thread, so the child is a whole copy of this process.
-    match unsafe { libc::fork() } {
-        0 => Ok(None),
-        pid if pid > 0 => Ok(Some(Pid::from_raw(pid))),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let pid = unsafe { libc::fork() };
+    checked(pid)?;
+    Ok((pid != 0).then_some(Pid::from_raw(pid)))
 }
 
 /// The place at which a tracee is stopped, with regard to system calls.
@@ -163,17 +156,14 @@ pub fn system_call(pid: Pid) -> io::Result<SystemCall> {
     let mut info = MaybeUninit::<RawSystemCall>::zeroed();
     // SAFETY: this request takes the size of the buffer as its address, and the kernel writes at
     // most that much into it.
-    let result = unsafe {
+    checked(unsafe {
         libc::ptrace(
             PTRACE_GET_SYSCALL_INFO.into(),
             pid.as_raw(),
             size_of::<RawSystemCall>(),
             info.as_mut_ptr(),
         )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    })?;
     // SAFETY: zeroed at first, and every bit pattern is valid for plain integers.
     Ok(unsafe { info.assume_init_ref() }.read())
 }
