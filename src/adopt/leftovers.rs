@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::compare::are_equal;
 use super::judge::is_of_packages;
 use super::tree::{entries, open_directory};
-use crate::base::JailPath;
 use crate::base::text::few;
+use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileId, FileKind};
 use crate::sys::{self, Stat};
 
@@ -108,7 +108,6 @@ impl Leftovers<'_> {
             return;
         }
         for name in &names {
-            let name: &OsStr = name.as_ref();
             let inside = JailPath::normal(path.as_path().join(name));
             if let Ok(stat) = sys::stat_at(&dir, Path::new(name))
                 && !self.targets.contains(&inside)
@@ -131,7 +130,7 @@ impl Leftovers<'_> {
                     && self.found.copies.len() < COMPARED
                 {
                     let mine = sys::open_unmounted(dir, Path::new(name), libc::O_PATH);
-                    let equal = mine.and_then(|mine| are_equal(&mine, &host));
+                    let equal = mine.and_then(|mine| are_equal(&mine, host.as_path()));
                     self.found.copies.insert(path, equal.unwrap_or(true));
                 }
             }
@@ -141,8 +140,8 @@ impl Leftovers<'_> {
 }
 
 /// The host's file at the same path, if it is a regular one.
-fn hosts_file(path: &JailPath) -> Option<PathBuf> {
-    let host = path.on_host().as_path().to_owned();
+fn hosts_file(path: &JailPath) -> Option<HostPath> {
+    let host = path.on_host();
     fs::metadata(&host).ok()?.is_file().then_some(host)
 }
 

@@ -48,12 +48,12 @@ pub(crate) fn survey(
     let opened = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY);
     let dir = opened.context(failed)?;
     let mount = sys::stat_fd(&dir).context(failed)?;
-    let (mut look, mut seen) = (Surveyor { desired, mount }, 0);
+    let look = Surveyor { desired, mount };
+    let mut seen = 0;
     for path in in_the_way {
-        if let Some(standing) = look
-            .standing(&dir, path)
-            .context(format_args!("cannot look at {}", root.inside(path)))?
-        {
+        let standing = look.standing(&dir, path);
+        let standing = standing.context(format_args!("cannot look at {}", root.inside(path)))?;
+        if let Some(standing) = standing {
             seen += standing.tree.len();
             found.standing.push(standing);
         }
@@ -89,11 +89,22 @@ struct Surveyor<'d> {
 /// The host's file in the place of a file.
 struct Hosts<'d> {
     /// The file itself; links are followed.
-    file: PathBuf,
+    file: &'d Path,
     /// The same path, where the host may have a link.
-    link: PathBuf,
+    link: &'d Path,
     /// The contents of a file that is generated for the site.
     generated: Option<&'d [u8]>,
+}
+
+impl<'d> Hosts<'d> {
+    /// The host has it at the same path as the jail.
+    fn at(path: &'d Path) -> Self {
+        Self {
+            file: path,
+            link: path,
+            generated: None,
+        }
+    }
 }
 
 /// A file in the root that is looked at.
@@ -108,7 +119,7 @@ struct RootEntry<'l> {
 
 impl Surveyor<'_> {
     /// The thing at `path`. `None`: nothing is there any more.
-    fn standing(&mut self, root: &OwnedFd, path: &JailPath) -> io::Result<Option<Standing>> {
+    fn standing(&self, root: &OwnedFd, path: &JailPath) -> io::Result<Option<Standing>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(None);
         };
@@ -140,27 +151,21 @@ impl Surveyor<'_> {
         Ok(Some(found))
     }
 
-    fn hosts(&self, path: &JailPath) -> Hosts<'_> {
-        let link = path.on_host().as_path().to_owned();
-        let mut mounts = self.desired.mounts.iter();
-        let Some(mount) = mounts.find(|mount| mount.target == *path) else {
-            return Hosts {
-                file: link.clone(),
-                link,
-                generated: None,
-            };
+    /// The host's file in the place of `path`, by the mount that is desired there.
+    fn hosts<'a>(&'a self, path: &'a JailPath) -> Hosts<'a> {
+        let same = Hosts::at(path.as_path());
+        let Some(mount) = self.desired.mount_at(path) else {
+            return same;
         };
         let mut files = self.desired.files.iter();
         match files.find(|file| file.path == mount.source) {
             Some(file) => Hosts {
-                file: link.clone(),
-                link,
                 generated: Some(&file.contents),
+                ..same
             },
             None => Hosts {
-                file: mount.source.as_path().to_owned(),
-                link,
-                generated: None,
+                file: mount.source.as_path(),
+                ..same
             },
         }
     }
@@ -212,25 +217,19 @@ impl Surveyor<'_> {
             result => result?,
         };
         for name in tree::entries(&inner)? {
-            let name: &OsStr = name.as_ref();
-            let stat = match sys::stat_at(&inner, Path::new(name)) {
+            let stat = match sys::stat_at(&inner, Path::new(&name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 result => result?,
             };
             let inside = RootEntry {
                 dir: &inner,
-                name,
-                path: JailPath::normal(entry.path.as_path().join(name)),
-                below: entry.below.join(name),
+                name: &name,
+                path: JailPath::normal(entry.path.as_path().join(&name)),
+                below: entry.below.join(&name),
                 stat,
             };
-            let host = hosts.file.join(name);
-            let hosts = Hosts {
-                file: host.clone(),
-                link: host,
-                generated: None,
-            };
-            self.entry(&inside, &hosts, found)?;
+            let host = hosts.file.join(&name);
+            self.entry(&inside, &Hosts::at(&host), found)?;
         }
         Ok(())
     }
@@ -298,25 +297,25 @@ fn class_of_file(
     {
         return Ok(class);
     }
-    let host = hosts_file(hosts)?;
-    if host.0 == entry.stat.file {
+    let (host, kind) = hosts_file(hosts)?;
+    if host == entry.stat.file {
         return Ok(Class::HardLink);
     }
-    if host.1 != FileKind::File {
-        return Err(format!("the host has a {} there", host.1));
+    if kind != FileKind::File {
+        return Err(format!("the host has a {kind} there"));
     }
-    if are_equal(&mine, &hosts.file).map_err(unread)? {
+    if are_equal(&mine, hosts.file).map_err(unread)? {
         return Ok(Class::Same);
     }
 
     let path = entry.path.as_path();
-    let of_packages = is_of_packages(path) && is_of_packages(&hosts.file);
+    let of_packages = is_of_packages(path) && is_of_packages(hosts.file);
     if of_packages && is_roots_alone(&entry.stat) {
         return Ok(Class::OldCopy);
     }
     let (mine, hosts) = (
         contents(&mine),
-        sys::read_regular(&hosts.file, judge::LONGEST),
+        sys::read_regular(hosts.file, judge::LONGEST),
     );
     match (mine, hosts) {
         (Ok(mine), Ok(hosts)) if is_other_version(path, &mine, &hosts) => Ok(Class::OldCopy),
@@ -335,7 +334,7 @@ fn class_of_names(
     if mine == generated {
         return Ok(Some(Class::Same));
     }
-    let Ok(host) = sys::read_regular(&hosts.file, judge::LONGEST) else {
+    let Ok(host) = sys::read_regular(hosts.file, judge::LONGEST) else {
         return Ok(None);
     };
     if !names_only_hosts_users(&mine, &host) {
@@ -362,16 +361,16 @@ fn above(path: &Path) -> &Path {
 fn class_of_link(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let leads = readlinkat(entry.dir, entry.name)
         .map_err(|error| format!("it cannot be read: {}", error.desc()))?;
-    if let Ok(host) = fs::read_link(&hosts.link) {
+    if let Ok(host) = fs::read_link(hosts.link) {
         let path = entry.path.as_path();
         let same = Path::new(&leads) == host
-            || lexical(above(path), Path::new(&leads)) == lexical(above(&hosts.link), &host);
+            || lexical(above(path), Path::new(&leads)) == lexical(above(hosts.link), &host);
         if same {
             return Ok(Class::Same);
         }
     }
-    let of_packages = is_of_packages(entry.path.as_path()) && is_of_packages(&hosts.link);
-    if of_packages && sys::is_roots(entry.stat.uid) && fs::symlink_metadata(&hosts.link).is_ok() {
+    let of_packages = is_of_packages(entry.path.as_path()) && is_of_packages(hosts.link);
+    if of_packages && sys::is_roots(entry.stat.uid) && fs::symlink_metadata(hosts.link).is_ok() {
         return Ok(Class::OldCopy);
     }
     Err(format!(
@@ -382,7 +381,7 @@ fn class_of_link(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, Stri
 
 fn class_of_device(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
     let mine = statat(entry.dir, entry.name, AtFlags::SYMLINK_NOFOLLOW);
-    let host = fs::metadata(&hosts.file);
+    let host = fs::metadata(hosts.file);
     match (mine, host) {
         (Ok(mine), Ok(host))
             if mine.st_rdev == host.rdev() && same_type(mine.st_mode, host.mode()) =>
@@ -403,11 +402,11 @@ fn is_dead(entry: &RootEntry<'_>) -> bool {
 }
 
 fn class_of_socket(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, String> {
-    let host = hosts_file(hosts)?;
-    if host.0 == entry.stat.file {
+    let (host, kind) = hosts_file(hosts)?;
+    if host == entry.stat.file {
         return Ok(Class::HardLink);
     }
-    match host.1 {
+    match kind {
         FileKind::Socket if is_dead(entry) => Ok(Class::OldCopy),
         FileKind::Socket => Err("it is a socket that a process listens at".to_owned()),
         kind => Err(format!("it is a socket; the host has a {kind} there")),
@@ -416,7 +415,7 @@ fn class_of_socket(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, St
 
 /// The host's file and its type.
 fn hosts_file(hosts: &Hosts<'_>) -> Result<(FileId, FileKind), String> {
-    match fs::metadata(&hosts.file) {
+    match fs::metadata(hosts.file) {
         Ok(found) => match FileKind::from_mode(found.mode()) {
             Some(kind) => Ok((FileId::of(&found), kind)),
             None => Err("the host has something else there".to_owned()),

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::quote::shell_path;
 use crate::base::{Error, ErrorContext, HostPath, JailPath, Result};
 use crate::observe::{Identity, Unknown};
 use crate::sys::{self, FileKind, Stat};
@@ -142,8 +143,21 @@ fn is_private(stat: &Stat) -> bool {
 }
 
 fn not_roots(place: &Path) -> Error {
-    let place = place.display();
+    let (from, place) = (shell_path(place), place.display());
+    let to = shell_path(format!("{place}.old"));
     Error::failed(format!("cannot use {place}"))
         .because_of("it is not a directory that root made for itself alone (0700)")
-        .hint(format!("move it away: `mv {place} {place}.old`"))
+        .hint(format!("move it away: `mv {from} {to}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_can_be_typed_whatever_the_root_is_called() {
+        let error = not_roots(Path::new("/srv/a b"));
+        let remedy = "move it away: `mv '/srv/a b' '/srv/a b.old'`";
+        assert_eq!(error.hint_text(), Some(remedy));
+    }
 }

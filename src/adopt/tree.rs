@@ -1,7 +1,7 @@
 //! Which files a path in a root names: the path alone, or a directory with everything in it. It
 //! tells whether what was moved is what was looked at.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -52,7 +52,7 @@ pub(super) fn open_directory(dir: &OwnedFd, name: &Path) -> io::Result<OwnedFd> 
 }
 
 /// The names in an open directory, sorted.
-pub(super) fn entries(dir: &OwnedFd) -> io::Result<Vec<impl AsRef<OsStr> + AsRef<Path> + Ord>> {
+pub(super) fn entries(dir: &OwnedFd) -> io::Result<Vec<OsString>> {
     let mut names = vec![];
     for entry in fs::read_dir(proc::path_of_descriptor(dir))? {
         names.push(entry?.file_name());
