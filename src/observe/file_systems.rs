@@ -1,17 +1,18 @@
 //! The file systems that a site has for itself, as the kernel shows them.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::mountinfo;
-use super::namespace::OWN_TABLE;
 use super::observed::Observed;
 use crate::Result;
-use crate::base::{ErrorContext, FileSystem};
+use crate::base::FileSystem;
 use crate::resolve::Desired;
 
-/// Tells for the mounts at the targets of file systems of the site's own what they are. The table
-/// is read only if there are any.
+/// Adds what is mounted at the targets of file systems of the site's own. The table is read only if
+/// there are any.
 pub(super) fn name(desired: &Desired, observed: &mut Observed) -> Result<()> {
     let mut targets = vec![];
     for mount in &desired.mounts {
@@ -22,7 +23,7 @@ pub(super) fn name(desired: &Desired, observed: &mut Observed) -> Result<()> {
     if targets.is_empty() {
         return Ok(());
     }
-    let text = std::fs::read(OWN_TABLE).context("cannot read the table of mounts")?;
+    let text = mountinfo::own_text()?;
     let mut shown = HashMap::new();
     for line in mountinfo::lines(&text) {
         if line.mount.root == Path::new("/")
@@ -39,14 +40,14 @@ pub(super) fn name(desired: &Desired, observed: &mut Observed) -> Result<()> {
     Ok(())
 }
 
-/// The topmost mount at `point`, if a site could have it for itself.
-pub(crate) fn file_system_at(point: &Path) -> std::io::Result<Option<FileSystem>> {
-    let text = std::fs::read(OWN_TABLE)?;
-    let mut top = None;
+/// The file system that was mounted last at `point`, if a site could have it for itself.
+pub(crate) fn file_system_at(point: &Path) -> io::Result<Option<FileSystem>> {
+    let text = fs::read(mountinfo::OWN_TABLE)?;
+    let mut last = None;
     for line in mountinfo::lines(&text) {
         if line.mount.point == point {
-            top = FileSystem::shown(&line.kind, &line.options);
+            last = FileSystem::shown(&line.kind, &line.options);
         }
     }
-    Ok(top)
+    Ok(last)
 }

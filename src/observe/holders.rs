@@ -24,13 +24,11 @@ pub(super) struct Apart {
 impl Apart {
     /// The directory `fd`, whose statx(2) is `stat`.
     pub(super) fn of(fd: &OwnedFd, stat: Stat) -> Self {
-        let mut id = None;
-        if !stat.mount_id_is_unique {
-            id = stat.mount_id;
-        }
-        if id.is_none() && !sys::probe::statmount() {
-            id = sys::mount_id_in_table(fd).ok();
-        }
+        let id = match stat.mount_id {
+            Some(id) if !stat.mount_id_is_unique => Some(id),
+            _ if sys::probe::statmount() => None,
+            _ => sys::mount_id_in_table(fd).ok(),
+        };
         Self { stat, id }
     }
 
@@ -53,11 +51,10 @@ impl Apart {
 /// `table`: the whole mount table, if it was read already.
 pub(super) fn holders(
     root: &HostPath,
-    apart: BTreeMap<JailPath, Apart>,
+    mut apart: BTreeMap<JailPath, Apart>,
     observed: &Observed,
     table: Option<&Table>,
 ) -> Result<BTreeMap<JailPath, Holder>> {
-    let mut apart = apart;
     apart.retain(|path, apart| !is_on_nearest_target(path, apart, observed));
     let mut holders = BTreeMap::new();
     if apart.is_empty() {

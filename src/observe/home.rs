@@ -128,10 +128,10 @@ fn root_by(mount: &RecordedMount) -> Option<HostPath> {
 /// The directory in which `target` is at `point`.
 pub(super) fn root_of(point: &Path, target: &JailPath) -> Option<HostPath> {
     let target = target.relative();
-    let root = point.ancestors().nth(target.components().count())?;
-    if root.join(target) != point {
+    if !point.ends_with(target) {
         return None;
     }
+    let root = point.ancestors().nth(target.components().count())?;
     HostPath::new(root).ok()
 }
 

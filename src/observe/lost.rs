@@ -8,11 +8,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::home::root_of;
 use super::mountinfo::MountInfo;
 use super::record::{BootRecord, RecordedMount, RootDirectory};
 use super::state::SiteRecords;
 use super::table::{self, Table};
-use crate::base::{HostPath, JailPath};
+use crate::base::HostPath;
 use crate::{Result, sys};
 
 impl RootDirectory {
@@ -95,15 +96,11 @@ fn find(record: &BootRecord, directory: RootDirectory, table: &Table) -> Option<
     let mut roots = BTreeSet::new();
     for seen in on_mount_of(directory, table) {
         for target in &targets {
-            roots.extend(above(&seen.point, target));
+            roots.extend(root_of(&seen.point, target));
         }
     }
-    for root in roots {
-        if RootDirectory::at(root) == Some(directory) {
-            return HostPath::new(root).ok();
-        }
-    }
-    None
+    let mut roots = roots.into_iter();
+    roots.find(|root| RootDirectory::at(root.as_path()) == Some(directory))
 }
 
 /// The mounts that are directly on the mount that `directory` is on.
@@ -111,15 +108,6 @@ fn on_mount_of(directory: RootDirectory, table: &Table) -> impl Iterator<Item = 
     let on = sys::stat_mount(directory.mount).ok().map(|mount| mount.id);
     let mounts = table.mounts().iter();
     mounts.filter(move |seen| Some(seen.parent) == on && Some(seen.id) != on)
-}
-
-/// The directory in which `point` is at `target`.
-fn above<'p>(point: &'p Path, target: &JailPath) -> Option<&'p Path> {
-    let below = target.relative();
-    if !point.ends_with(below) {
-        return None;
-    }
-    point.ancestors().nth(below.components().count())
 }
 
 /// The id of the mount at the target of `mount`, if it shows the recorded file with the recorded

@@ -1,11 +1,9 @@
 //! Grafts whose record is lost. They are recognised by what they show: a directory of a template.
 
 use std::collections::HashSet;
-use std::fs;
 use std::sync::Arc;
 
 use super::mountinfo;
-use super::namespace::OWN_TABLE;
 use super::observed::{Holder, Observed, ObservedMount};
 use super::record::{BootRecord, KnownGraft, RecordedMount, Unknown};
 use super::state::{SiteRecords, TemplateRecords};
@@ -134,7 +132,7 @@ fn of_no_template(candidates: Vec<Candidate>, desired: &Desired) -> Vec<LostGraf
 
 /// The ids, in mountinfo, of the mounts of file systems of templates.
 fn template_mounts() -> HashSet<u64> {
-    let text = fs::read(OWN_TABLE).unwrap_or_default();
+    let text = mountinfo::own_text().unwrap_or_default();
     let mut ids = HashSet::new();
     for line in mountinfo::lines(&text) {
         if line.kind == "tmpfs" && line.source == TEMPLATE_SOURCE {

@@ -17,6 +17,7 @@ mod observed;
 mod ordering;
 mod outdated;
 mod outside;
+mod process;
 mod processes;
 mod record;
 mod record_file;
@@ -49,10 +50,11 @@ pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, ProcessesIn, outdated};
 pub use outside::users_outside;
-pub(crate) use processes::own_unit;
+pub use process::Process;
+pub(crate) use process::own_unit;
 pub use processes::{
-    Process, apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit,
-    owners_are_hidden, php_fpm_masters, root_of, sees_same, without_mounts,
+    apart_from_first, holds_manager, inside, inside_each, is_managers, of_unit, owners_are_hidden,
+    php_fpm_masters, root_of, sees_same, without_mounts,
 };
 pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,

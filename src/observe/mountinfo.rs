@@ -1,10 +1,21 @@
 //! `/proc/PID/mountinfo`, as `proc_pid_mountinfo(5)` describes it.
 
+use std::fs;
 use std::path::PathBuf;
 
-use crate::base::MountAttributes;
+use crate::Result;
 use crate::base::text::unescape_octal;
+use crate::base::{ErrorContext, MountAttributes};
 use crate::sys::{self, StatMount};
+
+/// The table of this thread's mount namespace. `/proc/self` has that of the first thread.
+pub(super) const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
+
+/// The text of [`OWN_TABLE`].
+pub(super) fn own_text() -> Result<Vec<u8>> {
+    let text = fs::read(OWN_TABLE).context(format_args!("cannot read the mount table {OWN_TABLE}"));
+    text.map_err(|error| error.hint("is /proc mounted?"))
+}
 
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +43,7 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
-    /// Whether it still exists; `false` if it has no unique ID, so that this cannot be told.
+    /// Whether it still exists; `false` if it has no unique ID, because then that is unknown.
     pub(super) fn exists(&self) -> bool {
         self.unique_id.is_some_and(sys::mount_exists)
     }
@@ -71,7 +82,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
     Ok(mounts)
 }
 
-/// A line with the type of its file system.
+/// A line with all that is said about the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub mount: MountInfo,
@@ -164,8 +175,9 @@ fn attributes(field: &[u8]) -> MountAttributes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
 
     #[test]
     fn a_line_is_read_whatever_optional_fields_it_has() {
@@ -231,7 +243,7 @@ mod tests {
 
     #[test]
     fn this_kernels_own_table_is_read() {
-        let table = parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap();
+        let table = parse(&own_text().unwrap()).unwrap();
         assert!(table.iter().any(|line| line.point == *"/"));
     }
 }

@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::{fs, io};
 
 use super::mountinfo::{self, Line};
 use super::table;
+use crate::Result;
 use crate::sys::{self, MountOutline};
-use crate::{Error, Result};
-
-pub(super) const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
 
 /// The identity of a directory or file across namespaces: the device and the path in its file
 /// system or, if these are not shown, the path in the namespace.
@@ -52,7 +50,7 @@ pub(crate) struct Outline {
 
 impl Outline {
     pub(super) fn read() -> io::Result<Self> {
-        let mut mounts = table::in_shares(&sys::list_mounts()?, outlines)?;
+        let mut mounts = table::in_shares(&sys::list_mounts()?, |ids| Ok(outlines(ids)))?;
         mounts.sort_unstable_by_key(|(id, _)| *id);
 
         let mut above: Vec<_> = mounts.iter().map(|(_, mount)| mount.parent).collect();
@@ -60,7 +58,7 @@ impl Outline {
         above.retain(|id| find(&mounts, *id).is_none());
         above.sort_unstable();
         above.dedup();
-        mounts.extend(outlines(&above)?);
+        mounts.extend(outlines(&above));
         mounts.sort_unstable_by_key(|(id, _)| *id);
 
         let mut by_parent: Vec<_> = (0..mounts.len()).collect();
@@ -130,15 +128,14 @@ fn find(mounts: &[(u64, MountOutline)], unique_id: u64) -> Option<&MountOutline>
 }
 
 /// The outlines of the mounts `ids`, as far as they still exist.
-#[expect(clippy::unnecessary_wraps, reason = "another one that asks may fail")]
-fn outlines(ids: &[u64]) -> io::Result<Vec<(u64, MountOutline)>> {
+fn outlines(ids: &[u64]) -> Vec<(u64, MountOutline)> {
     let mut outlines = Vec::with_capacity(ids.len());
     for id in ids {
         if let Ok(outline) = sys::mount_outline(*id) {
             outlines.push((*id, outline));
         }
     }
-    Ok(outlines)
+    outlines
 }
 
 fn pair_of(mounts: &[(u64, MountOutline)], mount: &MountOutline) -> Pair {
@@ -159,14 +156,7 @@ pub(super) struct Namespace {
 impl Namespace {
     /// The namespace of this process.
     pub(super) fn own() -> Result<Self> {
-        match fs::read(OWN_TABLE) {
-            Ok(text) => Ok(Self::of(&text, Path::new("/"))),
-            Err(error) => Err(
-                Error::failed(format!("cannot read the mount table {OWN_TABLE}"))
-                    .because(&error)
-                    .hint("is /proc mounted?"),
-            ),
-        }
+        Ok(Self::of(&mountinfo::own_text()?, Path::new("/")))
     }
 
     /// The table `text`, read from a process with the root directory `root`. Its mount points are

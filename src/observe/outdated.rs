@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Table;
-use super::processes::{Process, same_namespace};
+use super::process::Process;
+use super::processes::{maps, same_namespace};
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::base::text::and_more;
@@ -30,9 +29,7 @@ const MAX_NAMED: usize = 5;
 /// The number of pids that are named per group of processes.
 const MAX_PIDS: usize = 10;
 
-/// Limits per process, in bytes of its maps and in files. The owner of a process can map 65,530
-/// files (`vm.max_map_count`) with names of 4 KiB.
-const MAX_MAPS_BYTES: u64 = 1 << 20;
+/// The limit of files per process.
 const MAX_FILES: usize = 2000;
 
 /// Limits per root, over all processes in it.
@@ -130,9 +127,16 @@ pub fn outdated(roots: &[&HostPath], table: &Table, which: ProcessesIn) -> Vec<I
     by_root.into_iter().map(OldInRoot::into_inside).collect()
 }
 
-/// The properties that processes of a group have in common: unit, name, old files, and whether
-/// there may be more of these.
-type Group = (Option<String>, String, BTreeSet<String>, bool);
+/// The properties that processes of a group have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    unit: Option<String>,
+    name: String,
+    /// The old files.
+    files: BTreeSet<String>,
+    /// There may be more files than these.
+    more: bool,
+}
 
 /// The groups of processes in one root, and the numbers of processes and files looked at.
 #[derive(Default)]
@@ -153,20 +157,24 @@ impl OldInRoot {
             return;
         }
         if let Some(process) = Process::read(pid, maps.proc) {
-            let (unit, name) = (process.unit.clone(), process.name.clone());
-            let group = (unit, name, old.names, old.more);
+            let group = Group {
+                unit: process.unit.clone(),
+                name: process.name.clone(),
+                files: old.names,
+                more: old.more,
+            };
             self.groups.entry(group).or_default().push(process);
         }
     }
 
     fn into_inside(self) -> Inside {
         let mut outdated = vec![];
-        for ((_, _, files, more), mut processes) in self.groups {
+        for (group, mut processes) in self.groups {
             processes.sort_by_key(|process| process.pid);
             outdated.push(Outdated {
                 processes,
-                files: files.into_iter().collect(),
-                more,
+                files: group.files.into_iter().collect(),
+                more: group.more,
             });
         }
         Inside {
@@ -207,15 +215,8 @@ struct Mapped<'m> {
 impl Maps<'_> {
     /// The first few files that differ from what the process would find at their paths now.
     fn old_files(&self) -> Old {
-        let mut maps = vec![];
         let mut old = Old::default();
-        let Ok(file) = File::open(self.proc.join("maps")) else {
-            return old;
-        };
-        if file.take(MAX_MAPS_BYTES).read_to_end(&mut maps).is_err() {
-            return old; // the process is gone
-        }
-        for mapped in parse(&maps) {
+        for mapped in parse(&maps(self.proc)) {
             old.more = old.names.len() == MAX_NAMED;
             if old.more || old.looked_at == MAX_FILES {
                 break;
@@ -248,7 +249,7 @@ impl Maps<'_> {
     /// The file that the process would find at `path` if it opened it again.
     fn found_now(&self, path: &Path) -> Option<FileId> {
         if let Ok(inside) = path.strip_prefix(self.root) {
-            let root = File::open(self.proc.join("root")).ok()?;
+            let root = proc::open_link(&self.proc.join("root")).ok()?;
             let found = sys::open_beneath(&root, inside, libc::O_PATH).ok()?;
             return Some(sys::stat_fd(found).ok()?.file);
         }
@@ -373,12 +374,7 @@ fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
 
 /// The mountinfo id of the mount that the file behind `link` is on.
 fn mount_id(link: &Path) -> Option<u64> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(link)
-        .ok()?;
-    sys::mount_id_in_table(&file).ok()
+    sys::mount_id_in_table(proc::open_link(link).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::processes::{self, Process};
+use super::process::Process;
+use super::processes::{root_of, uid};
 use crate::base::{FileSystem, HostPath};
 use crate::resolve::Desired;
 use crate::sys::{self, proc};
@@ -19,7 +20,7 @@ pub fn users_outside(desired: &Desired) -> Vec<String> {
     let mut warned = HashSet::new();
     let mut warnings = vec![];
     for (pid, proc) in proc::processes() {
-        if let Some(uid) = processes::uid(&proc)
+        if let Some(uid) = uid(&proc)
             && let Some(user) = users.get(&uid)
             && !warned.contains(user)
             && is_outside(pid, &desired.root)
@@ -64,5 +65,5 @@ fn users(desired: &Desired) -> HashMap<u32, String> {
 /// Whether the root directory of the process is another one than `root`.
 fn is_outside(pid: u32, root: &HostPath) -> bool {
     let ours = sys::file_known_at(root.as_path()).ok();
-    matches!((processes::root_of(pid), ours), (Some(theirs), Some(ours)) if theirs != ours)
+    matches!((root_of(pid), ours), (Some(theirs), Some(ours)) if theirs != ours)
 }

@@ -142,12 +142,8 @@ impl BootRecord {
     /// The time when the site came up, which is the earliest time of its mounts. `None` unless it
     /// is known for all of them.
     pub fn since(&self) -> Option<u64> {
-        self.mounts
-            .iter()
-            .map(|mount| mount.since)
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .min()
+        let times: Option<Vec<_>> = self.mounts.iter().map(|mount| mount.since).collect();
+        times?.into_iter().min()
     }
 
     /// Reads a record.
@@ -336,10 +332,7 @@ impl KnownGraft {
             .members
             .partition_point(|member| member.target < *target);
         let from_here = &self.members[start..];
-        let count = from_here
-            .iter()
-            .take_while(|member| member.target == *target)
-            .count();
+        let count = from_here.partition_point(|member| member.target == *target);
         &from_here[..count]
     }
 }

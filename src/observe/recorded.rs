@@ -29,6 +29,13 @@ pub(crate) fn as_recorded<'o>(
     outline: impl FnOnce() -> Option<&'o Outline>,
 ) -> Option<Observed> {
     let record = records.record.as_ref()?;
+    let is_elsewhere = match &records.kept {
+        Some(kept) => kept.root != record.root,
+        None => false,
+    };
+    if record.mounts.is_empty() || is_elsewhere {
+        return None;
+    }
     let mut observed = Observed {
         record: records.record.clone(),
         kept: records.kept.clone(),
@@ -56,14 +63,7 @@ pub(crate) fn as_recorded<'o>(
             observed.mounts.extend(came_along(graft, inside)?);
         }
     }
-
-    if record.mounts.is_empty() {
-        return None;
-    }
-    match &records.kept {
-        Some(kept) if kept.root != record.root => None,
-        _ => Some(observed),
-    }
+    Some(observed)
 }
 
 /// The mounts that came along with the graft, at their targets, by what is `inside` it besides the

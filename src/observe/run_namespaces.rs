@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::processes::Process;
+use super::process::Process;
 use super::record::BootId;
 use super::record_file::read_regular;
 use super::state::StateDir;
@@ -38,7 +37,7 @@ impl fmt::Display for NamespaceId {
     }
 }
 
-/// By what a namespace is found again.
+/// The record by which a namespace is found again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRecord {
     /// The version of the record.
@@ -216,8 +215,7 @@ impl Processes {
     /// whose root directory is that of the namespace tells whether the number was reused.
     fn within(&self, record: &NamespaceRecord) -> Option<Process> {
         let mut pids = self.by_namespace.get(&record.id.inode)?.clone();
-        pids.sort_unstable();
-        pids.sort_by_key(|pid| *pid != record.pid);
+        pids.sort_by_key(|pid| (*pid != record.pid, *pid));
         for pid in &pids {
             if root_mount(*pid) == Some(record.id.root_mount) {
                 return Process::of(*pid);
@@ -237,16 +235,13 @@ impl Processes {
 
 /// The id of the mount that the root directory of the process is on.
 fn root_mount(pid: u32) -> Option<u64> {
-    let root = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(format!("/proc/{pid}/root"));
-    sys::stat_fd_unsynced(root.ok()?).ok()?.mount_id
+    let root = proc::open_link(&proc::of(pid).join("root")).ok()?;
+    sys::stat_fd_unsynced(root).ok()?.mount_id
 }
 
 /// Whether the process sees its root directory at `/`, as one that entered no root does.
 fn is_at_slash(pid: u32) -> bool {
-    fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root == Path::new("/"))
+    fs::read_link(proc::of(pid).join("root")).is_ok_and(|root| root == Path::new("/"))
 }
 
 #[cfg(test)]

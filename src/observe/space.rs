@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use super::namespace::{Namespace, Pair};
-use super::processes::{own_namespace, root_of};
+use super::processes::{maps, own_namespace, root_of};
 use crate::Result;
 use crate::base::sync::lock;
 use crate::base::text::unescape_octal;
@@ -17,10 +16,11 @@ use crate::sys::{FileId, proc};
 
 /// The limit of open files per process, and of mapped ones.
 const MAX_FILES: usize = 4096;
-/// The limit of bytes of a process's list of maps. That is about ten thousand maps.
-const MAX_MAPS_BYTES: u64 = 1 << 20;
 /// The limit of files of all processes per user other than root.
 const MAX_FILES_OF_USER: usize = 1 << 16;
+
+/// The number of files looked at per user.
+pub(super) type Looked = Mutex<HashMap<u32, usize>>;
 
 /// A process that may use a site.
 #[derive(Debug)]
@@ -129,23 +129,18 @@ impl Space {
         }
     }
 
-    /// The processes that use the mounts at `point`. `looked`: the number of files looked at per
-    /// user.
+    /// The processes that use the mounts at `point`.
     pub(super) fn users_at(
         &self,
         table: &Namespace,
         point: &OsStr,
-        looked: &Mutex<HashMap<u32, usize>>,
+        looked: &Looked,
     ) -> impl Iterator<Item = u32> {
         let used = self.used(table, looked);
         used.get(point).into_iter().flatten().copied()
     }
 
-    fn used(
-        &self,
-        table: &Namespace,
-        looked: &Mutex<HashMap<u32, usize>>,
-    ) -> &HashMap<OsString, BTreeSet<u32>> {
+    fn used(&self, table: &Namespace, looked: &Looked) -> &HashMap<OsString, BTreeSet<u32>> {
         self.used.get_or_init(|| {
             let mut used = HashMap::<OsString, BTreeSet<u32>>::new();
             for (path, pids) in self.files(looked) {
@@ -159,12 +154,7 @@ impl Space {
 
     /// Whether a process uses a mount that may be one with these devices. `None`: they are not
     /// known.
-    pub(super) fn may_use(
-        &self,
-        table: &Namespace,
-        pair: Option<Pair>,
-        looked: &Mutex<HashMap<u32, usize>>,
-    ) -> bool {
+    pub(super) fn may_use(&self, table: &Namespace, pair: Option<Pair>, looked: &Looked) -> bool {
         let Some((on, device)) = pair else {
             return true;
         };
@@ -181,7 +171,7 @@ impl Space {
     }
 
     /// Whether a process uses a file that is at or below `point` by its path.
-    pub(super) fn is_used_below(&self, point: &Path, looked: &Mutex<HashMap<u32, usize>>) -> bool {
+    pub(super) fn is_used_below(&self, point: &Path, looked: &Looked) -> bool {
         let mut from = self.files(looked).range(point.to_owned()..);
         match from.next() {
             Some((path, _)) => path.starts_with(point),
@@ -189,7 +179,7 @@ impl Space {
         }
     }
 
-    fn files(&self, looked: &Mutex<HashMap<u32, usize>>) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
+    fn files(&self, looked: &Looked) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
         self.files.get_or_init(|| {
             let mut files: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
             let mut looked = lock(looked);
@@ -233,16 +223,6 @@ fn files_of(proc: &Path, looked: &mut HashMap<u32, usize>) -> Vec<PathBuf> {
         }
     }
     files
-}
-
-/// The beginning of the list of the process's maps; empty if it has ended.
-fn maps(proc: &Path) -> Vec<u8> {
-    let mut maps = vec![];
-    if let Ok(file) = File::open(proc.join("maps")) {
-        // Maps that were read before an error count.
-        let _ = file.take(MAX_MAPS_BYTES).read_to_end(&mut maps);
-    }
-    maps
 }
 
 fn mapped_files(maps: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, Unreadable};
 use super::record_file::record_bytes;
 use super::template_records::{KnownTemplate, TemplateCache};
+use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -309,9 +310,12 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
     let mut aside = vec![];
     for (path, version) in versions {
         if let Some(version) = version {
-            let path = path.display();
-            aside.push(format!("mv {path} {path}.newer"));
-            first = first.or(Some((path, version)));
+            let (from, to) = (
+                shell_path(path),
+                shell_path(format!("{}.newer", path.display())),
+            );
+            aside.push(format!("mv {from} {to}"));
+            first = first.or(Some((path.display(), version)));
         }
     }
     let Some((first, version)) = first else {
@@ -322,9 +326,8 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
     ))
     .because_of(Unreadable::Newer(*version))
     .hint(format!(
-        "use the newer one; or go on without its records: `{}`; `mountjail \
-             down {site}` finds the mounts by looking \
-             then, and placeholders stay",
+        "use the newer one; or go on without its records: `{}`; then `mountjail down {site}` \
+         finds the mounts by looking, and placeholders stay",
         aside.join(" && ")
     )))
 }
@@ -367,12 +370,9 @@ pub fn since_boot() -> u64 {
 /// The identity of this boot.
 pub fn boot_id() -> Result<BootId> {
     let path = "/proc/sys/kernel/random/boot_id";
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(BootId(text.trim().to_owned())),
-        Err(error) => Err(Error::failed(format!("cannot read {path}"))
-            .because(&error)
-            .hint("is /proc mounted?")),
-    }
+    let text = fs::read_to_string(path).context(format_args!("cannot read {path}"));
+    let text = text.map_err(|error| error.hint("is /proc mounted?"))?;
+    Ok(BootId(text.trim().to_owned()))
 }
 
 #[cfg(test)]
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_record_of_a_newer_mountjail_is_not_lost() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::under(dir.path());
+        let state = StateDir::under(&dir.path().join("a b"));
         make_directories(&state);
         let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
         fs::write(
@@ -415,7 +415,7 @@ mod tests {
         .unwrap();
         let error = state.read(&site, &boot).unwrap_err();
         assert!(error.to_string().contains("version 7"), "{error}");
-        let aside = format!("`mv {0} {0}.newer`", state.kept(&site).display());
+        let aside = format!("`mv '{0}' '{0}.newer'`", state.kept(&site).display());
         assert!(
             error.hint_text().is_some_and(|hint| hint.contains(&aside)),
             "{error:?}"

@@ -67,31 +67,30 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
 }
 
 /// A recursive mount whose submounts are not recorded.
-struct Tree {
+struct Tree<'o> {
     /// Its path in the jail now.
-    target: JailPath,
-    source: HostPath,
+    target: &'o JailPath,
+    source: &'o HostPath,
 }
 
 /// The recursive mounts of the site whose submounts are not recorded.
-fn unrecorded_trees(desired: &Desired, observed: &Observed) -> Vec<Tree> {
+fn unrecorded_trees<'o>(desired: &'o Desired, observed: &'o Observed) -> Vec<Tree<'o>> {
     let mut trees = vec![];
     let mut recorded = BTreeSet::new();
     for mount in observed.recorded_mounts() {
         recorded.insert(&mount.target);
         if mount.is_tree() && mount.submounts.is_none() {
-            let target = place_elsewhere(mount, observed).unwrap_or(&mount.target);
             trees.push(Tree {
-                target: target.clone(),
-                source: mount.source.clone(),
+                target: place_elsewhere(mount, observed).unwrap_or(&mount.target),
+                source: &mount.source,
             });
         }
     }
     for mount in &desired.mounts {
         if mount.recursive && !recorded.contains(&mount.target) {
             trees.push(Tree {
-                target: mount.target.clone(),
-                source: mount.source.clone(),
+                target: &mount.target,
+                source: &mount.source,
             });
         }
     }
@@ -158,21 +157,23 @@ pub(super) fn compare(
     observed: &mut Observed,
     file_at: impl Fn(&JailPath) -> Option<FileId>,
 ) {
+    let mut found = vec![];
     for tree in unrecorded_trees(desired, observed) {
         for path in observed.elsewhere.keys() {
             if let Some(file) = tree.file_in_source(path)
                 && file_at(path) == Some(file)
             {
-                observed.as_in_source.insert(path.clone());
+                found.push(path.clone());
             }
         }
     }
+    observed.as_in_source.extend(found);
 }
 
-impl Tree {
+impl Tree<'_> {
     /// The file that the source has where the mount shows `path`, which is inside of it.
     fn file_in_source(&self, path: &JailPath) -> Option<FileId> {
-        let below = path.below(&self.target)?;
+        let below = path.below(self.target)?;
         if below.as_os_str().is_empty() {
             return None;
         }

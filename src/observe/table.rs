@@ -5,12 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::mountinfo::{self, MountInfo};
+use super::mountinfo::{self, MountInfo, OWN_TABLE};
 use crate::base::ErrorContext;
 use crate::base::sync::processors;
 use crate::{Error, Result, sys};
-
-const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
 /// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;
@@ -37,25 +35,23 @@ impl Table {
     /// As [`read`](Self::read), but always from `/proc/self/mountinfo`. This is slower, but has
     /// mount points of any length.
     pub fn read_text() -> Result<Self> {
-        let cannot = format!("cannot read the mount table {MOUNTINFO}");
-        let text = match std::fs::read(MOUNTINFO) {
-            Ok(text) => text,
-            Err(error) => {
-                let error = Error::failed(cannot).because(&error);
-                return Err(error.hint("is /proc mounted?"));
-            }
-        };
-        match mountinfo::parse(&text) {
-            Ok(mounts) => Ok(Self::new(mounts)),
-            Err(line) => Err(Error::failed(cannot).because_of(format!(
+        Self::parse(&mountinfo::own_text()?).map_err(|line| {
+            Error::failed(format!("cannot read the mount table {OWN_TABLE}")).because_of(format!(
                 "line {line} is not in the form of proc_pid_mountinfo(5)"
-            ))),
-        }
+            ))
+        })
+    }
+
+    /// The table of a mountinfo file.
+    ///
+    /// Errors: as [`mountinfo::parse`].
+    pub(super) fn parse(text: &[u8]) -> Result<Self, usize> {
+        mountinfo::parse(text).map(Self::new)
     }
 
     /// Whether the mounts below `path` are still as they were when the table was read: no mount was
     /// made since, and none of those is gone. `false` if mounts have no unique IDs (before Linux
-    /// 6.8), so that this cannot be told.
+    /// 6.8), because then that is unknown.
     pub(crate) fn is_current_below(&self, path: &Path) -> bool {
         let newest = self.mounts.iter().filter_map(|mount| mount.unique_id).max();
         let Some(newest) = newest else { return false };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +13,7 @@ use super::record::{BootId, BootRecord, Contents, RecordedMount};
 use super::record_file::record_bytes;
 use crate::base::SiteName;
 use crate::base::sync::lock;
-use crate::sys::{self, FileId, Stat};
+use crate::sys::{self, FileId};
 
 /// What the record of a template tells about grafts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +26,22 @@ pub(super) struct KnownTemplate {
 
 /// The records that were read, by their templates.
 #[derive(Clone, Default)]
-pub(super) struct TemplateCache(Arc<Mutex<HashMap<SiteName, Read>>>);
+pub(super) struct TemplateCache(Arc<Mutex<HashMap<SiteName, ReadRecord>>>);
 
-/// A record that was read, and which file it was. `None`: it could not be used.
-type Read = (Version, Option<Arc<KnownTemplate>>);
+/// A record that was read.
+struct ReadRecord {
+    version: Version,
+    /// `None`: it could not be used.
+    known: Option<Arc<KnownTemplate>>,
+}
 
 /// Tells a file from the one that replaces it.
-type Version = (FileId, Option<i64>, u64);
+#[derive(PartialEq, Eq)]
+struct Version {
+    file: FileId,
+    born: Option<i64>,
+    size: u64,
+}
 
 impl TemplateCache {
     /// The facts in the record of `template` at `path`, if it is one of this boot.
@@ -41,20 +51,30 @@ impl TemplateCache {
         path: &Path,
         boot: &BootId,
     ) -> Option<Arc<KnownTemplate>> {
-        let Stat {
-            file, born, size, ..
-        } = sys::stat_at(AT_FDCWD, path).ok()?;
-        let version = (file, born, size);
+        let version = version_at(path).ok()?;
         let of_boot = |known: &Arc<KnownTemplate>| known.boot == *boot;
-        if let Some((read, known)) = lock(&self.0).get(template)
-            && *read == version
+        if let Some(read) = lock(&self.0).get(template)
+            && read.version == version
         {
-            return known.clone().filter(of_boot);
+            return read.known.clone().filter(of_boot);
         }
         let known = read(path).map(Arc::new);
-        lock(&self.0).insert(template.clone(), (version, known.clone()));
+        let read = ReadRecord {
+            version,
+            known: known.clone(),
+        };
+        lock(&self.0).insert(template.clone(), read);
         known.filter(of_boot)
     }
+}
+
+fn version_at(path: &Path) -> io::Result<Version> {
+    let stat = sys::stat_at(AT_FDCWD, path)?;
+    Ok(Version {
+        file: stat.file,
+        born: stat.born,
+        size: stat.size,
+    })
 }
 
 fn read(path: &Path) -> Option<KnownTemplate> {

@@ -1,5 +1,6 @@
 //! The lines of one unit, as systemd merges them: its file, then its drop-ins in their order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,26 +115,47 @@ fn lines_of(file: &Path, own: &str) -> Vec<UnitLine> {
 }
 
 fn parse(file: &Path, text: &str) -> Vec<UnitLine> {
-    let (mut section, mut found) = (String::new(), vec![]);
+    let mut found = vec![];
+    for_each_setting(text, |section, key, value| {
+        found.push(UnitLine {
+            file: file.to_owned(),
+            section: section.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+        });
+    });
+    found
+}
+
+/// Calls `take` with the section, key and value of each setting in a unit's file. A value may have
+/// several lines, as in [`UnitLine`].
+pub(super) fn for_each_setting(text: &str, mut take: impl FnMut(&str, &str, &str)) {
+    let mut section = String::new();
     let mut open: Option<String> = None;
+    let mut end = |line: &str| {
+        if let Some(name) = section_name(line) {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = line.split_once('=') {
+            take(&section, key.trim(), value.trim());
+        }
+    };
     for line in text.lines().map(str::trim) {
-        if line.starts_with(['#', ';']) || (line.is_empty() && open.is_none()) {
+        if line.starts_with(['#', ';']) {
             continue;
         }
         let whole = match open.take() {
-            Some(begun) => format!("{begun}\n{line}"),
-            None => line.to_owned(),
+            Some(begun) => Cow::Owned(format!("{begun}\n{line}")),
+            None => Cow::Borrowed(line),
         };
         if goes_on(line) {
-            open = Some(whole);
-            continue;
+            open = Some(whole.into_owned());
+        } else {
+            end(&whole);
         }
-        found.extend(assignment(file, &mut section, &whole));
     }
     if let Some(whole) = open {
-        found.extend(assignment(file, &mut section, &whole));
+        end(whole.strip_suffix('\\').unwrap_or(&whole));
     }
-    found
 }
 
 /// Whether the line ends in a backslash that is not itself escaped.
@@ -143,22 +165,8 @@ fn goes_on(line: &str) -> bool {
 }
 
 /// `Service` in the line `[Service]`.
-pub(super) fn section_name(line: &str) -> Option<&str> {
+fn section_name(line: &str) -> Option<&str> {
     line.strip_prefix('[')?.strip_suffix(']')
-}
-
-fn assignment(file: &Path, section: &mut String, line: &str) -> Option<UnitLine> {
-    if let Some(name) = section_name(line) {
-        name.clone_into(section);
-        return None;
-    }
-    let (key, value) = line.split_once('=')?;
-    Some(UnitLine {
-        file: file.to_owned(),
-        section: section.clone(),
-        key: key.trim().to_owned(),
-        value: value.trim().to_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
-use super::table::Table;
+use super::table::{self, Table};
 use crate::base::HostPath;
 use crate::base::hints::{unmount, unmount_tree};
 
@@ -11,17 +11,22 @@ use crate::base::hints::{unmount, unmount_tree};
 /// the one that it is in, is a peer of one outside the root, what is unmounted in it would be
 /// unmounted there as well (`mount_namespaces(7)`): then the command makes it private first.
 pub(crate) fn unmount_command(root: &HostPath, point: &Path) -> String {
-    let Ok(table) = Table::read_text() else {
-        return unmount_tree(point);
-    };
-    let Some(mut mount) = table.at(point).last() else {
+    match Table::read_text() {
+        Ok(table) => command_by(&table, root, point),
+        Err(_) => unmount_tree(point),
+    }
+}
+
+fn command_by(table: &Table, root: &HostPath, point: &Path) -> String {
+    let stack = table::stack(table.at(point));
+    let Some(mut mount) = stack.last().copied() else {
         return unmount(point);
     };
     let mut is_inside = false;
     while let Some(parent) = table.get(mount.parent)
         && parent.point != root.as_path()
         && parent.point.starts_with(root.as_path())
-        && has_peer_outside(parent, root, &table)
+        && has_peer_outside(parent, root, table)
     {
         mount = parent;
         is_inside = true;
@@ -38,10 +43,26 @@ fn has_peer_outside(mount: &MountInfo, root: &HostPath, table: &Table) -> bool {
     if mount.peer_group.is_none() {
         return false;
     }
-    for other in table.mounts() {
-        if other.peer_group == mount.peer_group && !other.point.starts_with(root.as_path()) {
-            return true;
-        }
+    let mut others = table.mounts().iter();
+    others.any(|other| {
+        other.peer_group == mount.peer_group && !other.point.starts_with(root.as_path())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_mount_counts_and_not_the_youngest() {
+        // The mount 4 was made beneath 3 later, and is a peer of the host's.
+        let text = b"1 0 8:1 / / rw - ext4 d rw\n\
+            2 1 8:1 /data /data rw shared:7 - ext4 d rw\n\
+            3 4 8:1 /own /srv/s/a rw - ext4 d rw\n\
+            4 1 8:1 /data /srv/s/a rw shared:7 - ext4 d rw\n";
+        let table = Table::parse(text).unwrap();
+        let root = HostPath::new("/srv/s").unwrap();
+        let point = Path::new("/srv/s/a");
+        assert_eq!(command_by(&table, &root, point), unmount_tree(point));
     }
-    false
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::table::Table;
 use crate::Error;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{HostPath, JailPath};
 use crate::sys;
 
@@ -62,12 +62,12 @@ impl Obstacle {
     }
 
     fn hint(&self) -> String {
-        let directory = word(self.directory.as_path());
+        let directory = shell_path(&self.directory);
         match &self.why {
             Why::ReadOnly(Some(point)) => format!(
                 "{0} is mounted read-only: `mount -o remount,rw {0}` makes it writable; if its \
                  disk has failed, see `dmesg`",
-                word(point)
+                shell_path(point)
             ),
             Why::ReadOnly(None) => format!(
                 "its file system is mounted read-only: `findmnt --target {directory}` shows it, \
@@ -78,10 +78,6 @@ impl Obstacle {
             ),
         }
     }
-}
-
-fn word(path: &Path) -> String {
-    shell_word(&path.to_string_lossy()).into_owned()
 }
 
 /// The nearest directory above `path` in the root that is there.

@@ -11,13 +11,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 
-use super::mountinfo::Line;
-use super::namespace::{MountIdentity, Namespace, OWN_TABLE, On, Outline, Pair, key_of_mount};
-use super::processes::Process;
-use super::space::{Space, spaces};
+use super::mountinfo::{Line, OWN_TABLE};
+use super::namespace::{MountIdentity, Namespace, On, Outline, Pair, key_of_mount};
+use super::process::Process;
+use super::space::{Looked, Space, spaces};
 use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath};
 use crate::{Error, Result, sys};
@@ -71,8 +71,7 @@ pub struct Users {
     own: Space,
     others: Vec<Space>,
     outline: OnceLock<Option<Outline>>,
-    /// The number of files looked at per user.
-    files: Mutex<HashMap<u32, usize>>,
+    looked: Looked,
 }
 
 impl Users {
@@ -91,7 +90,7 @@ impl Users {
             own,
             others,
             outline: OnceLock::new(),
-            files: Mutex::default(),
+            looked: Looked::default(),
         }
     }
 
@@ -183,14 +182,14 @@ impl Users {
         let outline = known.filter(|_| depth == Depth::BesidesKernel);
         let mut pids = BTreeSet::new();
         let here = outline.is_none()
-            || mount.is_graft && self.own.is_used_below(&mount.point, &self.files);
+            || mount.is_graft && self.own.is_used_below(&mount.point, &self.looked);
         if here || has_copies(outline, pair) {
             let table = self.own_table()?;
-            if self.own.may_use(table, pair, &self.files) {
+            if self.own.may_use(table, pair, &self.looked) {
                 for line in self.copies(table, mount, site, outline)? {
                     let point = line.mount.point.as_os_str();
                     if here || point != mount.point.as_os_str() {
-                        pids.extend(self.own.users_at(table, point, &self.files));
+                        pids.extend(self.own.users_at(table, point, &self.looked));
                     }
                 }
             }
@@ -200,12 +199,12 @@ impl Users {
             let Some(table) = space.table()? else {
                 continue;
             };
-            if !table.may_have(pair) || !space.may_use(table, pair, &self.files) {
+            if !table.may_have(pair) || !space.may_use(table, pair, &self.looked) {
                 continue;
             }
             for line in self.copies(table, mount, site, outline)? {
                 let point = line.mount.point.as_os_str();
-                pids.extend(space.users_at(table, point, &self.files));
+                pids.extend(space.users_at(table, point, &self.looked));
             }
         }
         Ok(pids)

@@ -2,9 +2,10 @@
 //!
 //! `proc` is always the directory of a process or of a thread, such as `/proc/812`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -41,6 +42,13 @@ pub fn path_of_descriptor(fd: &impl AsFd) -> PathBuf {
 /// The name of this process's open file `fd`. The kernel gives it without asking a file system.
 pub fn name_of_descriptor(fd: RawFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{fd}"))
+}
+
+/// Opens with `O_PATH` what `link` of a process leads to, such as `/proc/812/root`. The path in the
+/// link does not matter.
+pub fn open_link(link: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_PATH).open(link)
 }
 
 /// A text with one field per line: `NAME: VALUE`.
@@ -152,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_open_file_is_described() {
-        let file = fs::File::open("/proc/self/exe").unwrap();
+        let file = File::open("/proc/self/exe").unwrap();
         let fd = file.as_raw_fd();
         assert!(own_descriptors().unwrap().any(|open| open == fd));
         assert!(name_of_descriptor(fd).unwrap().is_absolute());

@@ -89,6 +89,15 @@ fn units_are_ordered_by_their_files_drop_ins_and_kinds() {
 }
 
 #[test]
+fn an_escaped_backslash_ends_a_line() {
+    let text = "[Unit]\nDescription=a \\\\\nAfter=b.service \\\\\\\n c.service\n";
+    let ordering = ordering([("a.service", text)]);
+    for first in ["b.service", "c.service"] {
+        assert!(ordering.way(first, "a.service").is_some(), "{first}");
+    }
+}
+
+#[test]
 fn a_unit_in_another_encoding_is_ordered() {
     let ordering = ordering([
         (

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::graph::Ordering;
 use super::mount_units::{is_network_type, mounts_of};
-use crate::observe::unit_lines::section_name;
+use crate::observe::unit_lines::for_each_setting;
 
 /// The targets that every service waits for unless it has `DefaultDependencies=no`:
 /// systemd.service(5).
@@ -35,9 +35,10 @@ impl Unit {
             ..Self::default()
         };
         for text in texts {
-            for (section, key, value) in directives(text) {
-                unit.take(section, key, &specified(&value, name));
-            }
+            for_each_setting(text, |section, key, value| {
+                let value = specified(&value.replace("\\\n", " "), name);
+                unit.take(section, key, &value);
+            });
         }
         unit
     }
@@ -139,37 +140,6 @@ impl Unit {
             _ => {}
         }
     }
-}
-
-/// The section, key and value of each setting in a unit file. A line that ends in a backslash
-/// continues on the next one.
-fn directives(text: &str) -> Vec<(&str, &str, String)> {
-    let (mut section, mut found) = ("", vec![]);
-    let mut open: Option<(&str, String)> = None;
-    for line in text.lines().map(str::trim) {
-        if line.starts_with(['#', ';']) {
-            continue;
-        }
-        let (text, goes_on) = match line.strip_suffix('\\') {
-            Some(text) => (text, true),
-            None => (line, false),
-        };
-        if let Some((_, value)) = &mut open {
-            value.push(' ');
-            value.push_str(text);
-        } else if let Some(name) = section_name(line) {
-            section = name;
-        } else if let Some((key, value)) = text.split_once('=') {
-            open = Some((key.trim_end(), value.trim_start().to_owned()));
-        }
-        if !goes_on && let Some((key, value)) = open.take() {
-            found.push((section, key, value));
-        }
-    }
-    if let Some((key, value)) = open {
-        found.push((section, key, value));
-    }
-    found
 }
 
 /// The value for the unit `name`, with the specifiers expanded that occur in names of units.
