@@ -1,7 +1,7 @@
 //! Compares the desired mount at one target with what is mounted there.
 
 use super::graft::Graft;
-use super::step::State;
+use super::state::State;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
@@ -75,7 +75,7 @@ fn is_as_good(seen: &ObservedMount, mount: &Mount) -> bool {
 }
 
 /// The change that one target needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Verdict<'o> {
     /// The topmost mount is right. These mounts are ours and stay, bottom first.
     Keep(Vec<&'o ObservedMount>),
@@ -101,7 +101,7 @@ pub(super) enum Verdict<'o> {
     },
     /// The topmost `count` mounts are not ours.
     NotOurs {
-        state: State,
+        because: State,
         detail: String,
         count: usize,
     },
@@ -111,7 +111,7 @@ pub(super) enum Verdict<'o> {
 
 impl Verdict<'_> {
     /// The state of the mount, and what was found if that is not `ok`.
-    pub(super) fn state(&self) -> (State, Option<String>) {
+    pub(super) fn state(self) -> (State, Option<String>) {
         match self {
             Self::Keep(_) => (State::Ok, None),
             Self::Attach => (State::Missing, None),
@@ -127,122 +127,27 @@ impl Verdict<'_> {
             }
             | Self::OnTheirs { because, detail }
             | Self::NotOurs {
-                state: because,
-                detail,
-                ..
-            } => (*because, Some(detail.clone())),
+                because, detail, ..
+            } => (because, Some(detail)),
         }
     }
 }
 
-/// What to do at the target of `mount`.
+/// The verdict on the target of `mount`.
 pub(super) fn verdict<'o>(observed: &'o Observed, mount: &Mount) -> Verdict<'o> {
-    let stack = observed.stack(&mount.target);
-    let Some((top, below)) = stack.split_last() else {
-        return Verdict::Attach;
-    };
-    let ours = observed.record_of(&mount.target, top);
-
-    if is_right(top, mount) {
-        if let Some(known) = ours
-            && let Some(detail) = wrong_with(known, top, mount)
-        {
-            return change(observed, mount, stack, State::WrongOptions, detail);
-        }
-        return keep(observed, mount, stack);
-    }
-    let Some(known) = ours else {
-        return not_ours(observed, mount, stack);
-    };
-    if let Some(below) = below.last()
-        && is_the_new_one(observed, below, mount)
-    {
-        return Verdict::FinishSwap { top, below };
-    }
-    let (because, detail) = difference(top, mount, Some(&known.source));
-    change(observed, mount, stack, because, detail)
-}
-
-/// The fault of `top`, a mount of ours that shows the right file with the right attributes.
-fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Option<String> {
-    match (known.recursive, mount.recursive) {
-        (true, false) => Some("mounted with submounts, wanted without submounts".to_owned()),
-        (false, true) => Some("mounted without submounts, wanted with submounts".to_owned()),
-        // A mount that was only taken over may be shared: whoever mounted it made it so.
-        _ if top.made_shared && known.since.is_some() => Some(MADE_SHARED.to_owned()),
-        _ => None,
+    match Place::of(observed, mount) {
+        Some(place) => place.verdict(),
+        None => Verdict::Attach,
     }
 }
 
-/// The topmost mount stays, with those of ours beneath it.
-fn keep<'o>(observed: &Observed, mount: &Mount, stack: &'o [ObservedMount]) -> Verdict<'o> {
-    let Some((top, below)) = stack.split_last() else {
-        return Verdict::Attach;
-    };
-    let mut kept = vec![];
-    for seen in below {
-        if observed.is_ours(&mount.target, seen) {
-            kept.push(seen);
-        }
+/// The verdict on the target of `graft`. The mounts that come along with it are compared one by
+/// one.
+pub(super) fn graft_verdict<'o>(observed: &'o Observed, graft: &Graft) -> Verdict<'o> {
+    match Place::of(observed, &graft.mount) {
+        Some(place) => place.graft_verdict(graft),
+        None => Verdict::Attach,
     }
-    kept.push(top);
-    Verdict::Keep(kept)
-}
-
-/// What to do where the topmost mount of `stack` is not ours, and not right.
-fn not_ours<'o>(observed: &Observed, mount: &Mount, stack: &'o [ObservedMount]) -> Verdict<'o> {
-    let Some(top) = stack.last() else {
-        return Verdict::Attach;
-    };
-    let count = match stack
-        .iter()
-        .rposition(|seen| observed.is_ours(&mount.target, seen))
-    {
-        Some(ours) => stack.len() - 1 - ours,
-        None => stack.len(),
-    };
-    if stack.len() == 1 && (shows_its_file(top, mount) || is_as_good(top, mount)) {
-        return almost_right(observed, mount, stack, top);
-    }
-
-    let what = describe(top, Some(mount));
-    let (state, detail) = if count < stack.len() {
-        let detail = format!("{what} is mounted on top of it, and not by mountjail");
-        (State::Shadowed, detail)
-    } else if shows_its_file(top, mount) {
-        // Each one is mounted on the one before, which may be a peer of its source's mount.
-        let detail = format!("{count} mounts are there, one on the other, and none by mountjail");
-        (State::Foreign, detail)
-    } else {
-        let detail = format!("{what} is mounted there, and not by mountjail");
-        (State::Foreign, detail)
-    };
-    Verdict::NotOurs {
-        state,
-        detail,
-        count,
-    }
-}
-
-/// What to do where somebody else mounted `top`, all that is there, and only its options are wrong.
-fn almost_right<'o>(
-    observed: &Observed,
-    mount: &Mount,
-    stack: &'o [ObservedMount],
-    top: &ObservedMount,
-) -> Verdict<'o> {
-    let (because, detail) = difference(top, mount, None);
-    if let Some(file_system) = mount.file_system
-        && !file_system.can_be_replaced()
-    {
-        // Another file system in its place would be empty.
-        return Verdict::NotOurs {
-            state: because,
-            detail: format!("{detail}; it was not mounted by mountjail, and may have files"),
-            count: 1,
-        };
-    }
-    change(observed, mount, stack, because, detail)
 }
 
 /// Whether the topmost mount at the target of `graft` shows the same as `graft`.
@@ -253,79 +158,206 @@ pub(super) fn is_same(observed: &Observed, graft: &Graft) -> bool {
     }
 }
 
+/// The target of a desired mount at which something is mounted.
+struct Place<'o, 'm> {
+    observed: &'o Observed,
+    /// The desired mount.
+    mount: &'m Mount,
+    /// The mounts there, bottom first.
+    stack: &'o [ObservedMount],
+    /// The topmost one.
+    top: &'o ObservedMount,
+    /// The others.
+    below: &'o [ObservedMount],
+}
+
+impl<'o, 'm> Place<'o, 'm> {
+    /// `None`: nothing is mounted there.
+    fn of(observed: &'o Observed, mount: &'m Mount) -> Option<Self> {
+        let stack = observed.stack(&mount.target);
+        let (top, below) = stack.split_last()?;
+        Some(Self {
+            observed,
+            mount,
+            stack,
+            top,
+            below,
+        })
+    }
+
+    fn verdict(&self) -> Verdict<'o> {
+        let ours = self.record_of(self.top);
+        if is_right(self.top, self.mount) {
+            if let Some(known) = ours
+                && let Some(detail) = wrong_with(known, self.top, self.mount)
+            {
+                return self.change(State::WrongOptions, detail.to_owned());
+            }
+            return self.keep();
+        }
+        let Some(known) = ours else {
+            return self.not_ours();
+        };
+        if let Some(below) = self.below.last()
+            && self.is_the_new_one(below)
+        {
+            let top = self.top;
+            return Verdict::FinishSwap { top, below };
+        }
+        let (because, detail) = difference(self.top, self.mount, Some(&known.source));
+        self.change(because, detail)
+    }
+
+    fn graft_verdict(&self, graft: &Graft) -> Verdict<'o> {
+        let (observed, top) = (self.observed, self.top);
+        let Some(known) = self.record_of(top) else {
+            return self.not_ours();
+        };
+        let cut_off = observed.is_cut_off(&self.mount.target);
+        let (because, detail) = match self.below.last() {
+            None if top.made_shared => (State::WrongOptions, MADE_SHARED),
+            _ if shows(observed, top, graft) && !cut_off => return self.keep(),
+            Some(below) if shows(observed, below, graft) => {
+                return Verdict::FinishSwap { top, below };
+            }
+            _ if cut_off => (State::Stale, "it follows no template any more"),
+            None if known.is_graft() && observed.is_alone(&self.mount.target) => {
+                return Verdict::Keep(vec![top]);
+            }
+            _ => (
+                State::WrongSource,
+                "the manifest asks for other mounts in it now",
+            ),
+        };
+        self.change(because, detail.to_owned())
+    }
+
+    /// The record of `seen`, one of the mounts there. `None`: it is not ours.
+    fn record_of(&self, seen: &ObservedMount) -> Option<&'o RecordedMount> {
+        self.observed.record_of(&self.mount.target, seen)
+    }
+
+    fn is_ours(&self, seen: &ObservedMount) -> bool {
+        self.record_of(seen).is_some()
+    }
+
+    /// Whether a swap put the covered mount `seen` beneath the old one: its record names the file
+    /// that is desired now.
+    fn is_the_new_one(&self, seen: &ObservedMount) -> bool {
+        match self.record_of(seen) {
+            Some(known) => {
+                Some(known.file) == self.mount.file && seen.attributes == self.mount.attributes
+            }
+            None => false,
+        }
+    }
+
+    /// The topmost mount stays, with those of ours beneath it.
+    fn keep(&self) -> Verdict<'o> {
+        let mut kept = vec![];
+        for seen in self.below {
+            if self.is_ours(seen) {
+                kept.push(seen);
+            }
+        }
+        kept.push(self.top);
+        Verdict::Keep(kept)
+    }
+
+    /// The topmost mount is not ours, and not right.
+    fn not_ours(&self) -> Verdict<'o> {
+        let (mount, top) = (self.mount, self.top);
+        if self.below.is_empty() && (shows_its_file(top, mount) || is_as_good(top, mount)) {
+            return self.almost_right();
+        }
+
+        let count = match self.stack.iter().rposition(|seen| self.is_ours(seen)) {
+            Some(ours) => self.stack.len() - 1 - ours,
+            None => self.stack.len(),
+        };
+        let what = describe(top, Some(mount));
+        let (because, detail) = if count < self.stack.len() {
+            let detail = format!("{what} is mounted on top of it, and not by mountjail");
+            (State::Shadowed, detail)
+        } else if shows_its_file(top, mount) {
+            // Each one is mounted on the one before, which may be a peer of its source's mount.
+            let detail =
+                format!("{count} mounts are there, one on the other, and none by mountjail");
+            (State::Foreign, detail)
+        } else {
+            let detail = format!("{what} is mounted there, and not by mountjail");
+            (State::Foreign, detail)
+        };
+        Verdict::NotOurs {
+            because,
+            detail,
+            count,
+        }
+    }
+
+    /// Somebody else mounted all that is there, and only its options are wrong.
+    fn almost_right(&self) -> Verdict<'o> {
+        let (because, detail) = difference(self.top, self.mount, None);
+        if let Some(file_system) = self.mount.file_system
+            && !file_system.can_be_replaced()
+        {
+            // Another file system in its place would be empty.
+            return Verdict::NotOurs {
+                because,
+                detail: format!("{detail}; it was not mounted by mountjail, and may have files"),
+                count: 1,
+            };
+        }
+        self.change(because, detail)
+    }
+
+    /// The topmost mount has to go. Nothing is ever mounted on a foreign mount, because it could
+    /// also appear at the source of that mount.
+    fn change(&self, because: State, detail: String) -> Verdict<'o> {
+        if self.below.is_empty() && can_take_the_place_of(self.mount, self.top) {
+            return Verdict::Swap {
+                top: self.top,
+                because,
+                detail,
+            };
+        }
+        for seen in self.below.iter().rev() {
+            if !self.is_ours(seen) && !shows_its_file(seen, self.mount) {
+                let theirs = describe(seen, None);
+                let detail =
+                    format!("{detail}; {theirs} is mounted beneath it, and not by mountjail");
+                return Verdict::OnTheirs { because, detail };
+            }
+        }
+        Verdict::Replace {
+            stack: self.stack,
+            because,
+            detail,
+        }
+    }
+}
+
+/// The fault of `top`, a mount of ours that shows the right file with the right attributes.
+fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Option<&'static str> {
+    match (known.recursive, mount.recursive) {
+        (true, false) => Some("mounted with submounts, wanted without submounts"),
+        (false, true) => Some("mounted without submounts, wanted with submounts"),
+        // A mount that was only taken over may be shared: whoever mounted it made it so.
+        _ if top.made_shared && known.since.is_some() => Some(MADE_SHARED),
+        _ => None,
+    }
+}
+
 /// Whether `seen`, a mount at the target of `graft`, shows the same as `graft`, by the record of
 /// its template.
 fn shows(observed: &Observed, seen: &ObservedMount, graft: &Graft) -> bool {
     let Some(known) = observed.record_of(&graft.mount.target, seen) else {
         return false;
     };
-    for of in &observed.grafts {
-        if Some(&of.template) == known.template.as_ref() {
-            return of.contents.as_ref() == Some(&graft.template.contents);
-        }
-    }
-    false
-}
-
-/// What to do at the target of `graft`. The mounts that come along with it are compared one by one.
-pub(super) fn graft_verdict<'o>(observed: &'o Observed, graft: &Graft) -> Verdict<'o> {
-    let mount = &graft.mount;
-    let stack = observed.stack(&mount.target);
-    let Some((top, below)) = stack.split_last() else {
-        return Verdict::Attach;
-    };
-    let Some(known) = observed.record_of(&mount.target, top) else {
-        return not_ours(observed, mount, stack);
-    };
-    let cut_off = observed.is_cut_off(&mount.target);
-    let (because, detail) = match below.last() {
-        None if top.made_shared => (State::WrongOptions, MADE_SHARED),
-        _ if shows(observed, top, graft) && !cut_off => return keep(observed, mount, stack),
-        Some(below) if shows(observed, below, graft) => {
-            return Verdict::FinishSwap { top, below };
-        }
-        _ if cut_off => (State::Stale, "it follows no template any more"),
-        None if known.is_graft() && observed.is_alone(&mount.target) => {
-            return Verdict::Keep(vec![top]);
-        }
-        _ => (
-            State::WrongSource,
-            "the manifest asks for other mounts in it now",
-        ),
-    };
-    change(observed, mount, stack, because, detail.to_owned())
-}
-
-/// How `mount` replaces `stack`, whose topmost mount has to go. Nothing is ever mounted on a
-/// foreign mount, because it could also appear at the source of that mount.
-fn change<'o>(
-    observed: &Observed,
-    mount: &Mount,
-    stack: &'o [ObservedMount],
-    because: State,
-    detail: String,
-) -> Verdict<'o> {
-    let Some((top, below)) = stack.split_last() else {
-        return Verdict::Attach;
-    };
-    if below.is_empty() && can_take_the_place_of(mount, top) {
-        return Verdict::Swap {
-            top,
-            because,
-            detail,
-        };
-    }
-    for seen in below.iter().rev() {
-        if !observed.is_ours(&mount.target, seen) && !shows_its_file(seen, mount) {
-            let theirs = describe(seen, None);
-            let detail = format!("{detail}; {theirs} is mounted beneath it, and not by mountjail");
-            return Verdict::OnTheirs { because, detail };
-        }
-    }
-    Verdict::Replace {
-        stack,
-        because,
-        detail,
+    let mut grafts = observed.grafts.iter();
+    match grafts.find(|of| known.template.as_ref() == Some(&of.template)) {
+        Some(of) => of.contents.as_ref() == Some(&graft.template.contents),
+        None => false,
     }
 }
 
@@ -337,15 +369,7 @@ fn can_take_the_place_of(mount: &Mount, seen: &ObservedMount) -> bool {
     }
 }
 
-/// Whether a swap put the covered mount `seen` beneath the old one: its record names the file that
-/// is desired now.
-fn is_the_new_one(observed: &Observed, seen: &ObservedMount, mount: &Mount) -> bool {
-    match observed.record_of(&mount.target, seen) {
-        Some(known) => Some(known.file) == mount.file && seen.attributes == mount.attributes,
-        None => false,
-    }
-}
-
+/// The state of `mount` where `top` is mounted, and how they differ. `source`: the recorded one.
 fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
     if shows_its_file(top, mount) {
         return (

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::compare::{MountedOn, came_along, describe, is_right};
 use super::placeholders::removal;
-use super::step::{Along, MountState, Plan, State, Step};
+use super::state::{MountState, State};
+use super::step::{Along, Plan, Step};
 use super::up::members_of;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, ObservedMount};

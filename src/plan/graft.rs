@@ -44,19 +44,6 @@ pub struct Graft {
     pub template: Arc<Template>,
 }
 
-/// What a step changes in a graft, as a site sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GraftChange {
-    /// What the graft shows afterwards.
-    pub template: Arc<Template>,
-    /// The mounts that come.
-    pub attach: Vec<Arc<Mount>>,
-    /// The mounts that are replaced.
-    pub swap: Vec<Arc<Mount>>,
-    /// The targets of the mounts that go.
-    pub detach: Vec<JailPath>,
-}
-
 /// A site with grafts.
 pub(super) struct GraftedSite {
     /// The mounts of the site, with grafts in place of those that come along with them.
@@ -77,9 +64,9 @@ pub struct Sharing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnMounts {
     /// They stay.
-    Stays,
+    Stay,
     /// A graft covers them.
-    MakesWay,
+    MakeWay,
 }
 
 /// Puts what `desired` has in directories that the root lacks into grafts. `templates`: the
@@ -371,7 +358,7 @@ impl<'a> Soil<'a> {
     fn has_lasting_mounts(&self, directory: &JailPath) -> bool {
         let observed = self.observed;
         for target in paths_in(&observed.mounts, directory) {
-            if self.own_mounts == OwnMounts::Stays || !can_be_covered(observed, target) {
+            if self.own_mounts == OwnMounts::Stay || !can_be_covered(observed, target) {
                 return true;
             }
         }

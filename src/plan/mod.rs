@@ -4,18 +4,21 @@
 //! In: what a site needs and what the kernel has. Out: the state of every mount, and the steps to
 //! the desired state in the order in which they are carried out.
 
+mod change;
 mod compare;
 mod down;
 mod graft;
 mod placeholders;
 mod site;
+mod state;
 mod step;
 mod up;
 
+pub use change::GraftChange;
 pub(crate) use compare::is_taken_over;
 pub use down::down;
-pub use graft::{Graft, GraftChange, Sharing, Template};
-
+pub use graft::{Graft, Sharing, Template};
 pub use site::SiteState;
-pub use step::{Along, MountState, Plan, State, Step};
+pub use state::{MountState, State};
+pub use step::{Along, Plan, Step};
 pub use up::up;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::step::{MountState, Plan, State, Step};
+use super::state::{MountState, State};
+use super::step::{Plan, Step};
 use crate::resolve::FileKind;
 
 /// The state of a whole site.

@@ -4,11 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use super::graft::{Graft, GraftChange};
+use super::change::GraftChange;
+use super::graft::Graft;
+use super::state::{MountState, State};
 use crate::Error;
-use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{FileKind, GeneratedFile, Mount, Ownership};
@@ -261,6 +260,15 @@ impl Step {
         )
     }
 
+    /// What changes in a graft.
+    pub(crate) fn change(&self) -> Option<&GraftChange> {
+        match self {
+            Self::Refresh { change, .. } => Some(change),
+            Self::Attach { graft, .. } | Self::Swap { graft, .. } => graft.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The target of the mount that the step makes or takes away; `None` for other steps, and for
     /// mounts that were moved away.
     pub(crate) fn mount_target(&self) -> Option<&JailPath> {
@@ -309,94 +317,6 @@ impl Along {
             Self::Nothing | Self::Submounts => 1,
             Self::Members(members) => members.len(),
         }
-    }
-}
-
-/// The state of one mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountState {
-    /// The path in the jail.
-    pub target: JailPath,
-    /// The desired source, else the recorded one. `None` for a foreign mount.
-    pub source: Option<HostPath>,
-    /// Whether the mount is as it should be, and if not, how it differs.
-    pub state: State,
-    /// The finding if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
-    pub detail: Option<String>,
-    /// The desired mount, if there is one.
-    pub mount: Option<Arc<Mount>>,
-}
-
-impl MountState {
-    /// The state of a desired mount.
-    pub(super) fn desired(mount: &Arc<Mount>, state: State, detail: Option<String>) -> Self {
-        Self {
-            target: mount.target.clone(),
-            source: Some(mount.source.clone()),
-            state,
-            detail,
-            mount: Some(mount.clone()),
-        }
-    }
-
-    /// The state of a mount that is there and that the manifest does not ask for.
-    pub(super) fn undesired(
-        target: &JailPath,
-        source: Option<&HostPath>,
-        state: State,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            target: target.clone(),
-            source: source.cloned(),
-            state,
-            detail: Some(detail.into()),
-            mount: None,
-        }
-    }
-}
-
-/// The states of a mount, as `status` names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Mounted as desired.
-    Ok,
-    /// Nothing is mounted there.
-    Missing,
-    /// The source path now names another file than the mounted one.
-    Stale,
-    /// Our mount, but from another source than the manifest names now.
-    WrongSource,
-    /// The right file, but with other attributes.
-    WrongOptions,
-    /// Something else is mounted on top of ours.
-    Shadowed,
-    /// The source is not there, though the manifest still names it.
-    Absent,
-    /// Our mount, but no longer in the manifest.
-    Orphan,
-    /// Our mount, which something that is mounted over the root hides. It is recorded until it can
-    /// be seen again, and is in the way of nothing.
-    Hidden,
-    /// A mount below the root that is not ours. It is reported, and never touched.
-    Foreign,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Missing => "missing",
-            Self::Stale => "stale",
-            Self::WrongSource => "wrong-source",
-            Self::WrongOptions => "wrong-options",
-            Self::Shadowed => "shadowed",
-            Self::Absent => "absent",
-            Self::Orphan => "orphan",
-            Self::Hidden => "hidden",
-            Self::Foreign => "foreign",
-        })
     }
 }
 
@@ -459,57 +379,4 @@ impl fmt::Display for Step {
 fn attach_in_words(mount: &Mount, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (what, target, options) = (mount.what(), &mount.target, mount.options());
     write!(f, "attach {what} on {target} ({options})")
-}
-
-impl Step {
-    /// What changes in a graft.
-    pub(crate) fn change(&self) -> Option<&GraftChange> {
-        match self {
-            Self::Refresh { change, .. } => Some(change),
-            Self::Attach { graft, .. } | Self::Swap { graft, .. } => graft.as_ref(),
-            _ => None,
-        }
-    }
-}
-
-impl GraftChange {
-    /// The changes one by one, in words.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![];
-        for target in &self.detach {
-            lines.push(format!("detach {target}"));
-        }
-        for mount in &self.attach {
-            lines.push(in_words("attach", mount));
-        }
-        for mount in &self.swap {
-            lines.push(in_words("swap", mount));
-        }
-        lines
-    }
-}
-
-fn in_words(verb: &str, mount: &Mount) -> String {
-    let (source, target) = (&mount.source, &mount.target);
-    format!("{verb} {source} on {target} ({})", mount.attributes)
-}
-
-impl fmt::Display for GraftChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = [
-            ("attach", self.attach.len()),
-            ("swap", self.swap.len()),
-            ("detach", self.detach.len()),
-        ];
-        let mut parts = vec![];
-        for (verb, count) in counts {
-            if count > 0 {
-                parts.push(format!("{verb} {}", plural(count, "mount")));
-            }
-        }
-        if parts.is_empty() {
-            return f.write_str("links and placeholders");
-        }
-        f.write_str(&parts.join(", "))
-    }
 }

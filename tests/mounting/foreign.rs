@@ -13,7 +13,7 @@ use crate::support::{
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, OnEngine); 7] = [
+    let trials: [(&str, OnEngine); 8] = [
         (
             "a foreign mount in a recursive one stops down",
             in_a_recursive_one,
@@ -32,6 +32,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a placeholder stays until the foreign mount on it is gone",
             on_a_placeholder,
+        ),
+        (
+            "an orphan beneath a foreign mount goes when that is gone",
+            on_an_orphan,
         ),
     ];
     let more: [(&str, OnEngine); 13] = [
@@ -805,5 +809,21 @@ fn on_a_placeholder(engine: &'static str) {
         .says("dir is mounted there, and not by mountjail");
     assert_eq!(mounts_below(&site.root).len(), 1);
     umount(&target);
+    site.goes_down();
+}
+
+fn on_an_orphan(engine: &'static str) {
+    let site = Site::new(engine, false);
+    let target = site.root.join("dir");
+    mount_tmpfs(&target);
+    let empty = format!("root: {}\n", site.root.display());
+    site.sandbox.manifest("s", empty);
+    for _ in 0..2 {
+        site.sandbox.ok(&["up", "s"]);
+        assert_eq!(mounts_below(&site.root).len(), 2);
+    }
+    umount(&target);
+    site.sandbox.ok(&["up", "s"]).says("1 detached");
+    assert_eq!(mounts_below(&site.root), []);
     site.goes_down();
 }

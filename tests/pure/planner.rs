@@ -506,7 +506,13 @@ fn bare(own: [bool; 4]) -> World {
         }
     }
     let id = world.id();
-    let theirs = ObservedMount {
+    world.mounts.insert(jail("/theirs"), vec![theirs(id)]);
+    world
+}
+
+/// A mount of somebody else.
+fn theirs(id: u64) -> ObservedMount {
+    ObservedMount {
         file_system: None,
         id,
         unique_id: Some(id),
@@ -517,9 +523,7 @@ fn bare(own: [bool; 4]) -> World {
         made_shared: false,
         master: None,
         device: None,
-    };
-    world.mounts.insert(jail("/theirs"), vec![theirs]);
-    world
+    }
 }
 
 fn up(world: &mut World, desired: &Desired) {
@@ -570,6 +574,23 @@ fn visible(world: &World) -> World {
         next: 0,
         ..world.clone()
     }
+}
+
+/// It cannot be detached before the other one, and must not be forgotten meanwhile.
+#[test]
+fn an_orphan_beneath_a_foreign_mount_stays_recorded() {
+    let before = bare([false; 4]);
+    let mut world = before.clone();
+    let choices = TARGETS.map(|target| (target == "/c").then_some((0, false)));
+    up(&mut world, &desired(&(choices.to_vec(), None)));
+
+    let id = world.id();
+    world.mounts.get_mut(&jail("/c")).unwrap().push(theirs(id));
+    let nothing = Desired::nothing(&site(), &root());
+    up(&mut world, &nothing);
+    world.mounts.get_mut(&jail("/c")).unwrap().pop();
+    up(&mut world, &nothing);
+    assert_eq!(visible(&world), visible(&before));
 }
 
 proptest! {

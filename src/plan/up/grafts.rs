@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::Planner;
 use crate::base::JailPath;
 use crate::observe::{Observed, ObservedMount};
+use crate::plan::change::GraftChange;
 use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
-use crate::plan::graft::{Graft, GraftChange};
-use crate::plan::step::{State, Step};
+use crate::plan::graft::Graft;
+use crate::plan::state::State;
+use crate::plan::step::Step;
 use crate::resolve::Mount;
 
 /// The detail of an orphan.
@@ -53,9 +55,9 @@ impl<'a> Planner<'a> {
                 change,
             };
             self.refresh.insert(&graft.mount.target, step);
-            self.carry_out(&graft.mount, None, verdict);
+            self.carry_out(&graft.mount, None, &verdict);
         } else {
-            self.carry_out(&graft.mount, Some(change), verdict);
+            self.carry_out(&graft.mount, Some(change), &verdict);
         }
     }
 
@@ -71,8 +73,7 @@ impl<'a> Planner<'a> {
             return;
         }
         let verdict = verdict(self.observed, member);
-        self.add_state_by(member, &verdict);
-        match verdict {
+        match &verdict {
             Verdict::Keep(seen) => {
                 if found.cut_off || seen.iter().any(|seen| self.will_be_covered(seen)) {
                     change.swap.push(Arc::clone(member));
@@ -82,8 +83,9 @@ impl<'a> Planner<'a> {
             _ if !found.stays || self.shows_its_template(member, &verdict) => {
                 change.swap.push(Arc::clone(member));
             }
-            verdict => self.carry_out(member, None, verdict),
+            _ => self.carry_out(member, None, &verdict),
         }
+        self.add_state_by(member, verdict);
     }
 
     /// Plans the mounts that were made one by one where `graft` comes. They stay until it is there,
@@ -149,15 +151,18 @@ impl<'a> Planner<'a> {
     /// for. They go with the graft.
     pub(super) fn plan_orphan_members(&mut self) {
         let states = self.plan.states.iter();
-        let known: HashSet<_> = states.map(|state| state.target.clone()).collect();
+        let known: HashSet<_> = states.map(|state| &state.target).collect();
+        let mut orphans = vec![];
         for mount in self.observed.members() {
-            if known.contains(&mount.target) {
-                continue;
-            }
             let mut stack = self.observed.stack(&mount.target).iter();
-            if stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount)) {
-                self.add_undesired(&mount.target, Some(mount), State::Orphan, NOT_IN_MANIFEST);
+            if !known.contains(&mount.target)
+                && stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount))
+            {
+                orphans.push(mount);
             }
+        }
+        for orphan in orphans {
+            self.add_undesired(&orphan.target, Some(orphan), State::Orphan, NOT_IN_MANIFEST);
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::base::{ErrorCode, JailPath};
 use crate::observe::{Holder, Observed};
 use crate::plan::compare::came_along;
 use crate::plan::placeholders;
-use crate::plan::step::{MountState, State, Step};
+use crate::plan::state::{MountState, State};
+use crate::plan::step::Step;
 
 /// The mount that the directory of a path is on.
 pub(super) enum Held<'o> {

@@ -10,13 +10,15 @@ pub(super) use grafts::members_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::change::GraftChange;
 use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record, verdict};
-use super::graft::{GraftChange, GraftedSite, OwnMounts, Sharing, layout};
+use super::graft::{Graft, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
-use super::step::{Along, MountState, Plan, State, Step};
+use super::state::{MountState, State};
+use super::step::{Along, Plan, Step};
 use crate::Error;
 use crate::base::hints::{unmount, unmount_tree};
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{ErrorCode, Extent, HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, FileKind, Mount};
@@ -29,14 +31,14 @@ use crate::resolve::{Desired, FileKind, Mount};
 /// are to be renewed.
 pub fn up(desired: &Desired, observed: &Observed, sharing: Option<&Sharing>) -> Plan {
     let templates = sharing.map(|sharing| &sharing.templates);
-    let site = layout(desired, observed, templates, OwnMounts::Stays);
+    let site = layout(desired, observed, templates, OwnMounts::Stay);
     let as_it_is = plan(site, observed);
 
     if let Some(Sharing { renew: true, .. }) = sharing
         && as_it_is.conflicts.is_empty()
         && observed.recorded_mounts().any(|mount| !mount.is_graft())
     {
-        let site = layout(desired, observed, templates, OwnMounts::MakesWay);
+        let site = layout(desired, observed, templates, OwnMounts::MakeWay);
         let anew = plan(site, observed);
         if anew.conflicts.is_empty() {
             return anew;
@@ -49,11 +51,11 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
     let GraftedSite { desired, grafts } = site;
     let mut planner = Planner {
         desired: &desired,
+        grafts: &grafts,
         observed,
         refresh: BTreeMap::new(),
         plan: Plan {
             manifest: desired.manifest.clone(),
-            grafts: grafts.clone(),
             up_without_mounts: observed.is_up_without_mounts(),
             ..Plan::empty(desired.site.clone(), desired.root.clone())
         },
@@ -77,11 +79,14 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
     planner.plan_strays();
     planner.plan_elsewhere();
     planner.plan_nested();
-    planner.finish()
+    let mut plan = planner.finish();
+    plan.grafts = grafts;
+    plan
 }
 
 struct Planner<'a> {
     desired: &'a Desired,
+    grafts: &'a [Graft],
     observed: &'a Observed,
     plan: Plan,
     /// The detaches at each target, topmost mount first, which is the order of unmounting.
@@ -113,8 +118,8 @@ impl<'a> Planner<'a> {
             return;
         }
         let verdict = verdict(self.observed, mount);
-        self.add_state_by(mount, &verdict);
-        self.carry_out(mount, None, verdict);
+        self.carry_out(mount, None, &verdict);
+        self.add_state_by(mount, verdict);
     }
 
     /// Whether the source of `mount` is not there. If so, the mount stays as it is.
@@ -131,7 +136,7 @@ impl<'a> Planner<'a> {
         &mut self,
         mount: &'a Arc<Mount>,
         graft: Option<GraftChange>,
-        verdict: Verdict<'_>,
+        verdict: &Verdict<'_>,
     ) {
         match verdict {
             Verdict::Keep(stack) => {
@@ -143,9 +148,9 @@ impl<'a> Planner<'a> {
             Verdict::Swap { top, because, .. } => {
                 let step = Step::Swap {
                     mount: Arc::clone(mount),
-                    expected: top.clone(),
+                    expected: (*top).clone(),
                     along: self.along(&mount.target, top, mount.extent()),
-                    because,
+                    because: *because,
                     graft,
                 };
                 self.mount.insert(&mount.target, step);
@@ -161,17 +166,17 @@ impl<'a> Planner<'a> {
                 self.keep(below, mount);
             }
             Verdict::NotOurs {
-                state,
+                because,
                 detail,
                 count,
             } => {
-                let hint = self.making_way(mount, state, count);
-                self.cannot_mount(mount, &detail, hint);
+                let hint = self.making_way(mount, *because, *count);
+                self.cannot_mount(mount, detail, hint);
             }
             Verdict::OnTheirs { detail, .. } => {
                 let (site, how) = (&self.desired.site, self.unmounting(&mount.target));
                 let hint = format!("`mountjail down {site}`, then {how}");
-                self.cannot_mount(mount, &detail, hint);
+                self.cannot_mount(mount, detail, hint);
             }
         }
     }
@@ -189,11 +194,10 @@ impl<'a> Planner<'a> {
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
     fn making_way(&self, mount: &Mount, state: State, count: usize) -> String {
         if state == State::WrongOptions {
-            let at = self.desired.root.inside(&mount.target);
-            let at = shell_word(&at.to_string()).into_owned();
             return format!(
-                "give it the options: `mount -o remount,bind,{} {at}`",
-                mount.attributes
+                "give it the options: `mount -o remount,bind,{} {}`",
+                mount.attributes,
+                shell_path(self.desired.root.inside(&mount.target))
             );
         }
         // On a shared mount one umount(8) may take several away.
@@ -231,7 +235,7 @@ impl<'a> Planner<'a> {
         self.plan.states.push(state);
     }
 
-    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict<'_>) {
+    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: Verdict<'_>) {
         let (state, detail) = verdict.state();
         self.add_state(mount, state, detail);
     }

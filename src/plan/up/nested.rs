@@ -7,7 +7,7 @@ use crate::Error;
 use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, Extent, JailPath};
 use crate::plan::compare::is_taken_over;
-use crate::plan::step::State;
+use crate::plan::state::State;
 
 impl Planner<'_> {
     /// Plans the mounts inside of those that change. Each of them would vanish with the old mount,

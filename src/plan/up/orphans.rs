@@ -12,7 +12,8 @@ use crate::base::hints::unmount_tree;
 use crate::base::{ErrorCode, JailPath};
 use crate::observe::{ObservedMount, RecordedMount, Stray};
 use crate::plan::compare::{MountedOn, came_along};
-use crate::plan::step::{MountState, State, Step};
+use crate::plan::state::{MountState, State};
+use crate::plan::step::Step;
 
 impl<'a> Planner<'a> {
     /// Plans the recorded mounts that the manifest no longer asks for.
@@ -22,7 +23,8 @@ impl<'a> Planner<'a> {
         let recorded: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
         for target in recorded {
             // It may have been put back into a graft.
-            if !desired.contains(target) && self.plan.graft_with(target).is_none() {
+            let is_in_a_graft = self.grafts.iter().any(|graft| graft.has(target));
+            if !desired.contains(target) && !is_in_a_graft {
                 self.plan_orphans_at(target);
             }
         }
@@ -33,9 +35,7 @@ impl<'a> Planner<'a> {
         let stack = observed.stack(target);
         for (nth, seen) in stack.iter().enumerate().rev() {
             let Some(known) = observed.record_of(target, seen) else {
-                let mut below = stack[..nth].iter();
-                let on = MountedOn::ours_if(below.any(|below| observed.is_ours(target, below)));
-                self.add_foreign(target, seen, on);
+                self.plan_beneath(target, seen, &stack[..nth]);
                 return;
             };
             let (state, detail) = if self.observed.absent.contains(target) {
@@ -48,6 +48,25 @@ impl<'a> Planner<'a> {
             }
             self.add_detach(target, seen, known.extent());
         }
+    }
+
+    /// Plans the mounts `below` the mount `foreign` at `target`. Ours can only be detached when that
+    /// is gone, and are recorded until then.
+    fn plan_beneath(
+        &mut self,
+        target: &'a JailPath,
+        foreign: &ObservedMount,
+        below: &[ObservedMount],
+    ) {
+        let mut on = MountedOn::Others;
+        for seen in below {
+            if let Some(known) = self.observed.own_record_of(target, seen) {
+                on = MountedOn::Ours;
+                self.hidden.insert(target);
+                self.buried.push(known);
+            }
+        }
+        self.add_foreign(target, foreign, on);
     }
 
     /// Plans the recorded mounts that were not seen where they were made.
