@@ -1,8 +1,8 @@
 //! The line between an old copy and the site's own: pure.
 //!
-//! Below `/usr`, `/bin`, `/sbin` and `/lib*` packages alone put files, and administrators of jails
-//! copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in
-//! `/etc`, files are made to be changed: there only a file is a copy whose contents say so.
+//! Below `/usr`, `/bin`, `/sbin` and `/lib*` only packages put files, and administrators of jails
+//! put copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in
+//! `/etc`, files are made to be changed: there a file is a copy only if its contents say so.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

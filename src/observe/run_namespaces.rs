@@ -113,7 +113,9 @@ impl RunNamespaces {
         let processes = Processes::look();
         for (directory, record) in records {
             let Some(record) = record else {
-                found.gone.push(directory);
+                if !processes.may_be_in(&directory) {
+                    found.gone.push(directory);
+                }
                 continue;
             };
             if record.boot != *boot {
@@ -227,10 +229,25 @@ impl Processes {
         Process::of(*pids.first()?)
     }
 
+    /// Whether a process may be in the namespace with this directory, which has no record that can be
+    /// read: perhaps it is being made now.
+    fn may_be_in(&self, directory: &Path) -> bool {
+        match inode_of_directory(directory) {
+            Some(inode) => !self.all_seen || self.by_namespace.contains_key(&inode),
+            None => false,
+        }
+    }
+
     /// Whether all processes that may be in the namespace were seen.
     fn are_all(&self, record: &NamespaceRecord) -> bool {
         self.all_seen && record.pid_namespace == self.pid_namespace
     }
+}
+
+/// The inode number in the name of the directory of a namespace, which is its [`NamespaceId`].
+fn inode_of_directory(directory: &Path) -> Option<u64> {
+    let (inode, _) = directory.file_name()?.to_str()?.split_once('-')?;
+    inode.parse().ok()
 }
 
 /// The id of the mount that the root directory of the process is on.
@@ -283,6 +300,11 @@ mod tests {
             ..record(3, &boot)
         };
         write(&state.namespaces().join("hidden"), &hidden);
+        // One is being made, or its record cannot be read; the other was left while it was made.
+        let unread = [format!("{own}-1"), "3-1".to_owned()];
+        for name in &unread {
+            fs::create_dir(state.namespaces().join(name)).unwrap();
+        }
         let found = RunNamespaces::find(&state, &boot);
         let [living] = found.living.as_slice() else {
             panic!("{found:?}")
@@ -292,6 +314,7 @@ mod tests {
         let mut gone = found.gone;
         gone.sort();
         let name = |name: &str| state.namespaces().join(name);
-        assert_eq!(gone, [name("before"), name("gone"), name("reused")]);
+        let expected = ["3-1", "before", "gone", "reused"].map(name);
+        assert_eq!(gone, expected);
     }
 }

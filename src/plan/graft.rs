@@ -233,7 +233,7 @@ struct Soil<'a> {
     /// The directories that were made in the root, if they may be covered: lines of fstab(5) mount
     /// on nothing of them.
     made: Vec<&'a CreatedPath>,
-    /// The knowledge of directories: most paths share theirs with others.
+    /// Whether directories are free, once that was asked: most paths share theirs with others.
     free: RefCell<BTreeMap<JailPath, bool>>,
 }
 

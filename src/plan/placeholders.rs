@@ -15,7 +15,7 @@ pub(super) struct Placeholders {
     pub remove: Vec<Step>,
     pub create: Vec<Step>,
     pub conflicts: Vec<Error>,
-    /// Where something stands that cannot be used.
+    /// The paths at which something stands that cannot be used.
     pub in_the_way: Vec<JailPath>,
 }
 

@@ -103,7 +103,7 @@ fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
     table?.get(id)?.peer_group.is_none().then_some(id)
 }
 
-/// The kernel does not tell the mounts in the root.
+/// The error that the kernel does not tell which mounts are in the root.
 pub(super) fn cannot_ask(root: &HostPath, error: &io::Error) -> Error {
     Error::failed(format!("cannot ask for the mounts in {root}")).because(error)
 }
