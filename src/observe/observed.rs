@@ -129,8 +129,12 @@ impl Observed {
     /// Whether the graft at `target` follows no template any more: the template is gone, or the
     /// graft was made private. A copy in another mount namespace may follow none by right.
     pub(crate) fn is_cut_off(&self, target: &JailPath) -> bool {
-        match self.top(target) {
-            Some(top) if top.master.is_none() => {
+        let is_graft = |seen: &&ObservedMount| match self.own_record_of(target, seen) {
+            Some(known) => known.is_graft(),
+            None => false,
+        };
+        match self.stack(target).iter().rfind(is_graft) {
+            Some(seen) if seen.master.is_none() => {
                 !self.grafts_at(target).any(|graft| graft.may_be_a_copy)
             }
             _ => false,

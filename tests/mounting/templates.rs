@@ -15,7 +15,7 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 18] = [
+    let both: [(&str, OnEngine); 19] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -35,6 +35,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a foreign mount in a graft is named and stays",
             foreign_inside,
+        ),
+        (
+            "what a foreign mount on a graft hides is still the site's",
+            foreign_on_top,
         ),
         (
             "a site that shares a template follows its own manifest",
@@ -266,6 +270,21 @@ fn foreign_inside(engine: &'static str) {
     sandbox.run(&["down", "a"]).exits(1).says("x/one");
     assert_eq!(read(&roots[0], "x/one"), "theirs");
     Ran::of(Command::new("umount").arg(roots[0].join("x/one"))).exits(0);
+    nothing_is_left(&sandbox);
+}
+
+fn foreign_on_top(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    bind(&sandbox.directory("theirs"), &roots[0].join("x"));
+    let says = "something else";
+    let status = sandbox.run(&["status", "a"]).exits(3).prints(says);
+    assert_eq!(status.stdout.matches("shadowed").count(), 2, "{status}");
+    assert!(!status.stdout.contains("foreign"), "{status}");
+    sandbox.run(&["down", "a"]).exits(1).says(says);
+    Ran::of(Command::new("umount").arg(roots[0].join("x"))).exits(0);
+    sandbox.ok(&["status", "--all"]);
     nothing_is_left(&sandbox);
 }
 

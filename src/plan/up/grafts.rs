@@ -30,8 +30,17 @@ impl<'a> Planner<'a> {
     /// Plans a graft and the mounts that come along with it.
     pub(super) fn plan_graft(&mut self, graft: &'a Graft) {
         let verdict = graft_verdict(self.observed, graft);
-        if matches!(verdict, Verdict::Attach) {
-            self.cover(graft);
+        match verdict {
+            Verdict::Attach => self.cover(graft),
+            Verdict::NotOurs {
+                because: State::Shadowed,
+                ..
+            } => {
+                self.add_shadowed(graft);
+                self.carry_out(&graft.mount, None, &verdict);
+                return;
+            }
+            _ => {}
         }
         let stays = matches!(verdict, Verdict::Keep(_));
         let found = StandingGraft {
@@ -58,6 +67,15 @@ impl<'a> Planner<'a> {
             self.carry_out(&graft.mount, None, &verdict);
         } else {
             self.carry_out(&graft.mount, Some(change), &verdict);
+        }
+    }
+
+    /// Adds the states of the mounts that came along with a graft on which somebody has mounted
+    /// something.
+    fn add_shadowed(&mut self, graft: &Graft) {
+        let detail = format!("hidden by what is mounted on {}", graft.mount.target);
+        for member in &graft.template.mounts {
+            self.add_state(member, State::Shadowed, Some(detail.clone()));
         }
     }
 

@@ -117,7 +117,7 @@ impl<'a> Planner<'a> {
             // A recorded mount is in the table, but was not found in the jail.
             let mut has_hidden = false;
             for seen in stack {
-                if let Some(known) = self.observed.record_of(target, seen) {
+                if let Some(known) = self.observed.own_record_of(target, seen) {
                     self.plan_hidden(target, Some(known));
                     has_hidden = true;
                 }
