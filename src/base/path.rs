@@ -333,13 +333,13 @@ impl JailPath {
 /// A path in JSON: text if it is UTF-8, otherwise `{"bytes": [..]}`, so nothing is lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum PathText {
+enum PathText {
     Text(String),
     Bytes { bytes: Vec<u8> },
 }
 
 impl PathText {
-    pub(crate) fn encoded(path: &Path) -> Self {
+    fn encoded(path: &Path) -> Self {
         match path.to_str() {
             Some(text) => Self::Text(text.to_owned()),
             None => Self::Bytes {
@@ -348,7 +348,7 @@ impl PathText {
         }
     }
 
-    pub(crate) fn decoded(&self) -> PathBuf {
+    fn decoded(&self) -> PathBuf {
         match self {
             Self::Text(text) => PathBuf::from(text),
             Self::Bytes { bytes } => PathBuf::from(OsStr::from_bytes(bytes)),

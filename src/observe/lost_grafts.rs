@@ -73,7 +73,7 @@ fn of_templates(candidates: &mut Vec<Candidate>, known: &TemplateRecords) -> Vec
         return lost;
     }
     for name in known.state.recorded_sites().unwrap_or_default() {
-        let Some(template) = known.state.known_template(&name, &known.boot) else {
+        let Ok(Some(template)) = known.state.known_template(&name, &known.boot) else {
             continue;
         };
         let Some(contents) = &template.contents else {

@@ -178,7 +178,7 @@ impl Observed {
     }
 
     /// The targets of the mounts that came along with the recorded grafts.
-    pub(crate) fn member_targets(&self) -> impl Iterator<Item = &JailPath> {
+    pub(super) fn member_targets(&self) -> impl Iterator<Item = &JailPath> {
         self.members().map(|member| &member.target)
     }
 

@@ -324,7 +324,7 @@ pub struct KnownGraft {
 
 impl KnownGraft {
     /// The mounts at `target` that came along with it.
-    pub(crate) fn members_at(&self, target: &JailPath) -> &[RecordedMount] {
+    pub(super) fn members_at(&self, target: &JailPath) -> &[RecordedMount] {
         if !target.starts_with(&self.target) {
             return &[];
         }

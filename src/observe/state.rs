@@ -126,7 +126,9 @@ impl StateDir {
 
     /// The grafts in `record`. What came along with one of a template whose record is lost is
     /// unknown.
-    fn grafts(&self, record: &BootRecord) -> Vec<KnownGraft> {
+    ///
+    /// Errors: the record of a template cannot be read now.
+    fn grafts(&self, record: &BootRecord) -> Result<Vec<KnownGraft>> {
         let templates = self.templates();
         let mut grafts = vec![];
         for mount in &record.mounts {
@@ -134,7 +136,7 @@ impl StateDir {
                 continue;
             };
             let (mut contents, mut members) = (None, Arc::default());
-            if let Some(template) = templates.known_template(name, &record.boot) {
+            if let Some(template) = templates.known_template(name, &record.boot)? {
                 members = Arc::clone(&template.members);
                 if let Some(known) = &template.contents {
                     contents.clone_from(&known.key);
@@ -149,7 +151,7 @@ impl StateDir {
                 members,
             });
         }
-        grafts
+        Ok(grafts)
     }
 
     /// The facts in the record of a template, if there is one of this boot.
@@ -157,7 +159,7 @@ impl StateDir {
         &self,
         name: &SiteName,
         boot: &BootId,
-    ) -> Option<Arc<KnownTemplate>> {
+    ) -> Result<Option<Arc<KnownTemplate>>> {
         self.template_cache.get(name, &self.record(name), boot)
     }
 
@@ -190,7 +192,7 @@ impl StateDir {
         let kept = or_lost(kept, &lib, &mut warnings);
         let mut grafts = vec![];
         match &record {
-            Some(found) if found.boot == *boot => grafts = self.grafts(found),
+            Some(found) if found.boot == *boot => grafts = self.grafts(found)?,
             _ => record = None,
         }
         Ok(SiteRecords {
@@ -436,6 +438,26 @@ mod tests {
             error.starts_with("cannot read the record ") && error.ends_with("Is a directory"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_record_of_a_template_that_cannot_be_read_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        make_directories(&state);
+        let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
+        let template = SiteName::new("template-x").unwrap();
+        let record = r#"{"version":1,"boot":"b","root":"/srv/a","mounts":[{
+            "target":"/etc","source":"/t/etc","file":{"dev":1,"ino":2},"recursive":true,
+            "options":{"read_only":true,"nosuid":true,"nodev":true,"noexec":true},
+            "unique_id":3,"template":"template-x"}]}"#;
+        fs::write(state.record(&site), record).unwrap();
+        let lost = state.read(&site, &boot).unwrap();
+        assert_eq!(lost.grafts[0].template, template);
+
+        fs::create_dir_all(state.templates().record(&template)).unwrap();
+        let error = state.read(&site, &boot).unwrap_err().to_string();
+        assert!(error.ends_with("Is a directory"), "{error}");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use nix::fcntl::AT_FDCWD;
 
 use super::record::{BootId, BootRecord, Contents, RecordedMount};
 use super::record_file::record_bytes;
-use crate::base::SiteName;
 use crate::base::sync::lock;
+use crate::base::{ErrorContext, Result, SiteName};
 use crate::sys::{self, FileId};
 
 /// What the record of a template tells about grafts of it.
@@ -45,47 +45,59 @@ struct Version {
 
 impl TemplateCache {
     /// The facts in the record of `template` at `path`, if it is one of this boot.
+    ///
+    /// Errors: it cannot be read now. One that is damaged counts as lost.
     pub(super) fn get(
         &self,
         template: &SiteName,
         path: &Path,
         boot: &BootId,
-    ) -> Option<Arc<KnownTemplate>> {
-        let version = version_at(path).ok()?;
+    ) -> Result<Option<Arc<KnownTemplate>>> {
+        let Some(version) = version_at(path)? else {
+            return Ok(None);
+        };
         let of_boot = |known: &Arc<KnownTemplate>| known.boot == *boot;
         if let Some(read) = lock(&self.0).get(template)
             && read.version == version
         {
-            return read.known.clone().filter(of_boot);
+            return Ok(read.known.clone().filter(of_boot));
         }
-        let known = read(path).map(Arc::new);
+        let known = read(path)?.map(Arc::new);
         let read = ReadRecord {
             version,
             known: known.clone(),
         };
         lock(&self.0).insert(template.clone(), read);
-        known.filter(of_boot)
+        Ok(known.filter(of_boot))
     }
 }
 
-fn version_at(path: &Path) -> io::Result<Version> {
-    let stat = sys::stat_at(AT_FDCWD, path)?;
-    Ok(Version {
+fn version_at(path: &Path) -> Result<Option<Version>> {
+    let stat = match sys::stat_at(AT_FDCWD, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        stat => stat.context(format_args!("cannot look at the record {}", path.display()))?,
+    };
+    Ok(Some(Version {
         file: stat.file,
         born: stat.born,
         size: stat.size,
-    })
+    }))
 }
 
-fn read(path: &Path) -> Option<KnownTemplate> {
-    let record = BootRecord::parse(&record_bytes(path).ok()??).ok()?;
+fn read(path: &Path) -> Result<Option<KnownTemplate>> {
+    let Some(bytes) = record_bytes(path)? else {
+        return Ok(None);
+    };
+    let Ok(record) = BootRecord::parse(&bytes) else {
+        return Ok(None);
+    };
     let mut members = record.mounts;
     members.sort_by(|a, b| a.target.cmp(&b.target));
-    Some(KnownTemplate {
+    Ok(Some(KnownTemplate {
         boot: record.boot,
         contents: record.contents,
         members: members.into(),
-    })
+    }))
 }
 
 impl fmt::Debug for TemplateCache {

@@ -380,7 +380,7 @@ impl<'a> Soil<'a> {
 
 /// Whether a graft may cover what is mounted at `target`: all of it is ours, was made one by one,
 /// and can be found when it is hidden.
-pub(super) fn can_be_covered(observed: &Observed, target: &JailPath) -> bool {
+fn can_be_covered(observed: &Observed, target: &JailPath) -> bool {
     let has_others_in_it = paths_in(&observed.mounts, target).any(|inside| inside != target);
     if has_others_in_it || observed.unseen.contains_key(target) {
         return false;
