@@ -229,8 +229,8 @@ impl Processes {
         Process::of(*pids.first()?)
     }
 
-    /// Whether a process may be in the namespace with this directory, which has no record that can be
-    /// read: perhaps it is being made now.
+    /// Whether a process may be in the namespace with this directory, which has no record that can
+    /// be read: perhaps it is being made now.
     fn may_be_in(&self, directory: &Path) -> bool {
         match inode_of_directory(directory) {
             Some(inode) => !self.all_seen || self.by_namespace.contains_key(&inode),

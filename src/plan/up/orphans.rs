@@ -50,8 +50,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Plans the mounts `below` the mount `foreign` at `target`. Ours can only be detached when that
-    /// is gone, and are recorded until then.
+    /// Plans the mounts `below` the mount `foreign` at `target`. Ours can only be detached when
+    /// that is gone, and are recorded until then.
     fn plan_beneath(
         &mut self,
         target: &'a JailPath,
