@@ -8,7 +8,8 @@ use super::host::Host;
 use super::layout::conflict;
 use super::nested;
 use super::shared::Shared;
-use crate::base::{BadPath, HostPath, JailPath, MountAttributes, SiteName};
+use super::users::AccountFiles;
+use crate::base::{BadPath, ErrorContext, HostPath, JailPath, MountAttributes, SiteName};
 use crate::manifest::Origin;
 use crate::{Error, Result, sys};
 
@@ -24,7 +25,7 @@ pub(super) fn add_users(
         return Ok(());
     };
     let names: Vec<_> = users.iter().map(|(name, _)| name.as_str()).collect();
-    let (passwd, group) = shared.accounts(host)?.files(host, &names)?;
+    let AccountFiles { passwd, group } = shared.accounts(host)?.files(host, &names)?;
 
     let mut mounts = desired.mounts.iter();
     if let Some(etc) = mounts.find(|mount| mount.target.as_path() == Path::new("/etc")) {
@@ -33,6 +34,7 @@ pub(super) fn add_users(
     }
 
     for (name, contents) in [("passwd", passwd), ("group", group)] {
+        let contents = contents.into_bytes();
         let (path, target) = paths(generated, &desired.site, name).map_err(|why| {
             Error::usage(format!("cannot name the file for {name}")).because_of(why)
         })?;
@@ -78,20 +80,34 @@ fn reasons(users: &[(String, Arc<Origin>)]) -> Vec<Reason> {
 
 /// The file at `path`, if it has these contents already.
 fn current_file(host: &Host, path: &HostPath, contents: &[u8]) -> Result<Option<FileId>> {
-    let cannot = format!("cannot read {path}");
-    let found = match host.now(path) {
-        Ok(found) => found,
-        Err(error) => return Err(Error::failed(cannot).because(&error.into())),
-    };
-    let Some(node) = found else {
+    let cannot = format_args!("cannot read {path}");
+    let Some(node) = host.now(path).context(cannot)? else {
         return Ok(None);
     };
     if node.stat.kind != FileKind::File {
         return Ok(None);
     }
-    match sys::read_regular(path.as_path(), contents.len() as u64) {
-        Ok(found) => Ok((found == contents).then_some(node.stat.file)),
+    match sys::read_regular(&host.on_disk(path.as_path()), contents.len() as u64) {
         Err(error) if error.raw_os_error() == Some(libc::EFBIG) => Ok(None),
-        Err(error) => Err(Error::failed(cannot).because(&error)),
+        found => Ok((found.context(cannot)? == contents).then_some(node.stat.file)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_with_the_same_contents_is_known_also_in_a_made_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.passwd"), "root\n").unwrap();
+        let (host, path) = (Host::at(dir.path()), HostPath::new("/a.passwd").unwrap());
+        let file = |contents: &str| current_file(&host, &path, contents.as_bytes());
+        assert!(file("root\n").unwrap().is_some());
+        for other in ["toor\n", "", "root\nbob\n"] {
+            assert_eq!(file(other), Ok(None), "{other:?}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::io;
 
 use nix::errno::Errno;
 use nix::unistd::{Group, User};
 
 use super::host::Host;
 use super::lookup_error::{LookupError, found};
-use crate::base::HostPath;
+use crate::base::{ErrorContext, HostPath};
 use crate::{Error, Result, sys};
 
 /// Where this program looks for users and groups: part of messages about those not found.
@@ -38,6 +39,12 @@ struct GroupLine {
     name: String,
     gid: String,
     members: Vec<String>,
+}
+
+/// The contents of a site's passwd and group.
+pub(super) struct AccountFiles {
+    pub passwd: String,
+    pub group: String,
 }
 
 impl GroupLine {
@@ -95,7 +102,7 @@ impl Accounts {
             return Ok(Some(account.clone()));
         }
         let found = if host.is_real() {
-            by_name_service(name)?
+            by_name_service("user", name, User::from_name)?
         } else {
             None
         };
@@ -116,7 +123,8 @@ impl Accounts {
         }))
     }
 
-    /// The IDs of the user `name` and of their group. Errors: there is no such user.
+    /// The IDs of the user `name` and of their group. Errors: there is no such user, or a name
+    /// service does not answer.
     pub(super) fn ids(&self, host: &Host, name: &str) -> Result<(u32, u32)> {
         if let Some(account) = self.account(host, name)?
             && let Ok(uid) = account.uid.parse()
@@ -127,7 +135,8 @@ impl Accounts {
         Err(nobody("user", name))
     }
 
-    /// The ID of the group `name`. Errors: there is no such group.
+    /// The ID of the group `name`. Errors: there is no such group, or a name service does not
+    /// answer.
     pub(super) fn group_id(&self, host: &Host, name: &str) -> Result<u32> {
         let known = self.groups.iter().find(|group| group.name == name);
         if let Some(group) = known
@@ -135,16 +144,21 @@ impl Accounts {
         {
             return Ok(gid);
         }
-        match Group::from_name(name) {
-            Ok(Some(group)) if host.is_real() => Ok(group.gid.as_raw()),
-            _ => Err(nobody("group", name)),
+        let found = if host.is_real() {
+            by_name_service("group", name, Group::from_name)?
+        } else {
+            None
+        };
+        match found {
+            Some(group) => Ok(group.gid.as_raw()),
+            None => Err(nobody("group", name)),
         }
     }
 
     /// The contents of passwd and group for `names` and root.
     ///
     /// Errors: a name service does not answer.
-    pub(super) fn files(&self, host: &Host, names: &[&str]) -> Result<(Vec<u8>, Vec<u8>)> {
+    pub(super) fn files(&self, host: &Host, names: &[&str]) -> Result<AccountFiles> {
         let mut names = names.to_vec();
         names.retain(|name| *name != "root");
         names.sort_unstable();
@@ -167,7 +181,7 @@ impl Accounts {
                 let _ = writeln!(group, "{name}:x:{gid}:{}", members.join(","));
             }
         }
-        Ok((passwd.into_bytes(), group.into_bytes()))
+        Ok(AccountFiles { passwd, group })
     }
 }
 
@@ -185,14 +199,18 @@ fn nobody(what: &str, name: &str) -> Error {
         .hint(format!("create the {what}, or take the line out"))
 }
 
-/// The user `name`, as NSS has it.
-fn by_name_service(name: &str) -> Result<Option<User>> {
-    match User::from_name(name) {
-        Ok(user) => Ok(user),
-        // Each of these means that there is no such user: getpwnam(3).
+/// The user or group `name`, as NSS has it.
+fn by_name_service<T>(
+    what: &str,
+    name: &str,
+    look_up: fn(&str) -> nix::Result<Option<T>>,
+) -> Result<Option<T>> {
+    match look_up(name) {
+        // Each of these means that there is no such user or group: getpwnam(3), getgrnam(3).
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        Err(errno) => Err(Error::failed(format!("cannot look up the user {name}"))
-            .because(&std::io::Error::from(errno))),
+        found => found
+            .map_err(io::Error::from)
+            .context(format_args!("cannot look up the {what} {name}")),
     }
 }
 
@@ -207,15 +225,21 @@ mod tests {
         let group = "root:x:0:\nbobs:!:8:\nweb:x:33:eve,bob\neves:x:9:eve\n";
         let accounts = Accounts::parse(passwd, group);
         let host = Host::at("/nonexistent");
-        let (passwd, group) = accounts.files(&host, &["bob"]).unwrap();
+        let AccountFiles { passwd, group } = accounts.files(&host, &["bob"]).unwrap();
         assert_eq!(
-            String::from_utf8(passwd).unwrap(),
+            passwd,
             "root:x:0:0:root:/root:/bin/bash\nbob:x:7:8:Bob,,,:/home/bob:/bin/sh\n"
         );
-        assert_eq!(
-            String::from_utf8(group).unwrap(),
-            "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n"
-        );
+        assert_eq!(group, "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n");
         assert_eq!(accounts.knows(&host, "mallory"), Ok(false));
+    }
+
+    #[test]
+    fn a_name_service_that_fails_does_not_say_that_there_is_no_such_group() {
+        let group = |look_up| by_name_service::<Group>("group", "web", look_up);
+        assert_eq!(group(|_| Err(Errno::ESRCH)), Ok(None));
+        let error = group(|_| Err(Errno::ETIMEDOUT)).unwrap_err();
+        let text = "cannot look up the group web: Connection timed out";
+        assert_eq!(error.to_string(), text);
     }
 }
