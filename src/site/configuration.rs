@@ -13,6 +13,7 @@ use super::manifest_error::ManifestError;
 use super::manifest_file::{Site, root_of, text};
 use super::out::{Out, worst};
 use super::trust::Trust;
+use crate::base::quote::shell_word;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
 use crate::observe::{self, BootId, StateDir};
@@ -121,17 +122,11 @@ impl SiteList {
 /// Errors: the directory cannot be read.
 pub(crate) fn list(config: &Path) -> Result<SiteList> {
     let directory = config.join("sites");
-    let files = match visible_files(&directory) {
-        Ok(files) => files,
-        Err(error) => {
-            let directory = directory.display();
-            return Err(
-                Error::failed(format!("cannot list the sites in {directory}"))
-                    .because(&error)
-                    .hint("write SITE.yaml there, or name another directory with --config-dir"),
-            );
-        }
-    };
+    let files = visible_files(&directory).map_err(|error| {
+        Error::failed(format!("cannot list the sites in {}", directory.display()))
+            .because(&error)
+            .hint("write SITE.yaml there, or name another directory with --config-dir")
+    })?;
     let (mut list, mut templates) = (SiteList::default(), vec![]);
     for file in ending_in(&files, "yaml") {
         if manifest::template_name(&file).is_some() {
@@ -144,19 +139,20 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
         }
     }
     for file in ending_in(&files, "yml") {
-        let renamed = file.with_extension("yaml");
-        list.errors.push(
-            Error::usage(format!(
-                "{}: a manifest's name ends in .yaml",
-                file.display()
-            ))
-            .hint(format!("mv {} {}", file.display(), renamed.display()))
-            .into(),
-        );
+        list.errors.push(not_named_yaml(&file).into());
     }
     list.add(instances::of_templates(&templates));
     list.sites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(list)
+}
+
+fn not_named_yaml(file: &Path) -> Error {
+    let (shown, renamed) = (file.to_string_lossy(), file.with_extension("yaml"));
+    Error::usage(format!("{shown}: a manifest's name ends in .yaml")).hint(format!(
+        "mv {} {}",
+        shell_word(&shown),
+        shell_word(&renamed.to_string_lossy())
+    ))
 }
 
 /// The sites of the template `file`.
@@ -374,4 +370,16 @@ fn named_roots(trust: &Trust, sites: &[Site]) -> Vec<Option<HostPath>> {
         }
     });
     found.into_iter().map(Option::flatten).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_renames_a_file_can_be_typed() {
+        let error = not_named_yaml(Path::new("/e/my site.yml"));
+        let hint = "mv '/e/my site.yml' '/e/my site.yaml'";
+        assert_eq!(error.hint_text(), Some(hint));
+    }
 }
