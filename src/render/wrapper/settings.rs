@@ -28,9 +28,14 @@ pub(super) fn last<'l>(lines: &'l [UnitLine], key: &str) -> Option<&'l str> {
 }
 
 pub(super) fn is_yes(value: &str) -> bool {
-    ["1", "yes", "y", "true", "t", "on"].contains(&value)
+    is_among(value, ["1", "yes", "y", "true", "t", "on"])
 }
 
 pub(super) fn is_no(value: &str) -> bool {
-    ["0", "no", "n", "false", "f", "off"].contains(&value)
+    is_among(value, ["0", "no", "n", "false", "f", "off"])
+}
+
+/// Whether `value` is one of these words, in upper or lower case: systemd.syntax(7).
+fn is_among(value: &str, words: [&str; 6]) -> bool {
+    words.iter().any(|word| value.eq_ignore_ascii_case(word))
 }

@@ -87,6 +87,7 @@ fn hardening_that_forbids_mounts_is_named_with_what_lets_it() {
         &[("RestrictNamespaces", "mnt uts")],
         &[("RestrictNamespaces", "~user")],
         &[("RestrictNamespaces", "no")],
+        &[("RestrictNamespaces", "No"), ("PrivateUsers", "False")],
         &[
             ("CapabilityBoundingSet", "CAP_CHOWN"),
             ("CapabilityBoundingSet", "CAP_SYS_ADMIN"),
@@ -114,6 +115,7 @@ fn hardening_that_forbids_mounts_is_named_with_what_lets_it() {
     let forbidden: &[(&[(&str, &str)], &str)] = &[
         (&[("User", "www-data")], "User=root"),
         (&[("DynamicUser", "yes")], "scope: host"),
+        (&[("DynamicUser", "True")], "scope: host"),
         (&[("RestrictNamespaces", "yes")], "RestrictNamespaces=mnt"),
         (&[("RestrictNamespaces", "~mnt")], "RestrictNamespaces=mnt"),
         (&[("RestrictNamespaces", "uts")], "RestrictNamespaces=mnt"),
