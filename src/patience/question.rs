@@ -237,7 +237,7 @@ pub(super) fn is_on_a_server(path: &Path) -> bool {
 
 /// Whether a file system of this type has a server: another process or machine.
 fn has_server(kind: &str) -> bool {
-    const KINDS: [&str; 15] = [
+    const KINDS: [&str; 23] = [
         "9p",
         "afs",
         "autofs",
@@ -248,10 +248,18 @@ fn has_server(kind: &str) -> bool {
         "fuseblk",
         "gfs2",
         "glusterfs",
+        "gpfs",
         "lustre",
+        "ncpfs",
         "nfs",
         "nfs4",
+        "ocfs2",
+        "orangefs",
+        "prl_fs",
+        "pvfs2",
         "smb3",
+        "smbfs",
+        "vboxsf",
         "virtiofs",
     ];
     kind.starts_with("fuse.") || KINDS.contains(&kind)

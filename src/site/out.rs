@@ -175,8 +175,9 @@ impl Out {
 
     /// As [`Out::error_aside`], for errors that were reported already.
     pub(crate) fn aside(&self, code: u8) {
-        let so_far = self.aside.load(Ordering::Relaxed);
-        self.aside.store(worst([so_far, code]), Ordering::Relaxed);
+        let worse = |so_far| Some(worst([so_far, code]));
+        let order = Ordering::Relaxed;
+        let _ = self.aside.fetch_update(order, order, worse); // it always has a value
     }
 
     /// Forgets the errors aside; returns their exit code.
