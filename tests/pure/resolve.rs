@@ -45,13 +45,21 @@ impl MadeHost {
 
     /// A shared object that needs no other.
     fn library(&self, path: &str) -> &Self {
-        let at = self.at(path);
+        self.object(path, "", &["-shared"])
+    }
+
+    /// An object of this source, without the C library.
+    fn object(&self, path: &str, source: &str, arguments: &[&str]) -> &Self {
+        let (at, code) = (self.at(path), self.at("source.c"));
         fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(&code, source).unwrap();
         let status = Command::new("cc")
-            .args(["-shared", "-nostdlib", "-x", "c", "/dev/null", "-o"])
-            .arg(at)
+            .args(["-nostdlib", "-o"])
+            .args([&at, &code])
+            .args(arguments)
             .status();
         assert!(status.unwrap().success());
+        fs::remove_file(code).unwrap();
         self
     }
 
@@ -460,6 +468,42 @@ fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
         bound,
         "links in another user's directory"
     );
+}
+
+#[test]
+fn whoever_can_change_what_a_loader_preloads_decides_what_it_needs() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // only root can give files to others
+    }
+    let host = MadeHost::new();
+    fs::set_permissions(host.at(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = format!("-L{}", host.at("lib").display());
+    // A stub such as gcompat's.
+    let starts = r#"const char starts[] = "\0/lib/ld-musl-x86_64.so.1\0/lib/libgcompat.so.0";"#;
+    host.library("lib/libprivate.so")
+        .library("lib/ld-musl-x86_64.so.1")
+        .object("lib/stub.so", starts, &["-shared"])
+        .object(
+            "lib/libgcompat.so.0",
+            "",
+            &["-shared", "-Wl,--no-as-needed", &directory, "-lprivate"],
+        )
+        .object(
+            "bin/program",
+            "void _start(void) {}",
+            &["-pie", "-Wl,--dynamic-linker=/lib/stub.so"],
+        );
+    let private = host.at("lib/libprivate.so");
+    fs::set_permissions(private, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let lines = "programs: [/bin/program]";
+    let shown = host.shows(lines);
+    assert!(shown.contains(&"/lib/libprivate.so < /lib/libprivate.so".to_owned()));
+
+    std::os::unix::fs::chown(host.at("lib/libgcompat.so.0"), Some(33), None).unwrap();
+    let errors = host.resolve(lines).unwrap_err();
+    let refusal = "/bin/program asks for /lib/libprivate.so, which not everybody may read";
+    assert!(errors[0].contains(refusal), "{errors:?}");
 }
 
 #[test]

@@ -121,11 +121,8 @@ impl Closure {
     }
 
     fn add_library(&mut self, library: Needed) {
-        if self
-            .libraries
-            .iter()
-            .all(|known| known.path != library.path)
-        {
+        let mut known = self.libraries.iter();
+        if known.all(|known| known.path != library.path) {
             self.libraries.push(library);
         }
     }
@@ -311,6 +308,10 @@ impl Loader<'_> {
         for path in process.starts.iter().skip(1) {
             self.add_preloaded(path, &process, closure)?;
         }
+        self.add_libraries(libraries, closure)
+    }
+
+    fn add_libraries(&self, libraries: Vec<Needed>, closure: &mut Closure) -> Result<()> {
         for library in libraries {
             self.note_others(&library.path, closure)?;
             closure.add_library(library);
@@ -325,18 +326,22 @@ impl Loader<'_> {
         process: &ProcessImage,
         closure: &mut Closure,
     ) -> Result<()> {
-        let Ok(opened) = self.open(path) else {
-            return Ok(()); // the loader's own error tells
+        let opened = match self.open(path) {
+            Ok(opened) => opened,
+            Err(OpenError::Lookup(reason)) if reason.is_unknown() => {
+                return Err(reason.error(format!("cannot read {path}")));
+            }
+            Err(_) => return Ok(()), // the loader reports it, and goes on
         };
-        closure.add_library(Needed {
+        let preloaded = Needed {
             path: path.clone(),
             name: path.to_string(),
             needed_by: process.interpreter.as_ref().unwrap_or(path).clone(),
-        });
-        for library in load::libraries(self, process, opened, closure.goes_on)?.list {
-            closure.add_library(library);
-        }
-        Ok(())
+        };
+        let needed = load::libraries(self, process, opened, closure.goes_on)?;
+        closure.missing.extend(needed.missing);
+        self.add_libraries(vec![preloaded], closure)?;
+        self.add_libraries(needed.list, closure)
     }
 
     /// The `#!` line of `path`, if it has one.
