@@ -22,8 +22,14 @@ pub(super) enum RootsEntry {
     File(HostPath),
     /// A directory of the same file system.
     Directory(HostPath),
-    /// A link of root's, and its destination.
-    Link(PathBuf, PathBuf),
+    Link(RootsLink),
+}
+
+/// A link of root's.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RootsLink {
+    pub at: PathBuf,
+    pub destination: PathBuf,
 }
 
 impl Host {
@@ -60,10 +66,7 @@ impl Host {
     pub fn read_dir(&self, path: &HostPath) -> Result<Vec<OsString>, LookupError> {
         let real = self.walk(path)?.real;
         self.note(real.as_path(), Aspect::NAMES);
-        match names_in(&self.on_disk(real.as_path())) {
-            Ok(names) => Ok(names),
-            Err(error) => Err(unreadable(path, &error)),
-        }
+        names_in(&self.on_disk(real.as_path())).map_err(|error| unreadable(path, &error))
     }
 
     /// The files, subdirectories and links in the real directory `path`, if it belongs to root and
@@ -91,7 +94,9 @@ impl Host {
         let mut entries = vec![];
         for entry in listed {
             let entry = entry.map_err(unreadable)?;
-            let kind = entry.file_type().map_err(unreadable)?;
+            let Some(kind) = found(entry.file_type().map_err(unreadable))? else {
+                continue; // it is gone
+            };
             let Ok(inside) = path.join(entry.file_name()) else {
                 continue;
             };
@@ -110,7 +115,8 @@ impl Host {
             } else if let Some(destination) = node.link
                 && sys::is_roots(node.stat.uid)
             {
-                entries.push(RootsEntry::Link(inside.as_path().to_owned(), destination));
+                let at = inside.as_path().to_owned();
+                entries.push(RootsEntry::Link(RootsLink { at, destination }));
             }
         }
         Ok(Some(entries))

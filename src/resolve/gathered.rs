@@ -28,8 +28,8 @@ pub(super) struct Gathered {
     top_links: BTreeMap<PathBuf, Link>,
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,
-    /// By the links that a root has in another form. Each has a cell of its own, so that only those
-    /// wait for them that need them.
+    /// By the links that a root has in another form. Each has a cell of its own, so that a site
+    /// waits only for the parts that it needs.
     parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
 }
 

@@ -120,8 +120,8 @@ impl Host {
         }
     }
 
-    /// Whether it is known that `directory` is one, with no link on the way. Of a tracked host
-    /// nothing is, so that each lookup is recorded.
+    /// Whether it is known that `directory` is one, with no link on the way. Nothing is known of a
+    /// tracked host, so that each lookup is recorded.
     pub(super) fn is_plain(&self, directory: &HostPath) -> bool {
         self.dependencies.is_none()
             && lock(&self.cache.directories).contains_key(directory.as_path().as_os_str())
@@ -170,6 +170,12 @@ impl Host {
 
         let mut nodes = lock(&self.cache.nodes);
         nodes.entry(real.into()).or_insert(node).clone()
+    }
+
+    /// As [`Host::node`], with the error of a lookup.
+    pub(super) fn entry(&self, real: &HostPath) -> Result<HostEntry, LookupError> {
+        self.node(real.as_path())
+            .map_err(|errno| LookupError::unreadable(real, errno))
     }
 
     /// The file at `path` at this moment, not one that was found before; a last link is not

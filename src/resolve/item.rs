@@ -73,7 +73,11 @@ impl Item {
             }),
             None => None,
         };
-        Self::new(host, walk, name, way, attributes, chain)
+        Ok(Self {
+            way,
+            chain,
+            ..Self::new(host, walk, name, attributes)?
+        })
     }
 
     /// The item for `source` on the host, in the jail at the `target` that the manifest names.
@@ -83,16 +87,14 @@ impl Item {
         target: JailPath,
         attributes: MountAttributes,
     ) -> Result<Self, LookupError> {
-        Self::new(host, host.walk(source)?, target, None, attributes, vec![])
+        Self::new(host, host.walk(source)?, target, attributes)
     }
 
     fn new(
         host: &Host,
         walk: Walk,
         path: JailPath,
-        way: Option<WayTo>,
         attributes: MountAttributes,
-        chain: Vec<Cause>,
     ) -> Result<Self, LookupError> {
         host.refuse_strange_links(&walk)?;
         let leaf = match walk.links.last() {
@@ -106,7 +108,7 @@ impl Item {
         };
         Ok(Self {
             path,
-            way,
+            way: None,
             source: walk.real,
             file: walk.stat.file,
             kind: walk.stat.kind,
@@ -116,8 +118,13 @@ impl Item {
             recursive: false,
             leaf,
             links: None,
-            chain,
+            chain: vec![],
         })
+    }
+
+    /// The steps from a line to something that this item brings along because of `cause`.
+    pub(super) fn chain_to(&self, cause: Cause) -> Vec<Cause> {
+        [self.chain.as_slice(), &[cause]].concat()
     }
 
     /// The attributes that its mount gets.

@@ -80,9 +80,9 @@ fn add_link(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item, link: &L
 
     // One reason per line is enough: a link such as /lib is on the way to everything.
     if link.reasons.iter().all(|known| known.origin != *origin) {
-        let mut chain = item.chain.clone();
-        chain.push(Cause::OnTheWayTo(item.path.as_path().to_owned()));
-        link.reasons.push(Reason::chain(origin, chain));
+        let cause = Cause::OnTheWayTo(item.path.as_path().to_owned());
+        link.reasons
+            .push(Reason::chain(origin, item.chain_to(cause)));
     }
 }
 

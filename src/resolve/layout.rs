@@ -37,12 +37,12 @@ type MountsAndLinks = (Vec<Arc<Mount>>, Vec<Link>);
 
 impl<'o> Layout<'o> {
     pub(super) fn new(host: &'o Host, own: &'o [Own]) -> Self {
-        let own = own.iter();
+        let own = own
+            .iter()
+            .map(|own| (own.at.as_path(), own.link.as_deref()));
         Self {
             host,
-            own: own
-                .map(|own| (own.at.as_path(), own.link.as_deref()))
-                .collect(),
+            own: own.collect(),
             mounts: BTreeMap::new(),
             links: BTreeMap::new(),
             errors: vec![],
@@ -140,14 +140,10 @@ impl<'o> Layout<'o> {
     /// The host's file at `path`, whose path has no links. If that is unknown, it is an
     /// error of the whole layout.
     pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
-        let node = self.host.node(path.as_path());
-        match found(node.map_err(|errno| LookupError::unreadable(path, errno))) {
-            Ok(node) => node,
-            Err(error) => {
-                self.unknown.borrow_mut().push(error);
-                None
-            }
-        }
+        found(self.host.entry(path)).unwrap_or_else(|error| {
+            self.unknown.borrow_mut().push(error);
+            None
+        })
     }
 
     /// The kind of the host's `file`, which is below the source of `mount`; `None`: the mount does
@@ -207,7 +203,7 @@ impl MountDraft {
         Ok(())
     }
 
-    /// The file and line of the first reason.
+    /// As [`first_origin`].
     pub(super) fn origin(&self) -> String {
         first_origin(&self.reasons)
     }
@@ -252,6 +248,7 @@ fn widest(a: MountAttributes, b: MountAttributes) -> MountAttributes {
     }
 }
 
+/// The file and line of the first of `reasons`.
 pub(super) fn first_origin(reasons: &[Reason]) -> String {
     match reasons.first() {
         Some(reason) => reason.origin.to_string(),
@@ -259,7 +256,7 @@ pub(super) fn first_origin(reasons: &[Reason]) -> String {
     }
 }
 
-/// Two sources for one target.
+/// The error that there are two sources for one target.
 pub(super) fn conflict(
     target: &JailPath,
     one: &HostPath,

@@ -4,10 +4,10 @@
 //! write to. Otherwise a site's owner could obtain any file of the host by a link.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::desired::{Cause, FileKind};
-use super::files::RootsEntry;
+use super::files::{RootsEntry, RootsLink};
 use super::host::Host;
 use super::item::Item;
 use super::ldso::is_library_name;
@@ -29,9 +29,6 @@ pub(super) struct BroughtByLinks {
     pub notes: Vec<String>,
 }
 
-/// A link, and its destination.
-type LinkAndDestination = (PathBuf, PathBuf);
-
 /// A directory that the jail has, and through which links may lead.
 struct BoundDirectory {
     item: Item,
@@ -46,13 +43,22 @@ enum Follow {
     OnTheWay,
 }
 
-/// Where a link leads that leaves its directory.
+/// Where a link leads that is in one directory and leads out of it.
 struct Outward {
     /// Where the link is on the host.
     link: PathBuf,
     /// The path that a process in the jail then looks up.
     looked_up: HostPath,
     /// Where that is on the host: the same, unless the directory is mounted elsewhere.
+    real: HostPath,
+}
+
+/// The directory in which some links lead to something.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct DirectoryOfLinked {
+    /// As a process in the jail looks it up.
+    looked_up: HostPath,
+    /// Where that is on the host.
     real: HostPath,
 }
 
@@ -64,10 +70,10 @@ struct LinkSearch<'h> {
     host: &'h Host,
     directories: Vec<BoundDirectory>,
     /// Links to follow, each batch with the index of the directory that it is in.
-    queue: Vec<(usize, Vec<LinkAndDestination>)>,
+    queue: Vec<(usize, Vec<RootsLink>)>,
     seen: HashSet<PathBuf>,
     /// By source of the directory, the links to files that are not brought along.
-    refused: BTreeMap<PathBuf, BTreeSet<String>>,
+    refused: BTreeMap<HostPath, BTreeSet<String>>,
     brought: BroughtByLinks,
 }
 
@@ -107,19 +113,15 @@ impl LinkSearch<'_> {
         Ok(())
     }
 
-    fn follow(
-        &mut self,
-        directory: usize,
-        links: Vec<LinkAndDestination>,
-    ) -> Result<(), LookupError> {
-        let mut by_parent: BTreeMap<(PathBuf, PathBuf), Vec<Outward>> = BTreeMap::new();
+    fn follow(&mut self, directory: usize, links: Vec<RootsLink>) -> Result<(), LookupError> {
+        let mut by_parent: BTreeMap<DirectoryOfLinked, Vec<Outward>> = BTreeMap::new();
         let mut through: BTreeMap<usize, Vec<HostPath>> = BTreeMap::new();
-        for (link, destination) in links {
-            if !self.seen.insert(link.clone()) {
+        for link in links {
+            if !self.seen.insert(link.at.clone()) {
                 continue;
             }
             let from = &self.directories[directory].item;
-            let Some(outward) = outward(from, link, &destination) else {
+            let Some(outward) = outward(from, link) else {
                 continue;
             };
             if let Some(there) = self.shown_by(&outward) {
@@ -130,20 +132,23 @@ impl LinkSearch<'_> {
                 continue; // it dangles on the host, too
             }
             if may_be_brought(self.host, &outward.real)? {
-                let key = (parent(&outward.looked_up), parent(&outward.real));
-                by_parent.entry(key).or_default().push(outward);
+                let parent = DirectoryOfLinked {
+                    looked_up: parent(&outward.looked_up),
+                    real: parent(&outward.real),
+                };
+                by_parent.entry(parent).or_default().push(outward);
             } else {
-                let source = from.source.as_path().to_owned();
                 let link = format!("{} -> {}", outward.link.display(), outward.real);
-                self.refused.entry(source).or_default().insert(link);
+                let refused = self.refused.entry(from.source.clone());
+                refused.or_default().insert(link);
             }
         }
 
         for (there, paths) in through {
             self.follow_on_the_way(there, &paths)?;
         }
-        for ((looked_up, real), links) in by_parent {
-            self.bring(directory, &looked_up, &real, links)?;
+        for (parent, links) in by_parent {
+            self.bring(directory, &parent, links)?;
         }
         Ok(())
     }
@@ -159,24 +164,20 @@ impl LinkSearch<'_> {
             })
     }
 
-    /// Brings what `links` lead to in the directory `looked_up`, which is `parent` on the host: the
-    /// files, or, if there are many, the directory.
+    /// Brings what `links` lead to in the directory `parent`: the files, or, if there are many, the
+    /// directory.
     fn bring(
         &mut self,
         from: usize,
-        looked_up: &Path,
-        parent: &Path,
+        parent: &DirectoryOfLinked,
         links: Vec<Outward>,
     ) -> Result<(), LookupError> {
-        if links.len() >= MANY
-            && let Ok(parent) = HostPath::new(parent)
-            && may_be_brought(self.host, &parent)?
-        {
+        if links.len() >= MANY && may_be_brought(self.host, &parent.real)? {
             let cause = Cause::ManyLinkedFrom {
                 directory: self.directories[from].item.source.as_path().to_owned(),
                 links: links.len(),
             };
-            if let Some(item) = self.item(from, &parent, looked_up, cause)? {
+            if let Some(item) = self.item(from, &parent.real, &parent.looked_up, cause)? {
                 self.brought.items.push(item.clone());
                 self.directories.push(BoundDirectory {
                     item,
@@ -189,7 +190,7 @@ impl LinkSearch<'_> {
 
         for link in links {
             let cause = Cause::LinkedFrom(link.link);
-            let Some(item) = self.item(from, &link.real, link.looked_up.as_path(), cause)? else {
+            let Some(item) = self.item(from, &link.real, &link.looked_up, cause)? else {
                 continue;
             };
             self.brought.items.push(item.clone());
@@ -206,15 +207,14 @@ impl LinkSearch<'_> {
         &self,
         from: usize,
         real: &HostPath,
-        looked_up: &Path,
+        looked_up: &HostPath,
         cause: Cause,
     ) -> Result<Option<Item>, LookupError> {
         let Ok(name) = JailPath::new(looked_up) else {
             return Ok(None);
         };
         let from = &self.directories[from].item;
-        let mut chain = from.chain.clone();
-        chain.push(cause);
+        let chain = from.chain_to(cause);
         let attributes = MountAttributes {
             noexec: from.attributes.noexec || self.is_data(real)?,
             ..from.attributes
@@ -244,7 +244,10 @@ impl LinkSearch<'_> {
             for link in walk.links {
                 let inside = link.path.starts_with(&item.source);
                 if inside && self.host.others_on_name(&link.path)?.is_none() {
-                    links.push((link.path.as_path().to_owned(), link.destination));
+                    links.push(RootsLink {
+                        at: link.path.as_path().to_owned(),
+                        destination: link.destination,
+                    });
                 }
             }
             if walk.stat.kind == FileKind::Directory && walk.real.starts_with(&item.source) {
@@ -260,9 +263,8 @@ impl LinkSearch<'_> {
             let links = plural(refused.len(), "link");
             let lead = if refused.len() == 1 { "leads" } else { "lead" };
             self.brought.notes.push(format!(
-                "{links} in {} {lead} to files that are not brought along by a link alone, \
-                 because they are private or below {}: {}",
-                directory.display(),
+                "{links} in {directory} {lead} to files that are not brought along by a link \
+                 alone, because they are private or below {}: {}",
                 too_much::contents_too().join(", "),
                 few(&refused, NAMED)
             ));
@@ -272,21 +274,21 @@ impl LinkSearch<'_> {
 }
 
 /// Where a link in `directory` leads.
-fn outward(directory: &Item, link: PathBuf, destination: &Path) -> Option<Outward> {
-    let below = link.strip_prefix(directory.source.as_path()).ok()?;
+fn outward(directory: &Item, link: RootsLink) -> Option<Outward> {
+    let RootsLink { at, destination } = link;
+    let below = at.strip_prefix(directory.source.as_path()).ok()?;
     let in_jail = directory.path.as_path().join(below);
-    let looked_up = HostPath::new(lexical(in_jail.parent()?, destination)).ok()?;
-    let real = HostPath::new(lexical(link.parent()?, destination)).ok()?;
+    let looked_up = HostPath::new(lexical(in_jail.parent()?, &destination)).ok()?;
+    let real = HostPath::new(lexical(at.parent()?, &destination)).ok()?;
     Some(Outward {
-        link,
+        link: at,
         looked_up,
         real,
     })
 }
 
-fn parent(path: &HostPath) -> PathBuf {
-    let parent = path.parent().unwrap_or_else(HostPath::slash);
-    parent.as_path().to_owned()
+fn parent(path: &HostPath) -> HostPath {
+    path.parent().unwrap_or_else(HostPath::slash)
 }
 
 /// Whether something may come along although no line names it, because a link leads to it or a
@@ -313,7 +315,7 @@ fn links_below(
     host: &Host,
     directory: &HostPath,
     notes: &mut Vec<String>,
-) -> Result<Vec<LinkAndDestination>, LookupError> {
+) -> Result<Vec<RootsLink>, LookupError> {
     let mut links = vec![];
     if host.others_on_name(directory)?.is_some() {
         return Ok(links); // others may have moved it here
@@ -336,7 +338,7 @@ fn links_below(
         for entry in entries {
             match entry {
                 RootsEntry::Directory(path) => queue.push(path),
-                RootsEntry::Link(path, destination) => links.push((path, destination)),
+                RootsEntry::Link(link) => links.push(link),
                 RootsEntry::File(_) => {}
             }
         }

@@ -132,10 +132,7 @@ impl LookupError {
 impl<T> ErrorContext<T> for Result<T, LookupError> {
     /// As [`LookupError::error`].
     fn context(self, context: impl fmt::Display) -> crate::Result<T> {
-        match self {
-            Ok(value) => Ok(value),
-            Err(reason) => Err(reason.error(context.to_string())),
-        }
+        self.map_err(|reason| reason.error(context.to_string()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::layout::first_origin;
 use super::shared::Shared;
 use super::why::{mount_at, why};
 use crate::base::quote::shell_word;
-use crate::base::{ErrorContext, FileSystem, HostPath, JailPath};
+use crate::base::{ErrorContext, FileSystem, JailPath};
 use crate::manifest::{DirectoryRequest, Origin};
 use crate::{Error, Result};
 
@@ -238,10 +238,9 @@ fn differing(path: &JailPath, known: &[Reason], reason: &Reason) -> Error {
 
 /// A warning if the root has the directory already, with another owner or mode.
 fn difference(desired: &Desired, wanted: &OwnDirectory, host: &Host) -> Result<Option<String>> {
-    let at: HostPath = desired.root.inside(&wanted.path);
-    let found = host.glimpse(&at);
-    let found = found.context(format_args!("cannot look at {at}"))?;
-    let Some(HostEntry { stat, .. }) = found else {
+    let at = desired.root.inside(&wanted.path);
+    let cannot = format_args!("cannot look at {at}");
+    let Some(HostEntry { stat, .. }) = host.glimpse(&at).context(cannot)? else {
         return Ok(None);
     };
     let found = Ownership {

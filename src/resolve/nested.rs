@@ -36,20 +36,14 @@ fn note(above: &MountDraft, inside: &[&MountDraft]) -> Option<Note> {
         noexec: false,
         ..above.item.effective()
     };
-    if inside
-        .iter()
-        .all(|draft| draft.item.effective() == executable)
-    {
+    let mut effective = inside.iter().map(|draft| draft.item.effective());
+    if effective.all(|attributes| attributes == executable) {
         text = format!(
             "{text}; with `executable: true`, {} would show all of it by itself",
             above.item.source
         );
     }
-    Some(Note {
-        origin: above.reasons.first()?.origin.clone(),
-        text,
-        always: true,
-    })
+    Some(Note::always(&above.reasons.first()?.origin, text))
 }
 
 /// The host cannot replace what is at `first`, and at `more` other places, in the jail's `above`.

@@ -8,7 +8,7 @@ use crate::base::HostPath;
 /// Where nscd(8) listens, which the C library asks before any module.
 pub(super) const CACHE: &str = "/run/nscd";
 
-/// The directories in which what the module of `service` talks to listens, or keeps what it knows.
+/// The directories in which the daemon that the module of `service` asks listens or keeps its data.
 ///
 /// Modules of systemd use varlink in the first place; the system's D-Bus is not for a jail.
 pub(super) fn talks_to(service: &str) -> &'static [&'static str] {

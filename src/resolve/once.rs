@@ -30,9 +30,6 @@ impl<T> Once<T> {
             (value, scope.into_dependencies())
         });
         host.note_all(dependencies);
-        match value {
-            Ok(value) => Ok(value),
-            Err(error) => Err(error.clone()),
-        }
+        value.as_ref().map_err(Clone::clone)
     }
 }

@@ -70,7 +70,7 @@ impl fmt::Display for Others {
     }
 }
 
-/// The users of both; where there is one.
+/// The users of both, or those of the one that is there.
 pub(super) fn merge(one: Option<Others>, other: Option<Others>) -> Option<Others> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.merged_with(&other)),

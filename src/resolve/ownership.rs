@@ -104,9 +104,7 @@ impl Host {
     }
 
     fn known(&self, real: &HostPath) -> Result<Stat, LookupError> {
-        let node = self.node(real.as_path());
-        node.map(|node| node.stat)
-            .map_err(|errno| LookupError::unreadable(real, errno))
+        self.entry(real).map(|entry| entry.stat)
     }
 
     /// Whether everybody on the host may read what was walked to, and enter the directories above.

@@ -25,7 +25,7 @@ enum PatternPart {
     AnyDepth,
 }
 
-/// The parts of `pattern`. Errors: why it is no pattern.
+/// The parts of `pattern`. Errors: why it is not a pattern.
 fn parts_of(pattern: &HostPath) -> Result<Vec<PatternPart>, String> {
     let mut parts = vec![];
     for component in pattern.as_path().components() {
@@ -37,10 +37,9 @@ fn parts_of(pattern: &HostPath) -> Result<Vec<PatternPart>, String> {
         };
         parts.push(match name {
             "**" => PatternPart::AnyDepth,
-            _ if name.contains(['*', '?', '[']) => match glob::Pattern::new(name) {
-                Ok(names) => PatternPart::Names(names),
-                Err(error) => return Err(error.to_string()),
-            },
+            _ if name.contains(['*', '?', '[']) => {
+                PatternPart::Names(glob::Pattern::new(name).map_err(|error| error.to_string())?)
+            }
             _ => PatternPart::Name(name.to_owned()),
         });
     }
@@ -52,13 +51,9 @@ impl Host {
     ///
     /// Errors: it is not a pattern; a directory on the way cannot be looked at.
     pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
-        let parts = match parts_of(pattern) {
-            Ok(parts) => parts,
-            Err(why) => {
-                let message = format!("cannot use the pattern {pattern}");
-                return Err(Error::usage(message).because_of(why));
-            }
-        };
+        let parts = parts_of(pattern).map_err(|why| {
+            Error::usage(format!("cannot use the pattern {pattern}")).because_of(why)
+        })?;
         let mut paths = self
             .matching(&HostPath::slash(), &parts)
             .context(format_args!("cannot look for {pattern}"))?;
@@ -82,8 +77,7 @@ impl Host {
                 let Ok(path) = directory.join(name) else {
                     return Ok(all);
                 };
-                // A dangling link exists.
-                if found(self.walk(&path))?.is_some() || self.is_dangling(&path)? {
+                if self.has_name(&path)? {
                     all.extend(self.matching(&path, rest)?);
                 }
             }
@@ -123,11 +117,12 @@ impl Host {
         Ok(directories)
     }
 
-    fn is_dangling(&self, path: &HostPath) -> Result<bool, LookupError> {
+    /// Whether there is something of that name, if only a link that leads nowhere.
+    fn has_name(&self, path: &HostPath) -> Result<bool, LookupError> {
         match self.walk(path) {
-            Err(LookupError::Dangling { .. }) => Ok(true),
+            Ok(_) | Err(LookupError::Dangling { .. }) => Ok(true),
             Err(error) if error.is_unknown() => Err(error),
-            _ => Ok(false),
+            Err(_) => Ok(false),
         }
     }
 }

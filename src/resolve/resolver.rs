@@ -31,8 +31,8 @@ pub struct Resolver {
     generated: HostPath,
     missing_root: MissingRoot,
     expanded: Mutex<HashMap<Request, Expanded>>,
-    /// The items of presets together. Each has a cell of its own, so that only those wait for it
-    /// that need it.
+    /// The items of presets together. Each has a cell of its own, so that a site waits only for
+    /// those that it needs.
     gathered: Mutex<HashMap<Same, GatheringCell>>,
 }
 

@@ -21,10 +21,8 @@ fn note(mount: &Mount, host: &Host) -> Option<Note> {
     if !is_program || !mount.attributes.nosuid {
         return None;
     }
-    let named = mount
-        .reasons
-        .iter()
-        .find(|reason| reason.chain.is_empty())?;
+    let mut reasons = mount.reasons.iter();
+    let named = reasons.find(|reason| reason.chain.is_empty())?;
     let mode = host.walk(&mount.source).ok()?.stat.mode;
     let bit = if mode & SETUID != 0 {
         "setuid"
@@ -34,13 +32,10 @@ fn note(mount: &Mount, host: &Host) -> Option<Note> {
         return None;
     };
     let program = &mount.source;
-    Some(Note {
-        origin: named.origin.clone(),
-        text: format!(
-            "the {bit} bit of {program} has no effect in the jail: it runs with the rights of its \
-             caller; `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside \
-             this line gives the bit its effect"
-        ),
-        always: false,
-    })
+    let text = format!(
+        "the {bit} bit of {program} has no effect in the jail: it runs with the rights of its \
+         caller; `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside this \
+         line gives the bit its effect"
+    );
+    Some(Note::new(&named.origin, text))
 }

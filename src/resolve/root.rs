@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
+use super::layout::first_origin;
 use super::lookup_error::LookupError;
 use super::roots::{InSystem, Roots};
 use super::system_directories::{SYSTEM, SYSTEM_BELOW};
@@ -212,8 +213,10 @@ fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
 pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
     let root = &desired.root;
     let mut errors = vec![];
-    let binds = desired.mounts.iter();
-    for mount in binds.filter(|mount| mount.file_system.is_none()) {
+    for mount in &desired.mounts {
+        if mount.file_system.is_some() {
+            continue;
+        }
         let relation = if mount.source.starts_with(root) {
             "is in the root"
         } else if mount.kind == FileKind::Directory && root.starts_with(&mount.source) {
@@ -221,13 +224,10 @@ pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
         } else {
             continue;
         };
-        let origin = match mount.reasons.first() {
-            Some(reason) => reason.origin.to_string(),
-            None => String::new(),
-        };
         let error = Error::usage(format!(
-            "the source {} {relation} {root}: {origin}",
-            mount.source
+            "the source {} {relation} {root}: {}",
+            mount.source,
+            first_origin(&mount.reasons)
         ));
         errors.push(error.hint("a jail cannot be shown to itself; name a source elsewhere"));
     }

@@ -270,22 +270,23 @@ impl Roots {
 
 /// Where the root `root` is.
 fn look(host: &Host, mounts: &MountCache, root: &HostPath) -> RootPlace {
+    let by_path = |place| RootPlace::At(root.clone(), place);
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
-        return RootPlace::At(root.clone(), None);
+        return by_path(None);
     };
     match mounts.place(root.as_path()) {
-        Ok(place) => return RootPlace::At(root.clone(), Some(place)),
+        Ok(place) => return by_path(Some(place)),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
-        Err(_) => return RootPlace::At(root.clone(), None),
+        Err(_) => return by_path(None),
     }
 
     let walk = match host.walk_strictly(&parent) {
         Ok(walk) => walk,
         Err(LookupError::Strange { .. }) => return RootPlace::Unknown,
-        Err(_) => return RootPlace::At(root.clone(), None),
+        Err(_) => return by_path(None),
     };
     let Ok(path) = walk.real.join(name) else {
-        return RootPlace::At(root.clone(), None);
+        return by_path(None);
     };
     let place = mounts.place(path.as_path()).ok();
     RootPlace::At(path, place)
@@ -389,10 +390,10 @@ impl Overlap {
 
     /// The error of a site that cannot come up because of this.
     pub(super) fn error(&self) -> Error {
-        let Self { site, .. } = self;
         match (self.relation, self.recorded) {
             (Relation::Same, true) => Error::failed(self.to_string()).hint(format!(
-                "run `mountjail down {site}`, then this command again"
+                "run `mountjail down {}`, then this command again",
+                self.site
             )),
             (Relation::Same, false) => {
                 Error::usage(self.to_string()).hint("make one manifest of the two")

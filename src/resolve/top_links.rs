@@ -76,10 +76,8 @@ fn directory_links_that_answer(
 fn directory_links(host: &Host, paths: Vec<HostPath>) -> Result<Vec<TopLink>, LookupError> {
     let mut links = vec![];
     for path in paths {
-        let node = host
-            .node(path.as_path())
-            .map_err(|errno| LookupError::unreadable(&path, errno));
-        let Some(destination) = found(node)?.and_then(|node| node.link) else {
+        let entry = found(host.entry(&path))?;
+        let Some(destination) = entry.and_then(|entry| entry.link) else {
             continue;
         };
         match host.walk(&path) {

@@ -1,5 +1,6 @@
 //! A passwd and a group with a site's users alone, no hashes: passwd(5), group(5).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::io;
@@ -97,16 +98,16 @@ impl Accounts {
         Ok(self.account(host, name)?.is_some())
     }
 
-    fn account(&self, host: &Host, name: &str) -> Result<Option<PasswdLine>> {
+    fn account(&self, host: &Host, name: &str) -> Result<Option<Cow<'_, PasswdLine>>> {
         if let Some(account) = self.users.get(name) {
-            return Ok(Some(account.clone()));
+            return Ok(Some(Cow::Borrowed(account)));
         }
-        let found = if host.is_real() {
-            by_name_service("user", name, User::from_name)?
-        } else {
-            None
+        if !host.is_real() {
+            return Ok(None);
+        }
+        let Some(user) = by_name_service("user", name, User::from_name)? else {
+            return Ok(None);
         };
-        let Some(user) = found else { return Ok(None) };
         let rest = [
             user.gecos.to_string_lossy().into_owned(),
             user.dir.display().to_string(),
@@ -116,11 +117,11 @@ impl Accounts {
         if rest.iter().any(|field| field.contains([':', '\n'])) {
             return Ok(None);
         }
-        Ok(Some(PasswdLine {
+        Ok(Some(Cow::Owned(PasswdLine {
             uid: user.uid.to_string(),
             gid: user.gid.to_string(),
             rest: rest.join(":"),
-        }))
+        })))
     }
 
     /// The IDs of the user `name` and of their group. Errors: there is no such user, or a name
@@ -171,7 +172,8 @@ impl Accounts {
             }
         }
         let (mut passwd, mut group) = (String::new(), String::new());
-        for (name, PasswdLine { uid, gid, rest }) in &accounts {
+        for (name, account) in &accounts {
+            let PasswdLine { uid, gid, rest } = &**account;
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
         }
         for GroupLine { name, gid, members } in &self.groups {

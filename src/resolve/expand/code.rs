@@ -34,9 +34,7 @@ impl Expander<'_> {
                 {
                     continue;
                 }
-                let mut chain = directory.chain.clone();
-                chain.push(step);
-                self.needed(path, opened, chain)?;
+                self.needed(path, opened, directory.chain_to(step))?;
             }
         }
         Ok(())

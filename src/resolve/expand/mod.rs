@@ -129,7 +129,7 @@ impl Expander<'_> {
         self.back_end(nss::CACHE, &cache)
     }
 
-    /// The directory in which what a module talks to listens, if this host has it.
+    /// The directory in which the daemon of a module listens, if this host has it.
     fn back_end(&mut self, directory: &str, cause: &Cause) -> ExpandResult<()> {
         let Ok(path) = HostPath::new(directory) else {
             return Ok(());

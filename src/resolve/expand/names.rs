@@ -10,8 +10,8 @@ use crate::resolve::desired::FileKind;
 use crate::resolve::lookup_error::{LookupError, found};
 
 impl Expander<'_> {
-    /// The files that the first alternative stands for that has any. `by_name`: all paths by which
-    /// a process finds what has this name.
+    /// The files of the first alternative that has any. `by_name` returns all paths by which a
+    /// process finds a file of that name.
     pub(super) fn code_files(
         &mut self,
         wanted: &Wanted<CodeName>,
@@ -72,7 +72,7 @@ impl Expander<'_> {
         Ok(found.into_iter().collect())
     }
 
-    /// The files that the first alternative stands for that has any.
+    /// The files of the first alternative that has any.
     pub(super) fn matches(
         &mut self,
         any_of: &[&Pattern],
@@ -186,10 +186,7 @@ impl Expander<'_> {
         path: &HostPath,
         result: Result<T, LookupError>,
     ) -> ExpandResult<T> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(error) => Err(self.missing(path, &error)),
-        }
+        result.map_err(|error| self.missing(path, &error))
     }
 
     fn missing(&self, path: &HostPath, reason: &LookupError) -> ExpandError {

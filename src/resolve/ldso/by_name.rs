@@ -38,8 +38,8 @@ impl Loader<'_> {
     /// Where `name` is in the directories of ld.so.conf.
     fn library_in_configuration(&self, name: &str) -> Result<Option<HostPath>> {
         let cannot = format_args!("cannot look for the library {name}");
-        for (directory, _) in &self.state.conf.directories {
-            let Ok(path) = directory.join(name) else {
+        for directory in &self.state.conf.directories {
+            let Ok(path) = directory.path.join(name) else {
                 continue;
             };
             if found(self.host.walk(&path)).context(cannot)?.is_some() {

@@ -300,8 +300,8 @@ impl Loader<'_> {
             missing,
         } = load::libraries(self, &process, opened, closure.goes_on)?;
         closure.missing.extend(missing);
-        // The kernel tells glibc's loader in `/proc/self/exe` alone where the program is. Where
-        // libraries are it knows, because it opened them.
+        // Only `/proc/self/exe` tells glibc's loader where the program is. It knows where libraries
+        // are, because it opened them.
         if origin && object.interpreter.is_some() && process.family == Family::Glibc {
             closure.note_proc(&program);
         }

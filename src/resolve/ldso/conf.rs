@@ -17,8 +17,16 @@ use crate::resolve::lookup_error::{LookupError, found};
 pub(super) struct Conf {
     /// The files that were read, as written or matched; sorted.
     pub files: BTreeSet<HostPath>,
-    /// Each directory with the file that names it, in the order of ldconfig.
-    pub directories: Vec<(HostPath, HostPath)>,
+    /// In the order of ldconfig.
+    pub directories: Vec<ConfDirectory>,
+}
+
+/// A directory in which ldconfig looks for libraries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ConfDirectory {
+    pub path: HostPath,
+    /// The file that names it.
+    pub named_in: HostPath,
 }
 
 /// One line that is not empty.
@@ -50,8 +58,9 @@ impl Conf {
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
             match line {
                 ConfLine::Directory(text) => {
-                    if let Ok(directory) = HostPath::new(OsStr::from_bytes(text)) {
-                        self.directories.push((directory, file.clone()));
+                    if let Ok(path) = HostPath::new(OsStr::from_bytes(text)) {
+                        let named_in = file.clone();
+                        self.directories.push(ConfDirectory { path, named_in });
                     }
                 }
                 ConfLine::Include(patterns) => self.include(host, file, &patterns)?,
@@ -184,7 +193,7 @@ mod tests {
         let directories: Vec<_> = conf
             .directories
             .iter()
-            .map(|(d, _)| d.to_string())
+            .map(|directory| directory.path.to_string())
             .collect();
         assert_eq!(directories, ["/a", "/b", "/last"]);
         assert_eq!(conf.files.len(), 3);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write};
 
+use super::conf::ConfDirectory;
 use super::loader::{CACHE, OpenError, Opened};
 use super::objects::{Loaded, Objects};
 use super::system::{self, Family};
@@ -264,9 +265,9 @@ impl LibrarySearch<'_> {
 
     fn not_found_hint(&self) -> String {
         let name = self.shown();
-        if let Some((directory, file)) = self.only_in_configuration() {
+        if let Some(ConfDirectory { path, named_in }) = self.only_in_configuration() {
             return format!(
-                "{directory}, which {file} names, has it, but {CACHE} does not: run `ldconfig`"
+                "{path}, which {named_in} names, has it, but {CACHE} does not: run `ldconfig`"
             );
         }
         if let Some(hint) = self.skipped.borrow().first() {
@@ -283,17 +284,14 @@ impl LibrarySearch<'_> {
         )
     }
 
-    /// The directory from which ldconfig would take the library, were it run, and the file that
-    /// names it.
-    fn only_in_configuration(&self) -> Option<&(HostPath, HostPath)> {
+    /// The directory from which ldconfig would take the library, were it run.
+    fn only_in_configuration(&self) -> Option<&ConfDirectory> {
         let is_glibc = self.objects.process.family == Family::Glibc;
         if !is_glibc || self.name.contains(&b'/') {
             return None;
         }
-        let directories = &self.objects.loader.state.conf.directories;
-        directories
-            .iter()
-            .find(|(directory, _)| self.is_usable_in(directory))
+        let mut directories = self.objects.loader.state.conf.directories.iter();
+        directories.find(|directory| self.is_usable_in(&directory.path))
     }
 
     fn is_usable_in(&self, directory: &HostPath) -> bool {
