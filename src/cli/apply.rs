@@ -15,7 +15,7 @@ use super::up::{counts, extend, leave_host, tell, tell_absent, tell_manifest, to
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
-use crate::render::change::{SiteChange, mounts_after, mounts_before};
+use crate::render::change::{BeforeAfter, SiteChange, mounts_after, mounts_before};
 use crate::site::apply::{
     Applied, AppliedUp, Applier, InServices, Looked, ManifestChange, NewManifest,
 };
@@ -333,10 +333,12 @@ pub(super) fn manifest_json(manifest: &ManifestChange) -> Value {
 }
 
 /// The texts of a manifest before and after.
-pub(super) fn texts(manifest: &ManifestChange) -> (Option<String>, Option<String>) {
+pub(super) fn texts(manifest: &ManifestChange) -> BeforeAfter<Option<String>> {
     let before = manifest.before.as_deref();
-    let before = before.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    (before, manifest.after.clone())
+    BeforeAfter {
+        before: before.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+        after: manifest.after.clone(),
+    }
 }
 
 fn change(looked: &Looked) -> SiteChange {
@@ -348,18 +350,18 @@ fn change(looked: &Looked) -> SiteChange {
 }
 
 /// The mounts before and after, in all places.
-fn mounts(looked: &Looked) -> Option<(Vec<String>, Vec<String>)> {
+fn mounts(looked: &Looked) -> Option<BeforeAfter<Vec<String>>> {
     let desired = looked.desired.as_ref()?;
-    let (mut before, mut after) = (vec![], vec![]);
+    let mut mounts: BeforeAfter<Vec<_>> = BeforeAfter::default();
     for (place, plan) in &looked.plans {
         let place = match place {
             Some(place) => format!("{}: ", place.unit),
             None => String::new(),
         };
-        before.extend(mounts_before(plan, &place));
-        after.extend(mounts_after(desired, &place));
+        mounts.before.extend(mounts_before(plan, &place));
+        mounts.after.extend(mounts_after(desired, &place));
     }
-    Some((before, after))
+    Some(mounts)
 }
 
 fn with_place(place: &ServicePlace, more: Value) -> Value {

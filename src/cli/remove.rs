@@ -14,7 +14,7 @@ use crate::base::SiteName;
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::render;
-use crate::render::change::{SiteChange, mounts_before};
+use crate::render::change::{BeforeAfter, SiteChange, mounts_before};
 use crate::site::apply::ManifestChange;
 use crate::site::context::{Context, stop_flag};
 use crate::site::down::DownError;
@@ -184,11 +184,13 @@ impl RemoveArgs {
         if !self.diff {
             return;
         }
-        let before = plan.map(|plan| mounts_before(plan, "")).unwrap_or_default();
         let change = SiteChange {
             file: manifest.file.display().to_string(),
             manifest: texts(manifest),
-            mounts: Some((before, vec![])),
+            mounts: Some(BeforeAfter {
+                before: plan.map(|plan| mounts_before(plan, "")).unwrap_or_default(),
+                after: vec![],
+            }),
         };
         object["diff"] = change.json();
         report.text(change.text());

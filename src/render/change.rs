@@ -1,5 +1,6 @@
 //! A manifest and mounts before and after: as a unified diff for people, and as lists for programs.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
@@ -9,30 +10,46 @@ use crate::resolve::Desired;
 /// How many lines around a change are shown.
 const CONTEXT: usize = 3;
 
+/// Something before and after a change.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct BeforeAfter<T> {
+    pub before: T,
+    pub after: T,
+}
+
 /// A manifest and the mounts of a site, before and after.
 pub(crate) struct SiteChange {
     /// The manifest's file.
     pub file: String,
     /// Its text; `None`: there is no file.
-    pub manifest: (Option<String>, Option<String>),
+    pub manifest: BeforeAfter<Option<String>>,
     /// The mounts, one per line; `None`: it is not known which ones there will be.
-    pub mounts: Option<(Vec<String>, Vec<String>)>,
+    pub mounts: Option<BeforeAfter<Vec<String>>>,
 }
 
 impl SiteChange {
     /// As diff(1) shows it with `-u`; empty if nothing differs.
     pub(crate) fn text(&self) -> String {
-        let (before, after) = &self.manifest;
-        let mut text = unified(
-            (
-                self.name_of(before.as_deref()),
-                self.name_of(after.as_deref()),
-            ),
-            before.as_deref().unwrap_or_default(),
-            after.as_deref().unwrap_or_default(),
-        );
-        if let Some((before, after)) = &self.mounts {
-            text += &unified(("mounts", "mounts"), &lines(before), &lines(after));
+        let BeforeAfter { before, after } = &self.manifest;
+        let names = BeforeAfter {
+            before: self.name_of(before.as_deref()),
+            after: self.name_of(after.as_deref()),
+        };
+        let texts = BeforeAfter {
+            before: before.as_deref().unwrap_or_default(),
+            after: after.as_deref().unwrap_or_default(),
+        };
+        let mut text = unified(&names, &texts);
+        if let Some(BeforeAfter { before, after }) = &self.mounts {
+            let names = BeforeAfter {
+                before: "mounts",
+                after: "mounts",
+            };
+            let texts = BeforeAfter {
+                before: &*lines(before),
+                after: &lines(after),
+            };
+            text += &unified(&names, &texts);
         }
         text
     }
@@ -47,26 +64,22 @@ impl SiteChange {
 
     /// `{manifest: {file, before, after}, mounts: {before: […], after: […]}}`
     pub(crate) fn json(&self) -> Value {
-        let (before, after) = &self.manifest;
-        let mounts = match &self.mounts {
-            Some((before, after)) => json!({ "before": before, "after": after }),
-            None => Value::Null,
-        };
+        let BeforeAfter { before, after } = &self.manifest;
         json!({
             "manifest": { "file": self.file, "before": before, "after": after },
-            "mounts": mounts,
+            "mounts": self.mounts,
         })
     }
 }
 
-fn unified((old, new): (&str, &str), before: &str, after: &str) -> String {
-    if before == after {
+fn unified(names: &BeforeAfter<&str>, texts: &BeforeAfter<&str>) -> String {
+    if texts.before == texts.after {
         return String::new();
     }
-    TextDiff::from_lines(before, after)
+    TextDiff::from_lines(texts.before, texts.after)
         .unified_diff()
         .context_radius(CONTEXT)
-        .header(old, new)
+        .header(names.before, names.after)
         .to_string()
 }
 
@@ -133,8 +146,14 @@ mod tests {
     fn a_new_manifest_comes_from_nowhere() {
         let change = SiteChange {
             file: "/etc/mountjail/sites/s.yaml".to_owned(),
-            manifest: (None, Some("root: /srv/s\n".to_owned())),
-            mounts: Some((vec![], vec!["/a on /a (ro)".to_owned()])),
+            manifest: BeforeAfter {
+                before: None,
+                after: Some("root: /srv/s\n".to_owned()),
+            },
+            mounts: Some(BeforeAfter {
+                before: vec![],
+                after: vec!["/a on /a (ro)".to_owned()],
+            }),
         };
         let text = "--- /dev/null\n+++ /etc/mountjail/sites/s.yaml\n@@ -0,0 +1 @@\n\
                     +root: /srv/s\n--- mounts\n+++ mounts\n@@ -0,0 +1 @@\n+/a on /a (ro)\n";
@@ -145,12 +164,18 @@ mod tests {
 
     #[test]
     fn what_is_the_same_is_not_shown() {
-        let text = Some("root: /srv/s\n".to_owned());
-        let mounts = vec!["/a on /a (ro)".to_owned()];
+        let text = || Some("root: /srv/s\n".to_owned());
+        let mounts = || vec!["/a on /a (ro)".to_owned()];
         let change = SiteChange {
             file: "s.yaml".to_owned(),
-            manifest: (text.clone(), text),
-            mounts: Some((mounts.clone(), mounts)),
+            manifest: BeforeAfter {
+                before: text(),
+                after: text(),
+            },
+            mounts: Some(BeforeAfter {
+                before: mounts(),
+                after: mounts(),
+            }),
         };
         assert_eq!(change.text(), "");
     }

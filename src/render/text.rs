@@ -18,6 +18,9 @@ use crate::resolve::{Below, Cause, Desired, Explanation, Mount, Reason, Resolved
 /// How many paths of one line are named.
 const SHOWN: usize = 5;
 
+/// The widest column of paths.
+const WIDEST: usize = 60;
+
 /// The longest reason, whatever paths and targets of links are in it.
 const LONGEST: usize = 1000;
 
@@ -37,6 +40,12 @@ pub(crate) fn row(
     let padding = width.saturating_sub(word.len()) + 1;
     let _ = write!(text, "  {style}{word}{style:#}{:padding$}", "");
     line(text, rest);
+}
+
+/// The width of a column of paths, without those that are very long.
+fn width_of<'p>(paths: impl Iterator<Item = &'p JailPath>) -> usize {
+    let widths = paths.map(|path| path.to_string().chars().count());
+    widths.max().unwrap_or(0).min(WIDEST)
 }
 
 /// How a mount's state looks.
@@ -144,12 +153,7 @@ pub(crate) fn status(plan: &Plan, place: Option<&str>, detail: StatusDetail) -> 
         .iter()
         .filter(|mount| detail.shows(mount.state, state))
         .collect();
-    let width = shown
-        .iter()
-        .map(|state| state.target.to_string().chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(60);
+    let width = width_of(shown.iter().map(|state| &state.target));
     for state in shown {
         let target = state.target.to_string();
         let (word, style) = (state.state.to_string(), style_of(state.state));
@@ -252,13 +256,7 @@ fn shown_attributes(mount: &Mount) -> String {
 /// The mounts and notes of a preset.
 pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
     let mut text = String::new();
-    let width = resolved
-        .mounts
-        .iter()
-        .map(|mount| mount.target.to_string().len())
-        .max()
-        .unwrap_or(0)
-        .min(60);
+    let width = width_of(resolved.mounts.iter().map(|mount| &mount.target));
     for mount in &resolved.mounts {
         let target = mount.target.to_string();
         let from = if mount.source.as_path() == mount.target.as_path() {

@@ -185,14 +185,14 @@ pub(crate) fn escaped(path: &Path) -> Vec<u8> {
     let mut text = vec![];
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            let special = c == ' ' || c == '\\' || c.is_control();
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                let code = if special {
-                    format!("\\{byte:03o}").into_bytes()
-                } else {
-                    vec![byte]
-                };
-                text.extend(code);
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).bytes();
+            if c == ' ' || c == '\\' || c.is_control() {
+                for byte in bytes {
+                    text.extend(format!("\\{byte:03o}").into_bytes());
+                }
+            } else {
+                text.extend(bytes);
             }
         }
         text.extend(chunk.invalid());
