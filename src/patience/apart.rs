@@ -4,24 +4,18 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
-use super::supervisor::{FORWARDED, MESSAGE, is_ending};
+use super::supervisor::{FORWARDED, FirstSignal, MESSAGE, forward_signals, timeout_after};
 use super::worker::{self, Supervisor, message};
 use crate::{Error, sys};
-
-/// After a signal, how often it is checked whether the worker is about to end.
-const PERIOD: Duration = Duration::from_millis(250);
-
-/// How long a worker that was sent a signal may take to end.
-const DYING: Duration = Duration::from_secs(5);
 
 /// The remains of a worker.
 #[derive(Debug, Default)]
@@ -110,7 +104,7 @@ struct Waiting {
     exists: UnixStream,
     arriving: SignalFd,
     worker: Option<Pid>,
-    first_signal: Option<(Signal, Instant)>,
+    first_signal: Option<FirstSignal>,
     end: ApartEnd,
 }
 
@@ -132,9 +126,9 @@ impl Waiting {
         loop {
             let has_ended = self.sleep()?;
             let tells_to_go_on = self.read_messages();
-            self.forward_signals();
+            forward_signals(&self.arriving, self.worker, &mut self.first_signal);
             if tells_to_go_on || has_ended || self.is_held_while_ending() {
-                self.end.signal = self.first_signal.map(|(signal, _)| signal);
+                self.end.signal = self.first_signal.map(|first| first.signal);
                 return Ok(self.end);
             }
         }
@@ -142,18 +136,13 @@ impl Waiting {
 
     /// Waits until something happens; returns whether the worker does not exist any more.
     fn sleep(&self) -> io::Result<bool> {
-        let timeout = if self.first_signal.is_some() {
-            PollTimeout::try_from(PERIOD).unwrap_or(PollTimeout::MAX)
-        } else {
-            PollTimeout::NONE
-        };
         let fds = [
             self.exists.as_fd(),
             self.line.as_fd(),
             self.arriving.as_fd(),
         ];
         let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, timeout_after(self.first_signal)) {
             Ok(_) => Ok(fds[0].any() == Some(true)),
             Err(Errno::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -184,29 +173,9 @@ impl Waiting {
         false
     }
 
-    fn forward_signals(&mut self) {
-        while let Ok(Some(info)) = self.arriving.read_signal() {
-            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            let Ok(signal) = Signal::try_from(number) else {
-                continue;
-            };
-            if signal == Signal::SIGCHLD {
-                continue;
-            }
-            // A terminal sends its signals to both processes.
-            if let Some(worker) = self.worker
-                && info.ssi_code != libc::SI_KERNEL
-            {
-                let _ = kill(worker, signal); // it may have ended just now
-            }
-            self.first_signal.get_or_insert((signal, Instant::now()));
-        }
-    }
-
-    /// A fatal signal does not end the worker while the kernel holds one of its threads.
     fn is_held_while_ending(&self) -> bool {
-        match self.first_signal {
-            Some((_, since)) if since.elapsed() > DYING => self.worker.is_some_and(is_ending),
+        match (self.first_signal, self.worker) {
+            (Some(first), Some(worker)) => first.is_survived_by(worker),
             _ => false,
         }
     }

@@ -37,6 +37,13 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// How long a worker that was sent a signal may take to end.
 const DYING: Duration = Duration::from_secs(5);
 
+/// The first signal that the supervisor got.
+#[derive(Clone, Copy)]
+pub(super) struct FirstSignal {
+    pub signal: Signal,
+    since: Instant,
+}
+
 /// The longest message between the two.
 pub(super) const MESSAGE: usize = 64 << 10;
 
@@ -99,22 +106,17 @@ fn supervise(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<S
     line.set_nonblocking(true)?;
     let (mut first_signal, mut handed_over) = (None, None);
     loop {
-        let timeout = if first_signal.is_some() {
-            PollTimeout::try_from(PERIOD).unwrap_or(PollTimeout::MAX)
-        } else {
-            PollTimeout::NONE
-        };
         let mut fds = [
             PollFd::new(line.as_fd(), PollFlags::POLLIN),
             PollFd::new(arriving.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, timeout_after(first_signal)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
 
         // In this order: the SIGCHLD of its end, the end itself, the messages sent before it.
-        forward_signals(&arriving, worker, &mut first_signal);
+        forward_signals(&arriving, Some(worker), &mut first_signal);
         let status = waitpid(worker, Some(WaitPidFlag::WNOHANG));
         if let Some(end) = read_messages(line, &mut handed_over) {
             return Ok(end);
@@ -130,13 +132,27 @@ fn supervise(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<S
             Err(error) => return Err(error.into()),
         }
 
-        // A fatal signal does not end the worker while the kernel holds one of its threads.
-        if let Some((signal, since)) = first_signal
-            && since.elapsed() > DYING
-            && is_ending(worker)
+        if let Some(first) = first_signal
+            && first.is_survived_by(worker)
         {
-            return Ok(SupervisorEnd::Signal(signal));
+            return Ok(SupervisorEnd::Signal(first.signal));
         }
+    }
+}
+
+impl FirstSignal {
+    /// Whether the worker cannot end, although it was sent the signal long ago: a fatal signal does
+    /// not end it while the kernel holds one of its threads.
+    pub(super) fn is_survived_by(self, worker: Pid) -> bool {
+        self.since.elapsed() > DYING && is_ending(worker)
+    }
+}
+
+/// How long the supervisor may sleep.
+pub(super) fn timeout_after(first_signal: Option<FirstSignal>) -> PollTimeout {
+    match first_signal {
+        Some(_) => PollTimeout::try_from(PERIOD).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
     }
 }
 
@@ -148,8 +164,13 @@ fn worker_end(code: u8, handed_over: Option<Vec<u8>>) -> WorkerEnd {
     }
 }
 
-/// Sends the signals that arrived on to the worker, and keeps the first one with its time.
-fn forward_signals(arriving: &SignalFd, worker: Pid, first_signal: &mut Option<(Signal, Instant)>) {
+/// Sends the signals that arrived on to the worker, if it is known, and keeps the first one with
+/// its time.
+pub(super) fn forward_signals(
+    arriving: &SignalFd,
+    worker: Option<Pid>,
+    first_signal: &mut Option<FirstSignal>,
+) {
     while let Ok(Some(info)) = arriving.read_signal() {
         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
         let Ok(signal) = Signal::try_from(number) else {
@@ -159,10 +180,13 @@ fn forward_signals(arriving: &SignalFd, worker: Pid, first_signal: &mut Option<(
             continue;
         }
         // A terminal sends its signals to both processes.
-        if info.ssi_code != libc::SI_KERNEL {
+        if let Some(worker) = worker
+            && info.ssi_code != libc::SI_KERNEL
+        {
             let _ = kill(worker, signal); // it may have ended just now
         }
-        first_signal.get_or_insert((signal, Instant::now()));
+        let since = Instant::now();
+        first_signal.get_or_insert(FirstSignal { signal, since });
     }
 }
 
@@ -193,7 +217,7 @@ fn read_messages(line: &UnixDatagram, handed_over: &mut Option<Vec<u8>>) -> Opti
 }
 
 /// Whether the process is ending: its first thread has ended.
-pub(super) fn is_ending(process: Pid) -> bool {
+fn is_ending(process: Pid) -> bool {
     let process = u32::try_from(process.as_raw()).unwrap_or(0);
     matches!(proc::state(&proc::of(process)), Some('Z' | 'X'))
 }
