@@ -46,7 +46,35 @@ pub struct CannotAdd;
 impl fmt::Display for Addition {
     /// `programs: [/usr/bin/perl]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: [{}]", self.key, self.item(false))
+        write!(f, "{}: [{}]", self.key, self.item(Quotes::WhereNeeded))
+    }
+}
+
+/// How names are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    /// In quotes where YAML would read something else.
+    WhereNeeded,
+    /// All in quotes, as in JSON.
+    Always,
+}
+
+impl Quotes {
+    /// Those that what follows the opening bracket at `at` has.
+    fn after(text: &str, at: usize) -> Self {
+        if text[at + 1..].trim_start().starts_with('"') {
+            Self::Always
+        } else {
+            Self::WhereNeeded
+        }
+    }
+
+    /// Around a word that is plain.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::WhereNeeded => "",
+            Self::Always => "\"",
+        }
     }
 }
 
@@ -61,12 +89,12 @@ impl Addition {
     }
 
     /// The item as text in a list.
-    fn item(&self, quoted: bool) -> String {
-        let name = scalar(&self.name, quoted);
-        let mark = if quoted { "\"" } else { "" };
+    fn item(&self, quotes: Quotes) -> String {
+        let name = scalar(&self.name, quotes);
+        let mark = quotes.mark();
         if let Some(DirectoryOwner { user, mode }) = &self.owner {
             let user = match user {
-                Some(user) => format!(", {mark}user{mark}: {}", scalar(user, quoted)),
+                Some(user) => format!(", {mark}user{mark}: {}", scalar(user, quotes)),
                 None => String::new(),
             };
             return format!(
@@ -191,16 +219,15 @@ fn add_to(text: &str, key: &'static str, items: &[Addition]) -> Result<String, C
     match locate::offset(text, &[PathStep::Named(key)], PairPart::Value) {
         None => add_key(text, key, items),
         Some(at) if text[at..].starts_with('[') => {
-            let quoted = is_quoted_after(text, at);
-            add_in_brackets(text, at, &joined(items, quoted))
+            add_in_brackets(text, at, &joined(items, Quotes::after(text, at)))
         }
         Some(_) => add_below(text, key, items),
     }
 }
 
 /// The items as they are between brackets.
-fn joined(items: &[Addition], quoted: bool) -> String {
-    let items: Vec<_> = items.iter().map(|item| item.item(quoted)).collect();
+fn joined(items: &[Addition], quotes: Quotes) -> String {
+    let items: Vec<_> = items.iter().map(|item| item.item(quotes)).collect();
     items.join(", ")
 }
 
@@ -232,7 +259,7 @@ fn add_below(text: &str, key: &'static str, items: &[Addition]) -> Result<String
     for item in items {
         out += newline(text);
         out += prefix;
-        out += &item.item(false);
+        out += &item.item(Quotes::WhereNeeded);
     }
     Ok(out + after)
 }
@@ -260,9 +287,9 @@ fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
 fn add_key(text: &str, key: &str, items: &[Addition]) -> Result<String, CannotAdd> {
     let top = locate::offset(text, &[], PairPart::Value).ok_or(CannotAdd)?;
     if text[top..].starts_with('{') {
-        let quoted = is_quoted_after(text, top);
-        let mark = if quoted { "\"" } else { "" };
-        let pair = format!("{mark}{key}{mark}: [{}]", joined(items, quoted));
+        let quotes = Quotes::after(text, top);
+        let mark = quotes.mark();
+        let pair = format!("{mark}{key}{mark}: [{}]", joined(items, quotes));
         return add_in_brackets(text, top, &pair);
     }
     let first = locate::offset(text, &[PathStep::Named("root")], PairPart::Key).ok_or(CannotAdd)?;
@@ -276,10 +303,14 @@ fn add_key(text: &str, key: &str, items: &[Addition]) -> Result<String, CannotAd
     if ["mounts", "directories"].contains(&key) {
         out += newline;
         for item in items {
-            let _ = write!(out, "{indent}  - {}{newline}", item.item(false));
+            let _ = write!(
+                out,
+                "{indent}  - {}{newline}",
+                item.item(Quotes::WhereNeeded)
+            );
         }
     } else {
-        let _ = write!(out, " [{}]{newline}", joined(items, false));
+        let _ = write!(out, " [{}]{newline}", joined(items, Quotes::WhereNeeded));
     }
     Ok(out)
 }
@@ -351,11 +382,6 @@ fn end_of_quotes(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether what follows the opening bracket at `at` is in double quotes, as all is in JSON.
-fn is_quoted_after(text: &str, at: usize) -> bool {
-    text[at + 1..].trim_start().starts_with('"')
-}
-
 fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
@@ -365,18 +391,19 @@ const TRUTH_WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
 /// `text` as a YAML scalar, quoted where YAML would read something else.
 pub(crate) fn yaml_scalar(text: &str) -> String {
-    scalar(text, false)
+    scalar(text, Quotes::WhereNeeded)
 }
 
 /// `name` as a YAML scalar that is a text.
-fn scalar(name: &str, quoted: bool) -> String {
+fn scalar(name: &str, quotes: Quotes) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@+-".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || "/_".contains(c));
     let is_text = || matches!(node::read(name), Ok(Node::Text(_)));
     let is_word = TRUTH_WORDS
         .iter()
         .any(|word| name.eq_ignore_ascii_case(word));
-    if !quoted && begins && !is_word && name.chars().all(plain) && is_text() {
+    let may_be_plain = quotes == Quotes::WhereNeeded && begins && !is_word;
+    if may_be_plain && name.chars().all(plain) && is_text() {
         return name.to_owned();
     }
     let escaped = |c: char| match c {

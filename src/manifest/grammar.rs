@@ -3,7 +3,7 @@
 
 use super::check::{At, Checker, Field, did_you_mean, found};
 use super::diagnostic::quoted;
-use super::entries::{Request, Scope, Wanted};
+use super::entries::{CodeName, Request, Scope, Wanted};
 use super::grammar_keys::{
     DEFAULTS_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS, TEMPLATE_KEYS,
 };
@@ -199,39 +199,19 @@ impl<'t, 'c> FileChecker<'t, 'c> {
             "nss" => self.databases(at, value),
             "instances" => self.contents.instances = Some(self.instances(at, value)),
             "devices" => {
-                let parse = ItemChecker::device;
-                self.items(
-                    at,
-                    value,
-                    "device names",
-                    &NAME_KEYS,
-                    parse,
-                    Request::Device,
-                );
+                let items = self.items.checker.list(at, value, "device names");
+                self.items(at, items, &NAME_KEYS, ItemChecker::device, Request::Device);
             }
             "etc" => {
-                let parse = ItemChecker::etc;
-                self.items(
-                    at,
-                    value,
-                    "names under /etc",
-                    &NAME_KEYS,
-                    parse,
-                    Request::Etc,
-                );
+                let items = self.items.checker.list(at, value, "names under /etc");
+                self.items(at, items, &NAME_KEYS, ItemChecker::etc, Request::Etc);
             }
             "users" => {
-                let parse = ItemChecker::login;
-                self.items(at, value, "login names", &NAME_KEYS, parse, Request::User);
+                let items = self.items.checker.list(at, value, "login names");
+                self.items(at, items, &NAME_KEYS, ItemChecker::login, Request::User);
             }
-            "programs" => {
-                let parse = ItemChecker::code;
-                self.items(at, value, "paths", &PATH_KEYS, parse, Request::Program);
-            }
-            "libraries" => {
-                let parse = ItemChecker::code;
-                self.items(at, value, "paths", &PATH_KEYS, parse, Request::Library);
-            }
+            "programs" => self.code(at, value, Request::Program),
+            "libraries" => self.code(at, value, Request::Library),
             "mounts" => self.mounts(at, value),
             "directories" => self.own(at, value, "directories", ItemChecker::directory),
             "tmpfs" => self.own(at, value, "paths inside", ItemChecker::tmpfs),
@@ -356,16 +336,20 @@ impl<'t, 'c> FileChecker<'t, 'c> {
         }
     }
 
+    /// A list of programs or libraries.
+    fn code(&mut self, at: &At<'_>, node: &Node, request: fn(Wanted<CodeName>) -> Request) {
+        let items = self.items.checker.list(at, node, "paths");
+        self.items(at, items, &PATH_KEYS, ItemChecker::code, request);
+    }
+
     fn items<T: ToString>(
         &mut self,
         at: &At<'_>,
-        node: &Node,
-        what: &str,
+        items: &[Node],
         keys: &[&'static str],
         word: ParseWord<'t, 'c, T>,
         request: fn(Wanted<T>) -> Request,
     ) {
-        let items = self.items.checker.list(at, node, what);
         for (nth, item) in items.iter().enumerate() {
             let at = at.item(nth);
             let wanted = match item {

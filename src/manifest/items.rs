@@ -279,23 +279,20 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
         text: &str,
         path: Result<T, BadPath>,
     ) -> Option<T> {
-        path.map_err(|why| {
-            let help = match why {
-                BadPath::NotAbsolute if text.starts_with('~') => {
-                    Some("write the home directory out".to_owned())
-                }
-                BadPath::NotAbsolute => Some("paths begin with `/`".to_owned()),
-                BadPath::ParentComponent => Some("write the path without `..`".to_owned()),
-                _ => None,
-            };
-            self.checker.fault(
-                at,
-                why.to_string(),
-                format!("expected an absolute path, found {}", quoted(text)),
-                help,
-            );
-        })
-        .ok()
+        let why = match path {
+            Ok(path) => return Some(path),
+            Err(why) => why,
+        };
+        let help = match why {
+            BadPath::NotAbsolute if text.starts_with('~') => Some("write the home directory out"),
+            BadPath::NotAbsolute => Some("paths begin with `/`"),
+            BadPath::ParentComponent => Some("write the path without `..`"),
+            _ => None,
+        };
+        let label = format!("expected an absolute path, found {}", quoted(text));
+        let help = help.map(ToOwned::to_owned);
+        self.checker.fault(at, why.to_string(), label, help);
+        None
     }
 }
 

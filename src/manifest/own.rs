@@ -1,5 +1,7 @@
 //! The items of `directories` and `tmpfs`: what a site has for itself.
 
+use std::borrow::Cow;
+
 use super::check::{At, Field};
 use super::diagnostic::quoted;
 use super::entries::{DirectoryRequest, Request};
@@ -112,19 +114,15 @@ impl ItemChecker<'_, '_> {
 
     fn size(&mut self, at: &At<'_>, node: &Node) -> Option<u64> {
         let expected = "a size such as `64M`";
-        let number;
         let text = match node {
-            Node::Int(bytes) => {
-                number = bytes.to_string();
-                number.as_str()
-            }
-            _ => self.checker.text(at, node, expected)?,
+            Node::Int(bytes) => Cow::from(bytes.to_string()),
+            _ => Cow::from(self.checker.text(at, node, expected)?),
         };
-        let size = bytes(text);
+        let size = bytes(&text);
         if size.is_none() {
             let label = format!(
                 "expected bytes, or a number with k, M or G, found {}",
-                quoted(text)
+                quoted(&text)
             );
             self.checker.fault(at, "this is not a size", label, None);
         }

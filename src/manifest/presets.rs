@@ -123,9 +123,9 @@ impl Presets {
     /// The lines of the defaults of all sites. Errors: every mistake in `file` and in the presets
     /// that it includes.
     fn expand_defaults(&self, file: &DefaultsFile) -> Result<Defaults, Diagnostics> {
-        let parsed = file.parsed();
+        let mut parsed = file.parsed();
         let mut expansion = PresetExpansion::of_defaults(self);
-        let mut faults = parsed.faults.clone();
+        let mut faults = std::mem::take(&mut parsed.faults);
         expansion.include(&mut vec![], &parsed.contents.presets, &mut faults);
         let in_file = parsed.diagnostics(&file.file, &file.text, faults);
         if let Some(wrong) = Diagnostics::merged([in_file, expansion.wrong]) {

@@ -209,9 +209,9 @@ fn names_that_yaml_would_misread_are_quoted() {
         ("net/tun", "net/tun"),
         ("/usr/lib/x-1.0_a@b+c", "/usr/lib/x-1.0_a@b+c"),
     ] {
-        assert_eq!(scalar(name, false), text);
+        assert_eq!(yaml_scalar(name), text);
         assert_eq!(
-            node::read(&scalar(name, false)),
+            node::read(&yaml_scalar(name)),
             Ok(Node::Text(name.to_owned()))
         );
     }
@@ -268,7 +268,7 @@ fn manifest() -> impl Strategy<Value = String> {
                 let names: Vec<_> = names
                     .iter()
                     .map(path)
-                    .map(|name| scalar(&name, true))
+                    .map(|name| scalar(&name, Quotes::Always))
                     .collect();
                 let comment = if comment {
                     " # it's [a] \"comment\""
