@@ -62,12 +62,8 @@ pub(crate) struct Looked {
 impl Looked {
     /// Whether anything has to be done.
     pub(crate) fn is_change(&self) -> bool {
-        for (_, plan) in &self.plans {
-            if !plan.steps.is_empty() {
-                return true;
-            }
-        }
-        self.manifest.is_change() || self.new_root.is_some()
+        let has_steps = self.plans.iter().any(|(_, plan)| !plan.steps.is_empty());
+        has_steps || self.manifest.is_change() || self.new_root.is_some()
     }
 }
 

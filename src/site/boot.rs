@@ -15,6 +15,9 @@ use crate::patience;
 use crate::render::systemd::{HEADER, UnitNeeds, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
+/// Where the administrator's units are; systemd looks there first.
+pub(crate) const UNITS: &str = "/etc/systemd/system";
+
 /// The host's units and file systems, read once per run.
 pub(crate) struct BootUnits {
     units: Units,
@@ -263,12 +266,9 @@ pub(super) fn manifest_of<'m>(
     site: &Site,
     manifests: &'m [(Site, Manifest)],
 ) -> Option<&'m Manifest> {
-    for (known, manifest) in manifests {
-        if known == site {
-            return Some(manifest);
-        }
-    }
-    None
+    let mut manifests = manifests.iter();
+    let (_, manifest) = manifests.find(|(known, _)| known == site)?;
+    Some(manifest)
 }
 
 /// The sources that the manifest names, each with whether the site comes up without it.

@@ -392,10 +392,8 @@ impl BringUp {
     /// Whether `up` has not brought the site up since the boot.
     fn was_never_up(&self, site: &Site) -> Result<bool> {
         let Pipeline { context, boot, .. } = &self.pipeline;
-        match context.state.read(&site.name, boot) {
-            Ok(records) => Ok(records.record.is_none()),
-            Err(error) => Err(error.context(&site.name)),
-        }
+        let records = context.state.read(&site.name, boot).context(&site.name)?;
+        Ok(records.record.is_none())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The configuration directory: sites and presets as files.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -8,10 +7,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::instances::{self, FoundInstances};
+use super::instances;
 use super::manifest_error::ManifestError;
 use super::manifest_file::{Site, root_of, text};
-use super::out::{Out, worst};
+use super::site_list::SiteList;
 use super::trust::Trust;
 use crate::base::quote::shell_word;
 use crate::base::{ErrorContext, HostPath, SiteName};
@@ -59,65 +58,7 @@ pub(super) fn site_of(file: &Path) -> Result<SiteName> {
     })
 }
 
-/// The sites of a configuration.
-#[derive(Default)]
-pub(crate) struct SiteList {
-    /// Sorted by name.
-    pub sites: Vec<Site>,
-    /// Why other files are not sites, or do not tell which sites they are for.
-    pub errors: Vec<ManifestError>,
-    /// What else the administrator should know.
-    pub warnings: Vec<String>,
-    /// Something did not answer, so there may be more sites.
-    pub is_partial: bool,
-}
-
-impl From<Site> for SiteList {
-    fn from(site: Site) -> Self {
-        Self {
-            sites: vec![site],
-            ..Self::default()
-        }
-    }
-}
-
-impl SiteList {
-    /// Adds another list, each site once, in the order of the lists.
-    pub(super) fn extend(&mut self, other: Self) {
-        let known: HashSet<_> = self.sites.iter().collect();
-        let mut new = other.sites;
-        new.retain(|site| !known.contains(site));
-        self.sites.extend(new);
-        self.errors.extend(other.errors);
-        self.warnings.extend(other.warnings);
-        self.is_partial |= other.is_partial;
-    }
-
-    /// Adds what templates give. A site that has a manifest of its own is there already.
-    fn add(&mut self, found: FoundInstances) {
-        let known: HashSet<_> = self.sites.iter().map(|site| &site.name).collect();
-        let mut new = found.sites;
-        new.retain(|site| !known.contains(&site.name));
-        self.sites.extend(new);
-        self.errors.extend(found.errors);
-        self.warnings.extend(found.warnings);
-        self.is_partial |= found.is_partial;
-    }
-
-    /// Reports the errors and warnings; returns the exit code.
-    pub(crate) fn report(&self, out: &Out) -> u8 {
-        for warning in &self.warnings {
-            out.warn(warning);
-        }
-        let mut codes = vec![];
-        for error in &self.errors {
-            codes.push(error.report(out, &"a file of sites"));
-        }
-        worst(codes)
-    }
-}
-
-/// The sites of the configuration in the directory `config`.
+/// The sites of the configuration in the directory `config`, sorted by name.
 ///
 /// Errors: the directory cannot be read.
 pub(crate) fn list(config: &Path) -> Result<SiteList> {
@@ -141,7 +82,7 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
     for file in ending_in(&files, "yml") {
         list.errors.push(not_named_yaml(&file).into());
     }
-    list.add(instances::of_templates(&templates));
+    list.add_instances(instances::of_templates(&templates));
     list.sites.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(list)
 }
@@ -153,13 +94,6 @@ fn not_named_yaml(file: &Path) -> Error {
         shell_word(&shown),
         shell_word(&renamed.to_string_lossy())
     ))
-}
-
-/// The sites of the template `file`.
-pub(crate) fn of_template(file: &Path) -> SiteList {
-    let mut list = SiteList::default();
-    list.add(instances::of_templates(&[file.to_owned()]));
-    list
 }
 
 /// The file of a site's own manifest.
@@ -199,7 +133,7 @@ pub(crate) fn has_manifest(site: &Site) -> bool {
     }
 }
 
-/// That the site, which is set up, has no manifest.
+/// The error that a site which is set up has no manifest.
 pub(crate) fn no_manifest(site: &Site) -> Error {
     let (name, file) = (&site.name, site.file.display());
     Error::failed(match site.instance() {

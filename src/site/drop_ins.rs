@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, is_service};
+use super::boot::{self, UNITS, is_service};
 use super::context::Context;
 use super::out::worst;
 use super::unit_plan::PlannedUnits;
@@ -16,9 +16,6 @@ use crate::manifest::Manifest;
 use crate::render::systemd::{ALL, DROP_IN, HEADER, drop_in_of, unit_of};
 use crate::render::wrapper::{WRAPPER, wrapper_of};
 use crate::{Error, Result};
-
-/// Where the administrator's units are.
-pub(crate) const UNITS: &str = "/etc/systemd/system";
 
 /// The drop-ins that mountjail wrote, or may write, in a directory of units.
 pub(crate) struct DropInFiles<'c> {

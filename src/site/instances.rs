@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Site;
 use super::manifest_error::ManifestError;
 use super::manifest_file::text;
+use super::site_list::SiteList;
 use crate::base::quote::{brief, shell_word};
 use crate::base::text::{few, nearest};
 use crate::base::{ErrorKind, HostPath, SiteName};
@@ -36,18 +37,6 @@ const LIMIT: Option<Duration> = Some(patience::SHORT);
 
 /// fsck(8) makes this directory in each file system.
 const LOST_AND_FOUND: &str = "lost+found";
-
-/// What templates give.
-#[derive(Default)]
-pub(super) struct FoundInstances {
-    pub sites: Vec<Site>,
-    /// Why some sites are not known.
-    pub errors: Vec<ManifestError>,
-    /// Remarks for the administrator, although nothing is wrong with the configuration.
-    pub warnings: Vec<String>,
-    /// Something did not answer.
-    pub is_partial: bool,
-}
 
 /// A pattern of a template, and what was found for it.
 struct PatternOf<'t> {
@@ -77,9 +66,9 @@ enum FoundName {
     Unknown(String),
 }
 
-/// The sites of these templates.
-pub(super) fn of_templates(files: &[PathBuf]) -> FoundInstances {
-    let mut found = FoundInstances::default();
+/// The sites of these templates. Warnings do not say that anything is wrong with the configuration.
+pub(super) fn of_templates(files: &[PathBuf]) -> SiteList {
+    let mut found = SiteList::default();
     for file in files {
         match text(file) {
             Ok(text) => {
@@ -93,7 +82,7 @@ pub(super) fn of_templates(files: &[PathBuf]) -> FoundInstances {
     found
 }
 
-impl FoundInstances {
+impl SiteList {
     fn add_template(&mut self, file: &Path, instances: Instances, mistakes: Option<Diagnostics>) {
         let mut names = BTreeSet::new();
         for name in &instances.names {
@@ -331,10 +320,8 @@ pub(super) fn has(site: &Site, instances: &Instances) -> Result<bool, Error> {
     if site_name(&site.file, OsStr::new(instance)).is_none() {
         return Ok(false);
     }
-    for name in &instances.names {
-        if name == instance {
-            return Ok(true);
-        }
+    if instances.names.iter().any(|name| name == instance) {
+        return Ok(true);
     }
     let mut unknown = None;
     for pattern in &instances.patterns {
@@ -353,10 +340,7 @@ pub(super) fn has(site: &Site, instances: &Instances) -> Result<bool, Error> {
             }
         }
     }
-    match unknown {
-        Some(error) => Err(error),
-        None => Ok(false),
-    }
+    unknown.map_or(Ok(false), Err)
 }
 
 /// Refuses a site that is not among the instances of its template.

@@ -33,6 +33,7 @@ pub(crate) mod remove;
 pub(crate) mod select;
 pub(crate) mod services;
 mod settled;
+pub(crate) mod site_list;
 pub(crate) mod status;
 pub(crate) mod systemctl;
 pub(crate) mod templates;

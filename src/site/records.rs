@@ -30,19 +30,17 @@ pub(crate) fn with_manifest(context: &Context, site: Site) -> Site {
     if !site.file.starts_with(&context.config) || configuration::has_manifest(&site) {
         return site;
     }
-    match recorded_manifest(context, &site.name) {
-        Some(file) => {
-            let brought_up = Site {
-                name: site.name.clone(),
-                file,
-            };
-            if configuration::has_manifest(&brought_up) {
-                brought_up
-            } else {
-                site
-            }
-        }
-        None => site,
+    let Some(file) = recorded_manifest(context, &site.name) else {
+        return site;
+    };
+    let brought_up = Site {
+        name: site.name.clone(),
+        file,
+    };
+    if configuration::has_manifest(&brought_up) {
+        brought_up
+    } else {
+        site
     }
 }
 

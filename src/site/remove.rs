@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::apply::ManifestChange;
+use super::boot::UNITS;
 use super::configuration::{self, has_manifest, own_file, site_named};
 use super::context::Context;
 use super::down::{DownError, DownOptions, TakeDown, TakenDown, has_copies_aside};
 use super::down_in_services::down_in_services;
-use super::drop_ins::{DropInFiles, UNITS};
+use super::drop_ins::DropInFiles;
 use super::fstab::FstabLines;
 use super::{Site, SiteError, manifest_file};
 use crate::adopt::DIRECTORY;
@@ -54,10 +55,8 @@ pub(crate) struct Removal {
 impl Removal {
     /// Whether anything would be done.
     pub(crate) fn is_change(&self) -> bool {
-        let has_steps = match &self.plan {
-            Some(plan) => !plan.steps.is_empty(),
-            None => false,
-        };
+        let plan = self.plan.as_ref();
+        let has_steps = plan.is_some_and(|plan| !plan.steps.is_empty());
         has_steps || self.manifest.is_change() || self.is_recorded || !self.drop_ins.is_empty()
     }
 }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use super::configuration::{self, SiteList, absolute, list, site_named, site_of};
+use super::configuration::{self, absolute, list, site_named, site_of};
 use super::context::Context;
+use super::instances;
 use super::manifest_file::root_of;
+use super::site_list::SiteList;
 use crate::base::{ErrorContext, SiteName};
 use crate::manifest;
 use crate::observe::BootId;
@@ -110,7 +112,7 @@ fn template(context: &Context, name: &str) -> Result<Option<PathBuf>> {
 fn of_template(file: &Path) -> Result<SiteList> {
     file.symlink_metadata()
         .context(format_args!("cannot read {}", file.display()))?;
-    Ok(configuration::of_template(file))
+    Ok(instances::of_templates(&[file.to_owned()]))
 }
 
 /// All sites of the configuration, sorted by name. Files that are not sites are reported, and do

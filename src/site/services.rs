@@ -139,12 +139,8 @@ impl Namespaces {
         site: &SiteName,
         units: &[String],
     ) -> Vec<&RunNamespace> {
-        let mut those = vec![];
-        for namespace in &self.0 {
-            if namespace.is_of(units) || namespace.has(site, &context.state) {
-                those.push(namespace);
-            }
-        }
+        let mut those = self.0.iter().collect::<Vec<_>>();
+        those.retain(|namespace| has(context, namespace, site, units));
         those
     }
 
@@ -160,7 +156,7 @@ impl Namespaces {
         for namespace in &self.0 {
             let mut here = vec![];
             for (site, units) in sites {
-                if namespace.is_of(units) || namespace.has(&site.name, &context.state) {
+                if has(context, namespace, &site.name, units) {
                     here.push(site.clone());
                 }
             }
@@ -206,6 +202,11 @@ impl Namespaces {
         blind.retain(|unit, _| !served.contains(unit));
         blind.into_values().collect()
     }
+}
+
+/// Whether the site is in the namespace, or this belongs to one of its `units`.
+fn has(context: &Context, namespace: &RunNamespace, site: &SiteName, units: &[String]) -> bool {
+    namespace.is_of(units) || namespace.has(site, &context.state)
 }
 
 /// The sites with their results, as far as they were begun; all with the error, if there is one.

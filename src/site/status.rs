@@ -65,12 +65,8 @@ impl SiteStatus {
         let Some(plan) = &self.plan else {
             return false;
         };
-        for state in &plan.states {
-            if state.state == State::Foreign {
-                return true;
-            }
-        }
-        plan.site_state() == SiteState::Drifted
+        let mut states = plan.states.iter();
+        states.any(|mount| mount.state == State::Foreign) || plan.site_state() == SiteState::Drifted
     }
 
     /// Of a site with these `records`, whose mounts are those of `table`.

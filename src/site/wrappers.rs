@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, BootUnits};
+use super::boot::{self, BootUnits, UNITS};
 use super::context::Context;
 use super::{Site, configuration, systemctl};
 use crate::base::SiteName;
@@ -19,6 +19,7 @@ use crate::{Error, Result};
 pub(crate) struct WrappedService {
     /// By its own name, which may not be the one in the manifests.
     pub unit: String,
+    /// Each once.
     pub sites: Vec<SiteName>,
     /// `Err`: it cannot be started so, for these reasons.
     pub drop_in: Result<DropIn, Vec<StartObstacle>>,
@@ -62,8 +63,8 @@ impl WrappedServices {
         for (unit, users) in users {
             let service = wrapped(directory, &call, unit, &users);
             for obstacle in service.drop_in.as_ref().err().into_iter().flatten() {
-                for (site, ..) in &users {
-                    found.add_error(&site.name, error_of(&site.name, unit, obstacle));
+                for site in &service.sites {
+                    found.add_error(site, error_of(site, unit, obstacle));
                 }
             }
             found.services.push(service);
@@ -93,10 +94,14 @@ fn wrapped(
     unit: &str,
     users: &[(&Site, &Manifest, &String)],
 ) -> WrappedService {
-    let mut names = vec![unit.to_owned()];
-    for (_, _, name) in users {
+    let (mut names, mut sites) = (vec![unit.to_owned()], vec![]);
+    for (site, _, name) in users {
         if !names.contains(name) {
             names.push((*name).clone());
+        }
+        // A site may list it by several names.
+        if !sites.contains(&site.name) {
+            sites.push(site.name.clone());
         }
     }
     // A unit without a file, as of an init script before systemd has run, has no lines.
@@ -113,7 +118,7 @@ fn wrapped(
     };
     WrappedService {
         unit: unit.to_owned(),
-        sites: users.iter().map(|(site, ..)| site.name.clone()).collect(),
+        sites,
         drop_in,
     }
 }
@@ -154,9 +159,6 @@ fn not_deleted(program: &Path) -> PathBuf {
     replaced.map_or(program, Path::new).to_owned()
 }
 
-/// Where systemd looks first for the administrator's units.
-const UNITS: &str = "/etc/systemd/system";
-
 /// The faults in how the services of sites with scope `services` are started, per site: they
 /// are not wrapped, their own lines have changed since, or something keeps them from mounting.
 pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
@@ -196,4 +198,35 @@ fn complaint(directory: &Path, service: &WrappedService) -> Option<String> {
     Some(format!(
         "{what}: `mountjail units --all --install`, then `systemctl restart {unit}`"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Presets, SourceFile, parse};
+
+    #[test]
+    fn a_site_that_lists_a_service_by_two_names_has_it_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = dir.path().join("mountjail-test.service");
+        fs::write(unit, "[Service]\nExecStart=/bin/true\n").unwrap();
+        let site = Site {
+            name: SiteName::new("a").unwrap(),
+            file: "/a.yaml".into(),
+        };
+        let text = "root: /srv/a\nscope: services\nservices: [mountjail-test.service]\n";
+        let file = SourceFile::File(site.file.clone());
+        let manifest = parse(site.name.clone(), file, text, &Presets::built_in()).unwrap();
+        let names = ["mountjail-test.service", "alias.service"].map(ToOwned::to_owned);
+        let users = names.each_ref().map(|name| (&site, &manifest, name));
+        let call = Call {
+            program: "/usr/bin/mountjail".into(),
+            options: vec![],
+        };
+
+        let service = wrapped(dir.path(), &call, &names[0], &users);
+        assert_eq!(service.sites, std::slice::from_ref(&site.name));
+        let text = service.drop_in.unwrap().text;
+        assert!(text.contains("run --unit mountjail-test.service --unit alias.service -- /bin/"));
+    }
 }

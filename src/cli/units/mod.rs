@@ -12,8 +12,9 @@ use self::check::Difference;
 use super::args::{ImageRoot, Which};
 use super::report::{DIFFERENT, Report};
 use crate::render::json::document;
+use crate::site::boot::UNITS;
 use crate::site::context::Context;
-use crate::site::drop_ins::{DropInFiles, UNITS, may_lose_lines};
+use crate::site::drop_ins::{DropInFiles, may_lose_lines};
 use crate::site::unit_plan::PlannedUnits;
 use crate::{Result, render};
 

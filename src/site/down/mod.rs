@@ -329,15 +329,13 @@ impl TakeDown {
 
     /// The other site that is up in the directory `root`, by whatever path.
     fn set_up_as(&self, site: &SiteName, root: &HostPath) -> Option<SiteName> {
-        for other in self.context.roots().overlaps(site, root) {
-            if other.is_same()
-                && let Ok(records) = self.context.state.read(&other.site, &self.boot)
-                && records.record.is_some()
-            {
-                return Some(other.site);
-            }
-        }
-        None
+        let mut overlaps = self.context.roots().overlaps(site, root).into_iter();
+        let is_up = |site: &SiteName| {
+            let records = self.context.state.read(site, &self.boot);
+            records.is_ok_and(|records| records.record.is_some())
+        };
+        let other = overlaps.find(|other| other.is_same() && is_up(&other.site))?;
+        Some(other.site)
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
@@ -404,10 +402,6 @@ fn real_root(root: &HostPath) -> Option<HostPath> {
 }
 
 fn unmounts(plan: &Plan) -> bool {
-    for step in &plan.steps {
-        if matches!(step, Step::Detach { .. } | Step::DetachStray(_)) {
-            return true;
-        }
-    }
-    false
+    let mut steps = plan.steps.iter();
+    steps.any(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)))
 }

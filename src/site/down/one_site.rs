@@ -59,14 +59,12 @@ impl<'r> Down<'r> {
         let plan = plan::down(&self.site.name, &self.root, None, &observed);
         let (plan, stays) = self.keep_placeholders(plan);
         let log = self.run.context.out.site(&plan.site).log();
-        match self.run.engine.down_if_quiet(&plan, &observed, &log) {
-            Ok(Some(mut outcome)) => {
-                outcome.left.extend(stays);
-                Ok(Some((outcome, plan.steps.len())))
-            }
-            Ok(None) => Ok(None),
-            Err(failure) => Err(SiteError::Engine(failure).into()),
-        }
+        let outcome = self.run.engine.down_if_quiet(&plan, &observed, &log);
+        let Some(mut outcome) = outcome.map_err(SiteError::Engine)? else {
+            return Ok(None);
+        };
+        outcome.left.extend(stays);
+        Ok(Some((outcome, plan.steps.len())))
     }
 
     /// What of the site is in the mount table, and how to take it away. `desired`: what the
@@ -89,10 +87,8 @@ impl<'r> Down<'r> {
     }
 
     pub(super) fn has_recorded_mounts(&self) -> bool {
-        match &self.records.record {
-            Some(record) => !record.mounts.is_empty(),
-            None => false,
-        }
+        let record = self.records.record.as_ref();
+        record.is_some_and(|record| !record.mounts.is_empty())
     }
 
     pub(super) fn stop_if_in_use(

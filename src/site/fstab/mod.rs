@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, BootUnits, FstabOrder};
+use super::boot::{self, BootUnits, FstabOrder, UNITS};
 use super::pipeline::{MountLookup, Pipeline};
 use super::{Context, ManifestError, Site, SiteError, systemctl};
 use crate::base::{HostPath, JailPath, SiteName};
@@ -78,7 +78,7 @@ impl From<NoLines> for SiteError {
 impl FstabRun {
     pub(crate) fn new(context: &Context, sites: &[Site]) -> Result<Self> {
         let (manifests, _) = boot::manifests(context, sites);
-        let mut units = BootUnits::read(Path::new("/etc/systemd/system"), &manifests);
+        let mut units = BootUnits::read(Path::new(UNITS), &manifests);
         let orders = units.order_lines(&manifests);
         let mut served = BTreeSet::new();
         for (site, manifest) in manifests {
