@@ -164,12 +164,6 @@ impl Error {
         self
     }
 
-    /// The same without what to do next.
-    #[must_use]
-    pub(crate) fn without_hint(self) -> Self {
-        Self { hint: None, ..self }
-    }
-
     /// Adds what to do next about the kernel's reason, if anything helps.
     #[must_use]
     pub(crate) fn hint_while(self, doing: Doing) -> Self {

@@ -223,6 +223,9 @@ impl Note {
     }
 }
 
+/// Something that a line asks for, and that line.
+pub(super) type Asked<'a, T> = (&'a T, &'a Arc<Origin>);
+
 /// Why something is in the jail: the line that asked, and the steps from there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {

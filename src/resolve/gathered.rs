@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::dependencies::Dependencies;
-use super::desired::{Cause, Link, Note, Reason};
+use super::desired::{Asked, Cause, Link, Note, Reason};
 use super::expand::Expansion;
 use super::host::Host;
 use super::lookup_error::LookupError;
@@ -33,46 +33,57 @@ pub(super) struct Gathered {
     parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
 }
 
-/// What some entries ask for besides mounts and links.
+/// What some entries ask for besides mounts and links: their expansions, of which the rest counts
+/// elsewhere.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Additions {
-    pub users: Vec<(String, Arc<Origin>)>,
-    pub made: Vec<(Made, Arc<Origin>)>,
-    /// Programs that find their libraries by `/proc/self/exe`.
-    pub need_proc: Vec<(HostPath, Arc<Origin>)>,
-    pub notes: Vec<Note>,
-}
+pub(super) struct Additions(Vec<(Arc<Origin>, Arc<Expansion>)>);
 
 impl Additions {
-    pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: &Expansion) {
-        if let Some(user) = &expansion.user {
-            self.users.push((user.clone(), origin.clone()));
-        }
-        if let Some(made) = &expansion.made {
-            self.made.push((made.clone(), origin.clone()));
-        }
-        for program in &expansion.need_proc {
-            self.add_need_of_proc(program, origin);
-        }
-        for text in &expansion.notes {
-            self.notes.push(Note::new(origin, text.clone()));
-        }
+    pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: &Arc<Expansion>) {
+        self.0.push((origin.clone(), expansion.clone()));
     }
 
     /// Adds those of other entries.
     pub(super) fn extend(&mut self, others: &Self) {
-        self.users.extend_from_slice(&others.users);
-        self.made.extend_from_slice(&others.made);
-        for (program, origin) in &others.need_proc {
-            self.add_need_of_proc(program, origin);
-        }
-        self.notes.extend_from_slice(&others.notes);
+        self.0.extend_from_slice(&others.0);
     }
 
-    fn add_need_of_proc(&mut self, program: &HostPath, origin: &Arc<Origin>) {
-        if self.need_proc.iter().all(|(known, _)| known != program) {
-            self.need_proc.push((program.clone(), origin.clone()));
+    pub(super) fn users(&self) -> Vec<Asked<'_, String>> {
+        let mut users = vec![];
+        for (origin, expansion) in &self.0 {
+            users.extend(expansion.user.iter().map(|user| (user, origin)));
         }
+        users
+    }
+
+    pub(super) fn made(&self) -> Vec<Asked<'_, Made>> {
+        let mut made = vec![];
+        for (origin, expansion) in &self.0 {
+            made.extend(expansion.made.iter().map(|thing| (thing, origin)));
+        }
+        made
+    }
+
+    /// Programs that find their libraries by `/proc/self/exe`, each once.
+    pub(super) fn need_proc(&self) -> Vec<Asked<'_, HostPath>> {
+        let mut programs: Vec<Asked<'_, HostPath>> = vec![];
+        for (origin, expansion) in &self.0 {
+            for program in &expansion.need_proc {
+                if programs.iter().all(|(known, _)| *known != program) {
+                    programs.push((program, origin));
+                }
+            }
+        }
+        programs
+    }
+
+    pub(super) fn notes(&self) -> Vec<Note> {
+        let mut notes = vec![];
+        for (origin, expansion) in &self.0 {
+            let texts = expansion.notes.iter();
+            notes.extend(texts.map(|text| Note::new(origin, text.clone())));
+        }
+        notes
     }
 }
 

@@ -3,20 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::desired::{Cause, Desired, FileId, FileKind, GeneratedFile, Mount, Note, Reason};
+use super::desired::{Asked, Cause, Desired, FileId, FileKind, GeneratedFile, Mount, Note, Reason};
 use super::host::Host;
 use super::layout::conflict;
 use super::nested;
 use super::shared::Shared;
 use super::users::AccountFiles;
 use crate::base::{BadPath, ErrorContext, HostPath, JailPath, MountAttributes, SiteName};
-use crate::manifest::Origin;
 use crate::{Error, Result, sys};
 
 /// Adds the passwd and group with `users`, in the directory `generated`, if there are any.
 pub(super) fn add_users(
     desired: &mut Desired,
-    users: &[(String, Arc<Origin>)],
+    users: &[Asked<'_, String>],
     host: &Host,
     shared: &Shared,
     generated: &HostPath,
@@ -70,7 +69,7 @@ fn paths(
     Ok((path, target))
 }
 
-fn reasons(users: &[(String, Arc<Origin>)]) -> Vec<Reason> {
+fn reasons(users: &[Asked<'_, String>]) -> Vec<Reason> {
     let mut reasons = vec![];
     for (_, origin) in users {
         reasons.push(Reason::chain(origin, vec![Cause::Users]));

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::desired::{Desired, FileKind, Mount, OwnDirectory, Ownership, Reason};
+use super::desired::{Asked, Desired, FileKind, Mount, OwnDirectory, Ownership, Reason};
 use super::host::{Host, HostEntry};
 use super::layout::first_origin;
 use super::shared::Shared;
 use super::why::{mount_at, why};
 use crate::base::quote::shell_word;
 use crate::base::{ErrorContext, FileSystem, JailPath};
-use crate::manifest::{DirectoryRequest, Origin};
+use crate::manifest::DirectoryRequest;
 use crate::{Error, Result};
 
 /// The request of a line, with its path inside.
@@ -43,7 +43,7 @@ impl Made {
 /// Adds what `made` asks for to the mounts and links of `desired`.
 ///
 /// Errors: everything that contradicts something else, or that cannot be made.
-pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Host) -> Vec<Error> {
+pub(super) fn add(desired: &mut Desired, made: &[Asked<'_, Made>], host: &Host) -> Vec<Error> {
     let mut errors = vec![];
     for (made, origin) in made {
         let reason = Reason::line(origin);
@@ -79,7 +79,7 @@ pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Ho
 /// The mounts and directories of a preset by itself: `mounts`, and what `made` asks for.
 pub(super) fn alone(
     mounts: &[Arc<Mount>],
-    made: &[(Made, Arc<Origin>)],
+    made: &[Asked<'_, Made>],
 ) -> (Vec<Arc<Mount>>, Vec<OwnDirectory>) {
     let mut mounts = mounts.to_vec();
     let mut directories = vec![];

@@ -1,12 +1,9 @@
 //! Programs that do not start without `/proc`.
 
-use std::sync::Arc;
-
-use super::desired::{Desired, Note};
+use super::desired::{Asked, Desired, Note};
 use super::host::Host;
 use super::why::mount_at;
 use crate::base::{HostPath, JailPath};
-use crate::manifest::Origin;
 
 /// The fault of a program that finds its libraries by its own place, where `/proc` is not.
 pub(crate) const WITHOUT_PROC: &str = "finds its libraries by $ORIGIN, which the loader learns \
@@ -15,17 +12,13 @@ pub(crate) const WITHOUT_PROC: &str = "finds its libraries by $ORIGIN, which the
 
 /// Notes those `programs`, which find their libraries by `/proc/self/exe`, unless the root has a
 /// `/proc`.
-pub(super) fn note_programs(
-    desired: &mut Desired,
-    programs: &[(HostPath, Arc<Origin>)],
-    host: &Host,
-) {
+pub(super) fn note_programs(desired: &mut Desired, programs: &[Asked<'_, HostPath>], host: &Host) {
     let proc = JailPath::normal("/proc".into());
     if programs.is_empty() || mount_at(desired, &proc).is_some() || has_proc(desired, host) {
         return;
     }
     for (program, origin) in programs {
-        desired.without_proc.push(program.clone());
+        desired.without_proc.push((*program).clone());
         let text = format!("{program} {WITHOUT_PROC}; `proc: true` mounts it");
         desired.notes.push(Note::always(origin, text));
     }

@@ -214,11 +214,11 @@ impl Resolver {
             without_proc: vec![],
         };
 
-        let users = &additions.users;
-        let added = generated::add_users(&mut desired, users, host, &self.shared, &self.generated);
+        let users = additions.users();
+        let added = generated::add_users(&mut desired, &users, host, &self.shared, &self.generated);
         let mut errors = Vec::from_iter(added.err());
-        errors.extend(made::add(&mut desired, &additions.made, host));
-        proc::note_programs(&mut desired, &additions.need_proc, host);
+        errors.extend(made::add(&mut desired, &additions.made(), host));
+        proc::note_programs(&mut desired, &additions.need_proc(), host);
         rights::note_programs(&mut desired, host);
         desired.warnings.extend(too_much::warnings(&desired));
         errors.extend(root::contains_a_source(&desired));
@@ -237,7 +237,7 @@ impl Resolver {
             return Err(errors.to_vec());
         }
         let parts = gathered.shared_parts_for(&self.host, &[])?;
-        let (mounts, directories) = made::alone(&parts.mounts, &additions.made);
+        let (mounts, directories) = made::alone(&parts.mounts, &additions.made());
         Ok(ResolvedPreset {
             mounts,
             links: parts.links.clone(),
@@ -319,7 +319,9 @@ fn of_line(error: ExpandError, origin: &Origin) -> Error {
 }
 
 fn notes(additions: &Additions, parts: &SharedParts) -> Vec<Note> {
-    [additions.notes.as_slice(), &parts.notes].concat()
+    let mut notes = additions.notes();
+    notes.extend_from_slice(&parts.notes);
+    notes
 }
 
 #[cfg(test)]

@@ -23,11 +23,9 @@ pub(crate) fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteErr
             if !unwritable.is_empty() {
                 return Err(SiteError::Errors(unwritable));
             }
-            let warnings = [desired.warnings.clone(), adopt::leftovers(&desired)].concat();
-            Ok(Desired {
-                warnings,
-                ..desired
-            })
+            let leftovers = adopt::leftovers(&desired);
+            desired.warnings.extend(leftovers);
+            Ok(desired)
         }
         Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
         Err(_) if !geteuid().is_root() => Ok(desired),

@@ -121,17 +121,20 @@ impl SiteList {
     }
 
     fn add_pattern(&mut self, found: PatternOf<'_>, names: &mut BTreeSet<SiteName>) {
-        let mut twice = vec![];
-        for name in &found.entries.names {
-            if !names.insert(name.clone()) {
-                twice.push(name.to_string());
-            }
-        }
         let PatternOf {
             file,
             pattern,
             entries,
         } = found;
+        let has_names = !entries.names.is_empty();
+        let mut twice = vec![];
+        for name in entries.names {
+            if names.contains(&name) {
+                twice.push(name.to_string());
+            } else {
+                names.insert(name);
+            }
+        }
         let notes = [
             (
                 entries.odd,
@@ -148,7 +151,7 @@ impl SiteList {
             (twice, "have the same name as others; each name is one site"),
         ];
         let about = format!("{}: instances: {pattern}", file.display());
-        if entries.names.is_empty() && notes.iter().all(|(names, _)| names.is_empty()) {
+        if !has_names && notes.iter().all(|(names, _)| names.is_empty()) {
             self.warnings.push(format!("{about}: no directory matches"));
         }
         for (names, what) in notes {

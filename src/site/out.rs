@@ -288,7 +288,11 @@ impl About<'_> {
 
     /// As [`Out::error`].
     pub(crate) fn error(&self, error: &Error) {
-        let hint = error.hint_text().map(|hint| {
+        self.error_with(error, error.hint_text());
+    }
+
+    fn error_with(&self, error: &Error, hint: Option<&str>) {
+        let hint = hint.map(|hint| {
             let word = self.out.styled(style::HINT, "try:");
             format!("\n  {word} {}", brief(hint, LONGEST_HINT))
         });
@@ -303,11 +307,8 @@ impl About<'_> {
     pub(crate) fn errors(&self, errors: &[Error]) {
         for (nth, error) in errors.iter().enumerate() {
             let next = errors.get(nth + 1);
-            if next.is_some_and(|next| next.hint_text() == error.hint_text()) {
-                self.error(&error.clone().without_hint());
-            } else {
-                self.error(error);
-            }
+            let repeats = next.is_some_and(|next| next.hint_text() == error.hint_text());
+            self.error_with(error, error.hint_text().filter(|_| !repeats));
         }
     }
 

@@ -119,7 +119,7 @@ fn running_pools() -> Vec<RunningPool> {
             {
                 running.push(RunningPool {
                     root,
-                    name: pool.name.clone(),
+                    name: pool.name,
                     master: master.clone(),
                 });
             }

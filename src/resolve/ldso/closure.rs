@@ -28,7 +28,7 @@ pub struct Closure {
     /// The ELF interpreters of everything below, each once, with the first object that names it.
     pub interpreters: Vec<Interpreter>,
     /// The programs that a script needs, in the order in which the kernel and `env` start them.
-    pub script_interpreters: Vec<ScriptInterpreter>,
+    pub script_interpreters: Vec<Interpreter>,
     /// The libraries, in the order in which the loader opens them, each path once.
     pub libraries: Vec<Needed>,
     /// The loader's own files: the cache and its configuration. Empty for a static program.
@@ -56,21 +56,12 @@ pub struct RealProgram {
     pub real: HostPath,
 }
 
-/// An ELF interpreter.
+/// An interpreter of a program or script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interpreter {
-    /// As written in `PT_INTERP`.
+    /// As written in `PT_INTERP` or in the `#!` line, or as found for `env`.
     pub path: HostPath,
-    /// The program that names it.
-    pub needed_by: HostPath,
-}
-
-/// A program that a script needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScriptInterpreter {
-    /// As in the `#!` line, or as found for `env`.
-    pub path: HostPath,
-    /// The script whose first line names it.
+    /// The program or script that names it.
     pub needed_by: HostPath,
 }
 
@@ -78,9 +69,9 @@ impl Closure {
     /// Adds what the program itself names, before its libraries.
     fn note_program(&mut self, opened: &Opened, process: &ProcessImage) {
         if let Some(path) = &process.interpreter {
-            self.add_interpreter(path, &opened.path);
+            add_interpreter(&mut self.interpreters, path, &opened.path);
             if let Some(starts) = process.starts.first() {
-                self.add_interpreter(starts, path);
+                add_interpreter(&mut self.interpreters, starts, path);
                 self.note_proc(&opened.path);
             }
         }
@@ -95,27 +86,6 @@ impl Closure {
             self.origins.push(RealProgram {
                 program: opened.path.clone(),
                 real: opened.real.clone(),
-            });
-        }
-    }
-
-    /// Adds the ELF interpreter `path`, which `needed_by` names, unless it is there.
-    fn add_interpreter(&mut self, path: &HostPath, needed_by: &HostPath) {
-        if self.interpreters.iter().all(|known| known.path != *path) {
-            self.interpreters.push(Interpreter {
-                path: path.clone(),
-                needed_by: needed_by.clone(),
-            });
-        }
-    }
-
-    /// Adds the program `path`, which the script `needed_by` needs, unless it is there.
-    fn add_script_interpreter(&mut self, path: &HostPath, needed_by: &HostPath) {
-        let mut known = self.script_interpreters.iter();
-        if known.all(|known| known.path != *path) {
-            self.script_interpreters.push(ScriptInterpreter {
-                path: path.clone(),
-                needed_by: needed_by.clone(),
             });
         }
     }
@@ -372,7 +342,7 @@ impl Loader<'_> {
             programs.push(self.program(name, path)?);
         }
         for program in programs {
-            closure.add_script_interpreter(&program, path);
+            add_interpreter(&mut closure.script_interpreters, &program, path);
             self.add(&program, closure, nested)
                 .context(format_args!("interpreter of the script {path}"))?;
         }
@@ -412,6 +382,16 @@ impl Loader<'_> {
             SEARCH_PATH.join(":")
         ))
         .hint("install it, or name the interpreter by its path in the script's first line"))
+    }
+}
+
+/// Adds the interpreter `path`, which `needed_by` names, unless it is there.
+fn add_interpreter(known: &mut Vec<Interpreter>, path: &HostPath, needed_by: &HostPath) {
+    if known.iter().all(|known| known.path != *path) {
+        known.push(Interpreter {
+            path: path.clone(),
+            needed_by: needed_by.clone(),
+        });
     }
 }
 

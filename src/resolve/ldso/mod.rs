@@ -24,7 +24,7 @@ mod search;
 mod system;
 mod tokens;
 
-pub use closure::{Closure, Interpreter, RealProgram, ScriptInterpreter};
+pub use closure::{Closure, Interpreter, RealProgram};
 pub(crate) use code::{Code, is_library_name};
 pub(crate) use interpreter::{interpreter_of, is_musls};
 pub use loader::Loader;

@@ -377,13 +377,12 @@ impl TakeDown {
     /// the site's lock since the table was read.
     fn table(&self, root: &HostPath) -> Result<Arc<Table>> {
         let mut known = locked(&self.table);
-        if let Some(table) = known.as_ref()
-            && table.is_current_below(root.as_path())
-        {
-            return Ok(Arc::clone(table));
-        }
-        let table = known.insert(Arc::new(Table::read()?));
-        Ok(Arc::clone(table))
+        let current = known.take();
+        let table = match current.filter(|table| table.is_current_below(root.as_path())) {
+            Some(table) => table,
+            None => Arc::new(Table::read()?),
+        };
+        Ok(Arc::clone(known.insert(table)))
     }
 }
 
