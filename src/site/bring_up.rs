@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::{Context, Purpose};
 use super::pipeline::{self, MountLookup, Pipeline, read_table};
 use super::settled::SettledSites;
-use super::templates::{self, Templates};
+use super::templates::{self, SiteRun, Templates};
 use super::up::{Changes, Done};
 use super::users::SiteUsers;
 use super::{Site, SiteError, manifest_file};
@@ -89,7 +89,8 @@ impl BringUp {
             return self.for_services(site, manifest);
         }
 
-        // One that needs nothing needs no lock: what another mountjail does to it comes after this.
+        // A site that needs nothing needs no lock: another mountjail that works on it comes after
+        // this one.
         if let Some(done) = self.settled_already(&manifest) {
             return Ok(Brought::Up(Box::new(done)));
         }
@@ -224,8 +225,8 @@ impl BringUp {
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {
-            // Observe: the mounts that are there, and the records. What is as in a site that needs
-            // nothing needs nothing.
+            // Observe: the mounts that are there, and the records. A site that is like one that needs
+            // nothing needs nothing, either.
             let table = newer_table.as_ref().or(table);
             let records = self.pipeline.records(desired)?;
             if table.is_none() && self.settled.have_one_like(desired, &records) {
@@ -318,7 +319,8 @@ impl BringUp {
             && !plan.grafts.is_empty()
             && !plan.steps.is_empty()
         {
-            templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
+            let store = self.engine.templates()?;
+            templates.prepare(SiteRun { store, stop, log }, plan, observed)?;
         }
         let mut then = || match &self.then {
             Some(then) if !plan.unfinished => then(),
@@ -348,7 +350,8 @@ impl BringUp {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::failed(format!("{site}: the rest of its mounts"))),
         };
-        let refreshed = templates.refresh(store, site, (graft, observed), stop, log, &mut then);
+        let run = SiteRun { store, stop, log };
+        let refreshed = templates.refresh(run, site, graft, observed, &mut then);
         let out = self.pipeline.context.out.site(site);
         match (refreshed, done) {
             (Ok(mut refreshed), Some(Ok(rest))) => {

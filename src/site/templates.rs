@@ -15,6 +15,15 @@ use crate::plan::{self, Graft, Plan, Step, Template};
 use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 
+/// The run of a site that needs templates.
+#[derive(Clone, Copy)]
+pub(super) struct SiteRun<'r> {
+    /// That of the site's engine.
+    pub store: &'r TemplateStore,
+    pub stop: &'r Stop,
+    pub log: Log<'r>,
+}
+
 /// Makes templates, and keeps them as the host is.
 pub(crate) struct Templates {
     /// Of the sites.
@@ -44,15 +53,14 @@ impl Templates {
     }
 
     /// Makes the templates that `plan` mounts something of, and brings them to the state of the
-    /// host. `store`: that of the site's engine.
-    pub(crate) fn prepare(
+    /// host.
+    pub(super) fn prepare(
         &self,
-        store: &TemplateStore,
+        run: SiteRun<'_>,
         plan: &Plan,
         observed: &Observed,
-        stop: &Stop,
-        log: Log<'_>,
     ) -> Result<(), SiteError> {
+        let store = run.store;
         for graft in &plan.grafts {
             let Some(need) = need(plan, graft) else {
                 continue;
@@ -71,7 +79,7 @@ impl Templates {
 
             let name = &shown.0;
             let _lock = store.lock_of(name)?;
-            self.bring_up(store, name, template, stop, log, None)
+            self.bring_up(run, name, template, None)
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
         }
@@ -80,16 +88,15 @@ impl Templates {
 
     /// Brings the template of `graft`, which the site has, to what the site needs now. Then does
     /// `then`; if that fails, the template is left as it was. Returns what was changed.
-    pub(crate) fn refresh(
+    pub(super) fn refresh(
         &self,
-        store: &TemplateStore,
+        run: SiteRun<'_>,
         site: &SiteName,
-        (graft, observed): (&Graft, &Observed),
-        stop: &Stop,
-        log: Log<'_>,
+        graft: &Graft,
+        observed: &Observed,
         then: Then<'_>,
     ) -> Result<Changes, SiteError> {
-        let template = &graft.template;
+        let (store, template) = (run.store, &graft.template);
         let Some(known) = known(observed, graft) else {
             return Err(
                 Error::failed(format!("{site}: no graft is known at {}", template.at)).into(),
@@ -109,7 +116,7 @@ impl Templates {
             drop(lock.take()); // the site may put a mount of the template back
             then()
         };
-        let result = self.bring_up(store, name, template, stop, log, Some(&mut then));
+        let result = self.bring_up(run, name, template, Some(&mut then));
         if result.is_err() {
             let contents = old.unwrap_or(&template.contents);
             // The first error is the one to report. A template of unknown contents is brought up by
@@ -126,18 +133,18 @@ impl Templates {
     /// where the sites are.
     fn bring_up(
         &self,
-        store: &TemplateStore,
+        run: SiteRun<'_>,
         name: &SiteName,
         template: &Template,
-        stop: &Stop,
-        log: Log<'_>,
         mut then: Option<Then<'_>>,
     ) -> Result<Changes, SiteError> {
+        let store = run.store;
         let root = self.directory.join(name.as_str()).map_err(|why| {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
         })?;
         let desired = template.desired(name, &root);
-        let log: Log<'_> = &|line| log(format_args!("template of {}: {line}", template.at));
+        let log: Log<'_> = &|line| (run.log)(format_args!("template of {}: {line}", template.at));
+        let run = SiteRun { log, ..run };
         let mut then = || {
             store.end_change(name, &template.contents, &template.at, &self.boot)?;
             store.seal(name)?;
@@ -153,18 +160,17 @@ impl Templates {
         store.within(name, || {
             self.engine.sweep();
             store.make_root(name)?;
-            self.carry_out(store, &desired, stop, log, &mut then)
+            self.carry_out(run, &desired, &mut then)
         })?
     }
 
     fn carry_out(
         &self,
-        store: &TemplateStore,
+        run: SiteRun<'_>,
         desired: &Desired,
-        stop: &Stop,
-        log: Log<'_>,
         then: Then<'_>,
     ) -> Result<Changes, SiteError> {
+        let SiteRun { store, stop, log } = run;
         let name = &desired.site;
         let mut changes = Changes::default();
         loop {
