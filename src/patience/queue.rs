@@ -8,8 +8,9 @@ use crate::base::sync::lock;
 
 static QUEUE: Mutex<Vec<Pid>> = Mutex::new(vec![]);
 
-/// Calls `wait`, which waits until another process has done its work and sees by itself that it is
-/// not in vain. Meanwhile this thread is not given up, and another one works in its place.
+/// Calls `wait`, which waits until another process has done its work, and notices if that
+/// process ends.
+/// Meanwhile this thread is not given up, and another one works in its place.
 pub(crate) fn in_a_queue<T>(wait: impl FnOnce() -> T) -> T {
     let thread = gettid();
     lock(&QUEUE).push(thread);
@@ -18,7 +19,7 @@ pub(crate) fn in_a_queue<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Whether the thread waits so.
+/// Whether the thread is in [`in_a_queue`].
 pub(super) fn waits(thread: Pid) -> bool {
     lock(&QUEUE).contains(&thread)
 }

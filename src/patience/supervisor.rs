@@ -190,7 +190,7 @@ pub(super) fn forward_signals(
     }
 }
 
-/// Takes the worker's messages in; how the supervisor is to end, if one of them says so.
+/// Takes the worker's messages in. Returns how the supervisor is to end, if one of them tells.
 fn read_messages(line: &UnixDatagram, handed_over: &mut Option<Vec<u8>>) -> Option<SupervisorEnd> {
     let mut buffer = vec![0; MESSAGE];
     while let Ok(length) = line.recv(&mut buffer) {

@@ -262,9 +262,9 @@ impl WatchedThread {
         }
     }
 
-    /// Looks at the thread; what it has waited for too long, if it has. Only file systems count: it
-    /// may wait for signals, for processes that it started, and for its own threads as long as
-    /// these take.
+    /// Looks at the thread. Returns the file system that it has waited for too long, if there is
+    /// one. It may wait for signals, for processes that it started, and for its own threads as long
+    /// as these take.
     fn silence(&mut self) -> Option<Silence> {
         let awake = self.sleep.look(Glimpse::of(self.thread)?, Instant::now());
         let path = if awake {

@@ -13,7 +13,7 @@ const SHOWN: usize = 5;
 /// The width of the longest class.
 const WIDTH: usize = 14;
 
-/// What was done about the things in the way.
+/// The fate of the things in the way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Adoption {
     /// They were only looked at.

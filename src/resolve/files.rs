@@ -12,8 +12,8 @@ use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
 use crate::sys::{self, FileKind};
 
-/// The most that [`Host::read`] takes in, in bytes; `/etc/ld.so.cache` is the largest file that it
-/// is for.
+/// The most that [`Host::read`] takes in, in bytes. `/etc/ld.so.cache` is the largest file that it
+/// reads.
 const MAX_READ: u64 = 64 << 20;
 
 /// An entry of a directory that is root's alone.

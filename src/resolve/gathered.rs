@@ -33,8 +33,7 @@ pub(super) struct Gathered {
     parts: Mutex<HashMap<Vec<Own>, Arc<PartsCell>>>,
 }
 
-/// What some entries ask for besides mounts and links: their expansions, of which the rest counts
-/// elsewhere.
+/// The expansions of some entries, for all that they ask for besides mounts and links.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Additions(Vec<(Arc<Origin>, Arc<Expansion>)>);
 

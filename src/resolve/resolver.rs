@@ -1,4 +1,4 @@
-//! Resolves sites on one host. What several sites ask for is looked up once.
+//! Resolves sites on one host. Requests that several sites have are looked up once.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -246,8 +246,8 @@ impl Resolver {
         })
     }
 
-    /// The items of all entries together. Those of presets and defaults, which sites share, are
-    /// remembered, unless the site's own lines bring mounts or links as well.
+    /// The items of all entries together. Sites share those of presets and defaults, so these are
+    /// remembered, unless the site's own lines bring mounts or links, too.
     fn gather(&self, entries: &[Arc<Entry>]) -> Gathering {
         let is_own = |entry: &Arc<Entry>| entry.origin.is_sites_own();
         let (own, shared): (Vec<_>, Vec<_>) = entries.iter().cloned().partition(is_own);

@@ -29,7 +29,7 @@ pub(super) struct CheckedRoot {
     pub warnings: Vec<String>,
 }
 
-/// What a root means that does not exist.
+/// The meaning of a root that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissingRoot {
     IsError,

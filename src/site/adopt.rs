@@ -1,5 +1,5 @@
-//! One site whose root is full of copies: what stands in the way of its mounts is looked at, and
-//! moved aside.
+//! One site whose root is full of copies: looks at the things in the way of its mounts, and moves
+//! them aside.
 
 use std::collections::BTreeSet;
 

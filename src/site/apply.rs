@@ -274,8 +274,8 @@ impl Applier {
 }
 
 /// A site that comes up in all of some mount namespaces, and `then` something is done; or else all
-/// is as it was. What is done in one namespace ends with what is done in the next, so whichever
-/// fails, those before it undo their own.
+/// is as it was. The last step in one namespace is the work in the next one, so if one fails, those
+/// before it undo their own.
 struct InAll {
     context: &'static Context,
     namespaces: Vec<RunNamespace>,
@@ -351,8 +351,7 @@ fn given_up(site: &Site) -> SiteError {
     Error::failed(format!("{}: it was left as it is", site.name)).into()
 }
 
-/// Has the staged manifest take its place. What came of that is the same for a run that is tried
-/// again.
+/// Has the staged manifest take its place, once: a run that is tried again gets the same result.
 fn takes_place(staged: StagedFile) -> FinalStep {
     let (staged, placed) = (Mutex::new(Some(staged)), OnceLock::new());
     Arc::new(move || {

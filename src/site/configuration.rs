@@ -149,7 +149,7 @@ pub(crate) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(ending_in(&visible_files(directory)?, "yaml"))
 }
 
-/// What is in a directory, sorted, without hidden files.
+/// The files in a directory, sorted, without hidden ones.
 fn visible_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(directory)? {

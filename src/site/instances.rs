@@ -1,8 +1,8 @@
 //! The sites of a template `NAME@.yaml`: its instances, as they are on this host now.
 //!
 //! The directory of a pattern, and what is in it, may belong to others. So no link there is
-//! followed, and a name that cannot be a site's keeps no other one from being a site. What does not
-//! answer is given up.
+//! followed, and a name that cannot be a site's keeps no other one from being a site. A directory
+//! that does not answer is given up.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -278,7 +278,7 @@ fn listed_soon(pattern: &InstancePattern) -> Option<io::Result<Vec<(OsString, Fo
     answers.pop()?
 }
 
-/// What an entry is whose directory is below it.
+/// The kind of an entry, if the directory of the instance is below it.
 fn below(pattern: &InstancePattern, instance: &OsStr) -> FoundName {
     match find(pattern, instance) {
         Ok(true) => FoundName::Instance,

@@ -122,7 +122,7 @@ pub(crate) type ServedSite = (Site, Vec<String>);
 pub(crate) struct Namespaces(Vec<RunNamespace>);
 
 impl Namespaces {
-    /// Finds them. What is left of those that are gone is removed, if the caller may do so.
+    /// Finds them. Removes what is left of those that are gone, if the caller may do so.
     pub(crate) fn find(context: &Context) -> Result<Self> {
         let boot = observe::boot_id()?;
         Ok(Self(if geteuid().is_root() {

@@ -1,5 +1,5 @@
-//! One site as `status` shows it, whatever is wrong with it. What cannot be resolved now is taken
-//! from the records.
+//! One site as `status` shows it, whatever is wrong with it. The records stand in for all that cannot
+//! be resolved now.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl SiteStatus {
     /// Of a site that has a manifest, or had one when the sites were listed.
     ///
     /// The table and the records are not read at one moment, and another mountjail may work on the
-    /// site in between: what differs is looked at again.
+    /// site in between. So a site that differs is looked at again.
     pub(crate) fn of(pipeline: &Pipeline, site: &Site) -> Self {
         let records = records_at_home(pipeline, site);
         for warning in records.iter().flat_map(|records| &records.warnings) {

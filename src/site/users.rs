@@ -98,7 +98,7 @@ impl SiteUsers {
         self.processes.get_or_init(observe::Users::look)
     }
 
-    /// Whether the topmost mount of `stack` may be mounted elsewhere as well.
+    /// Whether the topmost mount of `stack` may be mounted elsewhere, too.
     fn may_have_copies(&self, stack: &[ObservedMount]) -> bool {
         match stack.last().and_then(|top| top.unique_id) {
             Some(id) => self.processes().may_have_copies(id),
@@ -107,8 +107,8 @@ impl SiteUsers {
     }
 }
 
-/// The pools with a root that their master sees as well. Of a configuration that cannot be read
-/// none is known.
+/// The pools with a root that their master sees, too. No pool is known of a configuration that cannot
+/// be read.
 fn running_pools() -> Vec<RunningPool> {
     let host = Host::new();
     let mut running = vec![];

@@ -206,7 +206,7 @@ fn family_of(interpreter: Option<&HostPath>, file: &LoaderFile) -> Family {
 }
 
 /// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays. The
-/// loader has its `architecture` in it; that in its name is the same.
+/// `architecture` is that in the loader's file; its name has the same.
 fn musl_path_file(interpreter: &HostPath, architecture: Option<&str>) -> Option<HostPath> {
     let architecture = architecture.or(architecture_in_name(interpreter))?;
     let prefix = interpreter.parent()?.parent()?;

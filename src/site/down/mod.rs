@@ -188,7 +188,7 @@ impl TakeDown {
             return Ok(down.done(outcome, steps));
         }
 
-        // Observe and plan: what of the site is in the mount table.
+        // Observe and plan: the mounts of the site that are in the mount table.
         let (mut observed, mut plan) = down.observe_and_plan(desired)?;
         if down.has_recorded_mounts() && !unmounts(&plan) {
             // A record that nothing agrees with, such as one from another mount namespace, is as
@@ -291,7 +291,7 @@ impl TakeDown {
     }
 
     /// Takes down a site whose root does not exist: it was removed, or is on a disk that is not
-    /// mounted now. What was made in it stays recorded.
+    /// mounted now. The record of all that was made in it stays.
     fn without_root(&self, site: &Site, records: SiteRecords) -> Result<TakenDown, DownError> {
         let root = match records.root() {
             Some(root) => root.clone(),

@@ -185,7 +185,7 @@ impl SiteLines {
         ));
     }
 
-    /// What of the site's `plan` makes placeholders, and the placeholders of submounts.
+    /// The steps of the site's `plan` that make placeholders, and those of submounts.
     fn placeholders(&self, plan: Plan, observed: &Observed) -> Plan {
         let mut plan = plan.without_mounts();
         let mut made = BTreeSet::new();
