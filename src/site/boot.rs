@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::context::Context;
+use super::site_list::SiteList;
 use super::{Site, SiteError, configuration, load};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
@@ -234,31 +235,52 @@ pub(crate) fn is_service(unit: &str) -> bool {
     matches!(unit.rsplit_once('.'), Some((_, "service")))
 }
 
-/// The manifests of all sites of the configuration and of `others`, and the error of each site that
-/// has none. A site that does not answer does not keep the others waiting.
-pub(crate) fn manifests(
-    context: &Context,
-    others: &[Site],
-) -> (Vec<(Site, Manifest)>, BTreeMap<SiteName, SiteError>) {
-    let mut all = configuration::list(&context.config)
-        .unwrap_or_default()
-        .sites;
+/// The manifests of several sites.
+pub(crate) struct Manifests {
+    pub known: Vec<(Site, Manifest)>,
+    /// Why a site has none.
+    pub unusable: BTreeMap<SiteName, SiteError>,
+    /// Some files do not tell which sites they are for, so there may be more.
+    is_partial: bool,
+}
+
+impl Manifests {
+    /// Whether those of all sites besides `going` are known.
+    pub(super) fn has_all_besides(&self, going: &[Site]) -> bool {
+        let is_going = |name: &SiteName| going.iter().any(|site| site.name == *name);
+        !self.is_partial && self.unusable.keys().all(is_going)
+    }
+}
+
+/// The manifests of all sites of the configuration and of `others`. A site that does not answer
+/// does not keep the others waiting.
+///
+/// Errors: the sites cannot be listed.
+pub(crate) fn manifests(context: &Context, others: &[Site]) -> Result<Manifests> {
+    let list = match configuration::list(&context.config) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => SiteList::default(),
+        list => list?,
+    };
+    let is_partial = list.is_partial || !list.errors.is_empty();
+    let mut all = list.sites;
     for other in others {
         if !all.contains(other) {
             all.push(other.clone());
         }
     }
     let loaded = load::manifests(context, &all);
-    let (mut manifests, mut unusable) = (vec![], BTreeMap::new());
+    let mut manifests = Manifests {
+        known: vec![],
+        unusable: BTreeMap::new(),
+        is_partial,
+    };
     for (site, loaded) in all.into_iter().zip(loaded) {
         match loaded {
-            Ok(manifest) => manifests.push((site, manifest)),
-            Err(failed) => {
-                unusable.insert(site.name, failed);
-            }
+            Ok(manifest) => manifests.known.push((site, manifest)),
+            Err(failed) => drop(manifests.unusable.insert(site.name, failed)),
         }
     }
-    (manifests, unusable)
+    Ok(manifests)
 }
 
 /// The manifest of the site.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, UNITS, is_service};
+use super::boot::{self, Manifests, UNITS, is_service};
 use super::context::Context;
 use super::out::worst;
 use super::unit_plan::PlannedUnits;
@@ -110,8 +110,8 @@ impl DropInFiles<'_> {
         if !self.has_any()? {
             return Ok(vec![]);
         }
-        let mut own = self.written_for(going);
-        if let NewDropIn::Gone(path) = self.new_drop_in_of_all(going) {
+        let (mut own, of_all) = self.without(going)?;
+        if let NewDropIn::Gone(path) = of_all {
             own.push(path);
         }
         own.retain(|file| is_ours(file));
@@ -126,7 +126,7 @@ impl DropInFiles<'_> {
             return Ok(vec![]);
         }
         let names: Vec<_> = going.iter().map(|site| site.name.as_str()).collect();
-        match self.remove_of(going) {
+        match self.remove_of(going)? {
             (removed, 0) => Ok(removed),
             _ => Err(
                 Error::failed("the drop-ins for systemd cannot be removed").hint(format!(
@@ -144,12 +144,15 @@ impl DropInFiles<'_> {
         Ok((removed, code))
     }
 
-    /// Removes the drop-ins of the sites `going`, but not those of a service that another site
-    /// names, too. Returns them, and the exit code.
-    pub(crate) fn remove_of(&self, going: &[Site]) -> (Vec<PathBuf>, u8) {
-        let (mut removed, mut code) = self.remove(self.written_for(going), 0);
+    /// Removes the drop-ins of the sites `going`, but not those of a service that another site names
+    /// or may name, too. Returns them, and the exit code.
+    ///
+    /// Errors: the sites cannot be listed.
+    pub(crate) fn remove_of(&self, going: &[Site]) -> Result<(Vec<PathBuf>, u8)> {
+        let (written, of_all) = self.without(going)?;
+        let (mut removed, mut code) = self.remove(written, 0);
         let mut rewritten = false;
-        match self.new_drop_in_of_all(going) {
+        match of_all {
             NewDropIn::None => {}
             NewDropIn::Text(path, text) => match write_drop_in(&path, HEADER, &text) {
                 Ok(written) => rewritten = written,
@@ -162,7 +165,32 @@ impl DropInFiles<'_> {
             }
         }
         self.reload(rewritten || !removed.is_empty());
-        (removed, code)
+        Ok((removed, code))
+    }
+
+    /// The drop-ins that are only for the sites `going`, and what becomes of that of
+    /// mountjail.service without these.
+    fn without(&self, going: &[Site]) -> Result<(Vec<PathBuf>, NewDropIn)> {
+        let manifests = boot::manifests(self.context, going)?;
+        for site in going {
+            if manifests.unusable.contains_key(&site.name) {
+                self.context.out.site(&site.name).warn(
+                    "without a manifest that can be used, the drop-ins of its services are not \
+                     known: `mountjail units --all --install` removes those that no site needs",
+                );
+            }
+        }
+        if manifests.has_all_besides(going) {
+            let written = self.written_for(going, &manifests);
+            return Ok((written, self.new_drop_in_of_all(going)?));
+        }
+        self.context.out.warn(
+            "while not all other manifests can be used, the drop-ins of services stay, because \
+             other sites may need them: later, `mountjail units --all --install` removes those \
+             that no site needs",
+        );
+        let own = going.iter().map(|site| self.of_own_unit(site));
+        Ok((own.collect(), NewDropIn::None))
     }
 
     /// Whether there is any drop-in that mountjail may have written.
@@ -188,25 +216,16 @@ impl DropInFiles<'_> {
     }
 
     /// The places of the drop-ins that are only for the sites `going`.
-    fn written_for(&self, going: &[Site]) -> Vec<PathBuf> {
-        let (manifests, unusable) = boot::manifests(self.context, going);
-        for site in going {
-            if unusable.contains_key(&site.name) {
-                self.context.out.site(&site.name).warn(
-                    "without a manifest that can be used, the drop-ins of its services are not \
-                     known: `mountjail units --all --install` removes those that no site needs",
-                );
-            }
-        }
+    fn written_for(&self, going: &[Site], manifests: &Manifests) -> Vec<PathBuf> {
         let mut needed = BTreeSet::new();
-        for (site, manifest) in &manifests {
+        for (site, manifest) in &manifests.known {
             if !going.contains(site) {
                 needed.extend(&manifest.services);
             }
         }
         let mut files = vec![];
         for site in going {
-            if let Some(manifest) = boot::manifest_of(site, &manifests) {
+            if let Some(manifest) = boot::manifest_of(site, &manifests.known) {
                 for service in &manifest.services {
                     if !needed.contains(service) {
                         files.push(self.path.join(drop_in_of(service)));
@@ -214,23 +233,28 @@ impl DropInFiles<'_> {
                     }
                 }
             }
-            files.push(self.path.join(drop_in_of(&unit_of(&site.name))));
+            files.push(self.of_own_unit(site));
         }
         files
     }
 
+    /// The place of the drop-in of the site's own unit.
+    fn of_own_unit(&self, site: &Site) -> PathBuf {
+        self.path.join(drop_in_of(&unit_of(&site.name)))
+    }
+
     /// The drop-in of mountjail.service without the sites `going`.
-    fn new_drop_in_of_all(&self, going: &[Site]) -> NewDropIn {
+    fn new_drop_in_of_all(&self, going: &[Site]) -> Result<NewDropIn> {
         let path = self.path.join(drop_in_of(ALL));
         if matches!(read_drop_in(&path), Ok(None)) {
-            return NewDropIn::None;
+            return Ok(NewDropIn::None);
         }
-        let planned =
-            PlannedUnits::new(self.context, &self.path, &[], |site| !going.contains(site));
-        match planned.drop_ins.all {
+        let counts = |site: &Site| !going.contains(site);
+        let planned = PlannedUnits::new(self.context, &self.path, &[], counts)?;
+        Ok(match planned.drop_ins.all {
             Some(drop_in) => NewDropIn::Text(path, drop_in.text),
             None => NewDropIn::Gone(path),
-        }
+        })
     }
 
     /// Has systemd read its units again if they changed.
@@ -290,7 +314,7 @@ pub(crate) fn may_lose_lines(path: &Path, text: &str) -> bool {
 
 /// What becomes of the drop-in of mountjail.service.
 enum NewDropIn {
-    /// There is none.
+    /// It stays, or there is none.
     None,
     /// It gets this text.
     Text(PathBuf, String),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::boot::{self, BootUnits};
+use super::boot::{self, BootUnits, Manifests};
 use super::context::Context;
 use super::wrappers::WrappedServices;
 use super::{Site, SiteError};
-use crate::Error;
 use crate::base::SiteName;
 use crate::manifest::{Manifest, Scope};
 use crate::render::systemd::{DropIn, DropIns, OrderingConflict, UnitNeeds, drop_ins, unit_of};
+use crate::{Error, Result};
 
 /// The drop-ins of all sites, and what was found while they were made.
 pub(crate) struct PlannedUnits {
@@ -29,13 +29,19 @@ pub(crate) struct PlannedUnits {
 impl PlannedUnits {
     /// The drop-ins of all sites of the configuration that `counts`, and of `named`, by the host's
     /// units, where those in `directory` take precedence.
+    ///
+    /// Errors: the sites cannot be listed.
     pub(crate) fn new(
         context: &Context,
         directory: &Path,
         named: &[Site],
         counts: impl Fn(&Site) -> bool,
-    ) -> Self {
-        let (mut manifests, unusable) = boot::manifests(context, named);
+    ) -> Result<Self> {
+        let Manifests {
+            known: mut manifests,
+            unusable,
+            ..
+        } = boot::manifests(context, named)?;
         manifests.retain(|(site, _)| counts(site));
         let mut boot = BootUnits::read(directory, &manifests);
         let mut wrapped = WrappedServices::find(context, directory, &boot, &manifests);
@@ -53,7 +59,7 @@ impl PlannedUnits {
             let errors = errors.entry(conflict.site.clone()).or_default();
             errors.push(error_of(conflict, &manifests));
         }
-        Self {
+        Ok(Self {
             some_are_silent: unusable.values().any(SiteError::is_silent),
             drop_ins,
             wrapped,
@@ -62,7 +68,7 @@ impl PlannedUnits {
             manifests,
             unusable,
             known: boot,
-        }
+        })
     }
 
     pub(crate) fn manifest(&self, site: &Site) -> Option<&Manifest> {

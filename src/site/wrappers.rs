@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, BootUnits, UNITS};
+use super::boot::{self, BootUnits, Manifests, UNITS};
 use super::context::Context;
 use super::{Site, configuration, systemctl};
 use crate::base::SiteName;
@@ -167,7 +167,12 @@ pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
         return found;
     }
     let directory = Path::new(UNITS);
-    let (manifests, _) = boot::manifests(context, &[]);
+    let Ok(Manifests {
+        known: manifests, ..
+    }) = boot::manifests(context, &[])
+    else {
+        return found; // other commands report that the sites cannot be listed
+    };
     let boot = BootUnits::read(directory, &manifests);
     let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
     for (site, errors) in wrapped.errors {

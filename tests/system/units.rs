@@ -21,6 +21,10 @@ pub fn all() -> Vec<Trial> {
             compared,
         ),
         ("a service of two sites keeps its drop-in", shared_service),
+        (
+            "a service that a site may name keeps its drop-in",
+            service_of_unknown_sites,
+        ),
         ("a unit that does not exist is an error", unknown_unit),
         (
             "units make no ordering cycle, whatever daemons live in sites and make their sources",
@@ -264,6 +268,42 @@ fn shared_service() {
     fs::remove_file(sandbox.path("config/sites/one.yaml")).unwrap();
     units(&sandbox, &["two", "--uninstall"]).exits(0);
     assert_eq!(files(&sandbox), []);
+}
+
+fn service_of_unknown_sites() {
+    let sandbox = sandbox();
+    for site in ["one", "two"] {
+        sandbox.site(site, "devices: [zero]\nservices: [jail-a.service]\n");
+    }
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    let sites = sandbox.path("config/sites");
+    let kept = [
+        Path::new("jail-a.service.d/50-mountjail.conf"),
+        Path::new("mountjail@two.service.d/50-mountjail.conf"),
+    ];
+    let check_kept = || {
+        let left: Vec<_> = files(&sandbox).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(left, kept);
+    };
+
+    // A site whose manifest has a mistake.
+    let manifest = fs::read(sites.join("two.yaml")).unwrap();
+    fs::write(sites.join("two.yaml"), "root: relative\n").unwrap();
+    units(&sandbox, &["one", "--uninstall"])
+        .exits(0)
+        .says("the drop-ins of services stay");
+    check_kept();
+
+    // Sites that cannot be listed.
+    fs::write(sites.join("two.yaml"), manifest).unwrap();
+    let elsewhere = sandbox.path("config/elsewhere");
+    fs::rename(&sites, &elsewhere).unwrap();
+    fs::write(&sites, "").unwrap();
+    let one = elsewhere.join("one.yaml");
+    units(&sandbox, &[one.to_str().unwrap(), "--uninstall"])
+        .exits(1)
+        .says("cannot list the sites");
+    check_kept();
 }
 
 fn unknown_unit() {

@@ -73,7 +73,7 @@ impl UnitsArgs {
             return Ok(self.uninstall(context)?);
         }
         let sites = self.which.selection().sites(context)?;
-        let mut planned = PlannedUnits::new(context, &self.dir, &sites, |_| true);
+        let mut planned = PlannedUnits::new(context, &self.dir, &sites, |_| true)?;
         let mut report = Report::new(context, self.json);
         let mut failed = vec![];
         for site in &sites {
@@ -163,7 +163,7 @@ impl UnitsArgs {
         let (removed, code) = if self.which.all {
             files.remove_all()?
         } else {
-            files.remove_of(&self.which.selection().sites(context)?)
+            files.remove_of(&self.which.selection().sites(context)?)?
         };
         let text = if self.json {
             document(json!({ "removed": removed }))

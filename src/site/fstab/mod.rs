@@ -77,7 +77,7 @@ impl From<NoLines> for SiteError {
 
 impl FstabRun {
     pub(crate) fn new(context: &Context, sites: &[Site]) -> Result<Self> {
-        let (manifests, _) = boot::manifests(context, sites);
+        let manifests = boot::manifests(context, sites)?.known;
         let mut units = BootUnits::read(Path::new(UNITS), &manifests);
         let orders = units.order_lines(&manifests);
         let mut served = BTreeSet::new();
