@@ -201,8 +201,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         for (nth, RunningItem { thread, .. }) in &running {
             let sleep = self.sleeps.entry(*nth).or_default();
             if queue::waits(*thread) {
-                // It waits for a process that is at work. Others work meanwhile, and it is not given
-                // up.
+                // It waits for a process that is at work. Others work meanwhile, and it is not
+                // given up.
                 sleep.forgive();
             } else if is_awake(*thread, sleep) {
                 awake += 1;

@@ -225,8 +225,8 @@ impl BringUp {
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
         loop {
-            // Observe: the mounts that are there, and the records. A site that is like one that needs
-            // nothing needs nothing, either.
+            // Observe: the mounts that are there, and the records. A site that is like one that
+            // needs nothing needs nothing, either.
             let table = newer_table.as_ref().or(table);
             let records = self.pipeline.records(desired)?;
             if table.is_none() && self.settled.have_one_like(desired, &records) {

@@ -144,8 +144,8 @@ impl DropInFiles<'_> {
         Ok((removed, code))
     }
 
-    /// Removes the drop-ins of the sites `going`, but not those of a service that another site names
-    /// or may name, too. Returns them, and the exit code.
+    /// Removes the drop-ins of the sites `going`, but not those of a service that another site
+    /// names or may name, too. Returns them, and the exit code.
     ///
     /// Errors: the sites cannot be listed.
     pub(crate) fn remove_of(&self, going: &[Site]) -> Result<(Vec<PathBuf>, u8)> {

@@ -1,5 +1,5 @@
-//! One site as `status` shows it, whatever is wrong with it. The records stand in for all that cannot
-//! be resolved now.
+//! One site as `status` shows it, whatever is wrong with it. The records stand in for all that
+//! cannot be resolved now.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -107,8 +107,8 @@ impl SiteUsers {
     }
 }
 
-/// The pools with a root that their master sees, too. No pool is known of a configuration that cannot
-/// be read.
+/// The pools with a root that their master sees, too. No pool is known of a configuration that
+/// cannot be read.
 fn running_pools() -> Vec<RunningPool> {
     let host = Host::new();
     let mut running = vec![];

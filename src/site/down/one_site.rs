@@ -67,8 +67,8 @@ impl<'r> Down<'r> {
         Ok(Some((outcome, plan.steps.len())))
     }
 
-    /// The mounts of the site that are in the mount table, and how to take them away. `desired`: what
-    /// the manifest asks for, if the record is lost.
+    /// The mounts of the site that are in the mount table, and how to take them away. `desired`:
+    /// what the manifest asks for, if the record is lost.
     pub(super) fn observe_and_plan(&self, desired: Option<Desired>) -> Result<(Observed, Plan)> {
         let (name, root) = (&self.site.name, &self.root);
         let desired = match desired {
