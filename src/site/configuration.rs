@@ -12,7 +12,7 @@ use super::manifest_error::ManifestError;
 use super::manifest_file::{Site, root_of, text};
 use super::site_list::SiteList;
 use super::trust::Trust;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
 use crate::observe::{self, BootId, StateDir};
@@ -88,11 +88,11 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
 }
 
 fn not_named_yaml(file: &Path) -> Error {
-    let (shown, renamed) = (file.to_string_lossy(), file.with_extension("yaml"));
+    let shown = file.display();
     Error::usage(format!("{shown}: a manifest's name ends in .yaml")).hint(format!(
         "mv {} {}",
-        shell_word(&shown),
-        shell_word(&renamed.to_string_lossy())
+        shell_path(file),
+        shell_path(file.with_extension("yaml"))
     ))
 }
 
