@@ -294,6 +294,7 @@ mod tests {
         fs::write(dir.path().join("x"), "").unwrap();
         assert_eq!((names(files.read().unwrap()), files.count()), (vec![], 0));
     }
+
     #[test]
     fn a_flood_is_read_in_parts() {
         let dir = tempfile::tempdir().unwrap();

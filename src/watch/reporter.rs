@@ -10,8 +10,7 @@ use super::rate_limit::RateLimit;
 use super::watcher::Watcher;
 use crate::Error;
 use crate::base::quote::brief;
-use crate::base::text::few;
-use crate::base::text::plural;
+use crate::base::text::{few, plural};
 use crate::base::{JailPath, SiteName};
 use crate::engine;
 use crate::observe::{WatchFailure, WatchState, now};
@@ -124,7 +123,7 @@ impl Reporter {
         if let Some((every, next)) = &mut self.watchdog
             && *next <= now
         {
-            notify(&[NotifyState::Watchdog]);
+            worker::notify(&[NotifyState::Watchdog]);
             *next = now + *every;
         }
     }
@@ -138,7 +137,7 @@ impl Reporter {
         // Before the watcher is ready there is no status to correct.
         if !self.status.is_empty() && self.status != self.status() {
             self.status = self.status();
-            notify(&[NotifyState::Status(&self.status)]);
+            worker::notify(&[NotifyState::Status(&self.status)]);
         }
     }
 
@@ -157,7 +156,7 @@ impl Reporter {
     /// Tells the service manager that the watcher is ready, or ready again.
     pub(crate) fn ready(&mut self) {
         self.status = self.status();
-        notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+        worker::notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
 
     fn status(&self) -> String {
@@ -211,20 +210,13 @@ impl Reporter {
     pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (
-            site,
-            Changes {
-                outcome, mounts, ..
-            },
-        ) in healed
-        {
+        for (site, changes) in healed {
+            let outcome = changes.outcome;
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
-            if !self
-                .limit
-                .allows(&site.name, 1 + outcome.left.len().min(NAMED), now)
-            {
+            let lines = 1 + outcome.left.len().min(NAMED);
+            if !self.limit.allows(&site.name, lines, now) {
                 continue;
             }
             let out = context.out.site(&site.name);
@@ -235,7 +227,7 @@ impl Reporter {
                 let more = outcome.left.len() - NAMED;
                 out.warn(format_args!("and {}", plural(more, "more path")));
             }
-            alike.entry(mounts).or_default().push(&site.name);
+            alike.entry(changes.mounts).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
             context.out.about(Event::Changed, &sites).info(format_args!(
@@ -379,21 +371,12 @@ fn brief_text(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Tells the service manager, if there is one.
-pub(crate) fn notify(states: &[NotifyState<'_>]) {
-    worker::notify(states);
-}
-
 /// `site1`, or `1000 sites (site0, site1, …)`.
 fn names(sites: &[&SiteName]) -> String {
     if let [site] = sites {
         return site.to_string();
     }
-    format!(
-        "{} ({})",
-        plural(sites.len(), "site"),
-        some(sites.iter().map(ToString::to_string))
-    )
+    format!("{} ({})", plural(sites.len(), "site"), few(sites, NAMED))
 }
 
 /// `attached /run/mysqld; swapped /etc/hosts`. A mount that was detached and attached again was
@@ -411,7 +394,7 @@ fn what(changed: &[Changed]) -> String {
 
     let mut parts = vec![];
     for (change, paths) in by_change {
-        let paths = some(paths.iter().map(ToString::to_string));
+        let paths = few(paths, NAMED);
         parts.push(match change {
             Change::Replaced => format!("replaced {paths}"),
             Change::Attached => format!("attached {paths}"),
@@ -429,11 +412,6 @@ fn what(changed: &[Changed]) -> String {
 fn has(changed: &[Changed], change: Change, path: &JailPath) -> bool {
     let mut changed = changed.iter();
     changed.any(|(done, at)| *done == change && at == path)
-}
-
-/// The first few, and how many more.
-fn some(names: impl Iterator<Item = String>) -> String {
-    few(names, NAMED)
 }
 
 #[cfg(test)]

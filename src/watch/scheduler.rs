@@ -54,13 +54,12 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         now: Instant,
         patience: Duration,
     ) {
-        let before = self.due.len();
-        let mut any = false;
+        let mut concerns_any = false;
         for user in users {
-            any = true;
+            concerns_any = true;
             self.at(user, now + patience);
         }
-        self.events += usize::from(any || self.due.len() > before);
+        self.events += usize::from(concerns_any);
     }
 
     /// Makes the user due at `when`, if not before.
