@@ -29,6 +29,7 @@ pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
 fn result_of(user: Dependent, lookups: Vec<Dependencies>) -> PassResult {
     PassResult {
         user,
+        is_up: false,
         lookups: lookups.into_iter().map(Arc::new).collect(),
         root: None,
         ids: vec![],

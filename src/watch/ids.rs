@@ -82,6 +82,11 @@ impl MountIds {
         Affected::At(point)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.ours.is_empty() && self.others.is_empty() && self.retired.is_empty()
+    }
+
     /// A mount was detached.
     pub(crate) fn detached(&mut self, id: u64) -> Affected {
         if self.retired.remove(&id) {
@@ -117,7 +122,7 @@ mod tests {
             (ids.detached(1), ids.detached(3)),
             (Affected::Nobody, Affected::Nobody)
         );
-        assert!(ids.ours.is_empty() && ids.others.is_empty() && ids.retired.is_empty());
+        assert!(ids.is_empty());
     }
 
     #[test]

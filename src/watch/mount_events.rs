@@ -50,6 +50,16 @@ impl MountSource {
         Ok(Self { table, group })
     }
 
+    /// One whose events cannot be read.
+    #[cfg(test)]
+    pub(super) fn unreadable() -> Self {
+        let open = |path| File::open(path).unwrap();
+        Self {
+            table: open(TABLE),
+            group: Some(open("/proc").into()),
+        }
+    }
+
     /// `fanotify` or `poll`.
     pub(crate) fn name(&self) -> &'static str {
         if self.tells_each() {

@@ -12,6 +12,8 @@ use crate::resolve::Dependencies;
 /// The findings of a pass about one dependent.
 pub(crate) struct PassResult {
     pub user: Dependent,
+    /// Whether it is a site that is up, or may come up by itself.
+    pub is_up: bool,
     /// The dependencies of its state; empty if it is not watched any more.
     pub lookups: Vec<Arc<Dependencies>>,
     /// The root, if it is a site.
