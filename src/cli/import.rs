@@ -77,7 +77,7 @@ impl ImportArgs {
         wrong.extend(imported.errors);
         let code = report(context, &wrong);
         for note in &imported.notes {
-            context.out.info(format_args!("{note}"));
+            context.out.info(note);
         }
         for warning in &imported.warnings {
             context.out.warn(warning);
@@ -141,7 +141,7 @@ impl ImportArgs {
             }
         }
         if let Some(there) = existing(context, draft, file) {
-            match compare(context, draft, &yaml, &there, presets) {
+            match compare(context, draft, &there, presets) {
                 Err(error) if !self.write => context.out.warn(&error),
                 compared => compared?,
             }
@@ -173,17 +173,12 @@ fn write_new(context: &Context, draft: &Draft, file: &Path, yaml: &str) -> Resul
     Ok(())
 }
 
-/// Whether the manifest of `site`, which exists, has what the draft asks for.
-fn compare(
-    context: &Context,
-    draft: &Draft,
-    yaml: &str,
-    site: &Site,
-    presets: &Presets,
-) -> Result<()> {
-    let Some(root) = draft.root() else {
+/// Whether the manifest of `site`, which exists, has what the draft asks for. A preset is not
+/// compared.
+fn compare(context: &Context, draft: &Draft, site: &Site, presets: &Presets) -> Result<()> {
+    if draft.root().is_none() {
         return Ok(());
-    };
+    }
     let file = &site.file;
     let there = load::manifest(context, site).map_err(|error| {
         Error::failed(format!(
@@ -193,7 +188,7 @@ fn compare(
         ))
         .because_of(error)
     })?;
-    let (warning, result) = import::compare((draft, root, yaml), &there, file, presets);
+    let (warning, result) = import::compare(draft, &there, file, presets);
     if let Some(warning) = warning {
         context.out.warn(warning);
     }
