@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use similar::TextDiff;
 
+use crate::base::quote::printable;
 use crate::plan::{MountState, Plan, State};
 use crate::resolve::Desired;
 
@@ -92,10 +93,11 @@ pub(crate) fn mounts_after(desired: &Desired, place: &str) -> Vec<String> {
     lines
 }
 
+/// Paths in the lines may have been chosen by others.
 fn lines(lines: &[String]) -> String {
     let mut text = String::new();
     for line in lines {
-        text += line;
+        text += &printable(line);
         text += "\n";
     }
     text
@@ -153,5 +155,19 @@ mod tests {
             mounts: Some((mounts.clone(), mounts)),
         };
         assert_eq!(change.text(), "");
+    }
+
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        let change = SiteChange {
+            file: "s.yaml".to_owned(),
+            manifest: (None, None),
+            mounts: Some((vec![], vec!["/a\u{1b}[2J on /a (ro)".to_owned()])),
+        };
+        assert!(change.text().ends_with("+/a\\u{1b}[2J on /a (ro)\n"));
+        assert_eq!(
+            change.json()["mounts"]["after"][0],
+            "/a\u{1b}[2J on /a (ro)"
+        );
     }
 }
