@@ -229,6 +229,9 @@ impl AdoptArgs {
             Ok(put_back) => {
                 self.add(report, context, found, Adoption::Left);
                 report.code(code);
+                let error = Error::failed(format!("{}: it could not be brought up", site.name));
+                let error = render::json::error(Some(&site.name), &error);
+                report.add_to(&site.name, "errors", error);
                 if let Some(put_back) = put_back {
                     report.code(report_put_back(context, site, root, &put_back));
                 }
@@ -364,6 +367,6 @@ fn report_running(context: &Context, site: &Site, root: &HostPath) {
     }
     if running.len() > SHOWN {
         let more = plural(running.len() - SHOWN, "more process");
-        out.warn(format_args!("{more} run inside"));
+        out.warn(format_args!("and {more} inside"));
     }
 }

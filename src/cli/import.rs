@@ -75,7 +75,7 @@ impl ImportArgs {
         }
         let imported = found.drafts(&context.presets);
         wrong.extend(imported.errors);
-        let code = report(context, &wrong);
+        let (code, errors) = report(context, &wrong);
         for note in &imported.notes {
             context.out.info(note);
         }
@@ -84,7 +84,7 @@ impl ImportArgs {
         }
         if imported.drafts.is_empty() {
             if code != 0 {
-                return Ok(code);
+                return Ok(context.out.failure_of(code, &errors));
             }
             return Err(nothing_found().into());
         }
@@ -92,11 +92,12 @@ impl ImportArgs {
         if self.scope == NewScope::Services {
             for_services(context, &mut drafts);
         }
-        Ok(worst([code, self.each(context, &drafts)?]))
+        Ok(worst([code, self.each(context, &drafts, &errors)?]))
     }
 
-    /// Prints or writes all drafts; a failure of one does not stop the others.
-    fn each(&self, context: &Context, drafts: &[Draft]) -> anyhow::Result<u8> {
+    /// Prints or writes all drafts; a failure of one does not stop the others. `errors`: what could
+    /// not be imported.
+    fn each(&self, context: &Context, drafts: &[Draft], errors: &[Value]) -> anyhow::Result<u8> {
         warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
         let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
@@ -108,16 +109,18 @@ impl ImportArgs {
                     results.push((draft, json!({ "file": file, "manifest": yaml })));
                 }
                 Err(error) => {
-                    codes.push(report(context, std::slice::from_ref(&error)));
-                    results.push((
-                        draft,
-                        json!({ "errors": [render::json::error(None, &error)] }),
-                    ));
+                    let (code, errors) = report(context, std::slice::from_ref(&error));
+                    codes.push(code);
+                    results.push((draft, json!({ "errors": errors })));
                 }
             }
         }
         if self.json {
-            text = render::json::document(as_json(results));
+            let mut object = as_json(results);
+            if !errors.is_empty() {
+                object["errors"] = json!(errors);
+            }
+            text = render::json::document(object);
         } else if self.write {
             text.clear();
         }
@@ -271,12 +274,14 @@ fn nothing_found() -> Error {
     )
 }
 
-/// Reports the errors; returns the exit code.
-fn report(context: &Context, errors: &[Error]) -> u8 {
+/// Reports the errors; returns the exit code, and the errors as JSON.
+fn report(context: &Context, errors: &[Error]) -> (u8, Vec<Value>) {
+    let mut objects = vec![];
     for error in errors {
         context.out.error(error);
+        objects.push(render::json::error(None, error));
     }
-    worst(errors.iter().map(Error::exit_code))
+    (worst(errors.iter().map(Error::exit_code)), objects)
 }
 
 /// `{sites: […], presets: […]}`
