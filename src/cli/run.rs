@@ -127,7 +127,7 @@ impl RunArgs {
         let mut words = vec![];
         for word in &self.command {
             let Ok(word) = CString::new(word.as_bytes()) else {
-                return Err(Error::usage("an argument has no NUL"));
+                return Err(Error::usage("an argument cannot have a NUL in it"));
             };
             words.push(word);
         }

@@ -250,12 +250,12 @@ mod tests {
         let sections = read(Path::new("f"), &percents).unwrap();
         assert_eq!(sections[0].get("x").unwrap().text.len(), 1_000_000);
 
-        let mut text = format!("[a]\nx0 = {}\n", "x".repeat(100));
+        let mut lines = vec!["[a]".to_owned(), format!("x0 = {}", "x".repeat(100))];
         for nth in 1..10 {
             let before = format!("%(x{})s", nth - 1).repeat(100);
-            text += &format!("x{nth} = {before}\n");
+            lines.push(format!("x{nth} = {before}"));
         }
-        let errors = read(Path::new("f"), &text).unwrap_err();
+        let errors = read(Path::new("f"), &lines.join("\n")).unwrap_err();
         let expected = "f:5: `x3` has %(x2)s, and becomes longer than 1 MiB";
         assert_eq!(errors[0].to_string(), expected);
     }

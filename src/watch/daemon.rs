@@ -387,7 +387,7 @@ impl Daemon {
                     Some(failed) => news.failing.extend(self.fails(site, failed, now)),
                 }
             }
-            PassOutcome::Busy => news.failing.extend(self.is_busy(site, now)),
+            PassOutcome::Busy => news.failing.extend(self.busy(site, now)),
             PassOutcome::Down => {
                 self.grace.set(&site.name, vec![], now);
                 self.scheduler.succeeded(&user);
@@ -421,9 +421,9 @@ impl Daemon {
     }
 
     /// Another mountjail works on the site; usually that is over soon.
-    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
+    fn busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
         let name = &site.name;
-        let attempts = self.scheduler.is_busy(&Dependent::of(name), now);
+        let attempts = self.scheduler.was_busy(&Dependent::of(name), now);
         if attempts < LONG {
             return None;
         }
@@ -447,7 +447,7 @@ impl Daemon {
         now: Instant,
     ) -> Option<SiteFailure<'s>> {
         let user = Dependent::of(&site.name);
-        if self.scheduler.is_due(&user) && self.scheduler.is_busy(&user, now) < PATIENCE {
+        if self.scheduler.is_due(&user) && self.scheduler.was_busy(&user, now) < PATIENCE {
             return None;
         }
         let again = self.scheduler.failed(&user, now);

@@ -28,24 +28,24 @@ use crate::{Error, Result};
 const THREADS_TO_DETACH: usize = 8;
 
 /// Whether the grace period of a target of a site is over.
-pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
+pub(super) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
 
 /// The way to treat a site whose lock another mountjail has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenLocked {
+pub(super) enum WhenLocked {
     Wait,
     Skip,
 }
 
 /// The choices of a pass.
 #[derive(Clone)]
-pub(crate) struct PassPolicy {
+pub(super) struct PassPolicy {
     pub when_locked: WhenLocked,
     pub grace_is_over: Arc<GraceIsOver>,
 }
 
 /// The outcome for the site.
-pub(crate) enum PassOutcome {
+pub(super) enum PassOutcome {
     /// Another mountjail works on it.
     Busy,
     /// It is down, and stays down.
@@ -60,14 +60,14 @@ pub(crate) enum PassOutcome {
 }
 
 /// The threads of a pass.
-pub(crate) type PassThreads = Crew<Site, SiteFound>;
+pub(super) type PassThreads = Crew<Site, SiteFound>;
 
 /// The outcome for a site, and the knowledge of it now; `None`: as before.
-pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
+pub(super) type SiteFound = (PassOutcome, Option<PassResult>);
 
 /// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing
 /// would take as long.
-pub(crate) fn begin(
+pub(super) fn begin(
     context: Context,
     sites: Vec<Site>,
     stop: &Arc<AtomicBool>,
@@ -401,7 +401,7 @@ fn could_not_look(error: &Error) -> bool {
 }
 
 /// The error of a site that is up and has no manifest.
-pub(crate) fn without_manifest(site: &Site) -> SiteError {
+pub(super) fn without_manifest(site: &Site) -> SiteError {
     let name = &site.name;
     let gone = configuration::no_manifest(site)
         .because_of("its mounts stay, but are no longer kept in sync")

@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// The recent reports about each site.
 #[derive(Default)]
-pub(crate) struct RateLimit(BTreeMap<SiteName, LineCount>);
+pub(super) struct RateLimit(BTreeMap<SiteName, LineCount>);
 
 struct LineCount {
     since: Instant,
@@ -31,7 +31,7 @@ impl LineCount {
 
 impl RateLimit {
     /// Whether that many lines about `site` may be reported; if not, they are counted as left out.
-    pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
+    pub(super) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
         let count = self.0.entry(site.clone());
         let count = count.or_insert(LineCount::begun(now));
         // A new period begins only after the left out lines were reported.
@@ -48,7 +48,7 @@ impl RateLimit {
     }
 
     /// The sites whose period is over, with the number of lines that were left out in it.
-    pub(crate) fn over(&mut self, now: Instant) -> Vec<(SiteName, usize)> {
+    pub(super) fn over(&mut self, now: Instant) -> Vec<(SiteName, usize)> {
         let mut left_out = vec![];
         self.0.retain(|site, count| {
             let goes_on = now.saturating_duration_since(count.since) < PERIOD;
@@ -61,7 +61,7 @@ impl RateLimit {
     }
 
     /// When to report lines that were left out.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.0
             .values()
             .filter(|count| count.left_out > 0)

@@ -34,7 +34,7 @@ const LOST_MOUNTS: &str = "changes of mounts came faster than they could be read
                            lost; all sites are checked";
 
 /// Waits for changes, and makes those due that depend on them.
-pub(crate) struct Watcher {
+pub(super) struct Watcher {
     index: Index,
     directories: WatchedDirectories,
     mounts: MountSource,
@@ -54,7 +54,7 @@ struct WatchedSite {
 
 impl Watcher {
     /// A watcher of nothing yet but the records in the directory `run`.
-    pub(crate) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
+    pub(super) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
             index: Index::default(),
             directories: WatchedDirectories::default(),
@@ -68,22 +68,22 @@ impl Watcher {
         Ok(watcher)
     }
 
-    pub(crate) fn mount_source(&self) -> &'static str {
+    pub(super) fn mount_source(&self) -> &'static str {
         self.mounts.name()
     }
 
-    pub(crate) fn directories(&self) -> usize {
+    pub(super) fn directories(&self) -> usize {
         self.directories.count()
     }
 
     /// Why not everything can be watched; `None`: it can.
-    pub(crate) fn blindness(&self) -> Option<Error> {
+    pub(super) fn blindness(&self) -> Option<Error> {
         self.directories.blindness()
     }
 
     /// Waits until something happens, `wake` can be read, or it is `until`. Returns what of the
     /// mount table can be read.
-    pub(crate) fn wait(
+    pub(super) fn wait(
         &self,
         wake: BorrowedFd<'_>,
         until: Option<Instant>,
@@ -114,7 +114,7 @@ impl Watcher {
     ///
     /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
     /// undone. That is not a reason to try again at once.
-    pub(crate) fn collect(
+    pub(super) fn collect(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         mounts: MountsChanged,
@@ -158,11 +158,11 @@ impl Watcher {
     }
 
     /// The sites that are up.
-    pub(crate) fn sites(&self) -> impl Iterator<Item = &SiteName> {
+    pub(super) fn sites(&self) -> impl Iterator<Item = &SiteName> {
         self.sites.keys()
     }
 
-    pub(crate) fn is_up(&self, site: &SiteName) -> bool {
+    pub(super) fn is_up(&self, site: &SiteName) -> bool {
         self.sites.contains_key(site)
     }
 
@@ -200,7 +200,7 @@ impl Watcher {
 
     /// Takes in what a pass found out. Those that depend on a directory which is watched only from
     /// now on are due once more: what happened before was not seen.
-    pub(crate) fn learn(
+    pub(super) fn learn(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         all: Vec<PassResult>,
