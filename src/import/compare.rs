@@ -8,8 +8,8 @@ use crate::base::SiteName;
 use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
 use crate::{Error, Result};
 
-/// Compares the manifest `there`, in `file`, with the draft of a site. Returns a warning besides the
-/// result, since anything else than users and services may have been left out on purpose.
+/// Compares the manifest `there`, in `file`, with the draft of a site. Returns a warning besides
+/// the result, since anything else than users and services may have been left out on purpose.
 ///
 /// Errors: it has another root, or lacks users or services.
 pub(crate) fn compare(

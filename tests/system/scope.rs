@@ -68,8 +68,7 @@ pub fn all() -> Vec<Trial> {
             watched,
         ),
         (
-            "the watcher names a mistake in the manifest of a site of services, and goes on once it \
-             is corrected",
+            "the watcher goes on once a mistake in the manifest of a site of services is corrected",
             corrected,
         ),
     ])
