@@ -7,9 +7,14 @@ use std::path::PathBuf;
 
 use strsim::damerau_levenshtein;
 
-/// `1 mount`, `30 mounts`.
+/// `1 mount`, `30 mounts`, `2 processes`.
 pub(crate) fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    let ending = match count {
+        1 => "",
+        _ if what.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {what}{ending}")
 }
 
 /// ` and 3 more`, to follow the last item that is named; nothing if all are.
@@ -92,6 +97,8 @@ mod tests {
     fn counts_are_words() {
         assert_eq!(plural(1, "mount"), "1 mount");
         assert_eq!(plural(0, "more file"), "0 more files");
+        assert_eq!(plural(1, "process"), "1 process");
+        assert_eq!(plural(2, "process"), "2 processes");
         assert_eq!(few(["a", "b", "c"], 3), "a, b, c");
         assert_eq!(few(["a", "b", "c"], 1), "a and 2 more");
     }

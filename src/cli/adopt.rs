@@ -180,7 +180,8 @@ impl AdoptArgs {
         if code == 0 {
             self.settle(context, site, found, adopter, report);
         } else {
-            self.put_back(context, site, found, adopter, code, report);
+            report.code(code);
+            self.put_back(context, site, found, adopter, report);
         }
         Ok(())
     }
@@ -208,14 +209,13 @@ impl AdoptArgs {
         }
     }
 
-    /// Puts back what was moved aside, because the site did not come up: `up` ended with `code`.
+    /// Puts back what was moved aside, because the site did not come up.
     fn put_back(
         &self,
         context: &Context,
         site: &Site,
         found: &Examined,
         adopter: &Arc<Adopter>,
-        code: u8,
         report: &mut Report,
     ) {
         let root = &found.survey.root;
@@ -228,7 +228,9 @@ impl AdoptArgs {
         match parallel::one(context, site, &Arc::default(), put_back) {
             Ok(put_back) => {
                 self.add(report, context, found, Adoption::Left);
-                report.code(code);
+                let error = Error::failed(format!("{}: it could not be brought up", site.name));
+                let error = render::json::error(Some(&site.name), &error);
+                report.add_to(&site.name, "errors", error);
                 if let Some(put_back) = put_back {
                     report.code(report_put_back(context, site, root, &put_back));
                 }
@@ -364,6 +366,6 @@ fn report_running(context: &Context, site: &Site, root: &HostPath) {
     }
     if running.len() > SHOWN {
         let more = plural(running.len() - SHOWN, "more process");
-        out.warn(format_args!("{more} run inside"));
+        out.warn(format_args!("and {more} inside"));
     }
 }

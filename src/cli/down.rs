@@ -1,6 +1,7 @@
 //! `mountjail down`: unmount what mountjail mounted.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -18,6 +19,7 @@ use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
 use crate::site::down_in_services::{THREADS, down_in_services};
 use crate::site::event::Event;
+use crate::site::out::SiteOut;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::sys::IfInUse;
 use crate::{Error, Result, observe, render};
@@ -244,6 +246,17 @@ pub(super) fn summary(outcome: &Outcome) -> String {
     }
 }
 
+/// Names the users of a site. `rest` follows the number of those that are not named.
+pub(super) fn name_users(out: &SiteOut<'_>, users: &[impl Display], rest: &str) {
+    for user in users.iter().take(SHOWN) {
+        out.info(format_args!("used by {user}"));
+    }
+    if users.len() > SHOWN {
+        let more = plural(users.len() - SHOWN, "more user");
+        out.info(format_args!("and {more}{rest}"));
+    }
+}
+
 /// Reports why `site` is not down. `more`: the other keys of its object.
 pub(super) fn add_failed(
     report: &mut Report,
@@ -259,13 +272,7 @@ pub(super) fn add_failed(
                 .out
                 .about(Event::Failed, &[&site.name])
                 .error(&error);
-            for user in by.iter().take(SHOWN) {
-                out.info(format_args!("used by {user}"));
-            }
-            if by.len() > SHOWN {
-                let more = plural(by.len() - SHOWN, "more user");
-                out.info(format_args!("and {more}; --json lists all"));
-            }
+            name_users(&out, &by, "; --json lists all");
             let mut in_use = render::json::error(Some(&site.name), &error);
             in_use["used_by"] = json!(by);
             let mut object = more;

@@ -75,16 +75,16 @@ impl ImportArgs {
         }
         let imported = found.drafts(&context.presets);
         wrong.extend(imported.errors);
-        let code = report(context, &wrong);
+        let (code, errors) = report(context, &wrong);
         for note in &imported.notes {
-            context.out.info(format_args!("{note}"));
+            context.out.info(note);
         }
         for warning in &imported.warnings {
             context.out.warn(warning);
         }
         if imported.drafts.is_empty() {
             if code != 0 {
-                return Ok(code);
+                return Ok(context.out.failure_of(code, &errors));
             }
             return Err(nothing_found().into());
         }
@@ -92,11 +92,12 @@ impl ImportArgs {
         if self.scope == NewScope::Services {
             for_services(context, &mut drafts);
         }
-        Ok(worst([code, self.each(context, &drafts)?]))
+        Ok(worst([code, self.each(context, &drafts, &errors)?]))
     }
 
-    /// Prints or writes all drafts; a failure of one does not stop the others.
-    fn each(&self, context: &Context, drafts: &[Draft]) -> anyhow::Result<u8> {
+    /// Prints or writes all drafts; a failure of one does not stop the others. `errors`: what could
+    /// not be imported.
+    fn each(&self, context: &Context, drafts: &[Draft], errors: &[Value]) -> anyhow::Result<u8> {
         warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
         let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
@@ -108,16 +109,18 @@ impl ImportArgs {
                     results.push((draft, json!({ "file": file, "manifest": yaml })));
                 }
                 Err(error) => {
-                    codes.push(report(context, std::slice::from_ref(&error)));
-                    results.push((
-                        draft,
-                        json!({ "errors": [render::json::error(None, &error)] }),
-                    ));
+                    let (code, errors) = report(context, std::slice::from_ref(&error));
+                    codes.push(code);
+                    results.push((draft, json!({ "errors": errors })));
                 }
             }
         }
         if self.json {
-            text = render::json::document(as_json(results));
+            let mut object = as_json(results);
+            if !errors.is_empty() {
+                object["errors"] = json!(errors);
+            }
+            text = render::json::document(object);
         } else if self.write {
             text.clear();
         }
@@ -141,7 +144,7 @@ impl ImportArgs {
             }
         }
         if let Some(there) = existing(context, draft, file) {
-            match compare(context, draft, &yaml, &there, presets) {
+            match compare(context, draft, &there, presets) {
                 Err(error) if !self.write => context.out.warn(&error),
                 compared => compared?,
             }
@@ -173,17 +176,12 @@ fn write_new(context: &Context, draft: &Draft, file: &Path, yaml: &str) -> Resul
     Ok(())
 }
 
-/// Whether the manifest of `site`, which exists, has what the draft asks for.
-fn compare(
-    context: &Context,
-    draft: &Draft,
-    yaml: &str,
-    site: &Site,
-    presets: &Presets,
-) -> Result<()> {
-    let Some(root) = draft.root() else {
+/// Whether the manifest of `site`, which exists, has what the draft asks for. A preset is not
+/// compared.
+fn compare(context: &Context, draft: &Draft, site: &Site, presets: &Presets) -> Result<()> {
+    if draft.root().is_none() {
         return Ok(());
-    };
+    }
     let file = &site.file;
     let there = load::manifest(context, site).map_err(|error| {
         Error::failed(format!(
@@ -193,7 +191,7 @@ fn compare(
         ))
         .because_of(error)
     })?;
-    let (warning, result) = import::compare((draft, root, yaml), &there, file, presets);
+    let (warning, result) = import::compare(draft, &there, file, presets);
     if let Some(warning) = warning {
         context.out.warn(warning);
     }
@@ -276,12 +274,14 @@ fn nothing_found() -> Error {
     )
 }
 
-/// Reports the errors; returns the exit code.
-fn report(context: &Context, errors: &[Error]) -> u8 {
+/// Reports the errors; returns the exit code, and the errors as JSON.
+fn report(context: &Context, errors: &[Error]) -> (u8, Vec<Value>) {
+    let mut objects = vec![];
     for error in errors {
         context.out.error(error);
+        objects.push(render::json::error(None, error));
     }
-    worst(errors.iter().map(Error::exit_code))
+    (worst(errors.iter().map(Error::exit_code)), objects)
 }
 
 /// `{sites: […], presets: […]}`

@@ -69,7 +69,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
                           2  wrong usage, or a mistake in a manifest\n  \
-                          3  differences found (plan, status, adopt, fstab --check, \
+                          3  differences found (plan, --dry-run, status, adopt, fstab --check, \
                           units --check), or a check failed (doctor)";
 
 #[derive(Debug, Subcommand)]

@@ -13,7 +13,6 @@ use crate::base::text::and_more;
 use crate::observe::{self, Process};
 use crate::resolve::Mount;
 use crate::site::context::Context;
-use crate::site::out::worst;
 use crate::site::up::Done;
 use crate::site::{Site, systemctl};
 use crate::{patience, sys};
@@ -38,7 +37,7 @@ pub(super) fn tell_processes(
 ) {
     let blind = report_blind_processes(context, changed);
     match care {
-        ProcessCare::Restart => report.code(restart(context, changed, &blind)),
+        ProcessCare::Restart => restart(report, context, changed, &blind),
         ProcessCare::Name => report_running(report, context, changed, &blind),
         ProcessCare::LeaveToCaller => {}
     }
@@ -144,31 +143,23 @@ fn inside_each(roots: &Vec<PathBuf>) -> Option<Vec<(usize, Process)>> {
 }
 
 /// Reloads the running services of the sites that are `up`. Services that cannot reload, and those
-/// that are `blind` to the mounts, are restarted. Returns the exit code.
-fn restart(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
+/// that are `blind` to the mounts, are restarted.
+fn restart(report: &mut Report, context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) {
     let mut services = BTreeSet::new();
     for (_, done) in up {
         services.extend(&done.services);
     }
-    let mut codes = vec![];
     for service in services {
         let verb = if blind.contains(service) {
             "try-restart"
         } else {
             "try-reload-or-restart"
         };
-        codes.push(match systemctl::systemctl(&[verb, service]) {
-            Ok(()) => {
-                context.out.info(format_args!("{verb} {service}"));
-                0
-            }
-            Err(error) => {
-                context.out.error(&error.context(format_args!(
-                    "the mounts are up, but {service} was not reloaded"
-                )));
-                1
-            }
-        });
+        match systemctl::systemctl(&[verb, service]) {
+            Ok(()) => context.out.info(format_args!("{verb} {service}")),
+            Err(error) => report.error(&error.context(format_args!(
+                "the mounts are up, but {service} was not reloaded"
+            ))),
+        }
     }
-    worst(codes)
 }

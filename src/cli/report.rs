@@ -23,12 +23,21 @@ pub(super) fn error_objects(site: &SiteName, reported: &[Reported]) -> Vec<Value
     reported.iter().map(object).collect()
 }
 
+/// Reports why the command failed on the one site that it is for; returns the exit code.
+pub(super) fn failed_alone(context: &Context, site: &Site, failed: &SiteError) -> u8 {
+    let (code, errors) = failed.report(context.out, site);
+    let errors = error_objects(&site.name, &errors);
+    context.out.failure_of(code, &errors)
+}
+
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
     out: &'static Out,
     json: bool,
     code: u8,
     sites: Vec<Value>,
+    /// The errors that belong to no site, as JSON.
+    errors: Vec<Value>,
     /// Other keys beside `sites`.
     more: Map<String, Value>,
     text: Vec<u8>,
@@ -42,6 +51,7 @@ impl Report {
             json,
             code: 0,
             sites: vec![],
+            errors: vec![],
             more: Map::new(),
             text: vec![],
         }
@@ -56,16 +66,25 @@ impl Report {
     /// Adds a site that failed, and reports its errors. `more`: the other keys of its object.
     pub(super) fn failed(&mut self, site: &Site, failed: &SiteError, more: Value) {
         let (code, errors) = failed.report(self.out, site);
-        self.errors(code, site, &errors, more);
+        self.site_with_errors(code, site, &errors, more);
+    }
+
+    /// As [`failed`](Self::failed), for a site that was added already.
+    pub(super) fn also_failed(&mut self, site: &Site, failed: &SiteError) {
+        let (code, errors) = failed.report(self.out, site);
+        self.code(code);
+        for error in error_objects(&site.name, &errors) {
+            self.add_to(&site.name, "errors", error);
+        }
     }
 
     /// As [`failed`](Self::failed), for a site whose error is a difference that was looked for.
     pub(super) fn refused(&mut self, site: &Site, refused: &SiteError, more: Value) {
         let (_, errors) = refused.report(self.out, site);
-        self.errors(DIFFERENT, site, &errors, more);
+        self.site_with_errors(DIFFERENT, site, &errors, more);
     }
 
-    fn errors(&mut self, code: u8, site: &Site, errors: &[Reported], more: Value) {
+    fn site_with_errors(&mut self, code: u8, site: &Site, errors: &[Reported], more: Value) {
         let mut object = more;
         object["site"] = json!(site.name);
         object["errors"] = json!(error_objects(&site.name, errors));
@@ -77,11 +96,17 @@ impl Report {
         if count == 0 {
             return;
         }
-        self.out.error(&Error::interrupted(format!(
+        self.error(&Error::interrupted(format!(
             "stopped by a signal; {} not begun",
             plural(count, "site")
         )));
-        self.code(1);
+    }
+
+    /// Reports an error that belongs to no site.
+    pub(super) fn error(&mut self, error: &Error) {
+        self.out.error(error);
+        self.code(error.exit_code());
+        self.errors.push(render::json::error(None, error));
     }
 
     /// Adds an exit code that belongs to no site.
@@ -147,6 +172,9 @@ impl Report {
     fn data(mut self) -> Vec<u8> {
         if self.json {
             self.more.insert("sites".to_owned(), json!(self.sites));
+            if !self.errors.is_empty() {
+                self.more.insert("errors".to_owned(), json!(self.errors));
+            }
             self.text = render::json::document(Value::Object(self.more)).into_bytes();
         }
         self.text

@@ -4,6 +4,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use nix::unistd::execvp;
@@ -126,7 +127,7 @@ impl RunArgs {
         let mut words = vec![];
         for word in &self.command {
             let Ok(word) = CString::new(word.as_bytes()) else {
-                return Err(Error::usage("an argument has no NUL"));
+                return Err(Error::usage("an argument cannot have a NUL in it"));
             };
             words.push(word);
         }
@@ -172,12 +173,14 @@ impl RunArgs {
 
         // The sandbox of the service, which is in nobody's use yet.
         worker::hand_over(UNPROTECTED);
-        let unprotected = Unprotected::new(written_to(context, &found), context.limit);
-        let done = match &unprotected {
-            Ok(_) => self.mount(context, &found, &stop),
-            Err(error) => Err(error.clone().into()),
+        let done = match Unprotected::new(written_to(context, &found), context.limit) {
+            Ok(unprotected) => {
+                let done = self.mount(context, &found, &stop);
+                unprotected.protect()?;
+                done
+            }
+            Err(error) => Err(error.into()),
         };
-        unprotected.map_or(Ok(()), Unprotected::protect)?;
         worker::hand_over(PROTECTED);
         Ok(worst([code, done?]))
     }
@@ -202,7 +205,7 @@ impl RunArgs {
         &self,
         context: &'static Context,
         found: &ProgramSites,
-        stop: &Arc<std::sync::atomic::AtomicBool>,
+        stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<u8> {
         let boot = observe::boot_id()?;
         swept(&context.state, &boot);

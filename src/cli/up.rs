@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{OnlyScope, Which};
+use super::down::name_users;
 use super::plan;
 use super::processes::{ProcessCare, tell_processes};
 use super::report::{Report, error_objects};
@@ -27,9 +28,6 @@ use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::up::Done;
 use crate::site::{Site, SiteError, cost, parallel};
 use crate::sys::IfInUse;
-
-/// How many users are named.
-const SHOWN: usize = 20;
 
 /// Mount what sites need; a second run finds nothing to do
 ///
@@ -83,15 +81,7 @@ impl UpArgs {
         };
         Self {
             which,
-            dry_run: false,
-            create: false,
-            renew: false,
-            restart: false,
-            leave_down: false,
-            except: vec![],
-            scope: None,
-            json: false,
-            adopts: false,
+            ..Self::default()
         }
     }
 
@@ -359,11 +349,9 @@ pub(super) fn leave_host(report: &mut Report, context: &Context, site: &Site) ->
                 "its mounts on the host stay as long as they are in use; stop what uses them, and \
                  run `mountjail up` again",
             );
-            for user in by.iter().take(SHOWN) {
-                out.info(format_args!("used by {user}"));
-            }
+            name_users(&out, &by, "");
         }
-        Err(DownError::Failed(failed)) => report.code(failed.report(context.out, site).0),
+        Err(DownError::Failed(failed)) => report.also_failed(site, &failed),
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::advice::advisor;
 use super::args::ImageRoot;
 use super::complete;
+use super::report::failed_alone;
 use crate::base::JailPath;
 use crate::resolve::{self, Desired, Explanation};
 use crate::site::context::Context;
@@ -51,7 +52,7 @@ impl WhyArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         let desired = match pipeline.desired(&site) {
             Ok(desired) => desired,
-            Err(failed) => return Ok(failed.report(context.out, &site).0),
+            Err(failed) => return Ok(failed_alone(context, &site, &failed)),
         };
         let answer = resolve::why(&desired, &path);
         let is_brought = answer.mount.is_some() || answer.directory.is_some();

@@ -75,20 +75,19 @@ impl Exam<'_> {
         user: &JailUser,
         probe: P,
     ) -> Result<P::Answer, NoAnswer> {
-        let limit = AnswerLimit {
-            limit: self.options.limit,
-            stop: &self.options.stop,
-        };
-        ask::ask(&self.site.desired.root, user, probe, limit)
+        ask::ask(&self.site.desired.root, user, probe, self.limit())
     }
 
     /// Runs a probe on the host itself, as the site's user.
     pub(super) fn ask_on_host<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
-        let limit = AnswerLimit {
+        ask::ask(&HostPath::slash(), &self.site.user, probe, self.limit())
+    }
+
+    fn limit(&self) -> AnswerLimit<'_> {
+        AnswerLimit {
             limit: self.options.limit,
             stop: &self.options.stop,
-        };
-        ask::ask(&HostPath::slash(), &self.site.user, probe, limit)
+        }
     }
 
     /// A limit for probes that wait, so that they end before they are killed.

@@ -22,7 +22,7 @@ use std::thread;
 
 use crate::base::HostPath;
 use crate::manifest::Manifest;
-use crate::observe::{self};
+use crate::observe;
 use crate::resolve::ldso::is_musls;
 use crate::resolve::{Host, interpreter_of, root_id};
 use crate::sys;

@@ -55,19 +55,20 @@ impl Lock {
         }
     }
 
-    /// As [`Lock::take`], but waits no longer than `limit`. This file stays.
-    pub(crate) fn take_within(path: &Path, limit: Duration) -> Result<Self> {
+    /// As [`Lock::take`], but waits no longer than `limit`; `None`: another holder still has it.
+    /// This file stays.
+    pub(crate) fn take_within(path: &Path, limit: Duration) -> Result<Option<Self>> {
         let file = open(path)?;
         let start = Instant::now();
         let mut waited = false;
         while !try_lock(&file, path)? {
             if start.elapsed() >= limit {
-                return Err(cannot(path).because_of("another process holds the lock"));
+                return Ok(None);
             }
             waited = true;
             thread::sleep(PAUSE);
         }
-        Ok(Self { file, waited })
+        Ok(Some(Self { file, waited }))
     }
 
     /// As [`Lock::take`], but waits only for a holder that is at work: for one that sleeps, no

@@ -4,23 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::draft::Draft;
-use crate::base::{HostPath, SiteName};
+use crate::base::SiteName;
 use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
 use crate::{Error, Result};
 
-/// Compares the manifest `there`, in `file`, with the draft of a site in `root`, whose text is
-/// `yaml`. Returns a warning besides the result, since anything else than users and services may
-/// have been left out on purpose.
+/// Compares the manifest `there`, in `file`, with the draft of a site. Returns a warning besides
+/// the result, since anything else than users and services may have been left out on purpose.
 ///
 /// Errors: it has another root, or lacks users or services.
 pub(crate) fn compare(
-    (draft, root, yaml): (&Draft, &HostPath, &str),
+    draft: &Draft,
     there: &Manifest,
     file: &Path,
     presets: &Presets,
 ) -> (Option<Error>, Result<()>) {
     let exists = format!("{}: {}: it exists already", draft.place, file.display());
-    if there.root != *root {
+    if let Some(root) = draft.root()
+        && there.root != *root
+    {
         let other = Error::failed(format!(
             "{exists}, with another root: {}, not {root}",
             there.root
@@ -33,7 +34,7 @@ pub(crate) fn compare(
     }
 
     let mut warning = None;
-    if let Some(wanted) = wanted(draft, yaml, presets) {
+    if let Some(wanted) = wanted(draft, presets) {
         let items = lacking_items(&wanted, there);
         if !items.is_empty() {
             warning = Some(Error::failed(format!(
@@ -53,9 +54,10 @@ pub(crate) fn compare(
 }
 
 /// The draft as a manifest.
-fn wanted(draft: &Draft, yaml: &str, presets: &Presets) -> Option<Manifest> {
+fn wanted(draft: &Draft, presets: &Presets) -> Option<Manifest> {
     let name = SiteName::new(&draft.name).ok()?;
-    manifest::parse(name, SourceFile::File("import".into()), yaml, presets).ok()
+    let file = SourceFile::File("import".into());
+    manifest::parse(name, file, &draft.to_yaml(), presets).ok()
 }
 
 /// The users and services that the manifest `there` lacks, as it would have them.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use super::add_new;
 use crate::base::HostPath;
 use crate::base::quote::printable;
 use crate::manifest::{Pattern, yaml_scalar};
@@ -240,21 +241,21 @@ impl Draft {
     }
 
     /// Adds what another draft of the same root asks for.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        add_new(&mut self.presets, &other.presets);
-        add_new(&mut self.devices, &other.devices);
-        add_new(&mut self.etc, &other.etc);
-        add_new(&mut self.programs, &other.programs);
-        add_new(&mut self.libraries, &other.libraries);
-        add_new(&mut self.users, &other.users);
-        add_new(&mut self.nss, &other.nss);
-        add_new(&mut self.mounts, &other.mounts);
-        add_new(&mut self.directories, &other.directories);
-        add_new(&mut self.tmpfs, &other.tmpfs);
+    pub(crate) fn merge(&mut self, other: Self) {
+        add_new(&mut self.presets, other.presets);
+        add_new(&mut self.devices, other.devices);
+        add_new(&mut self.etc, other.etc);
+        add_new(&mut self.programs, other.programs);
+        add_new(&mut self.libraries, other.libraries);
+        add_new(&mut self.users, other.users);
+        add_new(&mut self.nss, other.nss);
+        add_new(&mut self.mounts, other.mounts);
+        add_new(&mut self.directories, other.directories);
+        add_new(&mut self.tmpfs, other.tmpfs);
         self.proc |= other.proc;
-        add_new(&mut self.found, &other.found);
-        add_new(&mut self.remarks, &other.remarks);
-        self.services.extend(other.services.iter().cloned());
+        add_new(&mut self.found, other.found);
+        add_new(&mut self.remarks, other.remarks);
+        self.services.extend(other.services);
     }
 
     /// The manifest's text.
@@ -310,14 +311,6 @@ fn scalars<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
 
 fn items(key: &str, items: &[DraftItem]) -> Vec<String> {
     items.iter().map(|item| item.to_yaml(key)).collect()
-}
-
-fn add_new<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {
-    for one in more {
-        if !known.contains(one) {
-            known.push(one.clone());
-        }
-    }
 }
 
 /// A list of the manifest: short and simple items on one line, others on a line each.

@@ -37,7 +37,7 @@ fn as_glob3(text: &str) -> String {
                 pattern.push_str(&glob::Pattern::escape(&escaped.to_string()));
                 rest = &rest[escaped.len_utf8()..];
             }
-            '*' if pattern.ends_with('*') && !pattern.ends_with("[*") => {}
+            '*' if pattern.ends_with('*') => {}
             '[' => match CharacterClass::at_start(rest) {
                 Some(class) => {
                     let open = if class.is_negated { "[!" } else { "[" };

@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// How deep values may refer to others, as in Python.
 const MAX_DEPTH: usize = 10;
 
+/// How long a value may become by what it refers to.
+const MAX_LENGTH: usize = 1 << 20;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct IniSection {
     pub name: String,
@@ -93,27 +96,32 @@ fn interpolate(section: &mut IniSection) -> Vec<(usize, String)> {
 
 /// `text` with `%%` as a percent sign, and `%(name)s` as the value of `name` in the same section.
 fn interpolated(text: &str, section: &IniSection, depth: usize) -> Result<String, String> {
-    let Some((before, rest)) = text.split_once('%') else {
-        return Ok(text.to_owned());
-    };
-    if let Some(rest) = rest.strip_prefix('%') {
-        let rest = interpolated(rest, section, depth)?;
-        return Ok(format!("{before}%{rest}"));
-    }
+    let mut whole = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        whole.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            whole.push('%');
+            rest = after;
+            continue;
+        }
 
-    let name_and_rest = rest
-        .strip_prefix('(')
-        .and_then(|rest| rest.split_once(")s"));
-    let Some((name, rest)) = name_and_rest else {
-        return Err("a `%`, which is neither `%%` nor the beginning of `%(name)s`".to_owned());
-    };
-    let value = match section.get(&name.to_lowercase()) {
-        Some(value) if depth < MAX_DEPTH => value,
-        _ => return Err(format!("%({name})s, and there is no such value")),
-    };
-    let value = interpolated(&value.text, section, depth + 1)?;
-    let rest = interpolated(rest, section, depth)?;
-    Ok(format!("{before}{value}{rest}"))
+        let name = after.strip_prefix('(');
+        let Some((name, after)) = name.and_then(|name| name.split_once(")s")) else {
+            return Err("a `%`, which is neither `%%` nor the beginning of `%(name)s`".to_owned());
+        };
+        let value = match section.get(&name.to_lowercase()) {
+            Some(value) if depth < MAX_DEPTH => value,
+            _ => return Err(format!("%({name})s, and there is no such value")),
+        };
+        whole.push_str(&interpolated(&value.text, section, depth + 1)?);
+        if whole.len() > MAX_LENGTH {
+            return Err(format!("%({name})s, and becomes longer than 1 MiB"));
+        }
+        rest = after;
+    }
+    whole.push_str(rest);
+    Ok(whole)
 }
 
 #[derive(Default)]
@@ -234,6 +242,22 @@ mod tests {
         );
         let sections = read(Path::new("f"), &text.replace("loop = %(loop)s%\n", "")).unwrap();
         assert_eq!(sections[0].get("paths").unwrap().text, "/usr/lib/x, /100%");
+    }
+
+    #[test]
+    fn values_have_an_end() {
+        let percents = format!("[a]\nx = {}\n", "%%".repeat(1_000_000));
+        let sections = read(Path::new("f"), &percents).unwrap();
+        assert_eq!(sections[0].get("x").unwrap().text.len(), 1_000_000);
+
+        let mut lines = vec!["[a]".to_owned(), format!("x0 = {}", "x".repeat(100))];
+        for nth in 1..10 {
+            let before = format!("%(x{})s", nth - 1).repeat(100);
+            lines.push(format!("x{nth} = {before}"));
+        }
+        let errors = read(Path::new("f"), &lines.join("\n")).unwrap_err();
+        let expected = "f:5: `x3` has %(x2)s, and becomes longer than 1 MiB";
+        assert_eq!(errors[0].to_string(), expected);
     }
 
     #[test]

@@ -120,7 +120,10 @@ impl Importer {
                 self.add_sites(sshd::read(path, &utf8, &host, &Units::read()));
             }
             FileFormat::Postfix => {
-                let main = text(&path.with_file_name("main.cf")).unwrap_or_default();
+                let main = match text(&path.with_file_name("main.cf")) {
+                    Err(error) if error.errno() == Some(libc::ENOENT) => vec![],
+                    main => main.map_err(|error| vec![error])?,
+                };
                 let main = String::from_utf8_lossy(&main);
                 self.add_sites(postfix::read(path, &utf8, &main, &Units::read()));
             }
@@ -247,7 +250,7 @@ impl Importer {
                 continue;
             }
             match drafts.iter_mut().find(|draft| draft.root() == site.root()) {
-                Some(draft) => draft.merge(&site),
+                Some(draft) => draft.merge(site),
                 None => drafts.push(site),
             }
         }
@@ -384,6 +387,20 @@ fn unique_names(imported: &mut Imported) {
 mod tests {
     use super::*;
     use crate::base::SiteName;
+
+    #[test]
+    fn a_main_cf_that_cannot_be_read_may_name_another_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = dir.path().join("master.cf");
+        std::fs::write(&master, "smtp inet n - y - - smtpd\n").unwrap();
+        assert!(Importer::default().read(&master).is_ok(), "without main.cf");
+        std::fs::create_dir(dir.path().join("main.cf")).unwrap();
+        let errors = Importer::default().read(&master).unwrap_err();
+        assert!(
+            errors[0].to_string().contains("main.cf is not a regular"),
+            "{errors:?}"
+        );
+    }
 
     proptest::proptest! {
         #[test]

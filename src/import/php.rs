@@ -95,6 +95,13 @@ impl PhpSettings {
         names.split(',').any(|name| name.trim() == function)
     }
 
+    /// Whether `OPcache` is on, as far as the files tell: since PHP 8.5 it is built in, and no line
+    /// need load it.
+    pub(crate) fn has_opcache(&self) -> bool {
+        self.flag("opcache.enable")
+            .unwrap_or_else(|| self.loads("opcache"))
+    }
+
     /// Whether the files load an extension such as `opcache` or `mysqli`. One that is built into
     /// PHP needs no line.
     pub(crate) fn loads(&self, extension: &str) -> bool {
@@ -188,5 +195,10 @@ mod tests {
             (Some(false), None)
         );
         assert!(settings.loads("opcache") && !settings.loads("xdebug"));
+        assert!(!settings.has_opcache());
+        let pool = "[a]\nphp_admin_flag[opcache.enable] = on\n";
+        fs::write(dir.path().join("built-in.conf"), pool).unwrap();
+        let built_in = super::super::fpm::pools(&dir.path().join("built-in.conf")).unwrap();
+        assert!(PhpSettings::new(&built_in[0]).has_opcache());
     }
 }

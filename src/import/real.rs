@@ -72,17 +72,16 @@ pub(super) fn follow_targets(fstab: &mut FstabFile, host: &Host) {
 /// The source without links, if the target has the same path inside: /lib/x on /srv/a/lib/x, and
 /// both are in usr/lib.
 fn mirror(host: &Host, source: &HostPath, target: &HostPath) -> HostPath {
-    match host.walk_strictly(source) {
-        Ok(walk)
-            if target.as_path().ends_with(
-                walk.real
-                    .as_path()
-                    .strip_prefix("/")
-                    .unwrap_or(Path::new("/")),
-            ) =>
-        {
-            walk.real
-        }
-        _ => source.clone(),
+    let Ok(walk) = host.walk_strictly(source) else {
+        return source.clone();
+    };
+    let real = walk.real.as_path();
+    if target
+        .as_path()
+        .ends_with(real.strip_prefix("/").unwrap_or(real))
+    {
+        walk.real
+    } else {
+        source.clone()
     }
 }

@@ -95,6 +95,7 @@ impl UnitFile {
             self.value("Mount", "Options").unwrap_or("defaults"),
         ))
     }
+
     /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those
     /// before it.
     pub(crate) fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
+use crate::base::quote::printable;
 use crate::plan::{MountState, Plan, State};
 use crate::resolve::Desired;
 
@@ -105,10 +106,11 @@ pub(crate) fn mounts_after(desired: &Desired, place: &str) -> Vec<String> {
     lines
 }
 
+/// Paths in the lines may have been chosen by others.
 fn lines(lines: &[String]) -> String {
     let mut text = String::new();
     for line in lines {
-        text += line;
+        text += &printable(line);
         text += "\n";
     }
     text
@@ -178,5 +180,19 @@ mod tests {
             }),
         };
         assert_eq!(change.text(), "");
+    }
+
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        let change = SiteChange {
+            file: "s.yaml".to_owned(),
+            manifest: (None, None),
+            mounts: Some((vec![], vec!["/a\u{1b}[2J on /a (ro)".to_owned()])),
+        };
+        assert!(change.text().ends_with("+/a\\u{1b}[2J on /a (ro)\n"));
+        assert_eq!(
+            change.json()["mounts"]["after"][0],
+            "/a\u{1b}[2J on /a (ro)"
+        );
     }
 }

@@ -15,9 +15,9 @@ pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
         Some(user) => user_name(user).unwrap_or_else(|| format!("user {user}")),
         None => "the program".to_owned(),
     };
-    let mut path = miss.path.directories_above();
-    path.push(miss.path.clone());
-    for at in path {
+    let mut way = miss.path.directories_above();
+    way.push(miss.path.clone());
+    for at in way {
         let Some(stat) = stat_inside(desired, &at) else {
             break;
         };

@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn there_is_an_end() {
         let mut misses = Misses::default();
-        (0..MOST + 5).for_each(|nth| {
+        for nth in 0..MOST + 5 {
             misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None));
-        });
+        }
         misses.add(lookup("/0", false), 1, || ("x".into(), None));
         assert_eq!((misses.iter().count(), misses.dropped()), (MOST, 5));
     }

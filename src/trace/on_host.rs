@@ -68,7 +68,7 @@ pub(crate) enum MissKind {
 
 /// The path of `miss` on the host, for the jail at `root`; `None`: the host does not have it
 /// either.
-pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
+pub(super) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     let path = miss.path.on_host();
     let Ok(walk) = host.walk(&path) else {
         return created(host, root, miss);
@@ -85,7 +85,8 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
         FileKind::Fifo | FileKind::Symlink => return None,
     };
 
-    let refusal = refusal(host, roots, root, miss, &walk.real, kind);
+    let refusal = refusal_of_place(roots, root, &path, &walk.real)
+        .or_else(|| refusal_of_kind(host, &path, kind, miss.writes));
     let whole_directory = match path.parent() {
         Some(parent) => is_harmless(host, &parent),
         None => false,
@@ -133,7 +134,7 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     if is_inside || walk.stat.kind != FileKind::Directory {
         return None;
     }
-    let user = miss.users.iter().next().copied().unwrap_or_default();
+    let user = miss.users.first().copied().unwrap_or_default();
     let at = shell_word(&root.inside(&directory).to_string()).into_owned();
     Some(MissOnHost {
         miss: miss.clone(),
@@ -184,23 +185,20 @@ fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKi
     }
 }
 
-/// Why a jail should not get the path.
-fn refusal(
-    host: &Host,
+/// Why a jail should not get `path`, which leads to `real`, because of where it is.
+fn refusal_of_place(
     roots: &Roots,
     root: &HostPath,
-    miss: &Miss,
+    path: &HostPath,
     real: &HostPath,
-    kind: MissKind,
 ) -> Option<String> {
-    let path = miss.path.on_host();
     let in_jail = path.below(root).or_else(|| real.below(root));
     if let Some(inside) = in_jail {
         let inside = Path::new("/").join(inside);
         let inside = inside.display();
         return Some(format!("it is the host's name of {inside} in this jail"));
     }
-    if let Some(site) = roots.site_of(&path).or_else(|| roots.site_of(real)) {
+    if let Some(site) = roots.site_of(path).or_else(|| roots.site_of(real)) {
         return Some(format!("it belongs to the site {site}"));
     }
     if path.as_path().to_str().is_none() {
@@ -209,18 +207,28 @@ fn refusal(
     if path.as_path().starts_with("/proc") || path.as_path().starts_with("/sys") {
         return Some("it shows the whole system".to_owned());
     }
+    None
+}
 
+/// Why a jail should not get `path` because of what it is. `only_written`: nobody wanted to read
+/// it.
+fn refusal_of_kind(
+    host: &Host,
+    path: &HostPath,
+    kind: MissKind,
+    only_written: bool,
+) -> Option<String> {
     match kind {
-        MissKind::Device => refusal_of_device(&path),
-        MissKind::Socket => refusal_of_socket(host, &path),
-        _ if miss.writes => Some(
+        MissKind::Device => refusal_of_device(path),
+        MissKind::Socket => refusal_of_socket(host, path),
+        _ if only_written => Some(
             "it was opened for writing, and mounts are read-only unless the manifest says otherwise"
                 .to_owned(),
         ),
-        _ if !may_be_given(host, &path) => {
+        _ if !may_be_given(host, path) => {
             Some("not everybody may read it, or it is more than a site should get".to_owned())
         }
-        _ if !is_only_roots(host, &path) => Some("users other than root can change it".to_owned()),
+        _ if !is_only_roots(host, path) => Some("users other than root can change it".to_owned()),
         _ => None,
     }
 }

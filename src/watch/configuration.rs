@@ -11,7 +11,7 @@ use crate::site::{configuration, instances};
 use crate::{manifest, patience};
 
 /// The files that the configuration in `config` is read from.
-pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
+pub(super) fn learned(config: &Path) -> Vec<PassResult> {
     let presets = yaml_files(&config.join("presets"));
     add_yaml_files(&presets, Path::new(configuration::VENDOR_PRESETS));
     let defaults = configuration::defaults_file(config);
@@ -29,6 +29,7 @@ pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
 fn result_of(user: Dependent, lookups: Vec<Dependencies>) -> PassResult {
     PassResult {
         user,
+        is_up: false,
         lookups: lookups.into_iter().map(Arc::new).collect(),
         root: None,
         ids: vec![],

@@ -13,15 +13,16 @@ use super::configuration;
 use super::grace::{GracePeriods, Retained};
 use super::index::Dependent;
 use super::mount_events::{MountSource, MountsChanged};
+use super::only_one;
 use super::pass::{self, PassOutcome, PassPolicy, PassThreads, SiteFound, WhenLocked};
-use super::reporter::{Reporter, SiteFailure, WatcherTrouble, notify};
+use super::reporter::{Reporter, SiteFailure, WatcherTrouble};
 use super::scheduler::Scheduler;
 use super::signals::WatchSignals;
 use super::watcher::Watcher;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
-use crate::engine::{self, Lock, make_watch_directory};
-use crate::observe::{self, WatchState};
+use crate::engine;
+use crate::observe;
 use crate::patience::{Lost, worker};
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
@@ -29,9 +30,6 @@ use crate::site::site_list::SiteList;
 use crate::site::up::Changes;
 use crate::site::{Selection, Site, SiteError};
 use crate::{Error, Result, sys};
-
-/// How long a watcher that was killed may take to end.
-const DYING: Duration = Duration::from_secs(5);
 
 /// How often a site that changes while it is brought right is tried again before its failure is
 /// reported.
@@ -52,27 +50,8 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::Result<u8> {
     sys::share_one_heap();
     let signals = WatchSignals::new()?;
-    let _only = only_one(context)?;
+    let _lock = only_one::lock(context)?;
     Daemon::new(selection, context, signals)?.run()
-}
-
-/// Held by the one watcher of a state directory.
-fn only_one(context: &Context) -> Result<Lock> {
-    make_watch_directory(&context.state)?;
-    // One that was killed ends soon.
-    match Lock::take_within(&context.state.watch_lock(), DYING) {
-        Ok(lock) => Ok(lock),
-        Err(_) => Err(another_runs(context)),
-    }
-}
-
-fn another_runs(context: &Context) -> Error {
-    let pid = match WatchState::read(&context.state) {
-        Some(other) => format!(" (pid {})", other.pid),
-        None => String::new(),
-    };
-    Error::failed(format!("another `mountjail watch` is running already{pid}"))
-        .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
 }
 
 struct Daemon {
@@ -153,7 +132,7 @@ impl Daemon {
             self.look_at_sleepers();
             self.pass_or_later();
         }
-        notify(&[NotifyState::Stopping]);
+        worker::notify(&[NotifyState::Stopping]);
         out.info("ending; all sites stay up");
         engine::remove_watch_state(&self.context.state)?;
         Ok(0)
@@ -175,7 +154,7 @@ impl Daemon {
     fn reload_by_hand(&mut self) {
         let mut states = vec![NotifyState::Reloading];
         states.extend(NotifyState::monotonic_usec_now());
-        notify(&states);
+        worker::notify(&states);
         self.context.out.info("checking everything again");
         self.scheduler.hurry(Dependent::Presets, Instant::now());
         self.pass_or_later();
@@ -324,10 +303,8 @@ impl Daemon {
     /// Reads the configuration again if it changed; if the presets did, all sites are due. If it
     /// cannot be read, the sites are kept right as they were known before.
     fn reload_if_due(&mut self, users: &mut Vec<Dependent>) {
-        let due: Vec<Dependent> = [Dependent::Presets, Dependent::Sites]
-            .into_iter()
-            .filter(|user| users.contains(user))
-            .collect();
+        let mut due = vec![Dependent::Presets, Dependent::Sites];
+        due.retain(|user| users.contains(user));
         if due.is_empty() {
             return;
         }
@@ -410,7 +387,7 @@ impl Daemon {
                     Some(failed) => news.failing.extend(self.fails(site, failed, now)),
                 }
             }
-            PassOutcome::Busy => news.failing.extend(self.is_busy(site, now)),
+            PassOutcome::Busy => news.failing.extend(self.busy(site, now)),
             PassOutcome::Down => {
                 self.grace.set(&site.name, vec![], now);
                 self.scheduler.succeeded(&user);
@@ -444,9 +421,9 @@ impl Daemon {
     }
 
     /// Another mountjail works on the site; usually that is over soon.
-    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
+    fn busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
         let name = &site.name;
-        let attempts = self.scheduler.is_busy(&Dependent::of(name), now);
+        let attempts = self.scheduler.was_busy(&Dependent::of(name), now);
         if attempts < LONG {
             return None;
         }
@@ -470,7 +447,7 @@ impl Daemon {
         now: Instant,
     ) -> Option<SiteFailure<'s>> {
         let user = Dependent::of(&site.name);
-        if self.scheduler.is_due(&user) && self.scheduler.is_busy(&user, now) < PATIENCE {
+        if self.scheduler.is_due(&user) && self.scheduler.was_busy(&user, now) < PATIENCE {
             return None;
         }
         let again = self.scheduler.failed(&user, now);

@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// The watched directories, and why some are not watched.
 #[derive(Default)]
-pub(crate) struct WatchedDirectories {
+pub(super) struct WatchedDirectories {
     /// `None`: the kernel gives no inotify instance.
     files: Option<DirectoryWatches>,
     /// How many could not be watched, and why.
@@ -35,7 +35,7 @@ type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
 /// The dependents that must be looked at again, because more or less is watched now.
 #[derive(Default)]
-pub(crate) struct MissedChanges {
+pub(super) struct MissedChanges {
     /// These depend on a directory that is watched only from now on: earlier events were not seen.
     pub before: BTreeSet<Dependent>,
     /// These depend on a directory that disappeared during the pass.
@@ -43,23 +43,23 @@ pub(crate) struct MissedChanges {
 }
 
 impl WatchedDirectories {
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.files.as_ref().map_or(0, DirectoryWatches::count)
     }
 
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.files.as_ref().map(AsFd::as_fd)
     }
 
     /// Reads pending events, but only so many at once.
-    pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
+    pub(super) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         self.files
             .as_mut()
             .map_or(Ok(vec![]), DirectoryWatches::read)
     }
 
     /// Why not everything can be watched; `None`: it can.
-    pub(crate) fn blindness(&self) -> Option<Error> {
+    pub(super) fn blindness(&self) -> Option<Error> {
         let (count, errno) = self.unwatched?;
         let what = if count == 1 {
             "1 directory".to_owned()
@@ -90,7 +90,7 @@ impl WatchedDirectories {
     }
 
     /// Watches what `users` depend on, and `run`; stops watching what nothing depends on any more.
-    pub(crate) fn watch(
+    pub(super) fn watch(
         &mut self,
         run: &Path,
         index: &Index,
@@ -102,7 +102,7 @@ impl WatchedDirectories {
         let files = match opened(&mut self.files) {
             Ok(files) => files,
             Err(errno) => {
-                self.is_blind(Some((index.directories().count(), errno)), now);
+                self.note_blindness(Some((index.directories().count(), errno)), now);
                 return unseen;
             }
         };
@@ -122,7 +122,7 @@ impl WatchedDirectories {
         if !asking.is_over() {
             self.silent.push(asking);
         }
-        self.is_blind(failed, now);
+        self.note_blindness(failed, now);
         unseen
     }
 
@@ -143,7 +143,7 @@ impl WatchedDirectories {
         wanted
     }
 
-    fn is_blind(&mut self, unwatched: Option<(usize, Errno)>, now: Instant) {
+    fn note_blindness(&mut self, unwatched: Option<(usize, Errno)>, now: Instant) {
         self.unwatched = unwatched;
         self.poll_at = unwatched.map(|_| now + POLL);
     }

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The mounts of one site without a source.
 #[derive(Default)]
-pub(crate) struct Retained {
+pub(super) struct Retained {
     /// Targets that are retained for their grace period.
     pub in_grace: Vec<JailPath>,
     /// Targets whose grace period is over, and that are not retained.
@@ -31,11 +31,11 @@ pub(crate) struct Retained {
 
 /// The beginnings of the grace periods, by target.
 #[derive(Clone, Default)]
-pub(crate) struct GracePeriods(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
+pub(super) struct GracePeriods(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
 
 impl GracePeriods {
     /// Whether the grace period of the target is over.
-    pub(crate) fn is_over(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
+    pub(super) fn is_over(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
         let Some(since) = self.0.get(site).and_then(|periods| periods.get(target)) else {
             return false;
         };
@@ -44,7 +44,7 @@ impl GracePeriods {
 
     /// These targets of the site are in their grace periods now, and no others. Returns when the
     /// first period is over.
-    pub(crate) fn set(
+    pub(super) fn set(
         &mut self,
         site: &SiteName,
         targets: Vec<JailPath>,
@@ -64,7 +64,7 @@ impl GracePeriods {
 
 /// Adds to `desired` the recorded mounts that are retained: they still show what they showed, and
 /// the manifest asks for their source, as `lookups` tell, but it is not found.
-pub(crate) fn retain(
+pub(super) fn retain(
     desired: &mut Desired,
     records: &SiteRecords,
     host: &Host,
@@ -100,7 +100,7 @@ pub(crate) fn retain(
 
 /// Adds to `desired`, which could be resolved only in part because of the errors `unseen`, all
 /// recorded mounts that are still there: it is not known which of them the manifest asks for.
-pub(crate) fn retain_all(
+pub(super) fn retain_all(
     desired: &mut Desired,
     records: &SiteRecords,
     unseen: Vec<Error>,

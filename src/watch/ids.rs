@@ -8,7 +8,7 @@ use crate::base::SiteName;
 
 /// The dependents that a mount event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Affected {
+pub(super) enum Affected {
     /// Nothing: mountjail itself made the change.
     Nobody,
     /// This site: another program unmounted one of its mounts.
@@ -21,7 +21,7 @@ pub(crate) enum Affected {
 
 /// The unique mount IDs of this namespace. An id is in one of `ours`, `retired` and `others`.
 #[derive(Debug, Default)]
-pub(crate) struct MountIds {
+pub(super) struct MountIds {
     ours: HashMap<u64, Arc<SiteName>>,
     by_site: HashMap<Arc<SiteName>, Vec<u64>>,
     /// Mounts that mountjail detached, until the kernel reports it.
@@ -32,7 +32,7 @@ pub(crate) struct MountIds {
 
 impl MountIds {
     /// Replaces the site's mounts by those that are recorded now.
-    pub(crate) fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
+    pub(super) fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
         let (key, before) = match self.by_site.remove_entry(site) {
             Some(known) => known,
             None => (Arc::new(site.clone()), vec![]),
@@ -53,20 +53,20 @@ impl MountIds {
     }
 
     /// Notes a mount at `point` that belongs to no site.
-    pub(crate) fn add_other(&mut self, id: u64, point: PathBuf) {
+    pub(super) fn add_other(&mut self, id: u64, point: PathBuf) {
         if !self.ours.contains_key(&id) {
             self.others.insert(id, point);
         }
     }
 
     /// Events were lost, and will not be reported again.
-    pub(crate) fn lost(&mut self) {
+    pub(super) fn lost(&mut self) {
         self.retired.clear();
         self.others.clear();
     }
 
     /// A mount was attached. `point` returns its mount point, if it still exists.
-    pub(crate) fn attached(
+    pub(super) fn attached(
         &mut self,
         id: u64,
         point: impl FnOnce() -> Option<PathBuf>,
@@ -82,8 +82,13 @@ impl MountIds {
         Affected::At(point)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.ours.is_empty() && self.others.is_empty() && self.retired.is_empty()
+    }
+
     /// A mount was detached.
-    pub(crate) fn detached(&mut self, id: u64) -> Affected {
+    pub(super) fn detached(&mut self, id: u64) -> Affected {
         if self.retired.remove(&id) {
             return Affected::Nobody;
         }
@@ -117,7 +122,7 @@ mod tests {
             (ids.detached(1), ids.detached(3)),
             (Affected::Nobody, Affected::Nobody)
         );
-        assert!(ids.ours.is_empty() && ids.others.is_empty() && ids.retired.is_empty());
+        assert!(ids.is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::resolve::{Aspect, Dependencies};
 
 /// The dependents of files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Dependent {
+pub(super) enum Dependent {
     /// The presets and the defaults, and with them all sites.
     Presets,
     /// The list of sites.
@@ -19,14 +19,14 @@ pub(crate) enum Dependent {
 }
 
 impl Dependent {
-    pub(crate) fn of(site: &SiteName) -> Self {
+    pub(super) fn of(site: &SiteName) -> Self {
         Self::Site(site.clone())
     }
 }
 
 /// A change to a name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NameEvent {
+pub(super) enum NameEvent {
     /// It appeared, disappeared, or its attributes changed: another file may have the name now.
     Name,
     /// The file was written to.
@@ -39,7 +39,7 @@ pub(crate) enum NameEvent {
 /// `DependencySet::users` (set to users) always agree, and `directories` and `mounts` name only
 /// sets that have users.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub(super) struct Index {
     /// The users by number; a number is never used again.
     names: Vec<Dependent>,
     numbers: HashMap<Dependent, u32>,
@@ -69,7 +69,7 @@ struct DirectoryIndex {
 
 impl Index {
     /// Replaces the dependencies of these users.
-    pub(crate) fn set_all(&mut self, all: &[(Dependent, Vec<Arc<Dependencies>>)]) {
+    pub(super) fn set_all(&mut self, all: &[(Dependent, Vec<Arc<Dependencies>>)]) {
         // Within one pass, equal sets have the same pointer: their contents are hashed once.
         let mut known: HashMap<*const Dependencies, u32> = HashMap::new();
         for (user, lookups) in all {
@@ -85,7 +85,7 @@ impl Index {
     }
 
     /// The users that depend on this name in this directory.
-    pub(crate) fn at(
+    pub(super) fn at(
         &self,
         directory: &Path,
         name: &OsStr,
@@ -107,7 +107,7 @@ impl Index {
     }
 
     /// The users that depend on anything in this directory.
-    pub(crate) fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
+    pub(super) fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
         let mut sets = BTreeSet::new();
         if let Some(directory) = self.directories.get(directory) {
             directory.add_sets(&mut sets);
@@ -116,7 +116,7 @@ impl Index {
     }
 
     /// The users that depend on the path or on anything below it.
-    pub(crate) fn below(&self, path: &Path) -> BTreeSet<Dependent> {
+    pub(super) fn below(&self, path: &Path) -> BTreeSet<Dependent> {
         let mut users = match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) => self.at(parent, name, NameEvent::Name),
             _ => BTreeSet::new(),
@@ -134,7 +134,7 @@ impl Index {
 
     /// The users that depend on a mount whose attributes have changed. `now` returns what a mount
     /// forbids, if it exists.
-    pub(crate) fn remounted(
+    pub(super) fn remounted(
         &self,
         now: impl Fn(u64) -> Option<MountAttributes>,
     ) -> BTreeSet<Dependent> {
@@ -153,7 +153,7 @@ impl Index {
     }
 
     /// All directories that something depends on, and whether on contents of files in it.
-    pub(crate) fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
+    pub(super) fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
         self.directories
             .iter()
             .map(|(path, directory)| (path.as_path(), directory.has_contents()))
@@ -161,7 +161,7 @@ impl Index {
 
     /// The directories that one of `users` depends on, and whether any user depends on contents of
     /// files in it.
-    pub(crate) fn directories_of<'u>(
+    pub(super) fn directories_of<'u>(
         &self,
         users: impl IntoIterator<Item = &'u Dependent>,
     ) -> BTreeMap<&Path, bool> {
@@ -191,7 +191,7 @@ impl Index {
     }
 
     /// Whether anything depends on this directory.
-    pub(crate) fn has(&self, directory: &Path) -> bool {
+    pub(super) fn has(&self, directory: &Path) -> bool {
         self.directories.contains_key(directory)
     }
 

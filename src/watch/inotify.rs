@@ -28,7 +28,7 @@ const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
 
 /// The watched directories. The kernel watches a directory, not its path: another directory at the
 /// same path needs a watch of its own.
-pub(crate) struct DirectoryWatches {
+pub(super) struct DirectoryWatches {
     inotify: Arc<Inotify>,
     watches: HashMap<PathBuf, DirectoryWatch>,
     /// With bind mounts, two paths can lead to one directory.
@@ -44,7 +44,7 @@ struct DirectoryWatch {
 
 /// The change.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum FileChange {
+pub(super) enum FileChange {
     /// To a name in a directory.
     Name {
         directory: PathBuf,
@@ -61,7 +61,7 @@ pub(crate) enum FileChange {
 }
 
 impl DirectoryWatches {
-    pub(crate) fn new() -> Result<Self, Errno> {
+    pub(super) fn new() -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         Ok(Self {
             inotify: Arc::new(inotify),
@@ -73,7 +73,7 @@ impl DirectoryWatches {
     /// A function that has the kernel watch the directory which is at a path now, with or without
     /// contents. It may run in any thread, because it may wait for a server. Its result is for
     /// [`DirectoryWatches::take_in`].
-    pub(crate) fn asker(
+    pub(super) fn asker(
         &self,
     ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
         let inotify = self.inotify.clone();
@@ -89,7 +89,7 @@ impl DirectoryWatches {
 
     /// Notes that `path` is watched; returns whether that is new, so that earlier events were not
     /// seen.
-    pub(crate) fn take_in(
+    pub(super) fn take_in(
         &mut self,
         path: &Path,
         contents: bool,
@@ -118,7 +118,7 @@ impl DirectoryWatches {
     }
 
     /// Stops watching all directories that are not `needed`.
-    pub(crate) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
+    pub(super) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
         let mut unneeded = vec![];
         for path in self.watches.keys() {
             if !needed(path) {
@@ -130,13 +130,13 @@ impl DirectoryWatches {
         }
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.watches.len()
     }
 
     /// Reads the pending events, but no more than about [`MAX_CHANGES`]: an owner can cause them
     /// faster than they are read, and other sites must have their turn.
-    pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
+    pub(super) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         let mut changes = vec![];
         while changes.len() < MAX_CHANGES {
             match self.inotify.read_events() {
@@ -294,6 +294,7 @@ mod tests {
         fs::write(dir.path().join("x"), "").unwrap();
         assert_eq!((names(files.read().unwrap()), files.count()), (vec![], 0));
     }
+
     #[test]
     fn a_flood_is_read_in_parts() {
         let dir = tempfile::tempdir().unwrap();

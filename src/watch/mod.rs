@@ -15,6 +15,7 @@ mod index;
 mod inotify;
 mod mount_events;
 mod once;
+mod only_one;
 mod pass;
 mod pass_result;
 mod rate_limit;

@@ -13,7 +13,7 @@ const TABLE: &str = "/proc/self/mountinfo";
 
 /// The source of events of the mount table.
 #[derive(Debug)]
-pub(crate) struct MountSource {
+pub(super) struct MountSource {
     /// It reports that something changed, not what.
     table: File,
     /// fanotify reports each mount (Linux 6.14), but not that one was remounted.
@@ -22,16 +22,16 @@ pub(crate) struct MountSource {
 
 /// The events that poll(2) reported.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct MountsChanged {
+pub(super) struct MountsChanged {
     /// The table has changed.
-    pub(crate) table: bool,
+    pub(super) table: bool,
     /// Events can be read.
-    pub(crate) events: bool,
+    pub(super) events: bool,
 }
 
 impl MountSource {
     /// The best source that this kernel offers; the older one if `forced` is `poll`.
-    pub(crate) fn open(forced: Option<&str>) -> Result<Self> {
+    pub(super) fn open(forced: Option<&str>) -> Result<Self> {
         let group = match forced {
             Some("poll") => None,
             None | Some("" | "fanotify") => sys::watch_mounts().ok(),
@@ -50,8 +50,18 @@ impl MountSource {
         Ok(Self { table, group })
     }
 
+    /// One whose events cannot be read.
+    #[cfg(test)]
+    pub(super) fn unreadable() -> Self {
+        let open = |path| File::open(path).unwrap();
+        Self {
+            table: open(TABLE),
+            group: Some(open("/proc").into()),
+        }
+    }
+
     /// `fanotify` or `poll`.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         if self.tells_each() {
             "fanotify"
         } else {
@@ -60,13 +70,13 @@ impl MountSource {
     }
 
     /// Whether each mount that is attached or detached is reported.
-    pub(crate) fn tells_each(&self) -> bool {
+    pub(super) fn tells_each(&self) -> bool {
         self.group.is_some()
     }
 
     /// The events that poll(2) has to wait for. It reports a change of the table once:
     /// `proc_pid_mountinfo(5)`.
-    pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
+    pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let mut fds = vec![PollFd::new(self.table.as_fd(), PollFlags::POLLPRI)];
         if let Some(group) = &self.group {
             fds.push(PollFd::new(group.as_fd(), PollFlags::POLLIN));
@@ -75,7 +85,7 @@ impl MountSource {
     }
 
     /// Reads the pending events; there are none if mounts are not reported.
-    pub(crate) fn read(&self) -> io::Result<Vec<MountEvent>> {
+    pub(super) fn read(&self) -> io::Result<Vec<MountEvent>> {
         self.group
             .as_ref()
             .map_or(Ok(vec![]), sys::read_mount_events)
@@ -84,7 +94,7 @@ impl MountSource {
 
 impl MountsChanged {
     /// From the polled [`MountSource::poll_fds`].
-    pub(crate) fn of(fds: &[PollFd<'_>]) -> Self {
+    pub(super) fn of(fds: &[PollFd<'_>]) -> Self {
         Self {
             table: is_set(fds.first()),
             events: is_set(fds.get(1)),

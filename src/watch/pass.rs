@@ -28,24 +28,24 @@ use crate::{Error, Result};
 const THREADS_TO_DETACH: usize = 8;
 
 /// Whether the grace period of a target of a site is over.
-pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
+pub(super) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
 
 /// The way to treat a site whose lock another mountjail has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenLocked {
+pub(super) enum WhenLocked {
     Wait,
     Skip,
 }
 
 /// The choices of a pass.
 #[derive(Clone)]
-pub(crate) struct PassPolicy {
+pub(super) struct PassPolicy {
     pub when_locked: WhenLocked,
     pub grace_is_over: Arc<GraceIsOver>,
 }
 
 /// The outcome for the site.
-pub(crate) enum PassOutcome {
+pub(super) enum PassOutcome {
     /// Another mountjail works on it.
     Busy,
     /// It is down, and stays down.
@@ -60,14 +60,14 @@ pub(crate) enum PassOutcome {
 }
 
 /// The threads of a pass.
-pub(crate) type PassThreads = Crew<Site, SiteFound>;
+pub(super) type PassThreads = Crew<Site, SiteFound>;
 
 /// The outcome for a site, and the knowledge of it now; `None`: as before.
-pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
+pub(super) type SiteFound = (PassOutcome, Option<PassResult>);
 
 /// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing
 /// would take as long.
-pub(crate) fn begin(
+pub(super) fn begin(
     context: Context,
     sites: Vec<Site>,
     stop: &Arc<AtomicBool>,
@@ -152,13 +152,23 @@ impl SitePass<'_> {
     /// Brings a site that is not on the host right in the mount namespaces of its services. The
     /// records of these are watched: it may come up there at any time.
     fn in_services(&self, lock: &SiteLock) -> SiteFound {
-        let Some(units) = self.units() else {
-            return (PassOutcome::Down, self.learned(vec![]));
-        };
         let context = self.context();
+        if context.state.is_of_namespace() {
+            return (PassOutcome::Down, self.learned(vec![]));
+        }
+        let loaded = match self.run.pipeline.load(self.site) {
+            Ok(manifest) if manifest.scope != Scope::Services => {
+                return (PassOutcome::Down, self.learned(vec![]));
+            }
+            loaded => loaded,
+        };
         let namespaces = match Namespaces::find(context) {
             Ok(namespaces) => namespaces,
             Err(error) => return (PassOutcome::Failed(error.into()), None),
+        };
+        let units = match loaded {
+            Ok(manifest) => manifest.services,
+            Err(error) => return self.without_services(&namespaces, error),
         };
         let host = context.host.scope();
         depend_on_names(&host, &context.state.namespaces());
@@ -172,14 +182,29 @@ impl SitePass<'_> {
         (outcome, self.learned(lookups))
     }
 
-    /// The services of the site, if it is theirs, and this is not the mount namespace of one.
-    fn units(&self) -> Option<Vec<String>> {
-        if self.context().state.is_of_namespace() {
-            return None;
+    /// The outcome for a site that is not on the host and whose services are not known, because its
+    /// manifest has mistakes or is gone. It may be up in some of the `namespaces`.
+    fn without_services(&self, namespaces: &Namespaces, error: ManifestError) -> SiteFound {
+        let context = self.context();
+        let host = context.host.scope();
+        self.depend_on_manifest(&host);
+        let learned = self.learned(vec![Arc::new(host.into_dependencies())]);
+        if namespaces.of(context, &self.site.name, &[]).is_empty() {
+            let learned = learned.map(|learned| PassResult {
+                is_up: false,
+                ..learned
+            });
+            return (PassOutcome::Down, learned);
         }
-        match self.run.pipeline.load(self.site) {
-            Ok(manifest) if manifest.scope == Scope::Services => Some(manifest.services),
-            _ => None,
+        (self.unloaded(error), learned)
+    }
+
+    /// The outcome for a site that is up and whose manifest cannot be loaded.
+    fn unloaded(&self, error: ManifestError) -> PassOutcome {
+        if is_gone(&error, self.site) {
+            PassOutcome::WithoutManifest
+        } else {
+            PassOutcome::Failed(SiteError::Manifest(error))
         }
     }
 
@@ -225,6 +250,9 @@ impl SitePass<'_> {
         if let Ok(file) = HostPath::new(&self.site.file) {
             host.depend_on(&file, Aspect::CONTENTS);
         }
+        for directory in instances::directories(self.site) {
+            host.depend_on(&directory, Aspect::NAME);
+        }
     }
 
     /// Brings the site right on the host.
@@ -235,14 +263,10 @@ impl SitePass<'_> {
         lookups: &mut Vec<Arc<Dependencies>>,
     ) -> PassOutcome {
         self.depend_on_manifest(host);
-        for directory in instances::directories(self.site) {
-            host.depend_on(&directory, Aspect::NAME);
-        }
         let pipeline = &self.run.pipeline;
         let manifest = match pipeline.load(self.site) {
             Ok(manifest) => manifest,
-            Err(error) if is_gone(&error, self.site) => return PassOutcome::WithoutManifest,
-            Err(error) => return PassOutcome::Failed(SiteError::Manifest(error)),
+            Err(error) => return self.unloaded(error),
         };
         let roots = pipeline.context.roots();
         let mut resolution = pipeline.resolver.resolve_partly(&manifest, roots);
@@ -300,6 +324,7 @@ impl SitePass<'_> {
         let records = self.records().ok()?;
         Some(PassResult {
             user: Dependent::of(&self.site.name),
+            is_up: !lookups.is_empty(),
             lookups,
             ids: mount_ids(&records),
             root: records.record.map(|record| record.root),
@@ -376,7 +401,7 @@ fn could_not_look(error: &Error) -> bool {
 }
 
 /// The error of a site that is up and has no manifest.
-pub(crate) fn without_manifest(site: &Site) -> SiteError {
+pub(super) fn without_manifest(site: &Site) -> SiteError {
     let name = &site.name;
     let gone = configuration::no_manifest(site)
         .because_of("its mounts stay, but are no longer kept in sync")

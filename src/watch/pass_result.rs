@@ -10,8 +10,10 @@ use crate::base::HostPath;
 use crate::resolve::Dependencies;
 
 /// The findings of a pass about one dependent.
-pub(crate) struct PassResult {
+pub(super) struct PassResult {
     pub user: Dependent,
+    /// Whether it is a site that is up, or may come up by itself.
+    pub is_up: bool,
     /// The dependencies of its state; empty if it is not watched any more.
     pub lookups: Vec<Arc<Dependencies>>,
     /// The root, if it is a site.
@@ -25,11 +27,11 @@ pub(crate) struct PassResult {
 /// Identifies the file of a record. Records are replaced, never changed, and an inode may be
 /// reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RecordId(u64, i64, i64);
+pub(super) struct RecordId(u64, i64, i64);
 
 impl RecordId {
     /// That of the record at `path`; `None`: it does not exist.
-    pub(crate) fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         let found = fs::symlink_metadata(path).ok()?;
         Some(Self(found.ino(), found.mtime(), found.mtime_nsec()))
     }

@@ -11,7 +11,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// The recent reports about each site.
 #[derive(Default)]
-pub(crate) struct RateLimit(BTreeMap<SiteName, LineCount>);
+pub(super) struct RateLimit(BTreeMap<SiteName, LineCount>);
 
 struct LineCount {
     since: Instant,
@@ -31,29 +31,29 @@ impl LineCount {
 
 impl RateLimit {
     /// Whether that many lines about `site` may be reported; if not, they are counted as left out.
-    pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
+    pub(super) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
         let count = self.0.entry(site.clone());
-        let said = count.or_insert(LineCount::begun(now));
+        let count = count.or_insert(LineCount::begun(now));
         // A new period begins only after the left out lines were reported.
-        if now.saturating_duration_since(said.since) >= PERIOD && said.left_out == 0 {
-            *said = LineCount::begun(now);
+        if now.saturating_duration_since(count.since) >= PERIOD && count.left_out == 0 {
+            *count = LineCount::begun(now);
         }
-        let allowed = said.lines < LINES;
+        let allowed = count.lines < LINES;
         if allowed {
-            said.lines += lines;
+            count.lines += lines;
         } else {
-            said.left_out += lines;
+            count.left_out += lines;
         }
         allowed
     }
 
     /// The sites whose period is over, with the number of lines that were left out in it.
-    pub(crate) fn over(&mut self, now: Instant) -> Vec<(SiteName, usize)> {
+    pub(super) fn over(&mut self, now: Instant) -> Vec<(SiteName, usize)> {
         let mut left_out = vec![];
-        self.0.retain(|site, said| {
-            let goes_on = now.saturating_duration_since(said.since) < PERIOD;
-            if !goes_on && said.left_out > 0 {
-                left_out.push((site.clone(), said.left_out));
+        self.0.retain(|site, count| {
+            let goes_on = now.saturating_duration_since(count.since) < PERIOD;
+            if !goes_on && count.left_out > 0 {
+                left_out.push((site.clone(), count.left_out));
             }
             goes_on
         });
@@ -61,11 +61,11 @@ impl RateLimit {
     }
 
     /// When to report lines that were left out.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.0
             .values()
-            .filter(|said| said.left_out > 0)
-            .map(|said| said.since + PERIOD)
+            .filter(|count| count.left_out > 0)
+            .map(|count| count.since + PERIOD)
             .min()
     }
 }

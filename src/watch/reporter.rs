@@ -10,8 +10,7 @@ use super::rate_limit::RateLimit;
 use super::watcher::Watcher;
 use crate::Error;
 use crate::base::quote::brief;
-use crate::base::text::few;
-use crate::base::text::plural;
+use crate::base::text::{few, plural};
 use crate::base::{JailPath, SiteName};
 use crate::engine;
 use crate::observe::{WatchFailure, WatchState, now};
@@ -30,7 +29,7 @@ const NAMED: usize = 5;
 const NOTE_PERIOD: Duration = Duration::from_secs(60);
 
 /// The reports so far, and when they were made.
-pub(crate) struct Reporter {
+pub(super) struct Reporter {
     pub state: WatchState,
     /// How often the service manager expects a message, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
@@ -46,7 +45,7 @@ pub(crate) struct Reporter {
 
 /// Trouble in the watcher's own work, independent of sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WatcherTrouble {
+pub(super) enum WatcherTrouble {
     /// Not everything can be watched.
     Blind,
     /// The configuration cannot be read.
@@ -60,7 +59,7 @@ pub(crate) enum WatcherTrouble {
 }
 
 /// A site that could not be brought right.
-pub(crate) struct SiteFailure<'s> {
+pub(super) struct SiteFailure<'s> {
     pub site: &'s Site,
     pub failed: SiteError,
     /// How often it was tried, and the time until the next try; `None`: only a change can help.
@@ -69,7 +68,7 @@ pub(crate) struct SiteFailure<'s> {
 
 impl<'s> SiteFailure<'s> {
     /// One that is not tried again before something changes.
-    pub(crate) fn for_good(site: &'s Site, failed: SiteError) -> Self {
+    pub(super) fn for_good(site: &'s Site, failed: SiteError) -> Self {
         Self {
             site,
             failed,
@@ -79,7 +78,7 @@ impl<'s> SiteFailure<'s> {
 }
 
 impl Reporter {
-    pub(crate) fn new(watcher: &Watcher) -> Self {
+    pub(super) fn new(watcher: &Watcher) -> Self {
         let pid = worker::main_pid().as_raw().unsigned_abs();
         let state = WatchState {
             version: 1,
@@ -102,13 +101,13 @@ impl Reporter {
     }
 
     /// When to send the next message to the service manager, or to report lines that were left out.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let ping = self.watchdog.map(|(_, next)| next);
         [ping, self.limit.next()].into_iter().flatten().min()
     }
 
     /// Reports how many lines about each site were left out.
-    pub(crate) fn left_out(&mut self, out: &Out) {
+    pub(super) fn left_out(&mut self, out: &Out) {
         for (site, count) in self.limit.over(Instant::now()) {
             out.site(&site).warn(format_args!(
                 "{} left out, because there were too many; `mountjail status {site}` shows its \
@@ -119,18 +118,18 @@ impl Reporter {
     }
 
     /// Answers the service manager's watchdog, if it is time.
-    pub(crate) fn ping(&mut self) {
+    pub(super) fn ping(&mut self) {
         let now = Instant::now();
         if let Some((every, next)) = &mut self.watchdog
             && *next <= now
         {
-            notify(&[NotifyState::Watchdog]);
+            worker::notify(&[NotifyState::Watchdog]);
             *next = now + *every;
         }
     }
 
     /// Writes the state for `status`, and tells the service manager if its status line changed.
-    pub(crate) fn write(&mut self, context: &Context, watcher: &Watcher) {
+    pub(super) fn write(&mut self, context: &Context, watcher: &Watcher) {
         self.state.directories = watcher.directories();
         self.state.sites = watcher.sites().count();
         let trouble = engine::write_watch_state(&context.state, &self.state).err();
@@ -138,12 +137,12 @@ impl Reporter {
         // Before the watcher is ready there is no status to correct.
         if !self.status.is_empty() && self.status != self.status() {
             self.status = self.status();
-            notify(&[NotifyState::Status(&self.status)]);
+            worker::notify(&[NotifyState::Status(&self.status)]);
         }
     }
 
     /// Reports `notes` about events, each at most once a minute: an owner can cause them.
-    pub(crate) fn notes(&mut self, out: &Out, notes: Vec<&'static str>) {
+    pub(super) fn notes(&mut self, out: &Out, notes: Vec<&'static str>) {
         let now = Instant::now();
         for note in notes {
             let last = self.noted.get(note);
@@ -155,9 +154,9 @@ impl Reporter {
     }
 
     /// Tells the service manager that the watcher is ready, or ready again.
-    pub(crate) fn ready(&mut self) {
+    pub(super) fn ready(&mut self) {
         self.status = self.status();
-        notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+        worker::notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
 
     fn status(&self) -> String {
@@ -169,7 +168,7 @@ impl Reporter {
     }
 
     /// Reports trouble with the watcher's own work, or that it is over, if that is new.
-    pub(crate) fn trouble(&mut self, out: &Out, trouble: WatcherTrouble, error: Option<Error>) {
+    pub(super) fn trouble(&mut self, out: &Out, trouble: WatcherTrouble, error: Option<Error>) {
         if trouble == WatcherTrouble::Blind {
             self.state.blind = error.as_ref().map(ToString::to_string);
         }
@@ -187,7 +186,7 @@ impl Reporter {
     }
 
     /// Reports files that are not sites, and the warnings of the list, if they are new.
-    pub(crate) fn no_sites(
+    pub(super) fn no_sites(
         &mut self,
         out: &Out,
         errors: Vec<ManifestError>,
@@ -208,23 +207,16 @@ impl Reporter {
     }
 
     /// Reports what was changed, in one line for all sites for which the same was done.
-    pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
+    pub(super) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (
-            site,
-            Changes {
-                outcome, mounts, ..
-            },
-        ) in healed
-        {
+        for (site, changes) in healed {
+            let outcome = changes.outcome;
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
-            if !self
-                .limit
-                .allows(&site.name, 1 + outcome.left.len().min(NAMED), now)
-            {
+            let lines = 1 + outcome.left.len().min(NAMED);
+            if !self.limit.allows(&site.name, lines, now) {
                 continue;
             }
             let out = context.out.site(&site.name);
@@ -235,7 +227,7 @@ impl Reporter {
                 let more = outcome.left.len() - NAMED;
                 out.warn(format_args!("and {}", plural(more, "more path")));
             }
-            alike.entry(mounts).or_default().push(&site.name);
+            alike.entry(changes.mounts).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
             context.out.about(Event::Changed, &sites).info(format_args!(
@@ -247,7 +239,7 @@ impl Reporter {
     }
 
     /// Reports why sites are not right, if that is new: the first few in full.
-    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<SiteFailure<'_>>) {
+    pub(super) fn failures(&mut self, context: &Context, failing: Vec<SiteFailure<'_>>) {
         let mut news = vec![];
         for SiteFailure {
             site,
@@ -272,7 +264,7 @@ impl Reporter {
     }
 
     /// Notes why the site is not right; returns whether that is new.
-    pub(crate) fn remember(
+    pub(super) fn remember(
         &mut self,
         site: &SiteName,
         error: String,
@@ -299,7 +291,7 @@ impl Reporter {
     }
 
     /// Notes that these sites are right, each after that many failures.
-    pub(crate) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
+    pub(super) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
         let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
         for (site, attempts) in sites {
             if self.state.failures.remove(site).is_some()
@@ -379,21 +371,12 @@ fn brief_text(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Tells the service manager, if there is one.
-pub(crate) fn notify(states: &[NotifyState<'_>]) {
-    worker::notify(states);
-}
-
 /// `site1`, or `1000 sites (site0, site1, …)`.
 fn names(sites: &[&SiteName]) -> String {
     if let [site] = sites {
         return site.to_string();
     }
-    format!(
-        "{} ({})",
-        plural(sites.len(), "site"),
-        some(sites.iter().map(ToString::to_string))
-    )
+    format!("{} ({})", plural(sites.len(), "site"), few(sites, NAMED))
 }
 
 /// `attached /run/mysqld; swapped /etc/hosts`. A mount that was detached and attached again was
@@ -411,7 +394,7 @@ fn what(changed: &[Changed]) -> String {
 
     let mut parts = vec![];
     for (change, paths) in by_change {
-        let paths = some(paths.iter().map(ToString::to_string));
+        let paths = few(paths, NAMED);
         parts.push(match change {
             Change::Replaced => format!("replaced {paths}"),
             Change::Attached => format!("attached {paths}"),
@@ -429,11 +412,6 @@ fn what(changed: &[Changed]) -> String {
 fn has(changed: &[Changed], change: Change, path: &JailPath) -> bool {
     let mut changed = changed.iter();
     changed.any(|(done, at)| *done == change && at == path)
-}
-
-/// The first few, and how many more.
-fn some(names: impl Iterator<Item = String>) -> String {
-    few(names, NAMED)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_se
 
 /// The work that is due, and when.
 #[derive(Debug)]
-pub(crate) struct Scheduler<U> {
+pub(super) struct Scheduler<U> {
     due: HashMap<U, Instant>,
     /// Events since the last batch was taken.
     events: usize,
@@ -48,35 +48,34 @@ impl<U> Default for Scheduler<U> {
 
 impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
     /// Notes one event that concerns `users`: they are due after `patience`, if not before.
-    pub(crate) fn event(
+    pub(super) fn event(
         &mut self,
         users: impl IntoIterator<Item = U>,
         now: Instant,
         patience: Duration,
     ) {
-        let before = self.due.len();
-        let mut any = false;
+        let mut concerns_any = false;
         for user in users {
-            any = true;
+            concerns_any = true;
             self.at(user, now + patience);
         }
-        self.events += usize::from(any || self.due.len() > before);
+        self.events += usize::from(concerns_any);
     }
 
     /// Makes the user due at `when`, if not before.
-    pub(crate) fn at(&mut self, user: U, when: Instant) {
+    pub(super) fn at(&mut self, user: U, when: Instant) {
         let due = self.due.entry(user).or_insert(when);
         *due = when.min(*due);
     }
 
     /// Makes the user due now, even in a storm.
-    pub(crate) fn hurry(&mut self, user: U, now: Instant) {
+    pub(super) fn hurry(&mut self, user: U, now: Instant) {
         self.rest_until = None;
         self.at(user, now);
     }
 
     /// When there will be something to take.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         let due = self.due.values().min().copied()?;
         Some(match self.rest_until {
             Some(rest) => rest.max(due),
@@ -85,7 +84,7 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
     }
 
     /// Takes all users that are due, sorted.
-    pub(crate) fn take(&mut self, now: Instant) -> Vec<U> {
+    pub(super) fn take(&mut self, now: Instant) -> Vec<U> {
         if self.next().is_none_or(|next| next > now) {
             return vec![];
         }
@@ -101,7 +100,7 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
     /// Notes that the batch was dealt with in the time `took`. The next one may not begin before
     /// the same time has passed again, so that at most half of the time is spent on batches, and
     /// not before a storm has settled.
-    pub(crate) fn dealt_with(&mut self, now: Instant, took: Duration) {
+    pub(super) fn dealt_with(&mut self, now: Instant, took: Duration) {
         self.settle = if self.taken > STORM {
             (self.settle * 2).clamp(SETTLE.0, SETTLE.1)
         } else if self.settle <= SETTLE.0 {
@@ -114,26 +113,26 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
 
     /// Notes a failure of the user. Returns the number of failures, and the time until the next
     /// try.
-    pub(crate) fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
+    pub(super) fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
         let delay = next_delay(self.failures.entry(user.clone()).or_default(), RETRY);
         self.at(user.clone(), now + delay);
         (self.failures[user], delay)
     }
 
     /// Another process holds the user's lock: tries again soon. Returns the number of attempts.
-    pub(crate) fn is_busy(&mut self, user: &U, now: Instant) -> u32 {
+    pub(super) fn was_busy(&mut self, user: &U, now: Instant) -> u32 {
         let delay = next_delay(self.busy.entry(user.clone()).or_default(), BUSY);
         self.at(user.clone(), now + delay);
         self.busy[user]
     }
 
     /// Whether the user has become due again since it was taken.
-    pub(crate) fn is_due(&self, user: &U) -> bool {
+    pub(super) fn is_due(&self, user: &U) -> bool {
         self.due.contains_key(user)
     }
 
     /// Notes that the user was dealt with. Returns the number of failures before.
-    pub(crate) fn succeeded(&mut self, user: &U) -> u32 {
+    pub(super) fn succeeded(&mut self, user: &U) -> u32 {
         self.busy.remove(user);
         self.failures.remove(user).unwrap_or(0)
     }
@@ -260,7 +259,7 @@ mod tests {
     fn a_busy_site_is_looked_at_again_soon_and_is_no_failure() {
         let (mut gather, now) = start();
         for _ in 0..10 {
-            gather.is_busy(&1, now);
+            gather.was_busy(&1, now);
         }
         assert_eq!(gather.next(), Some(now + BUSY.0));
         assert_eq!(gather.succeeded(&1), 0);

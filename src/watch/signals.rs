@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::patience::worker;
 
 /// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
-pub(crate) struct WatchSignals {
+pub(super) struct WatchSignals {
     /// The watcher is to end.
     pub stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
@@ -20,7 +20,7 @@ pub(crate) struct WatchSignals {
 }
 
 impl WatchSignals {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let (stop, reload) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
@@ -41,7 +41,7 @@ impl WatchSignals {
     }
 
     /// Whether everything is to be checked again.
-    pub(crate) fn taken_reload(&mut self) -> bool {
+    pub(super) fn taken_reload(&mut self) -> bool {
         while self.pipe.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         self.reload.swap(false, Ordering::Relaxed)
     }

@@ -34,7 +34,7 @@ const LOST_MOUNTS: &str = "changes of mounts came faster than they could be read
                            lost; all sites are checked";
 
 /// Waits for changes, and makes those due that depend on them.
-pub(crate) struct Watcher {
+pub(super) struct Watcher {
     index: Index,
     directories: WatchedDirectories,
     mounts: MountSource,
@@ -54,7 +54,7 @@ struct WatchedSite {
 
 impl Watcher {
     /// A watcher of nothing yet but the records in the directory `run`.
-    pub(crate) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
+    pub(super) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
             index: Index::default(),
             directories: WatchedDirectories::default(),
@@ -68,22 +68,22 @@ impl Watcher {
         Ok(watcher)
     }
 
-    pub(crate) fn mount_source(&self) -> &'static str {
+    pub(super) fn mount_source(&self) -> &'static str {
         self.mounts.name()
     }
 
-    pub(crate) fn directories(&self) -> usize {
+    pub(super) fn directories(&self) -> usize {
         self.directories.count()
     }
 
     /// Why not everything can be watched; `None`: it can.
-    pub(crate) fn blindness(&self) -> Option<Error> {
+    pub(super) fn blindness(&self) -> Option<Error> {
         self.directories.blindness()
     }
 
     /// Waits until something happens, `wake` can be read, or it is `until`. Returns what of the
     /// mount table can be read.
-    pub(crate) fn wait(
+    pub(super) fn wait(
         &self,
         wake: BorrowedFd<'_>,
         until: Option<Instant>,
@@ -110,22 +110,38 @@ impl Watcher {
     /// Reads the events, and makes those due that depend on them. Returns sentences for the
     /// administrator.
     ///
+    /// Errors: events cannot be read. Then everything is due.
+    ///
     /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
     /// undone. That is not a reason to try again at once.
-    pub(crate) fn collect(
+    pub(super) fn collect(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         mounts: MountsChanged,
         undone: &BTreeSet<&SiteName>,
     ) -> Result<Vec<&'static str>> {
         let now = Instant::now();
-        let mut notes = vec![];
         if let Some(at) = self.directories.poll_at
             && at <= now
         {
             self.directories.poll_at = None;
             everything(scheduler, now);
         }
+        let notes = self.take_events(scheduler, mounts, undone, now);
+        if notes.is_err() {
+            everything(scheduler, now); // nobody knows what was missed
+        }
+        notes
+    }
+
+    fn take_events(
+        &mut self,
+        scheduler: &mut Scheduler<Dependent>,
+        mounts: MountsChanged,
+        undone: &BTreeSet<&SiteName>,
+        now: Instant,
+    ) -> Result<Vec<&'static str>> {
+        let mut notes = vec![];
         let changes = self.directories.read();
         for change in changes.map_err(|errno| cannot_read("inotify", &errno.into()))? {
             self.change(scheduler, change, now, &mut notes);
@@ -142,11 +158,11 @@ impl Watcher {
     }
 
     /// The sites that are up.
-    pub(crate) fn sites(&self) -> impl Iterator<Item = &SiteName> {
+    pub(super) fn sites(&self) -> impl Iterator<Item = &SiteName> {
         self.sites.keys()
     }
 
-    pub(crate) fn is_up(&self, site: &SiteName) -> bool {
+    pub(super) fn is_up(&self, site: &SiteName) -> bool {
         self.sites.contains_key(site)
     }
 
@@ -184,25 +200,22 @@ impl Watcher {
 
     /// Takes in what a pass found out. Those that depend on a directory which is watched only from
     /// now on are due once more: what happened before was not seen.
-    pub(crate) fn learn(
+    pub(super) fn learn(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         all: Vec<PassResult>,
         now: Instant,
     ) {
         let mut lookups = vec![];
-        for PassResult {
-            user,
-            lookups: set,
-            root,
-            ids,
-            record,
-        } in all
-        {
-            if let Dependent::Site(site) = &user {
-                self.learn_site(site, root, ids, record, !set.is_empty());
+        for result in all {
+            if let Dependent::Site(site) = &result.user {
+                let known = WatchedSite {
+                    root: result.root,
+                    record: result.record,
+                };
+                self.learn_site(site, result.ids, result.is_up.then_some(known));
             }
-            lookups.push((user, set));
+            lookups.push((result.user, result.lookups));
         }
         let users: Vec<_> = lookups.iter().map(|(user, _)| user).collect();
         self.index.set_all(&lookups);
@@ -215,28 +228,25 @@ impl Watcher {
         }
     }
 
-    fn learn_site(
-        &mut self,
-        site: &SiteName,
-        root: Option<HostPath>,
-        ids: Vec<u64>,
-        record: Option<RecordId>,
-        up: bool,
-    ) {
+    /// `known`: the knowledge of the site, if it is up; `ids`: those of its mounts.
+    fn learn_site(&mut self, site: &SiteName, ids: Vec<u64>, known: Option<WatchedSite>) {
+        // Another site may have come up in the same root meanwhile.
         if let Some(old) = self.sites.remove(site)
             && let Some(root) = old.root
+            && self.roots.get(&root) == Some(site)
         {
             self.roots.remove(&root);
         }
-        self.ids.set(site, ids);
-        if !up {
-            return;
+        if self.mounts.tells_each() {
+            self.ids.set(site, ids);
         }
-        if let Some(root) = &root {
+        let Some(known) = known else {
+            return;
+        };
+        if let Some(root) = &known.root {
             self.roots.insert(root.clone(), site.clone());
         }
-        self.sites
-            .insert(site.clone(), WatchedSite { root, record });
+        self.sites.insert(site.clone(), known);
     }
 
     fn change(
@@ -379,4 +389,79 @@ fn record_of(file: &Path) -> Option<SiteName> {
 fn everything(scheduler: &mut Scheduler<Dependent>, now: Instant) {
     let both = [Dependent::Presets, Dependent::Sites];
     scheduler.event(both, now, Duration::ZERO);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::resolve::{Aspect, Dependencies};
+
+    fn site(name: &str) -> SiteName {
+        SiteName::new(name).unwrap()
+    }
+
+    fn polling() -> (Watcher, tempfile::TempDir) {
+        let run = tempfile::tempdir().unwrap();
+        let mounts = MountSource::open(Some("poll")).unwrap();
+        let watcher = Watcher::new(mounts, run.path().to_owned()).unwrap();
+        (watcher, run)
+    }
+
+    /// What a pass found out about a site that is up in `/srv/a`, or is down.
+    fn found(name: &str, up: bool, ids: Vec<u64>) -> PassResult {
+        let mut lookups = Dependencies::default();
+        lookups.add(Path::new("/etc/hosts"), Aspect::NAME);
+        PassResult {
+            user: Dependent::Site(site(name)),
+            is_up: up,
+            lookups: if up { vec![Arc::new(lookups)] } else { vec![] },
+            root: up.then(|| HostPath::new("/srv/a").unwrap()),
+            ids,
+            record: None,
+        }
+    }
+
+    #[test]
+    fn a_root_stays_with_the_site_that_came_up_in_it() {
+        let (mut watcher, _run) = polling();
+        let (mut scheduler, now) = (Scheduler::default(), Instant::now());
+        watcher.learn(&mut scheduler, vec![found("old", true, vec![])], now);
+        // In the order of their names: the new one first.
+        let renamed = vec![found("new", true, vec![]), found("old", false, vec![])];
+        watcher.learn(&mut scheduler, renamed, now);
+        let due = watcher.users_at(Path::new("/srv/a/etc/hosts"));
+        assert_eq!(due, BTreeSet::from([Dependent::Site(site("new"))]));
+        watcher.learn(&mut scheduler, vec![found("new", false, vec![])], now);
+        assert!(watcher.users_at(Path::new("/srv/a/etc/hosts")).is_empty());
+    }
+
+    #[test]
+    fn ids_are_kept_only_if_the_kernel_reports_them() {
+        let (mut watcher, _run) = polling();
+        let (mut scheduler, now) = (Scheduler::default(), Instant::now());
+        for id in 0..100 {
+            watcher.learn(&mut scheduler, vec![found("a", true, vec![id])], now);
+        }
+        assert!(watcher.ids.is_empty());
+    }
+
+    #[test]
+    fn events_that_cannot_be_read_make_everything_due() {
+        let (mut watcher, _run) = polling();
+        watcher.mounts = MountSource::unreadable();
+        let (mut scheduler, now) = (Scheduler::default(), Instant::now());
+        let events = MountsChanged {
+            table: false,
+            events: true,
+        };
+        let collected = watcher.collect(&mut scheduler, events, &BTreeSet::new());
+        assert!(collected.is_err());
+        let later = now + Duration::from_secs(1);
+        assert_eq!(
+            scheduler.take(later),
+            [Dependent::Presets, Dependent::Sites]
+        );
+    }
 }

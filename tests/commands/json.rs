@@ -14,6 +14,7 @@ pub fn all() -> Vec<Trial> {
         ("every output for programs has a version", versions),
         ("every command that prints JSON has a schema", schemas),
         ("errors are objects", errors),
+        ("every error is in the object", all_errors),
     ])
 }
 
@@ -88,6 +89,44 @@ fn schemas() {
     }
     let refused = sandbox.run(&["schema", "--output", "exec"]).exits(2);
     let _ = refused.says("exec prints no JSON");
+}
+
+/// Each error that is reported on the standard error is also in the object.
+fn all_errors() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\nservices: [no-such.service]\n");
+    let ran = sandbox.run(&["up", "--restart", "--json", "s"]).exits(1);
+    let json = ran.says("no-such.service was not reloaded").json();
+    let reason = json["errors"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("no-such.service was not"), "{json:#}");
+    assert_eq!(json["sites"][0]["up"], true, "{json:#}");
+
+    let nothing = sandbox.file("nothing", "of any format\n");
+    let pools = format!(
+        "[p]\nuser = games\nlisten = /p.sock\nchroot = {}\n",
+        sandbox.directory("srv/p").display()
+    );
+    let pools = sandbox.file("pools.conf", pools);
+    let (nothing, pools) = (nothing.to_str().unwrap(), pools.to_str().unwrap());
+    for (files, sites) in [(vec![nothing], None), (vec![nothing, pools], Some(1))] {
+        let arguments = [vec!["import", "--json"], files].concat();
+        let json = sandbox.run(&arguments).exits(1).json();
+        let reason = json["errors"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains("is not in a format"), "{json:#}");
+        assert_eq!(json["sites"].as_array().map(Vec::len), sites, "{json:#}");
+    }
+
+    sandbox.manifest("s", format!("root: {}\nrot: 1\n", root.display()));
+    let why = sandbox.run(&["why", "--json", "s", "/etc/hosts"]).exits(2);
+    let json = why.says("unknown key `rot`").json();
+    assert_eq!(json["errors"][0]["code"], "manifest", "{json:#}");
+    assert_eq!(json["errors"][0]["site"], "s", "{json:#}");
+
+    let config = sandbox.config();
+    fs::rename(&config, sandbox.path("aside")).unwrap();
+    let json = sandbox.run(&["doctor", "--json"]).json();
+    let reason = json["errors"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains(config.to_str().unwrap()), "{json:#}");
 }
 
 fn errors() {

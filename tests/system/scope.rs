@@ -67,6 +67,10 @@ pub fn all() -> Vec<Trial> {
             "the watcher heals what is stale in the namespaces of services",
             watched,
         ),
+        (
+            "the watcher goes on once a mistake in the manifest of a site of services is corrected",
+            corrected,
+        ),
     ])
 }
 
@@ -715,28 +719,63 @@ fn occasion() {
     assert!(!root.join("bin").exists(), "nothing is left");
 }
 
+/// Puts another file in the place of the source of [`served`] sites.
+fn replace(sandbox: &Sandbox, text: &str) {
+    sandbox.file("host/new", text);
+    fs::rename(sandbox.path("host/new"), sandbox.path("host/file")).unwrap();
+}
+
+/// Waits until the service reads `text` in the site at `root`.
+fn soon_reads(service: &mut Service, root: &Path, text: &str) {
+    let service = std::cell::RefCell::new(service);
+    soon("the service reads the new file", || {
+        let found = service.borrow_mut().file(root);
+        (found == text).then_some(()).ok_or(found)
+    });
+}
+
+fn corrected() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let manifest = sandbox.path("config/sites/s.yaml");
+    let right = fs::read_to_string(&manifest).unwrap();
+    let wrong = format!("{right}rot: 1\n");
+    let mut service = Service::start(&sandbox);
+    let watcher = Watcher::start(&sandbox);
+
+    fs::write(&manifest, &wrong).unwrap();
+    watcher.says("unknown key `rot`");
+    assert_eq!(service.file(&root), "of the host\n");
+    fs::write(&manifest, &right).unwrap();
+    watcher.says("s: in sync again");
+    replace(&sandbox, "two\n");
+    soon_reads(&mut service, &root, "two\n");
+
+    // While no service runs, nothing is up that a mistake could concern.
+    service.stop();
+    fs::write(&manifest, &wrong).unwrap();
+    watcher.settles();
+    fs::write(&manifest, &right).unwrap();
+    watcher.settles();
+    let mut service = Service::start(&sandbox);
+    replace(&sandbox, "three\n");
+    soon_reads(&mut service, &root, "three\n");
+    sandbox.ok(&["status", "s"]);
+    service.stop();
+    watcher.end();
+}
+
 fn watched() {
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
     let mut early = Service::start(&sandbox);
     let _watcher = Watcher::start(&sandbox);
-    let replace = |text: &str| {
-        sandbox.file("host/new", text);
-        fs::rename(sandbox.path("host/new"), sandbox.path("host/file")).unwrap();
-    };
-    replace("two\n");
-    let until = |service: &mut Service, text: &str| {
-        let service = std::cell::RefCell::new(service);
-        soon("the service reads the new file", || {
-            let found = service.borrow_mut().file(&root);
-            (found == text).then_some(()).ok_or(found)
-        });
-    };
-    until(&mut early, "two\n");
+    replace(&sandbox, "two\n");
+    soon_reads(&mut early, &root, "two\n");
     // A service that starts while the watcher runs is watched, too.
     early.stop();
     let mut late = Service::start(&sandbox);
-    replace("three\n");
-    until(&mut late, "three\n");
+    replace(&sandbox, "three\n");
+    soon_reads(&mut late, &root, "three\n");
     sandbox.ok(&["status", "s"]);
 }

@@ -25,7 +25,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 pub fn all() -> Vec<Trial> {
     // Each in a mount namespace of its own: a watcher hears of every mount that another trial
     // makes.
-    let alone: [(&str, fn()); 17] = [
+    let alone: [(&str, fn()); 18] = [
         ("every way to replace a file is followed", every_way),
         ("links are followed to where they lead now", links),
         ("sources that come and go are followed", come_and_go),
@@ -49,6 +49,7 @@ pub fn all() -> Vec<Trial> {
         ("the watcher sleeps while nothing happens", idle),
         ("one pass can be asked for", once),
         ("only one watcher runs at a time", only_one),
+        ("a lock that cannot be opened is named", no_lock),
     ];
     let mut all: Vec<_> = alone
         .into_iter()
@@ -959,4 +960,13 @@ fn only_one() {
     soon_reads(&jail, "two");
     first.crash();
     Watcher::start(&sandbox).end();
+}
+
+fn no_lock() {
+    let sandbox = Sandbox::new();
+    one_file(&sandbox);
+    let lock = sandbox.directory("state/run/watch/lock");
+    let ran = sandbox.run(&["watch"]).exits(1);
+    let ran = ran.says(&lock.display().to_string());
+    assert!(!ran.stderr.contains("another `mountjail watch`"), "{ran}");
 }

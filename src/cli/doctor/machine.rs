@@ -11,7 +11,7 @@ use crate::Result;
 use crate::base::HostPath;
 use crate::base::text::plural;
 use crate::doctor::Machine;
-use crate::render::json::document;
+use crate::render;
 use crate::site::Site;
 
 /// The machine, and how much of it is configured.
@@ -109,7 +109,14 @@ impl MachineReport<'_> {
             Ok(sites) => Some(sites.iter().map(|site| &site.name).collect::<Vec<_>>()),
             Err(_) => None,
         };
-        let object = json!({
+        let mut errors = vec![];
+        for error in [
+            self.machine.engine.as_ref().err(),
+            self.sites.as_ref().err(),
+        ] {
+            errors.extend(error.map(|error| render::json::error(None, error)));
+        }
+        let mut object = json!({
             "kernel": self.machine.kernel,
             "calls": calls,
             "engine": self.machine.engine.as_ref().ok(),
@@ -120,7 +127,10 @@ impl MachineReport<'_> {
             "pools_without_site": self.unserved,
             "waiting_units": self.waiting.iter().map(|(unit, _)| unit).collect::<Vec<_>>(),
         });
-        document(object)
+        if !errors.is_empty() {
+            object["errors"] = json!(errors);
+        }
+        render::json::document(object)
     }
 }
 

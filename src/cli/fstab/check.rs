@@ -7,10 +7,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{FstabArgs, no_lines};
-use crate::base::SiteName;
 use crate::base::text::plural;
+use crate::base::{SiteName, style};
 use crate::cli::report::{DIFFERENT, Report};
 use crate::render;
+use crate::render::text::{line, row};
 use crate::site::context::Context;
 use crate::site::fstab::{FstabRun, NoLines, SiteLines, block};
 use crate::site::{Site, SiteError, parallel};
@@ -73,7 +74,7 @@ impl FstabArgs {
     ) -> Option<SiteError> {
         match checked {
             Ok(compared) => {
-                report.text(compared.text(&self.file));
+                report.styled(compared.text(&self.file));
                 let code = if compared.in_sync() { 0 } else { DIFFERENT };
                 report.site(code, compared.json());
                 None
@@ -140,7 +141,7 @@ impl Comparison {
     }
 
     /// A sentence, and the lines that differ.
-    fn text(&self, file: &Path) -> Vec<u8> {
+    fn text(&self, file: &Path) -> String {
         let file = file.display();
         let what = if self.in_sync() {
             format!("in sync, {} in {file}", plural(self.lines, "line"))
@@ -153,13 +154,17 @@ impl Comparison {
         } else {
             format!("the lines in {file} are in another order or form")
         };
-        let mut text = format!("{}: {what}\n", self.site).into_bytes();
+        let mut text = String::new();
+        line(&mut text, format_args!("{}: {what}", self.site));
         if !self.found {
             return text;
         }
-        for (sign, lines) in [(b"  - ", &self.unexpected), (b"  + ", &self.missing)] {
-            for line in lines {
-                text.extend([sign, line.as_slice(), b"\n"].concat());
+        let unexpected = (("-", style::WRONG), &self.unexpected);
+        let missing = (("+", style::RIGHT), &self.missing);
+        for (sign, lines) in [unexpected, missing] {
+            for only in lines {
+                let only = String::from_utf8_lossy(only);
+                row(&mut text, sign, 0, format_args!("{only}"));
             }
         }
         text

@@ -1,10 +1,11 @@
 //! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount
 //! on.
 
-use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+use serde_json::json;
 
 use super::FstabArgs;
 use crate::base::SiteName;

@@ -112,6 +112,7 @@ impl Served {
             SiteState::Drifted
         }
     }
+
     fn reasons(&self, context: &Context, site: &SiteName) -> Vec<String> {
         let mut reasons: Vec<_> = self.without.iter().map(services::runs_without).collect();
         reasons.extend_from_slice(&self.complaints);

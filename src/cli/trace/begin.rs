@@ -6,7 +6,7 @@ use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
 
-use super::super::jail_command::JailCommand;
+use crate::cli::jail_command::JailCommand;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
 use crate::site::out::Out;

@@ -10,16 +10,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::report::TraceReport;
-use self::start::FollowedStart;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use self::report::TraceReport;
+use self::start::FollowedStart;
 use super::advice::advisor;
 use super::args::Global;
 use super::complete;
 use super::jail_command::{self, JailCommand};
-use super::report::error_objects;
+use super::report::failed_alone;
 use super::supervised::{run_in_worker, supervise};
 use super::up::UpArgs;
 use crate::base::text::plural;
@@ -31,7 +31,7 @@ use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
-use crate::site::{Site, SiteError, select};
+use crate::site::{Reported, Site, SiteError, select};
 use crate::trace::{Follower, PAUSE, SortedMisses, TraceEnd, TraceResult};
 use crate::{Error, Result};
 
@@ -147,21 +147,15 @@ impl TraceArgs {
             WorkerEnd::Exit(code) => return code,
             WorkerEnd::HandOver(start) => start,
         };
-        let Followed {
-            end,
-            result,
-            failure,
-        } = match trace.follow(&start, out) {
+        let followed = match trace.follow(&start, out) {
             Ok(followed) => followed,
             Err(error) => return out.failure(&error.into()),
         };
+        let (end, failure) = (followed.end, followed.failure.clone());
         let (reports, settings) = (trace.clone(), global.clone());
         let code = run_in_worker(out, global.limit(), move || {
-            reports.report_and_up(
-                settings.context(Trust::new(Effect::Acts), out)?,
-                result,
-                end,
-            )
+            let context = settings.context(Trust::new(Effect::Acts), out)?;
+            reports.report_and_up(context, followed)
         });
         if let Some(failure) = failure {
             out.error(&failure);
@@ -179,13 +173,6 @@ impl TraceArgs {
         }
     }
 
-    /// Reports why the site cannot be followed; returns the exit code.
-    fn failed(context: &Context, site: &Site, failed: &SiteError) -> u8 {
-        let (code, errors) = failed.report(context.out, site);
-        let errors = error_objects(&site.name, &errors);
-        context.out.failure_of(code, &errors)
-    }
-
     /// In a worker: finds out what to follow, and hands it over to the supervisor.
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
@@ -196,7 +183,7 @@ impl TraceArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let jail = match jail_command::look(&pipeline, &site) {
             Ok(jail) => jail,
-            Err(failed) => return Ok(Self::failed(context, &site, &failed)),
+            Err(failed) => return Ok(failed_alone(context, &site, &failed)),
         };
         let is_down = jail.state == SiteState::Down;
         let down = Error::failed(format!("{}: the site is not up", site.name));
@@ -294,16 +281,11 @@ impl TraceArgs {
 
     /// In a worker: reports, and brings the site up with the new lines if that was asked for.
     /// Returns the exit code.
-    fn report_and_up(
-        &self,
-        context: &'static Context,
-        followed: TraceResult,
-        end: TraceEnd,
-    ) -> anyhow::Result<u8> {
+    fn report_and_up(&self, context: &'static Context, followed: Followed) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
-        let code = match self.report(context, &site, followed, end) {
+        let code = match self.report(context, &site, followed) {
             Ok(code) => code,
-            Err(failed) => Self::failed(context, &site, &failed),
+            Err(failed) => failed_alone(context, &site, &failed),
         };
         if code != 0 || !self.up {
             return Ok(code);
@@ -314,28 +296,28 @@ impl TraceArgs {
 
     /// Reports what was found, and writes it to the manifest if that was asked for. Returns the
     /// exit code.
-    fn report(
-        &self,
-        context: &Context,
-        site: &Site,
-        followed: TraceResult,
-        end: TraceEnd,
-    ) -> std::result::Result<u8, SiteError> {
+    fn report(&self, context: &Context, site: &Site, followed: Followed) -> Result<u8, SiteError> {
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         let desired = pipeline.desired(site)?;
         let advisor = advisor(&pipeline, &desired);
+        let Followed {
+            end,
+            result,
+            failure,
+        } = followed;
         let SortedMisses {
             on_host,
             nowhere,
             forbidden,
-        } = advisor.sort(&followed.misses);
+        } = advisor.sort(&result.misses);
 
         let mut report = TraceReport::new(site, &desired, end);
-        report.not_understood = followed.not_understood;
-        report.dropped = followed.misses.dropped();
+        report.not_understood = result.not_understood;
+        report.dropped = result.misses.dropped();
         report.nowhere = nowhere;
+        report.errors.extend(failure.map(Reported::Error));
         let own_place = JailPath::normal("/proc/self/exe".into());
-        if followed.misses.iter().any(|miss| miss.path == own_place) {
+        if result.misses.iter().any(|miss| miss.path == own_place) {
             report.without_proc.clone_from(&desired.without_proc);
         }
         report.advice = advisor.usable_advice(on_host, &site.file);
@@ -345,7 +327,11 @@ impl TraceArgs {
         if self.write {
             match write::lines(&pipeline, site, &report.advice.lines) {
                 Ok(written) => report.written = written,
-                Err(failed) => code = failed.report(context.out, site).0,
+                Err(failed) => {
+                    let (failed, errors) = failed.report(context.out, site);
+                    code = failed;
+                    report.errors.extend(errors);
+                }
             }
         }
         Ok(worst([code, report.print(context, self)]))

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::TraceArgs;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
+use crate::cli::report::error_objects;
 use crate::render::{self, text};
 use crate::resolve::{Desired, WITHOUT_PROC};
-use crate::site::Site;
 use crate::site::context::Context;
+use crate::site::{Reported, Site};
 use crate::trace::{Advice, AdvisedLine, Miss, TraceEnd};
 
 /// How many paths are shown per line.
@@ -32,6 +33,8 @@ pub(super) struct TraceReport {
     pub dropped: u64,
     /// Whether the manifest was changed.
     pub written: bool,
+    /// The errors that were reported.
+    pub errors: Vec<Reported>,
 }
 
 impl TraceReport {
@@ -39,10 +42,9 @@ impl TraceReport {
         Self {
             site: site.name.clone(),
             root: desired.root.clone(),
-            code: if let TraceEnd::Ended(code) = end {
-                code
-            } else {
-                None
+            code: match end {
+                TraceEnd::Ended(code) => code,
+                TraceEnd::Signal(_) => None,
             },
             advice: Advice::default(),
             nowhere: vec![],
@@ -50,6 +52,7 @@ impl TraceReport {
             not_understood: BTreeSet::new(),
             dropped: 0,
             written: false,
+            errors: vec![],
         }
     }
 
@@ -172,6 +175,9 @@ impl TraceReport {
         });
         if arguments.all_misses {
             value["nowhere"] = json!(all_json(&self.nowhere));
+        }
+        if !self.errors.is_empty() {
+            value["errors"] = json!(error_objects(&self.site, &self.errors));
         }
         value
     }

@@ -11,12 +11,12 @@ use serde_json::json;
 use self::check::Difference;
 use super::args::{ImageRoot, Which};
 use super::report::{DIFFERENT, Report};
+use crate::Result;
 use crate::render::json::document;
 use crate::site::boot::UNITS;
 use crate::site::context::Context;
 use crate::site::drop_ins::{DropInFiles, may_lose_lines};
 use crate::site::unit_plan::PlannedUnits;
-use crate::{Result, render};
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
@@ -118,7 +118,7 @@ impl UnitsArgs {
     ) {
         if self.check {
             let differences = check::differences(drop_ins, unneeded);
-            self.add_differences(context, report, differences);
+            self.add_differences(report, differences);
         } else if self.install {
             report.code(self.files(context).install(drop_ins, unneeded));
         } else {
@@ -127,28 +127,20 @@ impl UnitsArgs {
             }
         }
     }
-    fn add_differences(
-        &self,
-        context: &Context,
-        report: &mut Report,
-        differences: Vec<Result<Difference>>,
-    ) {
+
+    fn add_differences(&self, report: &mut Report, differences: Vec<Result<Difference>>) {
         let in_sync = differences.is_empty();
-        let (mut found, mut errors) = (vec![], vec![]);
+        report.key("errors", json!([]));
+        let mut found = vec![];
         for difference in differences {
             match difference {
                 Ok(difference) => found.push(difference),
-                Err(error) => {
-                    context.out.error(&error);
-                    report.code(error.exit_code());
-                    errors.push(render::json::error(None, &error));
-                }
+                Err(error) => report.error(&error),
             }
         }
         let files: Vec<_> = found.iter().map(Difference::json).collect();
         report.key("in_sync", json!(in_sync));
         report.key("files", json!(files));
-        report.key("errors", json!(errors));
         if in_sync && report.code_so_far() == 0 {
             report.text(format!("in sync, in {}\n", self.dir.display()));
         }

@@ -1,5 +1,10 @@
 //! Programs and libraries: each finds in the jail what it needs.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
 use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
@@ -11,10 +16,6 @@ use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
 use crate::resolve::{FileKind, Mount, WITHOUT_PROC};
 use crate::sys::mode_in_words;
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 /// The programs that PHP is most often built for, to send mail.
 pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];

@@ -11,7 +11,7 @@ use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::import::fpm::{PoolUser, written_by};
+use crate::import::fpm::{PoolUser, mode_of_written, written_by};
 
 /// Configurations of web servers.
 const WEB_SERVERS: [&str; 5] = [
@@ -56,14 +56,9 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     Ok(CheckOutcome::judge(problems, good))
 }
 
-/// The command that makes the directory. `/tmp` is everybody's; session files of one user are not
-/// for another to list.
+/// The command that makes the directory.
 fn make_directory(exam: &Exam<'_>, path: &Path) -> Remedy {
-    let mode = if path.ends_with("tmp") {
-        "1777"
-    } else {
-        "1733"
-    };
+    let mode = mode_of_written(path);
     let root = exam.site.desired.root.as_path();
     let path = root.join(path.strip_prefix("/").unwrap_or(path));
     let command = format!(
@@ -103,10 +98,12 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     }
 
     let mut problems = vec![];
-    for pool_user in exam.site.pool_users {
-        if !loads_opcache(pool_user) {
-            continue;
-        }
+    for pool_user in exam
+        .site
+        .pool_users
+        .iter()
+        .filter(|pool| loads_opcache(pool))
+    {
         let settings = &pool_user.settings;
         if pool_user.others.is_empty() || settings.flag("opcache.validate_root") == Some(true) {
             continue;
@@ -134,10 +131,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
 }
 
 fn loads_opcache(pool_user: &PoolUser) -> bool {
-    let settings = &pool_user.settings;
-    settings
-        .flag("opcache.enable")
-        .unwrap_or_else(|| settings.loads("opcache"))
+    pool_user.settings.has_opcache()
 }
 
 /// A web server whose document root is the jail's root serves `/etc` and all other mounts to

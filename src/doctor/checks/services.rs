@@ -15,6 +15,7 @@ use crate::doctor::inside::Exist;
 use crate::import::unit_file::{self, UnitFile};
 use crate::import::words::words;
 use crate::site::systemctl;
+use crate::sys::FileId;
 
 /// The properties of a unit that tell how it is.
 const STATE: [&str; 5] = [
@@ -93,26 +94,28 @@ fn state(name: &str, look_further: bool) -> UnitState {
             Remedy::act("correct its name under `services`: `systemctl list-unit-files` has it"),
         ));
     }
-    let again = get("SubState") == "auto-restart";
-    match get("ActiveState") {
-        "active" | "reloading" => UnitState::Runs,
-        "failed" | "activating" if again || get("ActiveState") == "failed" => {
-            let status = get("ExecMainStatus");
-            let meaning = EXIT_CODES.iter().find(|(code, _)| *code == status);
-            let why = match meaning {
-                Some((code, meaning)) => format!("{code}/{meaning}"),
-                None => format!("{}, status {status}", get("Result")),
-            };
-            let text = format!("{name} has failed ({why})");
+    match (get("ActiveState"), get("SubState")) {
+        ("active" | "reloading", _) => UnitState::Runs,
+        ("failed", _) | ("activating", "auto-restart") => {
             let remedies = if look_further {
                 vec![Remedy::act(format!("journalctl -b -n 20 -u {name}"))]
             } else {
                 vec![]
             };
+            let why = why_failed(get("ExecMainStatus"), get("Result"));
+            let text = format!("{name} has failed ({why})");
             UnitState::Failed(Problem::with(text, remedies))
         }
-        "" => UnitState::Unknown,
-        other => UnitState::Rests(format!("{other}, not running")),
+        ("", _) => UnitState::Unknown,
+        (other, _) => UnitState::Rests(format!("{other}, not running")),
+    }
+}
+
+/// What the exit code `status` of a unit means; `result` is systemd's word for it.
+fn why_failed(status: &str, result: &str) -> String {
+    match EXIT_CODES.iter().find(|(code, _)| *code == status) {
+        Some((code, meaning)) => format!("{code}/{meaning}"),
+        None => format!("{result}, status {status}"),
     }
 }
 
@@ -170,7 +173,7 @@ fn is_root(exam: &Exam<'_>, path: &str) -> bool {
         return true;
     }
     match (fs::metadata(path), fs::metadata(root)) {
-        (Ok(found), Ok(root)) => (found.dev(), found.ino()) == (root.dev(), root.ino()),
+        (Ok(found), Ok(root)) => FileId::of(&found) == FileId::of(&root),
         _ => false,
     }
 }
@@ -212,8 +215,7 @@ fn is_sshd(unit: &str) -> bool {
 fn refused_by_sshd(exam: &Exam<'_>) -> Vec<Problem> {
     let root = &exam.site.desired.root;
     let mut problems = vec![];
-    let mut at = Some(root.clone());
-    while let Some(directory) = at {
+    for directory in root.ancestors() {
         if let Ok(found) = fs::metadata(&directory) {
             // Directories above the root are not the site's, and others may rely on them.
             let remedy = |command: &str| {
@@ -229,7 +231,6 @@ fn refused_by_sshd(exam: &Exam<'_>) -> Vec<Problem> {
             };
             problems.extend(refused_directory(&directory, &found, remedy));
         }
-        at = HostPath::parent(&directory);
     }
     problems
 }

@@ -92,10 +92,18 @@ fn remove_aliases(found: &mut Vec<Socket>) {
     for socket in found.iter() {
         known.insert(socket.path.clone());
     }
-    found.retain(|socket| match socket.path.strip_prefix("/var") {
-        Ok(rest) => !known.contains(&Path::new("/").join(rest)),
-        Err(_) => true,
+    found.retain(|socket| {
+        let other_name = on_run(&socket.path);
+        other_name == socket.path || !known.contains(&other_name)
     });
+}
+
+/// The name in `/run` of what is in `/var/run`; any other path as it is.
+fn on_run(path: &Path) -> PathBuf {
+    match path.strip_prefix("/var/run") {
+        Ok(rest) => Path::new("/run").join(rest),
+        Err(_) => path.to_owned(),
+    }
 }
 
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
@@ -229,11 +237,10 @@ fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
 
 fn bring_socket(exam: &Exam<'_>, path: &Path) -> Remedy {
     let directory = path.parent().unwrap_or(path);
-    let on_run = directory.strip_prefix("/var").unwrap_or(directory);
-    let preset = OF_PRESETS.iter().find(|(below, _)| {
-        let below = Path::new(below);
-        directory.starts_with(below) || on_run.starts_with(below.strip_prefix("/").unwrap_or(below))
-    });
+    let on_run = on_run(directory);
+    let preset = OF_PRESETS
+        .iter()
+        .find(|(below, _)| on_run.starts_with(below));
     let line = match preset {
         Some((_, preset)) if !exam.presets.contains(preset) => Remedy::preset(preset),
         _ => Remedy::line("mounts", directory.display().to_string()),

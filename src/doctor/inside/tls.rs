@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{InsideError, Probe, tls_library};
 use crate::base::{HostPath, lexical};
 use crate::resolve::{Host, LookupError};
+use crate::sys::FileId;
 
 /// Where OpenSSL looks: in one file of certificates, and in a directory of files whose names are
 /// hashes.
@@ -67,8 +67,8 @@ impl Probe for Certificates {
 #[derive(Default)]
 struct TrustStore {
     certificates: BTreeSet<Vec<u8>>,
-    /// The files that were read, by device and inode.
-    files: HashSet<(u64, u64)>,
+    /// The files that were read.
+    files: HashSet<FileId>,
     found: FoundCertificates,
 }
 
@@ -102,7 +102,7 @@ impl TrustStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.dangling(path),
             Err(error) => return self.broken(path, &InsideError::from(error).to_string()),
         };
-        let is_new = self.files.insert((metadata.dev(), metadata.ino()));
+        let is_new = self.files.insert(FileId::of(&metadata));
         if !metadata.is_file() || !is_new {
             return;
         }

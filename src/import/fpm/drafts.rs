@@ -27,10 +27,10 @@ pub(crate) fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
         let Some(chroot) = pool.chroot() else {
             continue;
         };
-        match root_of(&host, &chroot) {
+        match root_of(&host, chroot) {
             Ok(root) => {
                 let draft = draft_at(&mut drafts, pool, &root);
-                draft.remarks.extend(root_remark(pool, &chroot, &root));
+                draft.remarks.extend(root_remark(pool, chroot, &root));
                 add(draft, &root, pool);
             }
             Err(error) => {
@@ -232,7 +232,7 @@ fn is_name(text: &&str) -> bool {
 pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
     let mut roots = BTreeSet::new();
     for pool in pools {
-        roots.insert(pool.chroot().unwrap_or("/".to_owned()));
+        roots.insert(pool.chroot().unwrap_or("/"));
     }
     if roots.len() < 2 {
         return None;
@@ -240,8 +240,7 @@ pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
 
     let jailed = pools.iter().find(|pool| pool.chroot().is_some())?;
     let settings = PhpSettings::new(jailed);
-    let is_used = settings.loads("opcache") && settings.flag("opcache.enable") != Some(false);
-    if !is_used || settings.flag("opcache.validate_root") == Some(true) {
+    if !settings.has_opcache() || settings.flag("opcache.validate_root") == Some(true) {
         return None;
     }
     let file = match &settings.file {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
-pub(crate) use needs::written_by;
+pub(crate) use needs::{mode_of_written, written_by};
 pub use pool::{FpmConfiguration, Pool};
 pub(crate) use pool_user::{PoolUser, pool_users};
 

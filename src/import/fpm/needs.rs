@@ -124,10 +124,20 @@ fn is_in_etc(name: &str) -> bool {
     Path::new("/etc").join(name).is_file()
 }
 
-/// Adds a directory that is not in the root yet. `/tmp` is everybody's; files of sessions are not
-/// for other users to list.
+/// The mode of a directory that PHP writes to. `/tmp` is everybody's; files of sessions are not for
+/// other users to list.
+pub(crate) fn mode_of_written(path: &Path) -> &'static str {
+    if path.ends_with("tmp") {
+        "1777"
+    } else {
+        "1733"
+    }
+}
+
+/// Adds a directory that is not in the root yet.
 fn add_directory(draft: &mut Draft, root: &HostPath, path: &Path) {
     let known = |directory: &DraftDirectory| Path::new(&directory.path) == path;
+    let mode = mode_of_written(path);
     let Some(path) = path.to_str().filter(|path| path.starts_with('/')) else {
         return;
     };
@@ -142,10 +152,9 @@ fn add_directory(draft: &mut Draft, root: &HostPath, path: &Path) {
         ));
         return;
     }
-    let is_everybodys = path.ends_with("tmp");
     draft.directories.push(DraftDirectory {
         path: path.to_owned(),
-        mode: if is_everybodys { "1777" } else { "1733" }.to_owned(),
+        mode: mode.to_owned(),
     });
 }
 
@@ -207,5 +216,22 @@ fn add_item(items: &mut Vec<DraftItem>, name: &str) {
     let item = DraftItem::new(name);
     if !items.contains(&item) {
         items.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_named_tmp_is_everybodys() {
+        for (path, mode) in [
+            ("/tmp", "1777"),
+            ("/var/tmp", "1777"),
+            ("/srv/upload_tmp", "1733"),
+            ("/var/lib/php/sessions", "1733"),
+        ] {
+            assert_eq!(mode_of_written(Path::new(path)), mode, "{path}");
+        }
     }
 }

@@ -51,8 +51,8 @@ impl Pool {
     }
 
     /// The absolute path of its `chroot`, if it has one.
-    pub fn chroot(&self) -> Option<String> {
-        self.get("chroot").map(ToOwned::to_owned)
+    pub fn chroot(&self) -> Option<&str> {
+        self.get("chroot")
     }
 
     /// `FILE:LINE`, for messages.

@@ -291,7 +291,7 @@ impl Pool {
                 .insert("prefix".to_owned(), PhpValue::new(own));
         }
         if let Some(chroot) = self.chroot() {
-            let chroot = rooted(&chroot, self.known("prefix"), prefix)?;
+            let chroot = rooted(chroot, self.known("prefix"), prefix)?;
             self.directives
                 .insert("chroot".to_owned(), PhpValue::new(chroot));
         }

@@ -289,7 +289,6 @@ impl JailkitSection {
                 // As a program, for the libraries that it needs.
                 push(&mut draft.programs, &program);
                 let mount = DraftMount {
-                    optional: true,
                     executable: true,
                     setuid: true,
                     ..DraftMount::new(program)
@@ -314,7 +313,6 @@ impl JailkitSection {
                 push_mount(
                     draft,
                     DraftMount {
-                        optional: true,
                         devices: true,
                         ..DraftMount::new(path)
                     },

@@ -114,27 +114,19 @@ impl PathClass {
             Self::Program => push(&mut draft.programs, text),
             Self::Library => push(&mut draft.libraries, text),
             Self::Device => push(&mut draft.devices, text.trim_start_matches("/dev/")),
-            Self::Etc if !is_pattern && text.len() > "/etc/".len() => {
-                push(&mut draft.etc, &text["/etc/".len()..]);
-            }
             Self::Directory => add_directory(draft, text),
-            Self::Executable => {
-                push_mount(
-                    draft,
-                    DraftMount {
-                        optional: true,
-                        executable: true,
-                        ..DraftMount::new(text)
-                    },
-                );
-            }
-            Self::Etc | Self::Data => push_mount(
+            Self::Etc => match text.strip_prefix("/etc/") {
+                Some(name) if !is_pattern && !name.is_empty() => push(&mut draft.etc, name),
+                _ => push_mount(draft, DraftMount::new(text)),
+            },
+            Self::Executable => push_mount(
                 draft,
                 DraftMount {
-                    optional: true,
+                    executable: true,
                     ..DraftMount::new(text)
                 },
             ),
+            Self::Data => push_mount(draft, DraftMount::new(text)),
         }
     }
 }
@@ -145,7 +137,6 @@ fn add_directory(draft: &mut Draft, text: &str) {
     push_mount(
         draft,
         DraftMount {
-            optional: true,
             executable: properties.code,
             ..DraftMount::new(text)
         },
@@ -170,7 +161,12 @@ pub(super) fn push(items: &mut Vec<DraftItem>, name: &str) {
     }
 }
 
+/// Adds a mount of what a host may lack.
 pub(super) fn push_mount(draft: &mut Draft, mount: DraftMount) {
+    let mount = DraftMount {
+        optional: true,
+        ..mount
+    };
     if !draft.mounts.contains(&mount) {
         draft.mounts.push(mount);
     }

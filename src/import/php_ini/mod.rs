@@ -14,6 +14,10 @@ use value::calculate;
 pub(super) use scanner::Variables;
 pub(super) use value::PhpValue;
 
+/// How deep the operands of an expression may be in each other. PHP's own parser has such a limit,
+/// too.
+const MAX_DEPTH: usize = 100;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
     /// `[name]`
@@ -33,6 +37,7 @@ pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Sta
             at: 0,
             variables,
         },
+        depth: 0,
     };
     let mut statements = vec![];
     while let Some(statement) = parser.statement().transpose() {
@@ -48,6 +53,8 @@ pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Sta
 /// Tokens → statements.
 struct Parser<'t> {
     scanner: Scanner<'t>,
+    /// How many operands are open.
+    depth: usize,
 }
 
 impl Parser<'_> {
@@ -179,6 +186,16 @@ impl Parser<'_> {
     }
 
     fn operand(&mut self) -> Result<(PhpValue, Token), String> {
+        if self.depth == MAX_DEPTH {
+            return Err("its operators are too deep in each other".to_owned());
+        }
+        self.depth += 1;
+        let operand = self.operand_within();
+        self.depth -= 1;
+        operand
+    }
+
+    fn operand_within(&mut self) -> Result<(PhpValue, Token), String> {
         match self.scanner.token(ScannerState::Value) {
             Token::Operator(operator @ (b'~' | b'!')) => {
                 let (value, next) = self.operand()?;
@@ -204,6 +221,29 @@ impl Parser<'_> {
             },
             Token::Wrong(why) => Err(why),
             _ => Err(self.scanner.unexpected()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_are_not_endlessly_deep() {
+        let value = |text: &str| {
+            let all = statements(&format!("a = {text}\n"), &|_| None);
+            match all.into_iter().next() {
+                Some(Ok(Statement::Entry(_, Some(value)))) => Ok(value.text),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        assert_eq!(value("~(1|2)").as_deref(), Ok("-4"));
+        let deep = |depth| format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
+        assert_eq!(value(&deep(50)).as_deref(), Ok("1"));
+        for text in [deep(1_000_000), "!".repeat(1_000_000)] {
+            let why = value(&text).unwrap_err();
+            assert!(why.contains("too deep in each other"), "{why}");
         }
     }
 }

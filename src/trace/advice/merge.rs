@@ -14,7 +14,7 @@ pub(super) const MANY: usize = 4;
 
 /// The mounts that a preset would bring.
 #[derive(Clone, Debug)]
-pub(crate) struct PresetContents {
+pub(in crate::trace) struct PresetContents {
     pub preset: String,
     /// As if the preset were a whole site.
     pub desired: Desired,

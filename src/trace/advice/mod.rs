@@ -13,12 +13,12 @@ use crate::base::{HostPath, JailPath};
 use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, why};
 use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern};
-pub(crate) use merge::PresetContents;
+pub(super) use merge::PresetContents;
 use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
 
 /// The site and host that the advice depends on.
 #[derive(Clone, Debug)]
-pub(crate) struct AdviceContext<'c> {
+pub(super) struct AdviceContext<'c> {
     /// The site as its manifest has it now.
     pub desired: &'c Desired,
     /// The presets that it does not include.
@@ -65,7 +65,7 @@ impl Advice {
 }
 
 /// The lines for the misses that are on the host.
-pub(crate) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Advice {
+pub(super) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Advice {
     let mut advice = Advice::default();
     let wanted = sort_out(found, context, &mut advice);
 
@@ -184,7 +184,7 @@ impl AdvisedLine {
 
     /// For a pattern of libraries: a line for each of the files, in case the pattern matches files
     /// that cannot be brought. No lines for other keys.
-    pub(crate) fn apart(&self) -> Vec<Self> {
+    fn apart(&self) -> Vec<Self> {
         if self.addition.key != "libraries" || self.misses.len() < MANY {
             return vec![];
         }
@@ -378,7 +378,7 @@ fn is_named(mount: &Mount) -> bool {
 }
 
 /// Why `path`, which was to be written, could not be.
-pub(crate) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
+pub(super) fn why_read_only(desired: &Desired, path: &JailPath) -> String {
     match why(desired, path).mount {
         Some(mount) => {
             let (target, what) = (&mount.target, mount.what());

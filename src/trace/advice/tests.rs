@@ -4,7 +4,6 @@ use super::*;
 use crate::base::{MountAttributes, SiteName};
 use crate::manifest::{Origin, SourceFile};
 use crate::resolve::{Cause, Reason};
-use crate::trace::miss::LookupFailure;
 use crate::trace::on_host::TemporaryDirectory;
 
 fn jail(path: &str) -> JailPath {
@@ -17,15 +16,10 @@ fn host(path: &str) -> HostPath {
 
 fn found(path: &str, kind: MissKind) -> MissOnHost {
     let miss = Miss {
-        path: jail(path),
-        call: "open",
-        writes: false,
         lookups: 1,
         programs: BTreeSet::from(["php".to_owned()]),
         users: BTreeSet::from([33]),
-        is_written: false,
-        failure: LookupFailure::Absent,
-        threads: BTreeSet::new(),
+        ..Miss::new(jail(path))
     };
     MissOnHost {
         miss,

@@ -40,6 +40,15 @@ pub(super) struct ChrootLine {
     pub root: String,
 }
 
+impl ChrootLine {
+    pub(super) fn place(&self) -> FileLine<'_> {
+        FileLine {
+            file: &self.file,
+            line: self.line,
+        }
+    }
+}
+
 /// The blocks of a file and of those that it includes.
 pub(super) struct Blocks<'h> {
     host: &'h SshdHost<'h>,

@@ -7,7 +7,7 @@ mod tests;
 use std::path::Path;
 
 use self::blocks::{Blocks, ChrootLine, MatchBlock, words};
-use super::{DaemonSites, FileLine, Needs};
+use super::{DaemonSites, Needs};
 use crate::import::logins::Login;
 use crate::observe::Units;
 
@@ -84,27 +84,29 @@ fn add_sites(
     users: &[Login],
     units: &Units,
 ) {
-    let ChrootLine { file, line, root } = line;
-    let place = FileLine { file, line: *line };
-    if !root.contains('%') {
-        add_site(read, place, root, block, users, units);
+    if !line.root.contains('%') {
+        add_site(read, line, block, users, units);
     } else if users.is_empty() {
         read.warnings.push(format!(
-            "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
-             manifest for each"
+            "{}: ChrootDirectory {}: the file does not tell for which users; write a manifest for \
+             each",
+            line.place(),
+            line.root
         ));
     } else {
         for user in users {
-            let root = expand(root, user);
-            add_site(read, place, &root, block, std::slice::from_ref(user), units);
+            let own = ChrootLine {
+                root: expand(&line.root, user),
+                ..line.clone()
+            };
+            add_site(read, &own, block, std::slice::from_ref(user), units);
         }
     }
 }
 
 fn add_site(
     read: &mut DaemonSites,
-    place: FileLine<'_>,
-    root: &str,
+    line: &ChrootLine,
     block: &MatchBlock,
     users: &[Login],
     units: &Units,
@@ -114,7 +116,8 @@ fn add_site(
     } else {
         format!("The ChrootDirectory for {}", block.criteria.join(" "))
     };
-    let Some(draft) = read.site(place, &what, root) else {
+    let place = line.place();
+    let Some(draft) = read.site(place, &what, &line.root) else {
         return;
     };
 
