@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::missing_program::{self, is_bare, places};
 use super::run_as::command_user;
+use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
@@ -179,8 +180,9 @@ impl JailCommand {
     fn how_to_open(&self, way: &JailPath) -> String {
         let at = self.root.inside(way);
         format!(
-            "{} may not enter {at}: `chmod o+x {at}` lets everybody enter",
-            self.who.name
+            "{} may not enter {at}: `chmod o+x {}` lets everybody enter",
+            self.who.name,
+            shell_path(at.as_path())
         )
     }
 

@@ -139,7 +139,14 @@ impl UpArgs {
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let mut sites = self.which.selection().sites(context)?;
-        sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
+        for name in &self.except {
+            let count = sites.len();
+            sites.retain(|site| name != site.name.as_str());
+            if sites.len() == count {
+                let nobody = format_args!("--except {name}: there is no such site");
+                context.out.warn(nobody);
+            }
+        }
         if self.dry_run {
             let which = plan::WhichSteps {
                 only: self.scope,

@@ -7,7 +7,7 @@ use super::exam::Exam;
 use super::finding::Remedy;
 use super::inside::{Denied, DeniedAt, InsideError};
 use crate::base::JailPath;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::manifest::yaml_scalar;
 use crate::sys;
 
@@ -43,7 +43,7 @@ impl Exam<'_> {
                 host.display()
             ));
         }
-        let path = shell_word(&host.to_string_lossy()).into_owned();
+        let path = shell_path(&host);
         Remedy::act(if at.is_directory {
             format!("chmod o+x {path}")
         } else {

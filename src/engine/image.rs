@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{Error, Result};
 use crate::sys;
 
@@ -35,7 +35,7 @@ pub(crate) fn enter_image(image: &Path) -> Result<()> {
         let failed = Error::failed(format!("{} has no directory proc", image.display()));
         return Err(failed.at(image).hint(format!(
             "name the directory that becomes the root of the image; `mkdir {}`",
-            shell_word(&image.join("proc").to_string_lossy())
+            shell_path(image.join("proc"))
         )));
     }
     sys::new_mount_namespace().map_err(|error| match error.raw_os_error() {

@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::unistd::geteuid;
 
 use super::replace::make_directory;
+use crate::base::quote::shell_path;
 use crate::base::{Error, ErrorContext, HostPath, Result};
 use crate::observe::StateDir;
 use crate::resolve::Host;
@@ -57,7 +58,7 @@ fn refuse_others(dir: &Path) -> Result<()> {
         .because_of("somebody else can write in it, and so have anything unmounted and removed")
         .hint(format!(
             "make it root's alone: `chown root {0} && chmod go-w {0}`",
-            dir.display()
+            shell_path(dir)
         )))
 }
 

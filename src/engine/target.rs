@@ -9,7 +9,7 @@ use nix::sys::statvfs::fstatvfs;
 use super::backend::make_private;
 use super::hidden;
 use super::root::Root;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{Error, Extent, HostPath, JailPath, MountAttributes, Result};
 use crate::observe::{
     CreatedKind, Identity, Observed, ObservedMount, Stray, how_to_write, unmount_command,
@@ -198,7 +198,7 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
     ))
     .hint(format!(
         "unmount that first: `umount -l {}`; then run the command again",
-        shell_word(&above.to_string_lossy())
+        shell_path(above)
     ))
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::draft::Draft;
 use crate::base::SiteName;
+use crate::base::quote::shell_path;
 use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
 use crate::{Error, Result};
 
@@ -28,7 +29,7 @@ pub(crate) fn compare(
         ));
         let hint = format!(
             "rename one of the two: import overwrites nothing; `cat {}`",
-            file.display()
+            shell_path(file)
         );
         return (None, Err(other.hint(hint)));
     }

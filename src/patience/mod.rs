@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::Error;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::sync::threads_for;
 
 pub(crate) use crew::{Crew, Lost};
@@ -125,7 +125,7 @@ impl Silence {
                 .because_of(format!("it is on {}, of type {kind}", point.display()))
                 .hint(format!(
                     "repair its server, or `umount -f -l {}`",
-                    shell_word(&point.to_string_lossy())
+                    shell_path(point)
                 )),
         }
     }

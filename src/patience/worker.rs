@@ -328,7 +328,8 @@ pub(crate) fn watchdog() -> Option<Duration> {
     {
         return None; // it is meant for another process
     }
-    number_in("WATCHDOG_USEC").map(Duration::from_micros)
+    let interval = number_in("WATCHDOG_USEC").filter(|interval| *interval > 0);
+    interval.map(Duration::from_micros)
 }
 
 fn number_in(variable: &str) -> Option<u64> {

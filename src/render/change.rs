@@ -186,8 +186,11 @@ mod tests {
     fn names_do_not_command_the_terminal() {
         let change = SiteChange {
             file: "s.yaml".to_owned(),
-            manifest: (None, None),
-            mounts: Some((vec![], vec!["/a\u{1b}[2J on /a (ro)".to_owned()])),
+            manifest: BeforeAfter::default(),
+            mounts: Some(BeforeAfter {
+                before: vec![],
+                after: vec!["/a\u{1b}[2J on /a (ro)".to_owned()],
+            }),
         };
         assert!(change.text().ends_with("+/a\\u{1b}[2J on /a (ro)\n"));
         assert_eq!(

@@ -233,3 +233,25 @@ pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_not_below_what_holds_programs_or_libraries() {
+        let is_refused = |root: &str| refuse_system(&HostPath::new(root).unwrap()).is_err();
+        for root in [
+            "/usr",
+            "/lib32/a",
+            "/usr/lib64/a",
+            "/usr/libexec/a",
+            "/usr/share/a/b",
+        ] {
+            assert!(is_refused(root), "{root}");
+        }
+        for root in ["/srv/a", "/usr/local/a", "/usr/lib64x", "/var/lib/a"] {
+            assert!(!is_refused(root), "{root}");
+        }
+    }
+}

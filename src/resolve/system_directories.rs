@@ -34,19 +34,25 @@ pub(super) const SYSTEM: [&str; 29] = [
 ];
 
 /// Directories below which no jail can be.
-pub(super) const SYSTEM_BELOW: [&str; 15] = [
+pub(super) const SYSTEM_BELOW: [&str; 21] = [
     "/bin",
     "/boot",
     "/dev",
     "/etc",
     "/lib",
+    "/lib32",
     "/lib64",
+    "/libx32",
     "/proc",
     "/run/mountjail",
     "/sbin",
     "/sys",
     "/usr/bin",
     "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/libx32",
     "/usr/sbin",
     "/usr/share",
     "/var/lib/mountjail",

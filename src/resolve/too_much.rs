@@ -26,7 +26,7 @@ const COMMANDS_BY_SUDO: &str = "root inside can give the host's users root's rig
 const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root: what is written there, such \
                                  as keys for ssh or .bashrc, is obeyed";
 
-const PLACES: [HostPlace; 33] = [
+const PLACES: [HostPlace; 34] = [
     whole(
         "/",
         Some("it is the whole host, with all its secrets"),
@@ -34,6 +34,7 @@ const PLACES: [HostPlace; 33] = [
     ),
     whole("/usr", None, Some(PROGRAMS)),
     whole("/usr/lib", None, Some(PROGRAMS)),
+    whole("/usr/lib64", None, Some(PROGRAMS)),
     whole("/usr/bin", None, Some(PROGRAMS)),
     whole("/usr/sbin", None, Some(PROGRAMS)),
     whole("/usr/share", None, Some(PROGRAMS)),

@@ -187,7 +187,9 @@ fn commands() {
         shown.contains("customer@alice") && !shown.contains("customer@bob"),
         "{shown}"
     );
-    sandbox.ok(&["up", "--all", "--except", "customer@bob"]);
+    sandbox
+        .ok(&["up", "--all", "--except", "customer@bob,nobody"])
+        .says("--except nobody: there is no such site");
     assert!(customers.is_up("alice") && !customers.is_up("bob"));
     sandbox.ok(&["exec", "customer@alice", "--", "/bin/true"]);
     sandbox

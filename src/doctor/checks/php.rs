@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
@@ -61,10 +61,7 @@ fn make_directory(exam: &Exam<'_>, path: &Path) -> Remedy {
     let mode = mode_of_written(path);
     let root = exam.site.desired.root.as_path();
     let path = root.join(path.strip_prefix("/").unwrap_or(path));
-    let command = format!(
-        "install -d -m {mode} {}",
-        shell_word(&path.to_string_lossy())
-    );
+    let command = format!("install -d -m {mode} {}", shell_path(&path));
 
     match owner_on_the_way(root, &path) {
         Some((uid, gid)) => Remedy::act(format!(

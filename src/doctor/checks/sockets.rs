@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
@@ -221,7 +221,7 @@ fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
         return Remedy::act(format!(
             "give {} the right to it, most often by its group: `ls -l {}`",
             exam.site.user.name,
-            shell_word(&path.to_string_lossy())
+            shell_path(path)
         ));
     }
     match exam.mount_of(path) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::{DownRun, is_at};
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::{Error, JailPath, Result};
 use crate::engine::hidden;
 use crate::engine::root::{Spot, Spots};
@@ -202,7 +202,7 @@ impl DownRun<'_> {
             Ok(on) => format!(
                 "the file system that it is on may not answer: `umount -l {}` takes that away \
                  with what is in it; then run the command again",
-                shell_word(&on.point.to_string_lossy())
+                shell_path(&on.point)
             ),
             Err(_) => "run the command again".to_owned(),
         };

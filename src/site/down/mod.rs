@@ -16,7 +16,7 @@ use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt;
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::sync::lock as locked;
 use crate::base::text::few;
 use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
@@ -239,7 +239,7 @@ impl TakeDown {
         }
         let mut points = vec![];
         for point in &suspects {
-            points.push(shell_word(&point.to_string_lossy()).into_owned());
+            points.push(shell_path(point));
         }
         if !points.is_empty() {
             self.context.out.site(&site.name).warn(format_args!(
