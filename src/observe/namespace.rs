@@ -143,6 +143,10 @@ fn pair_of(mounts: &[(u64, MountOutline)], mount: &MountOutline) -> Pair {
     (on, mount.device)
 }
 
+/// The id of a mount's holder, and the index of the mount. Mounts with the same key are sorted by
+/// their holders, because grafts of one template have them in all sites.
+type Held = (Option<u64>, usize);
+
 /// The mounts of one namespace.
 #[derive(Debug)]
 pub(super) struct Namespace {
@@ -150,7 +154,7 @@ pub(super) struct Namespace {
     by_id: HashMap<u64, usize>,
     by_point: HashMap<OsString, Vec<usize>>,
     pairs: HashSet<Pair>,
-    by_key: OnceLock<HashMap<MountIdentity, Vec<usize>>>,
+    by_key: OnceLock<HashMap<MountIdentity, Vec<Held>>>,
 }
 
 impl Namespace {
@@ -224,22 +228,50 @@ impl Namespace {
 
     /// The mounts with one of `keys`.
     pub(super) fn lines_with(&self, keys: &[MountIdentity]) -> Vec<&Line> {
+        let mut found = vec![];
+        for key in keys {
+            for (_, nth) in self.known_by(key) {
+                found.push(&self.lines[*nth]);
+            }
+        }
+        found
+    }
+
+    /// The mounts with one of `keys` that are on one of the mounts `on`, or on one that the table
+    /// does not have.
+    pub(super) fn lines_on(&self, keys: &[MountIdentity], on: &[&Line]) -> Vec<&Line> {
+        let holders: BTreeSet<_> = on.iter().map(|line| Some(line.mount.id)).collect();
+        let mut found = vec![];
+        for key in keys {
+            let known = self.known_by(key);
+            for holder in holders.iter().chain([&None]) {
+                let start = known.partition_point(|(held_by, _)| held_by < holder);
+                let held = known[start..].iter();
+                for (_, nth) in held.take_while(|(held_by, _)| held_by == holder) {
+                    found.push(&self.lines[*nth]);
+                }
+            }
+        }
+        found
+    }
+
+    /// The mounts with this key by the ids of their holders.
+    fn known_by(&self, key: &MountIdentity) -> &[Held] {
         let by_key = self.by_key.get_or_init(|| {
             let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
             for (nth, line) in self.lines.iter().enumerate() {
-                by_key.entry(self.key(line)).or_default().push(nth);
+                let holder = self.holder(line).map(|holder| holder.mount.id);
+                by_key
+                    .entry(self.key(line))
+                    .or_default()
+                    .push((holder, nth));
+            }
+            for known in by_key.values_mut() {
+                known.sort_unstable();
             }
             by_key
         });
-
-        let mut found = BTreeSet::new();
-        for key in keys {
-            found.extend(by_key.get(key).into_iter().flatten());
-        }
-        found
-            .into_iter()
-            .map(|nth: usize| &self.lines[nth])
-            .collect()
+        by_key.get(key).map_or(&[], Vec::as_slice)
     }
 
     /// The keys of the mounts at `point`.
@@ -382,6 +414,37 @@ mod tests {
             inside.has_mounts_in(Path::new("/srv/s"))
                 && !inside.has_mounts_in(Path::new("/srv/s/lib/a.so"))
         );
+    }
+
+    #[test]
+    fn the_mounts_of_a_graft_are_those_on_it() {
+        // Two grafts of one template, and somebody's mount on what came along with the second.
+        let sites = b"1 0 8:1 / / rw - ext4 d rw\n\
+            2 1 0:9 /etc /srv/a/etc ro - tmpfs d rw\n\
+            3 2 8:1 /etc/hosts /srv/a/etc/hosts ro - ext4 d rw\n\
+            4 1 0:9 /etc /srv/b/etc ro - tmpfs d rw\n\
+            5 4 8:1 /etc/hosts /srv/b/etc/hosts ro - ext4 d rw\n\
+            6 5 8:1 /tmp/x /srv/b/etc/hosts rw - ext4 d rw\n\
+            8 7 8:1 /tmp/x /srv/c/hosts rw - ext4 d rw\n";
+        let sites = Namespace::of(sites, Path::new("/"));
+        let ids = |lines: Vec<&Line>| -> Vec<u64> {
+            let mut ids: Vec<_> = lines.iter().map(|line| line.mount.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let keys = sites.keys_at(OsStr::new("/srv/a/etc/hosts"));
+        assert_eq!(ids(sites.lines_with(&keys)), [3, 5]);
+
+        let graft = |point: &str| sites.at(OsStr::new(point)).collect::<Vec<_>>();
+        assert_eq!(ids(sites.lines_on(&keys, &graft("/srv/a/etc"))), [3]);
+        assert_eq!(ids(sites.lines_on(&keys, &graft("/srv/b/etc"))), [5]);
+        assert_eq!(ids(sites.lines_on(&keys, &[])), [] as [u64; 0]);
+
+        // The stack that a mount is in is on the graft; a holder that is not shown may be it.
+        let keys = sites.keys_at(OsStr::new("/srv/b/etc/hosts"));
+        assert_eq!(ids(sites.lines_on(&keys, &graft("/srv/b/etc"))), [5, 6]);
+        let keys = sites.keys_at(OsStr::new("/srv/c/hosts"));
+        assert_eq!(ids(sites.lines_on(&keys, &graft("/srv/b/etc"))), [8]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! also found where the root is `/`, as with systemd's `RootDirectory=`. A namespace without
 //! processes is not seen.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
@@ -220,18 +220,14 @@ impl Users {
         site: &ByPoint<'_>,
         outline: Option<&Outline>,
     ) -> Result<Vec<&'n Line>> {
-        let mut lines = table.lines_with(&self.keys(mount, outline)?);
+        let keys = self.keys(mount, outline)?;
         if let Some(parent) = nearest_above(mount, site)
             && self.is_on(mount, parent)?
         {
             let on = self.copies(table, parent, site, outline)?;
-            let on: HashSet<_> = on.iter().map(|line| line.mount.id).collect();
-            lines.retain(|line| match table.holder(line) {
-                Some(holder) => on.contains(&holder.mount.id),
-                None => true,
-            });
+            return Ok(table.lines_on(&keys, &on));
         }
-        Ok(lines)
+        Ok(table.lines_with(&keys))
     }
 
     /// Whether `mount`, or the stack of mounts that it is in, is on `parent`, and not beneath it.
