@@ -82,7 +82,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
     Ok(mounts)
 }
 
-/// A line with all that is said about the file system.
+/// A line, with its fields about the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub mount: MountInfo,

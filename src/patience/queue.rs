@@ -8,9 +8,8 @@ use crate::base::sync::lock;
 
 static QUEUE: Mutex<Vec<Pid>> = Mutex::new(vec![]);
 
-/// Calls `wait`, which waits until another process has done its work, and notices if that
-/// process ends.
-/// Meanwhile this thread is not given up, and another one works in its place.
+/// Calls `wait`, which waits until another process has done its work, and notices if that process
+/// ends. Meanwhile this thread is not given up, and another one works in its place.
 pub(crate) fn in_a_queue<T>(wait: impl FnOnce() -> T) -> T {
     let thread = gettid();
     lock(&QUEUE).push(thread);

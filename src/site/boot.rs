@@ -277,7 +277,9 @@ pub(crate) fn manifests(context: &Context, others: &[Site]) -> Result<Manifests>
     for (site, loaded) in all.into_iter().zip(loaded) {
         match loaded {
             Ok(manifest) => manifests.known.push((site, manifest)),
-            Err(failed) => drop(manifests.unusable.insert(site.name, failed)),
+            Err(failed) => {
+                manifests.unusable.insert(site.name, failed);
+            }
         }
     }
     Ok(manifests)

@@ -185,9 +185,9 @@ impl DropInFiles<'_> {
             return Ok((written, self.new_drop_in_of_all(going)?));
         }
         self.context.out.warn(
-            "while not all other manifests can be used, the drop-ins of services stay, because \
-             other sites may need them: later, `mountjail units --all --install` removes those \
-             that no site needs",
+            "the drop-ins of services stay, because sites whose manifests cannot be used may need \
+             them: `mountjail check` names these manifests; once they are corrected, \
+             `mountjail units --all --install` removes the drop-ins that no site needs",
         );
         let own = going.iter().map(|site| self.of_own_unit(site));
         Ok((own.collect(), NewDropIn::None))

@@ -81,8 +81,8 @@ impl Watcher {
         self.directories.blindness()
     }
 
-    /// Waits until something happens, `wake` can be read, or it is `until`. Returns what of the
-    /// mount table can be read.
+    /// Waits until something happens, `wake` can be read, or it is `until`. Returns which events of
+    /// mounts can be read.
     pub(super) fn wait(
         &self,
         wake: BorrowedFd<'_>,

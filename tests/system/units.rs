@@ -628,6 +628,18 @@ fn late_file_systems() {
         "{said}"
     );
 
+    // An administrator's own order is respected.
+    let order = "[Unit]\nBefore=mountjail.service\n";
+    sandbox.file("units/mountjail@late.service.d/own.conf", order);
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    let late = own("late");
+    assert!(
+        late.contains("\nPartOf=mountjail.service\n") && !late.contains("After=mountjail.service"),
+        "{late}"
+    );
+    let said = verified(&sandbox);
+    assert!(!said.contains("cycle"), "{said}");
+
     // `up --all` of mountjail.service leaves them alone.
     sandbox.ok(&["up", "--all", "--except=late,source,optional"]);
     sandbox.ok(&["status", "local"]);

@@ -11,7 +11,7 @@ use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::import::fpm::{PoolUser, mode_of_written, written_by};
+use crate::import::fpm::{mode_of_written, written_by};
 
 /// Configurations of web servers.
 const WEB_SERVERS: [&str; 5] = [
@@ -90,19 +90,16 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     if exam.site.pool_users.is_empty() {
         return CheckOutcome::not_needed(NO_POOL);
     }
-    if !exam.site.pool_users.iter().any(loads_opcache) {
+    let mut pool_users = exam.site.pool_users.iter();
+    if !pool_users.any(|pool_user| pool_user.settings.has_opcache()) {
         return CheckOutcome::not_needed("OPcache is not loaded");
     }
 
     let mut problems = vec![];
-    for pool_user in exam
-        .site
-        .pool_users
-        .iter()
-        .filter(|pool| loads_opcache(pool))
-    {
+    for pool_user in exam.site.pool_users {
         let settings = &pool_user.settings;
-        if pool_user.others.is_empty() || settings.flag("opcache.validate_root") == Some(true) {
+        let is_safe = settings.flag("opcache.validate_root") == Some(true);
+        if !settings.has_opcache() || pool_user.others.is_empty() || is_safe {
             continue;
         }
         let text = format!(
@@ -125,10 +122,6 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
         "opcache.validate_root is on"
     };
     CheckOutcome::judge(problems, good)
-}
-
-fn loads_opcache(pool_user: &PoolUser) -> bool {
-    pool_user.settings.has_opcache()
 }
 
 /// A web server whose document root is the jail's root serves `/etc` and all other mounts to

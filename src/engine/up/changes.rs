@@ -114,13 +114,11 @@ impl<B: Backend> UpRun<'_, B> {
 
     /// What earlier runs made in the root, children before parents.
     fn made_before(&self) -> Vec<(&JailPath, CreatedKind, Identity)> {
+        let Some(kept) = &self.observed.kept else {
+            return vec![];
+        };
         let mut made_before = vec![];
-        for made in self
-            .observed
-            .kept
-            .iter()
-            .flat_map(|kept| kept.made.iter().rev())
-        {
+        for made in kept.made.iter().rev() {
             if let Some(file) = made.file {
                 made_before.push((&made.path, made.kind.clone(), file));
             }
