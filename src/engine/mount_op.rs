@@ -11,10 +11,13 @@ use super::mounter::Mounter;
 use super::root::{Root, Spot, Spots};
 use super::setup::Engine;
 use super::sources;
-use super::target::{attributes_of, cannot, explained, is_found, nothing_inside, unique_id_at};
+use super::target::{
+    UNMOUNTED_MEANWHILE, attributes_of, cannot, explained, is_found, is_not_mounted,
+    nothing_inside, unique_id_at,
+};
 use super::templates::TemplateStore;
 use super::undo::{OldMount, Swapped, Undo, save, swap};
-use crate::base::hints::Doing;
+use crate::base::hints::{Doing, is_absent};
 use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::{Along, Step, Template};
@@ -233,7 +236,7 @@ impl<'a, B: Backend> Work<'a, B> {
         if self.holds {
             let target = &self.mount.target;
             let known = root.mounted(target, self.unique_id, Some(self.file));
-            explained(root, "look at the new mount at", target, known)?;
+            found(root, target, known)?;
             root.came_along(&self.record());
         }
         Ok(())
@@ -243,7 +246,7 @@ impl<'a, B: Backend> Work<'a, B> {
     fn find_submounts(&mut self, root: &Root) -> Result<()> {
         if self.mount.recursive && self.template.is_none() {
             let target = &self.mount.target;
-            let id = explained(root, "look at", target, unique_id_at(root, target))?;
+            let id = found(root, target, unique_id_at(root, target))?;
             self.submounts = observe::submounts(root.path(), target, id)?;
         }
         Ok(())
@@ -257,10 +260,9 @@ impl<'a, B: Backend> Work<'a, B> {
         };
         let target = root.path().inside(&self.mount.target);
         let failed = Error::failed(format!("cannot {verb} {} on {target}", self.mount.what()));
-        // All else that move_mount(2) calls invalid was ruled out.
-        if error.raw_os_error() == Some(libc::EINVAL) && self.unique_id.is_some() {
-            let gone = "the mount that this is in was unmounted meanwhile";
-            return failed.because_of(gone).overtaken();
+        // All else that the kernel calls invalid was ruled out.
+        if is_not_mounted(error) {
+            return failed.because_of(UNMOUNTED_MEANWHILE).overtaken();
         }
         failed.because(error)
     }
@@ -271,26 +273,19 @@ impl<'a, B: Backend> Work<'a, B> {
     /// checked.
     pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
-        let what = "find the new mount at";
-        let spot = explained(root, what, target, spots.get(target))?;
-        let stat = explained(root, what, target, spot.stat())?;
+        let spot = found(root, target, spots.get(target))?;
+        let stat = found(root, target, spot.stat())?;
         let is_ours = spot.is_at_home()
             && match self.unique_id {
                 Some(id) => stat.mount_id == Some(id),
                 None => stat.file == self.file && stat.mount_root != Some(false),
             };
         if !is_ours {
-            let path = root.path().inside(target);
-            return Err(Error::failed(format!(
-                "{path} was moved away while it was being mounted on"
-            ))
-            .hint(
-                "somebody changes the directories of this root; find out who before trying again",
-            ));
+            return Err(moved(root, target));
         }
 
         if self.unique_id.is_none() {
-            let fd = explained(root, what, target, root.open_at(target))?;
+            let fd = found(root, target, root.open_at(target))?;
             self.verify_attributes(root, fd)?;
         }
         if stat.mount_id_is_unique {
@@ -310,6 +305,25 @@ impl<'a, B: Backend> Work<'a, B> {
             "{path} is mounted {found} in place of {wanted}"
         )))
     }
+}
+
+/// The `result` of looking for a new mount at `target`.
+fn found<T>(root: &Root, target: &JailPath, result: io::Result<T>) -> Result<T> {
+    match result {
+        Err(error) if is_absent(&error) => Err(moved(root, target)),
+        result => explained(root, "find the new mount at", target, result),
+    }
+}
+
+/// The error about a new mount that is not at `target`.
+fn moved(root: &Root, target: &JailPath) -> Error {
+    let path = root.path().inside(target);
+    let failed = Error::failed(format!(
+        "{path} was moved or removed while it was being mounted on"
+    ));
+    failed
+        .overtaken()
+        .hint("somebody changes the directories of this root; find out who before trying again")
 }
 
 /// The name of the template.

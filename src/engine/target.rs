@@ -39,6 +39,32 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
     }
 }
 
+/// The reason of [`is_not_mounted`], in words.
+pub(super) const UNMOUNTED_MEANWHILE: &str =
+    "it, or the mount that it is in, was unmounted meanwhile";
+
+/// Whether mounting on an open file, or unmounting what is there, failed because the mount is gone
+/// that was seen there: `mount(2)`, `move_mount(2)` and `umount2(2)` call this invalid.
+pub(super) fn is_not_mounted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}
+
+/// As [`explained`], of a call that fails if the mount that was seen at `path` is gone.
+pub(super) fn explained_of_mount<T>(
+    root: &Root,
+    what: &str,
+    path: &JailPath,
+    result: io::Result<T>,
+) -> Result<T> {
+    match result {
+        Err(error) if is_not_mounted(&error) => {
+            let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
+            Err(failed.because_of(UNMOUNTED_MEANWHILE).overtaken())
+        }
+        result => explained(root, what, path, result),
+    }
+}
+
 /// `result`, of which an error is that of [`cannot`].
 pub(super) fn explained<T>(
     root: &Root,

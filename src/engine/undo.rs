@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::backend::{Backend, Prepared};
 use super::journal;
 use super::root::{Root, Spot};
-use super::target::unique_id_at;
+use super::target::{UNMOUNTED_MEANWHILE, is_not_mounted, unique_id_at};
 use crate::base::hints::is_server_gone;
 use crate::base::{Error, Extent, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
@@ -145,14 +145,14 @@ impl<B: Backend> Undo<B> {
         let what = self.in_words();
         let result = match self {
             Self::Unmount { mount, on } => {
-                let result = sys::umount_at(on);
+                let result = unmount(&mount, &on);
                 root.unmounted(&mount.target, None);
                 before.mounts.extend(result.is_err().then_some(mount));
                 result
             }
-            Self::Reattach(old) => reattach(backend, root, &old, before),
+            Self::Reattach(old) => reattach(backend, root, &old, before).map_err(explain),
             Self::SwapBack { old, new } => {
-                let result = swap_back(backend, root, &old, &new, before);
+                let result = swap_back(backend, root, &old, &new, before).map_err(explain);
                 before.mounts.extend(result.is_err().then_some(new));
                 result
             }
@@ -222,6 +222,26 @@ pub(super) fn save<B: Backend>(
         Err(error) if is_server_gone(error.raw_os_error()) => Ok(None),
         saved => saved.map(Some),
     }
+}
+
+/// Unmounts `mount`, which was attached on the open file `on`. It may be gone: when a directory is
+/// removed in a namespace where nothing is mounted in it, the kernel unmounts what other namespaces
+/// have there (Linux 3.18).
+fn unmount(mount: &RecordedMount, on: &OwnedFd) -> io::Result<()> {
+    let result = sys::umount_at(on);
+    if result.as_ref().is_err_and(is_not_mounted) && !mount.unique_id.is_some_and(sys::mount_exists)
+    {
+        return Ok(());
+    }
+    result
+}
+
+/// Replaces an error that means that a mount is gone by one that says it.
+fn explain(error: io::Error) -> io::Error {
+    if is_not_mounted(&error) {
+        return io::Error::other(UNMOUNTED_MEANWHILE);
+    }
+    error
 }
 
 /// Removes what was made at `spot`. If it cannot be removed, it stays recorded.

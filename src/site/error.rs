@@ -69,13 +69,13 @@ impl SiteError {
         }
     }
 
-    /// Whether it failed because of something that changed after it was looked at, and all that can
-    /// be undone was undone.
+    /// Whether it failed because of something that changed after it was looked at. The records hold
+    /// what could not be undone, so another try begins from what is there.
     pub(crate) fn is_overtaken(&self) -> bool {
         match self {
             Self::Manifest(_) => false,
             Self::Errors(errors) => errors.iter().any(Error::is_overtaken),
-            Self::Engine(failure) => failure.error.is_overtaken() && failure.also.is_empty(),
+            Self::Engine(failure) => failure.error.is_overtaken(),
         }
     }
 

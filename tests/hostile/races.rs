@@ -1,10 +1,10 @@
 //! Promises under fire: never visible writable, no gap in a swap, nothing outside the root.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -48,6 +48,10 @@ pub fn all() -> Vec<Trial> {
         for_each_engine(
             "submounts are known wherever the root is moved meanwhile",
             moved_meanwhile,
+        ),
+        for_each_engine(
+            "a directory that is removed in another namespace meanwhile takes its mounts along",
+            removed_meanwhile,
         ),
     ]
     .into_iter()
@@ -279,6 +283,93 @@ fn moved_meanwhile(engine: &'static str) {
             assert_eq!(down.code, 0, "{what}\n{down}");
             when += 1;
         }
+    }
+}
+
+/// At each call of `up` that mounts, in turn, the owner removes the directories that are mounted on,
+/// in a namespace where nothing is mounted in them. The kernel then unmounts what is there. The site
+/// was down, or it was up and has sources that were replaced.
+fn removed_meanwhile(engine: &'static str) {
+    for was_up in [false, true] {
+        let (mut when, mut calls) = (1, 1);
+        while when <= calls {
+            let sandbox = Sandbox::with_engine(engine);
+            let (file, tree) = (
+                sandbox.file("host/file", ""),
+                sandbox.directory("host/tree"),
+            );
+            let lines = format!(
+                "mounts: [{{ source: {}, target: /etc }}, {{ source: {}, target: /own/file, \
+                 access: read-write }}]\n",
+                tree.display(),
+                file.display()
+            );
+            let root = sandbox.site("s", &lines);
+            for directory in ["etc", "own"] {
+                fs::create_dir(root.join(directory)).unwrap();
+            }
+            let mut owner = Elsewhere::new();
+            if was_up {
+                sandbox.ok(&["up", "s"]);
+                fs::rename(sandbox.file("host/new", ""), file).unwrap();
+                fs::rename(&tree, sandbox.path("host/old")).unwrap();
+                fs::create_dir(tree).unwrap();
+            }
+
+            let (code, said, stops) = up_with_stops(&sandbox, &AT_MOUNT_CALLS, |stop, _| {
+                if stop == when {
+                    owner.removes(&["etc", "own"].map(|name| root.join(name)));
+                }
+            });
+            calls = calls.max(stops);
+            let what = format!("{when} of {calls}, was up: {was_up}: {code:?}: {said}");
+            assert!(!said.contains("Invalid argument"), "{what}");
+            assert!(!said.contains("not undone"), "{what}");
+            assert_eq!(code, Some(0), "{what}");
+            sandbox.ok(&["up", "s"]);
+            sandbox.ok(&["status", "s"]);
+            sandbox.ok(&["down", "s"]);
+            assert_eq!(mounts_below(&root), [], "{what}");
+            when += 1;
+        }
+        assert!(calls > 3, "it was stopped {calls} times only");
+    }
+}
+
+/// A shell in a mount namespace of its own, which no later mount reaches.
+struct Elsewhere(Child);
+
+impl Elsewhere {
+    fn new() -> Self {
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "--propagation", "private", "sh", "-e"]);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut elsewhere = Self(shell.spawn().unwrap());
+        elsewhere.does("");
+        elsewhere
+    }
+
+    /// Returns when the shell has carried out `command`.
+    fn does(&mut self, command: &str) {
+        let input = self.0.stdin.as_mut().unwrap();
+        writeln!(input, "{command}\necho done").unwrap();
+        let mut answer = [0; 5];
+        let output = self.0.stdout.as_mut().unwrap();
+        output.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"done\n");
+    }
+
+    fn removes(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            self.does(&format!("rm -r '{}'", path.display()));
+        }
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 

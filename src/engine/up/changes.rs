@@ -10,7 +10,7 @@ use crate::engine::backend::Backend;
 use crate::engine::outcome::check_signal;
 use crate::engine::root::Spot;
 use crate::engine::target::{
-    cannot, clear_after, detach_stray, explained, made_kind, nothing_inside,
+    cannot, clear_after, detach_stray, explained, explained_of_mount, made_kind, nothing_inside,
 };
 use crate::engine::undo::{OldMount, Undo, save};
 use crate::engine::{journal, mount_op};
@@ -84,7 +84,7 @@ impl<B: Backend> UpRun<'_, B> {
 
         let saved = save(&self.mounter.backend, &top, along);
         let saved = explained(&self.root, "detach", target, saved)?;
-        explained(&self.root, "detach", target, sys::umount_at(&top))?;
+        explained_of_mount(&self.root, "detach", target, sys::umount_at(&top))?;
 
         self.root.unmounted(target, Some(expected));
         let old = OldMount {
@@ -260,7 +260,7 @@ impl<B: Backend> UpRun<'_, B> {
 
 fn explain_create(error: Error) -> Error {
     match error.errno() {
-        Some(libc::EEXIST) => error.overtaken().hint_while(Doing::Creating),
+        Some(libc::EEXIST | libc::ENOENT) => error.overtaken().hint_while(Doing::Creating),
         Some(libc::EROFS | libc::EPERM) if error.hint_text().is_some() => error,
         _ => error.hint_while(Doing::Creating),
     }
