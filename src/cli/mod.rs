@@ -172,6 +172,7 @@ pub fn command() -> clap::Command {
 
 /// The program: parses its arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
+    sys::wait_for_children();
     // A hidden command that `doctor` runs inside a root; it needs no configuration.
     let first = std::env::args_os().nth(1);
     if first.as_deref() == Some(OsStr::new(crate::doctor::SUBCOMMAND)) {

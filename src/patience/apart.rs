@@ -70,8 +70,7 @@ pub(crate) fn run(
     drop((to_supervisor, held));
     let end = match forked {
         Ok(Some(child)) => {
-            // If SIGCHLD is ignored, there is nothing to wait for.
-            let _ = waitpid(child, None);
+            let _ = waitpid(child, None); // it tells nothing by its exit code
             Waiting::new(line, exists, &signals).and_then(Waiting::wait)
         }
         Ok(None) => Err(Errno::ECHILD.into()), // both children have left

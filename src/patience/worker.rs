@@ -44,6 +44,9 @@ static SUPERVISOR: OnceLock<Supervisor> = OnceLock::new();
 /// Whether the command itself stops when a signal asks it to.
 static STOPS_ON_SIGNALS: AtomicBool = AtomicBool::new(false);
 
+/// The number of the signal that came last, of those that end a command.
+static LAST_SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
 /// The command waits for something that may never happen, and need not be watched.
 static IS_IDLE: AtomicBool = AtomicBool::new(false);
 
@@ -217,14 +220,13 @@ fn drain(stream: &mut UnixStream) {
 /// whatever its other threads wait for.
 struct EndingSignals {
     pipe: UnixStream,
-    last: Arc<AtomicUsize>,
 }
 
 impl EndingSignals {
     fn catch() -> io::Result<Self> {
         let (pipe, to_pipe) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let last = Arc::new(AtomicUsize::new(0));
+        let last = LAST_SIGNAL.get_or_init(Arc::default);
         for signal in ENDING.map(|signal| signal as i32) {
             if !sys::is_ignored(signal) {
                 // The number is set before the pipe can be read.
@@ -233,13 +235,13 @@ impl EndingSignals {
                 pipe::register(signal, to_pipe.try_clone()?)?;
             }
         }
-        Ok(Self { pipe, last })
+        Ok(Self { pipe })
     }
 
     /// The signal that came last.
     fn take(&mut self) -> u8 {
         drain(&mut self.pipe);
-        u8::try_from(self.last.load(Ordering::SeqCst)).unwrap_or(0)
+        u8::try_from(last_signal().unwrap_or(0)).unwrap_or(0)
     }
 }
 
@@ -298,9 +300,17 @@ pub(crate) fn main_pid() -> Pid {
 }
 
 /// From now on the command itself stops, soon, when a signal asks it to. The command must see the
-/// signals already: one that arrives before this call ends the command, one after it does not.
-pub(crate) fn stops_on_signals() {
+/// signals already. Returns one that came before that and has not ended the command yet: whoever
+/// calls this has to heed it.
+#[must_use]
+pub(crate) fn stops_on_signals() -> Option<i32> {
     STOPS_ON_SIGNALS.store(true, Ordering::SeqCst);
+    last_signal()
+}
+
+fn last_signal() -> Option<i32> {
+    let last = LAST_SIGNAL.get()?.load(Ordering::SeqCst);
+    i32::try_from(last).ok().filter(|last| *last != 0)
 }
 
 /// Calls `wait`, which waits for something that may never happen. Meanwhile the thread is not

@@ -223,7 +223,9 @@ pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }
-    worker::stops_on_signals();
+    if worker::stops_on_signals().is_some() {
+        stop.store(true, Ordering::Relaxed);
+    }
     Ok(stop)
 }
 

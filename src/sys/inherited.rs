@@ -1,11 +1,12 @@
-//! What this process inherited, and it or the runtime of Rust changes: the actions of SIGPIPE and
-//! SIGXFSZ, and which of the standard streams were closed.
+//! What this process inherited, and it or the runtime of Rust changes: the actions of SIGPIPE,
+//! SIGXFSZ and SIGCHLD, and which of the standard streams were closed.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 static PIPE_WAS_DEFAULT: AtomicBool = AtomicBool::new(false);
 static XFSZ_WAS_DEFAULT: AtomicBool = AtomicBool::new(false);
+static CHLD_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 /// One bit per closed standard stream.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
@@ -60,6 +61,16 @@ pub fn survive_file_size_limit() {
     }
 }
 
+/// Has the kernel keep the exit codes of this process's children, also where whoever started it
+/// ignores SIGCHLD: `waitpid(2)`.
+pub fn wait_for_children() {
+    if is_ignored(libc::SIGCHLD) {
+        CHLD_WAS_IGNORED.store(true, Ordering::Relaxed);
+        // SAFETY: the default action needs no function.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    }
+}
+
 /// Gives back what was inherited, for the program that this process becomes now: `sigaction(2)`,
 /// `fcntl(2)`. It is called last: a broken pipe may end this process from then on.
 pub fn give_back_inherited() {
@@ -74,14 +85,15 @@ pub fn give_back_inherited() {
 
 /// As [`give_back_inherited`], the actions of signals alone.
 pub fn give_back_signals() {
-    let both = [
-        (libc::SIGPIPE, &PIPE_WAS_DEFAULT),
-        (libc::SIGXFSZ, &XFSZ_WAS_DEFAULT),
+    let all = [
+        (libc::SIGPIPE, &PIPE_WAS_DEFAULT, libc::SIG_DFL),
+        (libc::SIGXFSZ, &XFSZ_WAS_DEFAULT, libc::SIG_DFL),
+        (libc::SIGCHLD, &CHLD_WAS_IGNORED, libc::SIG_IGN),
     ];
-    for (signal, was_default) in both {
-        if was_default.load(Ordering::Relaxed) {
-            // SAFETY: the default action needs no function.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+    for (signal, is_changed, action) in all {
+        if is_changed.load(Ordering::Relaxed) {
+            // SAFETY: neither action needs a function.
+            unsafe { libc::signal(signal, action) };
         }
     }
 }

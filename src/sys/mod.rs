@@ -34,7 +34,9 @@ mod trace;
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_at_most, read_regular};
-pub use inherited::{give_back_inherited, give_back_signals, is_ignored, survive_file_size_limit};
+pub use inherited::{
+    give_back_inherited, give_back_signals, is_ignored, survive_file_size_limit, wait_for_children,
+};
 pub use journald::send_to_journal;
 pub use leave::{abandon, leave};
 pub use memory::share_one_heap;

@@ -33,7 +33,11 @@ impl WatchSignals {
             signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
                 .context("cannot wait for signals")?;
         }
-        worker::stops_on_signals();
+        match worker::stops_on_signals() {
+            Some(SIGHUP) => reload.store(true, Ordering::Relaxed),
+            Some(_) => stop.store(true, Ordering::Relaxed),
+            None => {}
+        }
         if stop.load(Ordering::Relaxed) || reload.load(Ordering::Relaxed) {
             tell.write_all(&[0])?; // it may have come before the pipe was there
         }

@@ -1,9 +1,10 @@
 //! Promise: a file system that does not answer stops, slows and blinds nothing but its own site,
 //! and each command ends.
 
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ pub fn all() -> Vec<Trial> {
             up_all(engine, Where::Root);
         }),
     ];
-    let others: [(&str, fn()); 17] = [
+    let others: [(&str, fn()); 19] = [
         ("every command ends while a source hangs", || {
             every_command(Where::Source);
         }),
@@ -46,6 +47,11 @@ pub fn all() -> Vec<Trial> {
         (
             "a signal ends a command that has just started",
             early_signal,
+        ),
+        ("a signal ends a command that takes it over", signal_between),
+        (
+            "a caller that ignores SIGCHLD changes nothing",
+            sigchld_ignored,
         ),
         ("a holder of a lock that does not move is named", lock),
         ("a lock is waited for as long as its holder works", queue),
@@ -414,9 +420,9 @@ fn threads_of(pid: u32) -> String {
     text
 }
 
-/// The worker of the mountjail that the process `tracer` started, if the thread that runs the
-/// command opens a socket now.
-fn command_opens_a_socket(tracer: u32) -> Option<Pid> {
+/// The worker of the mountjail that the process `tracer` started, if its thread `name` makes the
+/// system call `number` now.
+fn worker_in_call(tracer: u32, name: &str, number: i64) -> Option<Pid> {
     let children = |pid: &str| {
         let path = format!("/proc/{pid}/task/{pid}/children");
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -424,20 +430,40 @@ fn command_opens_a_socket(tracer: u32) -> Option<Pid> {
             .map(ToOwned::to_owned)
             .collect::<Vec<_>>()
     };
-    let socketpair = libc::SYS_socketpair.to_string();
-    let opens = |worker: &String| {
+    let number = number.to_string();
+    let is_in_call = |worker: &String| {
         let threads = fs::read_dir(format!("/proc/{worker}/task"));
         threads.into_iter().flatten().flatten().any(|thread| {
             let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
             let call = read("syscall");
-            read("comm").trim() == "command"
-                && call.split_ascii_whitespace().next() == Some(&socketpair)
+            read("comm").trim() == name && call.split_ascii_whitespace().next() == Some(&number)
         })
     };
     let supervisors = children(&tracer.to_string()).into_iter();
     let mut workers = supervisors.flat_map(|supervisor| children(&supervisor));
-    let worker = workers.find(opens)?;
+    let worker = workers.find(is_in_call)?;
     Some(Pid::from_raw(worker.parse().unwrap()))
+}
+
+/// Starts `mountjail` with these arguments under strace(1) with the `fault`, and sends its worker
+/// SIGTERM once the worker's thread `name` makes the system call `number`.
+fn with_early_signal(
+    sandbox: &Sandbox,
+    arguments: &[&str],
+    fault: &str,
+    (name, number): (&str, i64),
+) -> Child {
+    let runner = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", fault];
+    let mut strace = sandbox.command_under(&runner);
+    let strace = strace.args(arguments).stderr(Stdio::null());
+    let strace = strace.stdout(Stdio::null()).spawn().unwrap();
+    let worker = Cell::new(None);
+    wait_until("the worker makes the call", || {
+        worker.set(worker_in_call(strace.id(), name, number));
+        worker.get().is_some()
+    });
+    kill(worker.get().unwrap(), Signal::SIGTERM).unwrap();
+    strace
 }
 
 /// Whether a thread of what the process started waits for FUSE.
@@ -478,21 +504,58 @@ fn slow() {
 /// The watcher must not lose a signal that comes while it takes signals into its own hands.
 fn early_signal() {
     let sandbox = Sandbox::new();
-    let runner = ["strace", "-f", "-qq", "-o", "/dev/null", "-e"];
     let fault = "inject=socketpair:delay_enter=2s:when=1";
-    let mut strace = sandbox.command_under(&[&runner[..], &[fault]].concat());
-    let strace = strace.arg("watch").stderr(Stdio::null());
-    let strace = strace.stdout(Stdio::null()).spawn().unwrap();
-    let worker = std::cell::Cell::new(None);
-    wait_until("the command opens a socket", || {
-        worker.set(command_opens_a_socket(strace.id()));
-        worker.get().is_some()
-    });
-    kill(worker.get().unwrap(), Signal::SIGTERM).unwrap();
-    let strace = std::cell::RefCell::new(strace);
+    let call = ("command", libc::SYS_socketpair);
+    let strace = RefCell::new(with_early_signal(&sandbox, &["watch"], fault, call));
     wait_until("the watcher ends", || {
         strace.borrow_mut().try_wait().unwrap().is_some()
     });
+}
+
+/// The signal comes after the worker catches signals, and its first thread looks at it only when
+/// the command has also begun to.
+fn signal_between() {
+    let sandbox = Sandbox::new();
+    for site in ["a", "b", "c"] {
+        sandbox.site(site, "etc: [hosts]\n");
+    }
+    let fault = "inject=clone3:delay_enter=1s:delay_exit=1s";
+    let call = ("mountjail", libc::SYS_clone3);
+    let mut strace = with_early_signal(&sandbox, &["up", "--all"], fault, call);
+    strace.wait().unwrap();
+    for site in ["a", "b", "c"] {
+        assert_eq!(mounts_below(&sandbox.root(site)), []);
+    }
+}
+
+/// The kernel reaps the children of a process that ignores SIGCHLD, and tells it nothing. Python's
+/// subprocess and daemons start programs so.
+fn sigchld_ignored() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts]\nprograms: [cat, grep]\nproc: true\n");
+    let ignoring = ["env", "--ignore-signal=CHLD"];
+    let run = |arguments: &[&str]| {
+        let mut command = sandbox.command_under(&ignoring);
+        Ran::of(command.args(arguments))
+    };
+    let commands: [&[&str]; 5] = [
+        &["up", "--all"],
+        &["status"],
+        &["check"],
+        &["doctor", "s"],
+        &["trace", "s", "--", "cat", "/etc/hosts"],
+    ];
+    for arguments in commands {
+        run(arguments).exits(0);
+    }
+    let ignored = ["grep", "SigIgn", "/proc/self/status"];
+    let inherited = Ran::of(Command::new("env").args(&ignoring[1..]).args(ignored));
+    let inside = run(&[&["exec", "s", "--"], &ignored[..]].concat()).exits(0);
+    assert_eq!(
+        inside.stdout, inherited.stdout,
+        "the program ignores it as well"
+    );
+    run(&["down", "--all"]).exits(0);
 }
 
 fn lock() {
