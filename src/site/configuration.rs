@@ -224,7 +224,7 @@ fn admitted_text(file: &Path, trust: &Trust) -> Result<String, ManifestError> {
 }
 
 /// Whether there is no such name. A link that leads nowhere is there.
-fn is_absent(path: &Path) -> bool {
+pub(super) fn is_absent(path: &Path) -> bool {
     matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 

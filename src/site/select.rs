@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Site;
-use super::configuration::{self, absolute, list, site_named, site_of};
+use super::configuration::{self, absolute, is_absent, list, site_named, site_of};
 use super::context::Context;
 use super::instances;
 use super::manifest_file::root_of;
@@ -106,13 +106,20 @@ fn template(context: &Context, name: &str) -> Result<Option<PathBuf>> {
     Ok(manifest::template_name(&file).is_some().then_some(file))
 }
 
-/// All sites of the template `file`.
+/// All sites of the template `file`. One that has a manifest of its own beside it has that one.
 ///
 /// Errors: it does not exist.
 fn of_template(file: &Path) -> Result<SiteList> {
     file.symlink_metadata()
         .context(format_args!("cannot read {}", file.display()))?;
-    Ok(instances::of_templates(&[file.to_owned()]))
+    let mut list = instances::of_templates(&[file.to_owned()]);
+    for site in &mut list.sites {
+        let own = file.with_file_name(format!("{}.yaml", site.name));
+        if !is_absent(&own) {
+            site.file = own;
+        }
+    }
+    Ok(list)
 }
 
 /// All sites of the configuration, sorted by name. Files that are not sites are reported, and do

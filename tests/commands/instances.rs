@@ -226,10 +226,12 @@ fn overridden() {
             line(&own, "/own")
         ),
     );
-    sandbox.ok(&["up", "--all"]);
     let root = customers.path("alice");
-    assert!(!customers.is_up("alice") && customers.is_up("bob"));
-    assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "own");
+    for which in ["--all", "customer@", "customer@alice", "customer@"] {
+        sandbox.ok(&["up", which]);
+        assert!(!customers.is_up("alice") && customers.is_up("bob"));
+        assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "own");
+    }
     assert_eq!(customers.status(), ["customer@alice", "customer@bob"]);
 
     // Its manifest needs no directory that matches, and without it the template's applies again.
