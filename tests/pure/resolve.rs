@@ -1,5 +1,5 @@
 //! The rule: every path that a process in the jail looks up leads to the same file as on the host.
-//! The hosts are made for the tests, by an ordinary user.
+//! The hosts are made for the tests.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,6 +9,13 @@ use std::process::Command;
 use mountjail::base::{HostPath, SiteName};
 use mountjail::manifest::{Presets, SourceFile, parse};
 use mountjail::resolve::{Desired, Host, Resolver, Roots};
+
+/// Fails where the files of the test would not be root's: only what is root's brings anything
+/// along, and only root can give files to others.
+fn needs_root() {
+    let is_root = nix::unistd::geteuid().is_root();
+    assert!(is_root, "this test makes files of root's: run it as root");
+}
 
 /// A host in a temporary directory.
 struct MadeHost(tempfile::TempDir);
@@ -309,8 +316,7 @@ fn two_sources_for_one_target_are_both_named() {
 
 #[test]
 fn links_inside_a_bound_directory_bring_their_targets_along() {
-    // Only links of root's count, so this needs to be root to say anything.
-    let is_root = nix::unistd::geteuid().is_root();
+    needs_root();
     let host = MadeHost::new();
     for directory in ["certs", "share/ca", "private"] {
         host.dir(directory);
@@ -326,16 +332,14 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
     host.link("certs/inside", "one")
         .link("certs/dangling", "/nowhere")
         .link("certs/proc", "/proc/self");
-    let expected: &[&str] = if is_root {
-        &[
+    assert_eq!(
+        host.shows("mounts: [/certs]"),
+        [
             "/certs < /certs",
             "/share/ca < /share/ca",
             "/single/one < /single/one",
         ]
-    } else {
-        &["/certs < /certs"]
-    };
-    assert_eq!(host.shows("mounts: [/certs]"), expected);
+    );
     let writable = host.shows("mounts: [{ source: /certs, access: read-write }]");
     assert_eq!(
         writable,
@@ -368,17 +372,10 @@ fn merged_usr() -> MadeHost {
 
 #[test]
 fn a_directory_that_is_bound_whole_keeps_its_links() {
+    needs_root();
     let host = merged_usr();
     let tops = ["/bin -> usr/bin", "/lib -> usr/lib", "/lib64 -> usr/lib64"];
     let shown = host.shows("mounts: [{ source: /usr, executable: true }]");
-    if !nix::unistd::geteuid().is_root() {
-        assert_eq!(
-            shown,
-            [&["/usr < /usr"][..], &tops].concat(),
-            "only links of root's count"
-        );
-        return;
-    }
     // What a link of the host's leads to straight stays a link; through more links the file itself
     // is brought.
     let expected = [
@@ -402,9 +399,7 @@ fn a_directory_that_is_bound_whole_keeps_its_links() {
 
 #[test]
 fn many_alternatives_come_by_their_directory_and_bring_only_what_is_needed() {
-    if !nix::unistd::geteuid().is_root() {
-        return; // only links of root's count
-    }
+    needs_root();
     let host = MadeHost::new();
     for n in 0..4 {
         host.link(&format!("usr/bin/{n}"), &format!("/etc/alternatives/{n}"));
@@ -444,9 +439,7 @@ fn many_alternatives_come_by_their_directory_and_bring_only_what_is_needed() {
 
 #[test]
 fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
+    needs_root();
     let host = MadeHost::new();
     for n in 0..5 {
         host.link(&format!("usr/bin/{n}"), &format!("/srv/bin/{n}"))
@@ -472,9 +465,7 @@ fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
 
 #[test]
 fn whoever_can_change_what_a_loader_preloads_decides_what_it_needs() {
-    if !nix::unistd::geteuid().is_root() {
-        return; // only root can give files to others
-    }
+    needs_root();
     let host = MadeHost::new();
     fs::set_permissions(host.at(""), fs::Permissions::from_mode(0o755)).unwrap();
     let directory = format!("-L{}", host.at("lib").display());
@@ -768,6 +759,7 @@ fn a_literal_source_is_no_pattern() {
 
 #[test]
 fn openssl_brings_what_its_configuration_includes() {
+    needs_root();
     let host = MadeHost::new();
     host.file("etc/ssl/extra.d/legacy.cnf")
         .file("etc/policy/openssl.config")

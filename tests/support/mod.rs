@@ -50,9 +50,6 @@ const COMMON: &str = "MOUNTJAIL_TEST_COMMON";
 const PRIVATE: &str = "private";
 const SHARED: &str = "shared";
 
-/// Set where a test that cannot run has to fail, as on a build server.
-const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
-
 /// `K/N` where only each Nth trial runs, as on an emulated machine.
 const SAMPLE: &str = "MOUNTJAIL_SAMPLE";
 
@@ -76,7 +73,7 @@ pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     match Outside::leave(extra) {
-        Err(reason) => libtest_mimic::run(&arguments, skipped(trials, &reason)).exit_code(),
+        Err(reason) => libtest_mimic::run(&arguments, failing(trials, &reason)).exit_code(),
         Ok(outside) => {
             let conclusion = libtest_mimic::run(&arguments, trials);
             match outside.check() {
@@ -142,37 +139,28 @@ fn sample(trials: Vec<Trial>, which: &str) -> Vec<Trial> {
     trials.into_iter().skip(first).step_by(step).collect()
 }
 
-/// Trials of the same names that only report the reason; they fail if [`REQUIRE_ROOT`] is set.
-fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
-    let required = std::env::var_os(REQUIRE_ROOT).is_some_and(|value| value == "1");
-    ignored(trials, reason, required)
+/// Trials of the same names that fail for this reason.
+fn failing(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
+    in_place_of(trials, |name| {
+        let reason = reason.to_owned();
+        Trial::test(name, move || Err(reason.into()))
+    })
 }
 
 /// These trials where the kernel offers what templates are made with, else trials of the same names
-/// that only report that.
+/// that are ignored.
 pub fn where_templates_are(trials: Vec<Trial>) -> Vec<Trial> {
     if mountjail::sys::probe::statmount() {
         return trials;
     }
-    ignored(trials, "the kernel has no statmount", false)
+    let offered = || Err("SKIP: the kernel has no statmount");
+    in_place_of(trials, |name| where_offered(name, offered, || Ok(())))
 }
 
-fn ignored(trials: Vec<Trial>, reason: &str, required: bool) -> Vec<Trial> {
-    let skip = |trial: Trial| {
-        let name = trial.name().to_owned();
-        let kind = trial.kind().to_owned();
-        let reason = format!("SKIP: {reason}");
-        let skipped = Trial::ignorable_test(name.clone(), move || {
-            eprintln!("{reason}: {name}");
-            if required {
-                Err(reason.into())
-            } else {
-                Ok(Completion::ignored_with(reason))
-            }
-        });
-        skipped.with_kind(kind)
-    };
-    trials.into_iter().map(skip).collect()
+/// Other trials of the same names and kinds.
+fn in_place_of(trials: Vec<Trial>, other: impl Fn(String) -> Trial) -> Vec<Trial> {
+    let replace = |trial: Trial| other(trial.name().to_owned()).with_kind(trial.kind());
+    trials.into_iter().map(replace).collect()
 }
 
 /// A trial for each name and body.
@@ -384,7 +372,7 @@ struct Outside {
 impl Outside {
     fn leave(extra: CloneFlags) -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
-            return Err("needs root".into());
+            return Err("trials mount: run them as root".into());
         }
         nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
         let table = File::open("/proc/self/mountinfo").map_err(|e| format!("needs /proc: {e}"))?;
