@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::report::report_all;
 use crate::base::SiteName;
 use crate::engine::create_file;
 use crate::import::{self, Draft, DraftKind, Importer};
@@ -75,7 +76,7 @@ impl ImportArgs {
         }
         let imported = found.drafts(&context.presets);
         wrong.extend(imported.errors);
-        let (code, errors) = report(context, &wrong);
+        let (code, errors) = report_all(context, &wrong);
         for note in &imported.notes {
             context.out.info(note);
         }
@@ -109,7 +110,7 @@ impl ImportArgs {
                     results.push((draft, json!({ "file": file, "manifest": yaml })));
                 }
                 Err(error) => {
-                    let (code, errors) = report(context, std::slice::from_ref(&error));
+                    let (code, errors) = report_all(context, std::slice::from_ref(&error));
                     codes.push(code);
                     results.push((draft, json!({ "errors": errors })));
                 }
@@ -272,16 +273,6 @@ fn nothing_found() -> Error {
         "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a \
          daemon's file",
     )
-}
-
-/// Reports the errors; returns the exit code, and the errors as JSON.
-fn report(context: &Context, errors: &[Error]) -> (u8, Vec<Value>) {
-    let mut objects = vec![];
-    for error in errors {
-        context.out.error(error);
-        objects.push(render::json::error(None, error));
-    }
-    (worst(errors.iter().map(Error::exit_code)), objects)
 }
 
 /// `{sites: […], presets: […]}`

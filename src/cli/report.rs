@@ -30,6 +30,16 @@ pub(super) fn failed_alone(context: &Context, site: &Site, failed: &SiteError) -
     context.out.failure_of(code, &errors)
 }
 
+/// Reports errors that belong to no site; returns the exit code, and the errors as JSON.
+pub(super) fn report_all(context: &Context, errors: &[Error]) -> (u8, Vec<Value>) {
+    let mut objects = vec![];
+    for error in errors {
+        context.out.error(error);
+        objects.push(render::json::error(None, error));
+    }
+    (worst(errors.iter().map(Error::exit_code)), objects)
+}
+
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
     out: &'static Out,

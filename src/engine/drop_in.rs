@@ -16,7 +16,10 @@ pub(crate) fn read_drop_in(path: &Path) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(Error::failed(format!("cannot read {}", path.display())).because(&error)),
+        Err(error) => {
+            let failed = Error::failed(format!("cannot read {}", path.display())).at(path);
+            Err(failed.because(&error))
+        }
     }
 }
 

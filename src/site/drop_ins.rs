@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use super::boot::{self, Manifests, UNITS, is_service};
 use super::context::Context;
-use super::out::worst;
 use super::unit_plan::PlannedUnits;
 use super::{Site, systemctl};
 use crate::base::ErrorContext;
@@ -80,10 +79,14 @@ impl DropInFiles<'_> {
         unneeded
     }
 
-    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's. Returns the exit
-    /// code: one file that cannot be written keeps no other site from its own.
-    pub(crate) fn install(&self, drop_ins: &BTreeMap<PathBuf, &str>, unneeded: Vec<PathBuf>) -> u8 {
-        let (mut changed, mut code) = (false, 0);
+    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's. Returns an error
+    /// for each file for which that failed: it keeps no other site from its own.
+    pub(crate) fn install(
+        &self,
+        drop_ins: &BTreeMap<PathBuf, &str>,
+        unneeded: Vec<PathBuf>,
+    ) -> Vec<Error> {
+        let (mut changed, mut errors) = (false, vec![]);
         for (path, text) in drop_ins {
             let verb = match write_drop_in(path, HEADER, text) {
                 Ok(true) => {
@@ -92,7 +95,7 @@ impl DropInFiles<'_> {
                 }
                 Ok(false) => "kept",
                 Err(error) => {
-                    code = self.report(code, &error);
+                    errors.push(error.at(path));
                     continue;
                 }
             };
@@ -100,9 +103,10 @@ impl DropInFiles<'_> {
                 .out
                 .detail(format_args!("{verb} {}", path.display()));
         }
-        let (removed, code) = self.remove(unneeded, code);
-        self.reload(changed || !removed.is_empty());
-        code
+        let removed = self.remove(unneeded);
+        self.reload(changed || !removed.files.is_empty());
+        errors.extend(removed.errors);
+        errors
     }
 
     /// The drop-ins that mountjail wrote and that are only for these sites.
@@ -126,46 +130,47 @@ impl DropInFiles<'_> {
             return Ok(vec![]);
         }
         let names: Vec<_> = going.iter().map(|site| site.name.as_str()).collect();
-        match self.remove_of(going)? {
-            (removed, 0) => Ok(removed),
-            _ => Err(
-                Error::failed("the drop-ins for systemd cannot be removed").hint(format!(
-                    "`mountjail units --uninstall {}` names each of them",
-                    names.join(" ")
-                )),
-            ),
+        let removed = self.remove_of(going)?;
+        if removed.errors.is_empty() {
+            return Ok(removed.files);
         }
+        self.context.out.errors(&removed.errors);
+        Err(
+            Error::failed("the drop-ins for systemd cannot be removed").hint(format!(
+                "`mountjail units --uninstall {}` names each of them",
+                names.join(" ")
+            )),
+        )
     }
 
-    /// Removes all drop-ins that mountjail wrote. Returns them, and the exit code.
-    pub(crate) fn remove_all(&self) -> Result<(Vec<PathBuf>, u8)> {
-        let (removed, code) = self.remove(self.all_written()?, 0);
-        self.reload(!removed.is_empty());
-        Ok((removed, code))
+    /// Removes all drop-ins that mountjail wrote.
+    ///
+    /// Errors: they cannot be listed.
+    pub(crate) fn remove_all(&self) -> Result<RemovedDropIns> {
+        let removed = self.remove(self.all_written()?);
+        self.reload(!removed.files.is_empty());
+        Ok(removed)
     }
 
     /// Removes the drop-ins of the sites `going`, but not those of a service that another site
-    /// names or may name, too. Returns them, and the exit code.
+    /// names or may name, too.
     ///
     /// Errors: the sites cannot be listed.
-    pub(crate) fn remove_of(&self, going: &[Site]) -> Result<(Vec<PathBuf>, u8)> {
-        let (written, of_all) = self.without(going)?;
-        let (mut removed, mut code) = self.remove(written, 0);
+    pub(crate) fn remove_of(&self, going: &[Site]) -> Result<RemovedDropIns> {
+        let (mut leaving, of_all) = self.without(going)?;
+        if let NewDropIn::Gone(path) = &of_all {
+            leaving.push(path.clone());
+        }
+        let mut removed = self.remove(leaving);
         let mut rewritten = false;
-        match of_all {
-            NewDropIn::None => {}
-            NewDropIn::Text(path, text) => match write_drop_in(&path, HEADER, &text) {
+        if let NewDropIn::Text(path, text) = of_all {
+            match write_drop_in(&path, HEADER, &text) {
                 Ok(written) => rewritten = written,
-                Err(error) => code = self.report(code, &error),
-            },
-            NewDropIn::Gone(path) => {
-                let (more, worse) = self.remove(vec![path], code);
-                removed.extend(more);
-                code = worse;
+                Err(error) => removed.errors.push(error.at(path)),
             }
         }
-        self.reload(rewritten || !removed.is_empty());
-        Ok((removed, code))
+        self.reload(rewritten || !removed.files.is_empty());
+        Ok(removed)
     }
 
     /// The drop-ins that are only for the sites `going`, and what becomes of that of
@@ -267,29 +272,30 @@ impl DropInFiles<'_> {
         }
     }
 
-    /// Removes those of `files` that are mountjail's. Returns them, and the worst exit code.
-    fn remove(&self, files: Vec<PathBuf>, mut code: u8) -> (Vec<PathBuf>, u8) {
-        let mut removed = vec![];
+    /// Removes those of `files` that are mountjail's.
+    fn remove(&self, files: Vec<PathBuf>) -> RemovedDropIns {
+        let mut removed = RemovedDropIns::default();
         for file in files {
             match remove_drop_in(&file, HEADER) {
                 Ok(true) => {
-                    self.context
-                        .out
-                        .info(format_args!("removed {}", file.display()));
-                    removed.push(file);
+                    let text = format_args!("removed {}", file.display());
+                    self.context.out.info(text);
+                    removed.files.push(file);
                 }
                 Ok(false) => {}
-                Err(error) => code = self.report(code, &error),
+                Err(error) => removed.errors.push(error.at(file)),
             }
         }
-        (removed, code)
+        removed
     }
+}
 
-    /// Reports `error`; the exit code after it, which was `code` before.
-    fn report(&self, code: u8, error: &Error) -> u8 {
-        self.context.out.error(error);
-        worst([code, error.exit_code()])
-    }
+/// The drop-ins that were removed.
+#[derive(Default)]
+pub(crate) struct RemovedDropIns {
+    pub files: Vec<PathBuf>,
+    /// Why others were not.
+    pub errors: Vec<Error>,
 }
 
 /// Whether mountjail wrote the drop-in.

@@ -681,20 +681,27 @@ fn unreadable() {
     let ran = units(&sandbox, &["--all", "--check"]).exits(1).says(&says);
     let ran = ran.prints("/jail-b@x.service.d/50-mountjail.conf is missing\n");
     assert!(!ran.stdout.contains("jail-a.service.d"), "{ran}");
-    let json = units(&sandbox, &["--all", "--check", "--json"])
-        .exits(1)
-        .json();
+    let fails = |action: &str| {
+        let ran = units(&sandbox, &["--all", action, "--json"]).exits(1);
+        let json = ran.says(&says).json();
+        let errors = json["errors"].as_array().unwrap();
+        assert_eq!(errors.len(), 1, "{json}");
+        assert_eq!(errors[0]["path"], bad.to_str().unwrap(), "{json}");
+        assert!(
+            says.contains(errors[0]["reason"].as_str().unwrap()),
+            "{json}"
+        );
+        json
+    };
+    let json = fails("--check");
     assert_eq!(json["in_sync"], false);
     assert_eq!(json["files"].as_array().unwrap().len(), 1, "{json}");
-    assert_eq!(json["errors"].as_array().unwrap().len(), 1, "{json}");
-
-    units(&sandbox, &["--all", "--install"])
-        .exits(1)
-        .says(&says);
+    let json = fails("--install");
+    assert_eq!(json["sites"].as_array().unwrap().len(), 2, "{json}");
     assert!(good.exists(), "the other site has its drop-in all the same");
-    units(&sandbox, &["--all", "--uninstall"])
-        .exits(1)
-        .says(&says);
+    let json = fails("--uninstall");
+    let removed = json["removed"].as_array().unwrap();
+    assert!(removed.contains(&good.to_str().unwrap().into()), "{json}");
     assert!(!good.exists() && bad.exists());
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use self::check::Difference;
 use super::args::{ImageRoot, Which};
-use super::report::{DIFFERENT, Report};
+use super::report::{DIFFERENT, Report, report_all};
 use crate::Result;
 use crate::render::json::document;
 use crate::site::boot::UNITS;
@@ -120,7 +120,9 @@ impl UnitsArgs {
             let differences = check::differences(drop_ins, unneeded);
             self.add_differences(report, differences);
         } else if self.install {
-            report.code(self.files(context).install(drop_ins, unneeded));
+            for error in self.files(context).install(drop_ins, unneeded) {
+                report.error(&error);
+            }
         } else {
             for (path, text) in drop_ins {
                 report.text(format!("# {}\n{text}\n", path.display()));
@@ -152,17 +154,20 @@ impl UnitsArgs {
 
     fn uninstall(&self, context: &Context) -> Result<u8> {
         let files = self.files(context);
-        let (removed, code) = if self.which.all {
+        let removed = if self.which.all {
             files.remove_all()?
         } else {
             files.remove_of(&self.which.selection().sites(context)?)?
         };
-        let text = if self.json {
-            document(json!({ "removed": removed }))
-        } else {
-            String::new()
-        };
-        Ok(context.out.print_and(text, code))
+        let (code, errors) = report_all(context, &removed.errors);
+        if !self.json {
+            return Ok(code);
+        }
+        let mut object = json!({ "removed": removed.files });
+        if !errors.is_empty() {
+            object["errors"] = json!(errors);
+        }
+        Ok(context.out.print_and(document(object), code))
     }
 
     fn files<'c>(&self, context: &'c Context) -> DropInFiles<'c> {

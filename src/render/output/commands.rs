@@ -439,7 +439,7 @@ pub const OUTPUTS: &[Output] = &[
             maybe(
                 "errors",
                 ERRORS,
-                "files that cannot be read, or why the command failed",
+                "files that cannot be read, written or removed, or why the command failed",
             ),
             maybe(
                 "removed",
