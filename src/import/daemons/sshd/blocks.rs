@@ -9,6 +9,9 @@ use crate::import::logins::Login;
 /// How deep sshd lets files include each other.
 const MAX_DEPTH: usize = 16;
 
+/// How many included files are read. sshd has no limit, and the number can double with each depth.
+const MAX_FILES: usize = 10_000;
+
 /// The users and files of this host that a configuration refers to.
 pub(in crate::import) struct SshdHost<'h> {
     /// The user of a name.
@@ -56,6 +59,10 @@ pub(super) struct Blocks<'h> {
     /// The block that a line belongs to.
     current: usize,
     depth: usize,
+    /// The number of included files that were read.
+    files: usize,
+    /// A limit was reached, so no more files are included.
+    is_over: bool,
     pub warnings: Vec<String>,
 }
 
@@ -66,6 +73,8 @@ impl<'h> Blocks<'h> {
             all: vec![MatchBlock::default()],
             current: 0,
             depth: 0,
+            files: 0,
+            is_over: false,
             warnings: vec![],
         }
     }
@@ -118,24 +127,42 @@ impl<'h> Blocks<'h> {
     }
 
     fn include(&mut self, place: FileLine<'_>, pattern: &str) {
-        if self.depth == MAX_DEPTH {
+        if self.is_over {
+            return;
+        }
+        let included = match (self.host.included)(pattern) {
+            Ok(files) => files,
+            Err(error) => {
+                let warning = format!("{place}: Include {pattern}: {error}");
+                return self.warnings.push(warning);
+            }
+        };
+        self.files += included.len();
+        if let Some(limit) = self.reached_limit(&included) {
+            self.is_over = true;
             self.warnings.push(format!(
-                "{place}: files include each other more than {MAX_DEPTH} deep, which sshd refuses"
+                "{place}: {limit}; the files of this Include and of all later ones are left out"
             ));
             return;
         }
-        match (self.host.included)(pattern) {
-            Ok(files) => {
-                self.depth += 1;
-                for (file, text) in files {
-                    self.file(&file, &text);
-                }
-                self.depth -= 1;
-            }
-            Err(error) => self
-                .warnings
-                .push(format!("{place}: Include {pattern}: {error}")),
+        self.depth += 1;
+        for (file, text) in included {
+            self.file(&file, &text);
         }
+        self.depth -= 1;
+    }
+
+    /// The limit that keeps these files from being included. As sshd, it does not look for circles,
+    /// which reach the greatest depth.
+    fn reached_limit(&self, included: &[IncludedFile]) -> Option<String> {
+        if self.depth == MAX_DEPTH && !included.is_empty() {
+            return Some(format!(
+                "sshd refuses this configuration: files include each other more than {MAX_DEPTH} \
+                 deep"
+            ));
+        }
+        (self.files > MAX_FILES)
+            .then(|| format!("import reads no more than {MAX_FILES} included files"))
     }
 }
 

@@ -1,6 +1,8 @@
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use super::*;
+use crate::Result;
 
 fn login(name: &str) -> Login {
     Login {
@@ -15,6 +17,23 @@ fn file(name: &str, text: &str) -> IncludedFile {
 }
 
 fn read_text(text: &str) -> DaemonSites {
+    let included = |pattern: &str| match pattern {
+        "d/*.conf" => Ok(vec![
+            file("d/1.conf", "Match User alice\nChrootDirectory /srv/one\n"),
+            file("d/2.conf", "ChrootDirectory /srv/all\nInclude empty/*\n"),
+        ]),
+        "in-match" => Ok(vec![file(
+            "in-match",
+            "ChrootDirectory /srv/in\nMatch Group=sftp\nChrootDirectory /srv/both/%u\n",
+        )]),
+        "empty/*" => Ok(vec![]),
+        _ => Err(crate::Error::failed("cannot read x")),
+    };
+    read_with(text, &included)
+}
+
+/// With included files by their patterns.
+fn read_with(text: &str, included: &dyn Fn(&str) -> Result<Vec<IncludedFile>>) -> DaemonSites {
     let named = |name: &str| (name != "nobody-here").then(|| login(name));
     let of_group = |group: &str| {
         if group == "sftp" {
@@ -23,22 +42,10 @@ fn read_text(text: &str) -> DaemonSites {
             vec![]
         }
     };
-    let included = |pattern: &str| match pattern {
-        "d/*.conf" => Ok(vec![
-            file("d/1.conf", "Match User alice\nChrootDirectory /srv/one\n"),
-            file("d/2.conf", "ChrootDirectory /srv/all\nInclude endless\n"),
-        ]),
-        "endless" => Ok(vec![file("endless", "Include endless\n")]),
-        "in-match" => Ok(vec![file(
-            "in-match",
-            "ChrootDirectory /srv/in\nMatch Group=sftp\nChrootDirectory /srv/both/%u\n",
-        )]),
-        _ => Err(crate::Error::failed("cannot read x")),
-    };
     let host = SshdHost {
         user: &named,
         users_of_group: &of_group,
-        included: &included,
+        included,
     };
     read(Path::new("sshd_config"), text, &host, &Units::default())
 }
@@ -103,11 +110,63 @@ fn included_files_are_read_in_their_place() {
         ]
     );
     assert_eq!(read.sites[1].place, "d/1.conf:2");
-    assert_eq!(read.warnings.len(), 2, "{:?}", read.warnings);
-    assert!(read.warnings[0].contains("more than 16 deep"));
     assert_eq!(
-        read.warnings[1],
-        "sshd_config:6: Include none: cannot read x"
+        read.warnings,
+        ["sshd_config:6: Include none: cannot read x"]
+    );
+}
+
+#[test]
+fn files_that_include_each_other_are_read_as_deep_as_sshd_does() {
+    let count = Cell::new(0);
+    let included = |pattern: &str| {
+        count.set(count.get() + 1);
+        let both = "ChrootDirectory /srv/circle\nInclude a b\n";
+        Ok(vec![file(pattern, both)])
+    };
+    let text = "Include a b\nMatch User alice\nChrootDirectory /srv/alice\nInclude a\n";
+    let read = read_with(text, &included);
+    assert_eq!(count.get(), 17, "the last one is not included");
+    assert_eq!(
+        roots(&read),
+        [
+            ("/srv/circle".to_owned(), vec![]),
+            ("/srv/alice".to_owned(), vec!["alice"]),
+        ]
+    );
+    assert_eq!(
+        read.warnings,
+        [
+            "a:2: sshd refuses this configuration: files include each other more than 16 deep; \
+             the files of this Include and of all later ones are left out"
+        ]
+    );
+}
+
+#[test]
+fn the_number_of_included_files_is_limited() {
+    // Each file includes the one below it, down to the last one, which sshd still reads.
+    let (count, last) = (Cell::new(0), Cell::new(0));
+    let included = |pattern: &str| {
+        count.set(count.get() + 1);
+        let depth: usize = pattern.parse().unwrap();
+        let text = if depth == 16 {
+            last.set(last.get() + 1);
+            "ChrootDirectory /srv/x\n".to_owned()
+        } else {
+            format!("Include {0} {0}\n", depth + 1)
+        };
+        Ok(vec![file(pattern, &text)])
+    };
+    let read = read_with("Include 1\n", &included);
+    assert_eq!(count.get(), 10_001);
+    assert!(last.get() > 1000);
+    assert_eq!(roots(&read), [("/srv/x".to_owned(), vec![])]);
+    assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
+    assert!(
+        read.warnings[0].contains(": import reads no more than 10000 included files; "),
+        "{:?}",
+        read.warnings
     );
 }
 
