@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::process::Process;
 use crate::base::HostPath;
-use crate::resolve::Mount;
+use crate::resolve::{Host, Mount};
 use crate::sys::{self, FileId, proc};
 
 /// All processes of the unit `name`.
@@ -69,12 +69,22 @@ pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
 
 /// Whether the process has the same file at `path` as this one.
 pub fn sees_same(pid: u32, path: &Path) -> bool {
-    let theirs = proc::of(pid)
-        .join("root")
-        .join(path.strip_prefix("/").unwrap_or(path));
-    match (sys::file_known_at(path), sys::file_known_at(&theirs)) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
+    match (sys::file_known_at(path), file_in_root_of(pid, path)) {
+        (Ok(ours), Some(theirs)) => ours == theirs,
         _ => false,
+    }
+}
+
+/// The file that `path` leads to in the root of the process.
+fn file_in_root_of(pid: u32, path: &Path) -> Option<FileId> {
+    let root = proc::of(pid).join("root");
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    match sys::open_in_root(proc::open_link(&root).ok()?, inside) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let path = HostPath::new(path).ok()?;
+            Some(Host::at(root).stat(&path).ok()?.file)
+        }
+        found => Some(sys::stat_fd_unsynced(found.ok()?).ok()?.file),
     }
 }
 

@@ -48,7 +48,7 @@ pub use namespace::{
     change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,
     pinned_namespace, run_on, usable_processors,
 };
-pub use open::{open_beneath, open_host, open_unmounted, stat_beneath};
+pub use open::{open_beneath, open_host, open_in_root, open_unmounted, stat_beneath};
 pub use owner::{is_roots, maps_all_users, may_look_everywhere, mode_in_words};
 pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use quiet::{OnMount, mount_of, reopen_on};

@@ -67,6 +67,19 @@ fn walk_from_slash(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     walk_beneath(slash.as_raw_fd(), relative, flags | libc::O_CLOEXEC)
 }
 
+/// Opens `path` with `O_PATH`, as a process whose root directory is `root` would: links are
+/// followed there, and none leads out. `openat2(2)` with `RESOLVE_IN_ROOT`.
+///
+/// Errors: ENOSYS without that call (before Linux 5.6); ENOENT, ENOTDIR, EACCES; ELOOP also for a
+/// magic link of `proc(5)`.
+pub fn open_in_root(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let root = root.as_fd().as_raw_fd();
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    with_c_path(path, |path| {
+        openat2(root, path, flags, libc::RESOLVE_IN_ROOT)
+    })
+}
+
 /// Whether `openat2(2)` does not exist, or does not take a path of this length.
 fn is_not_offered(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
@@ -160,9 +173,32 @@ fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedF
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
+    use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn in_a_root_links_lead_to_what_is_in_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        for (file, link, text) in [
+            ("etc/file", "absolute", "/etc/file"),
+            ("outside", "etc/above", "../../../outside"),
+        ] {
+            fs::write(root.join(file), "inside").unwrap();
+            symlink(text, root.join(link)).unwrap();
+            let directory = File::open(&root).unwrap();
+            for path in [link.to_owned(), format!("/{link}")] {
+                let found = open_in_root(&directory, Path::new(&path)).unwrap();
+                let expected = stat_fd(File::open(root.join(file)).unwrap()).unwrap();
+                assert_eq!(stat_fd(found).unwrap().file, expected.file, "{path}");
+            }
+        }
+        let found = open_in_root(File::open(&root).unwrap(), Path::new("/usr"));
+        assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    }
 
     #[test]
     fn the_open_directory_itself_is_found_wherever_it_was_moved() {

@@ -323,12 +323,29 @@ fn master(engine: &'static str) {
     let mut apart = Command::new("unshare");
     apart.args(["--mount", "--propagation", "private", "bash", "-ec", script]);
     let _apart = Running::start_until(apart.arg(&site.root).arg(&title), titled);
+    // In the root of this one, these links lead nowhere; followed on the host, to the same files.
+    let container = site.sandbox.directory("container");
+    for path in [&file, &site.root] {
+        let link = container.join(path.strip_prefix("/").unwrap());
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(path, link).unwrap();
+    }
+    let script = "chroot shift or die; chdir '/'; $0 = shift; sleep 1000";
+    let mut inside = Command::new("perl");
+    inside.args(["-e", script]).arg(&container).arg(&title);
+    let _contained = Running::start_until(&mut inside, titled);
+    let older_kernel = || {
+        let mut command = site.sandbox.command_with_fault("openat2:error=ENOSYS", &[]);
+        Ran::of(command.args(["down", "s"]))
+    };
+    older_kernel().exits(0);
+    site.sandbox.ok(&["up", "s"]);
     site.sandbox.ok(&["down", "s"]);
     site.sandbox.ok(&["up", "s"]);
-    site.is_used_by(
-        Running::start_until(&mut sleep(), titled),
-        "whose pool shop has this root",
-    );
+    let user = Running::start_until(&mut sleep(), titled);
+    let how = "whose pool shop has this root";
+    older_kernel().exits(1).says(how);
+    site.is_used_by(user, how);
 }
 
 fn moved(engine: &'static str) {
