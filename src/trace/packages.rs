@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -138,13 +139,13 @@ fn leads_to(directory: &Path, others: &[PathBuf]) -> bool {
     false
 }
 
-/// Which packages have files in the directories right below [`ABOVE_PACKAGES`].
+/// Which packages, by their names, have files in the directories right below [`ABOVE_PACKAGES`].
 #[derive(Debug, Default)]
-struct Owned(BTreeMap<PathBuf, BTreeSet<String>>);
+struct Owned(BTreeMap<PathBuf, BTreeSet<Vec<u8>>>);
 
 impl Owned {
-    fn add(&mut self, package: &str, path: &str) {
-        if let Some(directory) = top(Path::new(path)) {
+    fn add(&mut self, package: &[u8], path: &[u8]) {
+        if let Some(directory) = top(Path::new(OsStr::from_bytes(path))) {
             let owners = self.0.entry(directory).or_default();
             if !owners.contains(package) {
                 owners.insert(package.to_owned());
@@ -152,13 +153,29 @@ impl Owned {
         }
     }
 
+    /// Adds the files of a list of dpkg(1).
+    fn add_list(&mut self, package: &[u8], list: &[u8]) {
+        for path in lines(list) {
+            self.add(package, path);
+        }
+    }
+
+    /// Adds what rpm(8) answers to [`RPM_QUERY`].
+    fn add_answer(&mut self, answer: &[u8]) {
+        for line in lines(answer) {
+            if let Some((package, path)) = split_at(line, b'\t') {
+                self.add(package, path);
+            }
+        }
+    }
+
     /// Whether one package has the directory, or several that are named after it, such as
     /// `mediawiki` and `mediawiki-classes`.
     fn is_of_one(&self, directory: &Path) -> bool {
-        let name = directory.file_name().and_then(OsStr::to_str);
-        let (Some(owners), Some(name)) = (self.0.get(directory), name) else {
+        let (Some(owners), Some(name)) = (self.0.get(directory), directory.file_name()) else {
             return false;
         };
+        let name = name.as_bytes();
         owners.len() == 1 || owners.iter().all(|owner| is_named_after(owner, name))
     }
 
@@ -186,11 +203,22 @@ impl Owned {
     }
 }
 
-fn is_named_after(package: &str, name: &str) -> bool {
+fn is_named_after(package: &[u8], name: &[u8]) -> bool {
     match package.strip_prefix(name) {
-        Some(rest) => rest.is_empty() || rest.starts_with('-'),
+        Some(rest) => rest.is_empty() || rest.starts_with(b"-"),
         None => false,
     }
+}
+
+/// The lines of a text whose names may have any bytes.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+}
+
+/// What is before the first `separator`, and what is after it.
+fn split_at(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == separator)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn owned() -> &'static Owned {
@@ -200,26 +228,24 @@ fn owned() -> &'static Owned {
 
 fn read_owned() -> Owned {
     let mut owned = Owned::default();
-    read_dpkg(&mut owned);
+    read_dpkg(&mut owned, Path::new(DPKG));
     read_rpm(&mut owned);
     owned
 }
 
-/// The lists of dpkg(1): `NAME.list` or `NAME:ARCHITECTURE.list`.
-fn read_dpkg(owned: &mut Owned) {
-    for entry in fs::read_dir(DPKG).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let Some(name) = name.strip_suffix(".list") else {
+/// The lists of dpkg(1) in `directory`: `NAME.list` or `NAME:ARCHITECTURE.list`.
+fn read_dpkg(owned: &mut Owned, directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let Some(name) = file.as_bytes().strip_suffix(b".list") else {
             continue;
         };
-        let package = match name.split_once(':') {
+        let package = match split_at(name, b':') {
             Some((package, _)) => package,
             None => name,
         };
-        if let Ok(list) = fs::read_to_string(entry.path()) {
-            for path in list.lines() {
-                owned.add(package, path);
-            }
+        if let Ok(list) = fs::read(entry.path()) {
+            owned.add_list(package, &list);
         }
     }
 }
@@ -233,11 +259,8 @@ fn read_rpm(owned: &mut Owned) {
         .args(RPM_QUERY)
         .stdin(Stdio::null())
         .output();
-    let Ok(answer) = answer else { return };
-    for line in String::from_utf8_lossy(&answer.stdout).lines() {
-        if let Some((package, path)) = line.split_once('\t') {
-            owned.add(package, path);
-        }
+    if let Ok(answer) = answer {
+        owned.add_answer(&answer.stdout);
     }
 }
 
@@ -303,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn names_may_have_any_bytes() {
+        let (lists, mut owned) = (tempfile::tempdir().unwrap(), Owned::default());
+        let list = b"/.\n/usr/share/mail\n/usr/share/mail/\xff.png\n/usr/share/mail/index.php\n";
+        fs::write(lists.path().join("mail:amd64.list"), list).unwrap();
+        read_dpkg(&mut owned, lists.path());
+        owned.add_answer(b"wiki\t/usr/share/wiki/\xff/a\nwiki\t/usr/share/\xff/b\n");
+        for directory in [
+            &b"/usr/share/mail"[..],
+            b"/usr/share/wiki",
+            b"/usr/share/\xff",
+        ] {
+            let directory = Path::new(OsStr::from_bytes(directory));
+            assert!(owned.is_of_one(directory), "{}", directory.display());
+        }
+    }
+
+    #[test]
     fn a_package_has_directories_of_its_own() {
         let mut owned = Owned::default();
         for (package, path) in [
@@ -321,7 +361,7 @@ mod tests {
             ("wiki", "/usr/share"),
             ("wiki", "/etc/wiki.conf"),
         ] {
-            owned.add(package, path);
+            owned.add(package.as_bytes(), path.as_bytes());
         }
         let parts = |own: &str, is_view: bool| -> Vec<String> {
             let own = Path::new(own);
