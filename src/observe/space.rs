@@ -9,7 +9,6 @@ use std::sync::{Mutex, OnceLock};
 
 use super::namespace::{Namespace, Pair};
 use super::processes::{maps, own_namespace, root_of};
-use crate::Result;
 use crate::base::sync::lock;
 use crate::base::text::unescape_octal;
 use crate::sys::{FileId, proc};
@@ -34,8 +33,8 @@ pub(super) struct PossibleUser {
     pub(super) root_id: Option<FileId>,
 }
 
-/// This mount namespace and all others, with their processes.
-pub(super) fn spaces() -> (Space, Vec<Space>) {
+/// The processes of this mount namespace, and all others.
+pub(super) fn spaces() -> (Space, Vec<OtherSpace>) {
     let own_pid = std::process::id();
     let own_namespace = own_namespace().unwrap_or_default();
     let mut namespaces: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -57,27 +56,53 @@ pub(super) fn spaces() -> (Space, Vec<Space>) {
     let own = namespaces.remove(&own_namespace).unwrap_or_default();
     let mut others = vec![];
     for processes in namespaces.into_values() {
-        others.push(Space::of(processes, Whose::Another));
+        others.push(OtherSpace::of(processes));
     }
-    (Space::of(own, Whose::Own), others)
+    (Space::of(own), others)
 }
 
-/// Whose mount namespace it is.
-#[derive(Clone, Copy, Debug)]
-enum Whose {
-    /// This process's.
-    Own,
-    /// One that this process is not in.
-    Another,
+/// A mount namespace that this process is not in.
+#[derive(Debug)]
+pub(super) struct OtherSpace {
+    pub(super) space: Space,
+    /// The mount table. `None` if all processes have ended.
+    table: OnceLock<Option<Namespace>>,
 }
 
-/// A mount namespace with its processes.
+impl OtherSpace {
+    fn of(mut processes: Vec<PossibleUser>) -> Self {
+        // A process shows only the mounts below its own root directory, so the one with the
+        // shortest root path is asked first.
+        processes.sort_by_key(|found| found.root.as_os_str().len());
+        Self {
+            space: Space::of(processes),
+            table: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn table(&self) -> Option<&Namespace> {
+        self.table.get_or_init(|| self.read_table()).as_ref()
+    }
+
+    fn read_table(&self) -> Option<Namespace> {
+        for found in &self.space.processes {
+            if let Ok(text) = fs::read(found.proc.join("mountinfo")) {
+                return Some(Namespace::of(&text, &found.root));
+            }
+        }
+        None
+    }
+
+    /// Whether it may have a mount with these devices.
+    pub(super) fn may_have(&self, pair: Pair) -> bool {
+        self.table().is_some_and(|table| table.may_have(Some(pair)))
+    }
+}
+
+/// The processes of a mount namespace.
 #[derive(Debug)]
 pub(super) struct Space {
-    whose: Whose,
     pub(super) processes: Vec<PossibleUser>,
-    /// The mount table. `None` if all processes have ended.
-    table: OnceLock<Result<Option<Namespace>>>,
     /// The files that the processes use.
     files: OnceLock<BTreeMap<PathBuf, BTreeSet<u32>>>,
     /// Mount point → the processes that use the mounts there.
@@ -87,45 +112,12 @@ pub(super) struct Space {
 }
 
 impl Space {
-    fn of(mut processes: Vec<PossibleUser>, whose: Whose) -> Self {
-        // A process shows only the mounts below its own root directory, so the one with the
-        // shortest root path is asked first.
-        processes.sort_by_key(|found| found.root.as_os_str().len());
+    fn of(processes: Vec<PossibleUser>) -> Self {
         Self {
-            whose,
             processes,
-            table: OnceLock::new(),
             files: OnceLock::new(),
             used: OnceLock::new(),
             pairs: OnceLock::new(),
-        }
-    }
-
-    pub(super) fn table(&self) -> Result<Option<&Namespace>> {
-        match self.table.get_or_init(|| self.read_table()) {
-            Ok(table) => Ok(table.as_ref()),
-            Err(error) => Err(error.clone()),
-        }
-    }
-
-    fn read_table(&self) -> Result<Option<Namespace>> {
-        if let Whose::Own = self.whose {
-            return Ok(Some(Namespace::own()?));
-        }
-        for found in &self.processes {
-            if let Ok(text) = fs::read(found.proc.join("mountinfo")) {
-                return Ok(Some(Namespace::of(&text, &found.root)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether it may have a mount with these devices; if its table cannot be read, it may.
-    pub(super) fn may_have(&self, pair: Pair) -> bool {
-        match self.table() {
-            Ok(Some(table)) => table.may_have(Some(pair)),
-            Ok(None) => false,
-            Err(_) => true,
         }
     }
 

@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
-use super::mountinfo::{Line, OWN_TABLE};
+use super::mountinfo::Line;
 use super::namespace::{MountIdentity, Namespace, On, Outline, Pair, key_of_mount};
 use super::process::Process;
-use super::space::{Looked, Space, spaces};
+use super::space::{Looked, OtherSpace, Space, spaces};
 use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath};
-use crate::{Error, Result, sys};
+use crate::{Result, sys};
 
 /// A process that uses a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,8 @@ pub enum Depth {
 #[derive(Debug)]
 pub struct Users {
     own: Space,
-    others: Vec<Space>,
+    own_table: OnceLock<Result<Namespace>>,
+    others: Vec<OtherSpace>,
     outline: OnceLock<Option<Outline>>,
     looked: Looked,
 }
@@ -88,6 +89,7 @@ impl Users {
         });
         Self {
             own,
+            own_table: OnceLock::new(),
             others,
             outline: OnceLock::new(),
             looked: Looked::default(),
@@ -132,7 +134,7 @@ impl Users {
         let Some(pair) = outline.pair(unique_id) else {
             return true;
         };
-        outline.has_several(pair) || self.others.iter().any(|space| space.may_have(pair))
+        outline.has_several(pair) || self.others.iter().any(|other| other.may_have(pair))
     }
 
     /// The processes whose root directory is `root` and has mounts. A copy of the root without
@@ -151,14 +153,15 @@ impl Users {
             }
         }
 
-        for space in &self.others {
-            if id.is_none() || space.processes.iter().all(|found| found.root_id != id) {
+        for other in &self.others {
+            let processes = &other.space.processes;
+            if id.is_none() || processes.iter().all(|found| found.root_id != id) {
                 continue;
             }
-            let Some(table) = space.table()? else {
+            let Some(table) = other.table() else {
                 continue;
             };
-            for found in &space.processes {
+            for found in processes {
                 if found.root_id == id && table.has_mounts_in(&found.root) {
                     pids.push(found.pid);
                 }
@@ -195,10 +198,11 @@ impl Users {
             }
         }
 
-        for space in &self.others {
-            let Some(table) = space.table()? else {
+        for other in &self.others {
+            let Some(table) = other.table() else {
                 continue;
             };
+            let space = &other.space;
             if !table.may_have(pair) || !space.may_use(table, pair, &self.looked) {
                 continue;
             }
@@ -275,11 +279,8 @@ impl Users {
     }
 
     fn own_table(&self) -> Result<&Namespace> {
-        let Some(table) = self.own.table()? else {
-            let message = format!("cannot read the mount table {OWN_TABLE}");
-            return Err(Error::failed(message));
-        };
-        Ok(table)
+        let table = self.own_table.get_or_init(Namespace::own);
+        table.as_ref().map_err(Clone::clone)
     }
 
     /// `None` if the kernel does not support it (before Linux 6.8).
@@ -288,10 +289,10 @@ impl Users {
     }
 }
 
-/// Reads the tables of `spaces`, which keep them; one that cannot be read is an error later.
-fn read_tables(spaces: &[Space]) {
+/// Reads the tables of `spaces`, which keep them.
+fn read_tables(spaces: &[OtherSpace]) {
     for space in spaces {
-        let _ = space.table();
+        space.table();
     }
 }
 
