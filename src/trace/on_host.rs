@@ -86,7 +86,7 @@ pub(super) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
     };
 
     let refusal = refusal_of_place(roots, root, &path, &walk.real)
-        .or_else(|| refusal_of_kind(host, &path, kind, miss.writes));
+        .or_else(|| refusal_of_kind(host, &path, kind, miss));
     let whole_directory = match path.parent() {
         Some(parent) => is_harmless(host, &parent),
         None => false,
@@ -210,27 +210,30 @@ fn refusal_of_place(
     None
 }
 
-/// Why a jail should not get `path` because of what it is. `only_written`: nobody wanted to read
-/// it.
-fn refusal_of_kind(
-    host: &Host,
-    path: &HostPath,
-    kind: MissKind,
-    only_written: bool,
-) -> Option<String> {
+/// Why a jail should not get `path`, which `miss` is about, because of what it is.
+fn refusal_of_kind(host: &Host, path: &HostPath, kind: MissKind, miss: &Miss) -> Option<String> {
     match kind {
         MissKind::Device => refusal_of_device(path),
         MissKind::Socket => refusal_of_socket(host, path),
-        _ if only_written => Some(
-            "it was opened for writing, and mounts are read-only unless the manifest says otherwise"
-                .to_owned(),
-        ),
-        _ if !may_be_given(host, path) => {
-            Some("not everybody may read it, or it is more than a site should get".to_owned())
+        MissKind::Program | MissKind::Library | MissKind::Directory | MissKind::Data => {
+            refusal_of_written(miss).or_else(|| refusal_of_file(host, path))
         }
-        _ if !is_only_roots(host, path) => Some("users other than root can change it".to_owned()),
-        _ => None,
     }
+}
+
+/// Why a jail should not get what nobody wanted to read.
+fn refusal_of_written(miss: &Miss) -> Option<String> {
+    miss.writes.then(|| {
+        "it was opened for writing, and mounts are read-only unless the manifest says otherwise"
+            .to_owned()
+    })
+}
+
+fn refusal_of_file(host: &Host, path: &HostPath) -> Option<String> {
+    if !may_be_given(host, path) {
+        return Some("not everybody may read it, or it is more than a site should get".to_owned());
+    }
+    (!is_only_roots(host, path)).then(|| "users other than root can change it".to_owned())
 }
 
 fn refusal_of_device(path: &HostPath) -> Option<String> {
