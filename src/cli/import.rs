@@ -11,7 +11,7 @@ use super::report::report_all;
 use crate::base::SiteName;
 use crate::engine::create_file;
 use crate::import::{self, Draft, DraftKind, Importer};
-use crate::manifest::{self, Presets, SourceFile};
+use crate::manifest::{self, Manifest, Presets, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
@@ -138,14 +138,18 @@ impl ImportArgs {
         presets: &Presets,
     ) -> Result<String> {
         let yaml = draft.to_yaml();
-        check(draft, &yaml, presets)?;
+        let wanted = check(draft, &yaml, presets)?;
         for overlap in overlaps(context, draft) {
             if !overlap.is_same() {
                 context.out.warn(format_args!("{}: {overlap}", draft.place));
             }
         }
         if let Some(there) = existing(context, draft, file) {
-            match compare(context, draft, &there, presets) {
+            let compared = match &wanted {
+                Some(wanted) => compare(context, draft, wanted, &there),
+                None => Ok(()), // presets are not compared
+            };
+            match compared {
                 Err(error) if !self.write => context.out.warn(&error),
                 compared => compared?,
             }
@@ -177,12 +181,9 @@ fn write_new(context: &Context, draft: &Draft, file: &Path, yaml: &str) -> Resul
     Ok(())
 }
 
-/// Whether the manifest of `site`, which exists, has what the draft asks for. A preset is not
-/// compared.
-fn compare(context: &Context, draft: &Draft, site: &Site, presets: &Presets) -> Result<()> {
-    if draft.root().is_none() {
-        return Ok(());
-    }
+/// Whether the manifest of `site`, which exists, has what the draft asks for, whose manifest is
+/// `wanted`.
+fn compare(context: &Context, draft: &Draft, wanted: &Manifest, site: &Site) -> Result<()> {
     let file = &site.file;
     let there = load::manifest(context, site).map_err(|error| {
         Error::failed(format!(
@@ -192,7 +193,7 @@ fn compare(context: &Context, draft: &Draft, site: &Site, presets: &Presets) -> 
         ))
         .because_of(error)
     })?;
-    let (warning, result) = import::compare(draft, &there, file, presets);
+    let (warning, result) = import::compare(draft, wanted, &there, file);
     if let Some(warning) = warning {
         context.out.warn(warning);
     }
@@ -312,8 +313,10 @@ fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
     Ok(presets)
 }
 
-/// Whether the text is a valid manifest or preset.
-fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
+/// The manifest that is the text of a site's draft; `None`: it is a preset's.
+///
+/// Errors: it has mistakes.
+fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<Option<Manifest>> {
     let name = SiteName::new(&draft.name).map_err(|why| {
         Error::failed(format!(
             "{}: {:?} cannot be a site's name",
@@ -321,20 +324,22 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
         ))
         .because_of(why)
     })?;
-    let wrong = match draft.kind {
+    let checked = match draft.kind {
         DraftKind::Site(_) => {
-            manifest::parse(name, SourceFile::File("import".into()), yaml, presets).err()
+            manifest::parse(name, SourceFile::File("import".into()), yaml, presets).map(Some)
         }
-        DraftKind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
+        DraftKind::Preset(_) => {
+            let entries = presets.entries(&draft.name).transpose();
+            entries.map(|_| None)
+        }
     };
-    let Some(wrong) = wrong else {
-        return Ok(());
-    };
-    let failed = Error::failed(format!(
-        "{}: a manifest cannot express {}",
-        draft.place, draft.name
-    ));
-    Err(failed.because_of(wrong.brief()))
+    checked.map_err(|wrong| {
+        let failed = Error::failed(format!(
+            "{}: a manifest cannot express {}",
+            draft.place, draft.name
+        ));
+        failed.because_of(wrong.brief())
+    })
 }
 
 fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {

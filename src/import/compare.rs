@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::draft::Draft;
-use crate::base::SiteName;
 use crate::base::quote::shell_path;
-use crate::manifest::{self, Entry, Manifest, Presets, Request, SourceFile};
+use crate::manifest::{Entry, Manifest, Request};
 use crate::{Error, Result};
 
-/// Compares the manifest `there`, in `file`, with the draft of a site. Returns a warning besides
-/// the result, since anything else than users and services may have been left out on purpose.
+/// Compares the manifest `there`, in `file`, with the draft of a site and its manifest `wanted`.
+/// Returns a warning besides the result, since anything else than users and services may have been
+/// left out on purpose.
 ///
 /// Errors: it has another root, or lacks users or services.
 pub(crate) fn compare(
     draft: &Draft,
+    wanted: &Manifest,
     there: &Manifest,
     file: &Path,
-    presets: &Presets,
 ) -> (Option<Error>, Result<()>) {
     let exists = format!("{}: {}: it exists already", draft.place, file.display());
     if let Some(root) = draft.root()
@@ -34,16 +34,9 @@ pub(crate) fn compare(
         return (None, Err(other.hint(hint)));
     }
 
-    let mut warning = None;
-    if let Some(wanted) = wanted(draft, presets) {
-        let items = lacking_items(&wanted, there);
-        if !items.is_empty() {
-            warning = Some(Error::failed(format!(
-                "{exists}, and lacks {}",
-                as_list(&items)
-            )));
-        }
-    }
+    let items = lacking_items(wanted, there);
+    let warning = (!items.is_empty())
+        .then(|| Error::failed(format!("{exists}, and lacks {}", as_list(&items))));
 
     let lacking = lacking_names(draft, there).join(" and ");
     if lacking.is_empty() {
@@ -52,13 +45,6 @@ pub(crate) fn compare(
     let error = Error::failed(format!("{exists}, and lacks {lacking}"));
     let hint = format!("add {lacking} to {}", file.display());
     (warning, Err(error.hint(hint)))
-}
-
-/// The draft as a manifest.
-fn wanted(draft: &Draft, presets: &Presets) -> Option<Manifest> {
-    let name = SiteName::new(&draft.name).ok()?;
-    let file = SourceFile::File("import".into());
-    manifest::parse(name, file, &draft.to_yaml(), presets).ok()
 }
 
 /// The users and services that the manifest `there` lacks, as it would have them.
