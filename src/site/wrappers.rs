@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::boot::{self, BootUnits, Manifests, UNITS};
+use super::boot::{self, BootUnits, UNITS};
 use super::context::Context;
 use super::{Site, configuration, systemctl};
 use crate::base::SiteName;
@@ -159,20 +159,37 @@ fn not_deleted(program: &Path) -> PathBuf {
     replaced.map_or(program, Path::new).to_owned()
 }
 
-/// The faults in how the services of sites with scope `services` are started, per site: they
-/// are not wrapped, their own lines have changed since, or something keeps them from mounting.
-pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
-    let mut found: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();
-    if !systemctl::is_running() {
-        return found;
+/// The faults in how the services of sites with scope `services` are started: they are not wrapped,
+/// their own lines have changed since, or something keeps them from mounting.
+pub(crate) struct Complaints(Result<BTreeMap<SiteName, Vec<String>>>);
+
+impl Complaints {
+    /// Those about all sites of the configuration; none without systemd.
+    pub(crate) fn find(context: &Context) -> Self {
+        Self(if systemctl::is_running() {
+            complaints(context)
+        } else {
+            Ok(BTreeMap::new())
+        })
     }
+
+    /// Those about the site.
+    ///
+    /// Errors: they are unknown, because the sites cannot be listed.
+    pub(crate) fn of(&self, site: &SiteName) -> Result<Vec<String>> {
+        match &self.0 {
+            Ok(found) => Ok(found.get(site).cloned().unwrap_or_default()),
+            Err(error) => Err(error.clone().context(format_args!(
+                "{site}: cannot tell how its services are started"
+            ))),
+        }
+    }
+}
+
+fn complaints(context: &Context) -> Result<BTreeMap<SiteName, Vec<String>>> {
+    let mut found: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();
     let directory = Path::new(UNITS);
-    let Ok(Manifests {
-        known: manifests, ..
-    }) = boot::manifests(context, &[])
-    else {
-        return found; // other commands report that the sites cannot be listed
-    };
+    let manifests = boot::manifests(context, &[])?.known;
     let boot = BootUnits::read(directory, &manifests);
     let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
     for (site, errors) in wrapped.errors {
@@ -189,7 +206,7 @@ pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 fn complaint(directory: &Path, service: &WrappedService) -> Option<String> {

@@ -5,11 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Running, Sandbox, Watcher, mounts_below, soon, trials};
+use crate::support::{
+    Ran, Running, Sandbox, Watcher, alone, empty_run, mounts_below, soon, trials,
+};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    trials([
+    let unlisted = alone(
+        "where the sites cannot be listed, status and doctor cannot tell how services are started",
+        unlisted,
+    );
+    let mut all = trials([
         ("a service's own lines are wrapped, and followed", wrapped),
         (
             "hardening that forbids mounts is named with the line that lets it",
@@ -71,7 +77,9 @@ pub fn all() -> Vec<Trial> {
             "the watcher goes on once a mistake in the manifest of a site of services is corrected",
             corrected,
         ),
-    ])
+    ]);
+    all.push(unlisted);
+    all
 }
 
 const OWN: &str = "jail-fpm.service";
@@ -717,6 +725,31 @@ fn occasion() {
     assert!(mounts_below(&root).is_empty());
     sandbox.ok(&["down", "s"]);
     assert!(!root.join("bin").exists(), "nothing is left");
+}
+
+/// A directory of systemd's is there, as on a host that systemd has booted.
+fn unlisted() {
+    empty_run();
+    fs::create_dir_all("/run/systemd/system").unwrap();
+    let sandbox = sandbox("ExecStart=/bin/true");
+    with_shell(&sandbox);
+    let sites = sandbox.config().join("sites");
+    let elsewhere = sandbox.path("config/elsewhere");
+    fs::rename(&sites, &elsewhere).unwrap();
+    fs::write(&sites, "").unwrap();
+    let site = elsewhere.join("s.yaml");
+    for command in ["status", "doctor"] {
+        let ran = sandbox.run(&[command, site.to_str().unwrap(), "--json"]);
+        let ran = ran.exits(1).says(&format!(
+            "error: s: cannot tell how its services are started: cannot list the sites in {}: \
+             Not a directory",
+            sites.display()
+        ));
+        let json = ran.json();
+        assert_eq!(json["sites"][0]["site"], "s", "{json}");
+        let reason = json["sites"][0]["errors"][0]["reason"].as_str().unwrap();
+        assert!(ran.stderr.contains(reason), "{json}");
+    }
 }
 
 /// Puts another file in the place of the source of [`served`] sites.

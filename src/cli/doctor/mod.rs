@@ -30,8 +30,9 @@ use crate::plan::SiteState;
 use crate::render::text::{line, row};
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
+use crate::site::wrappers::Complaints;
 use crate::site::{
-    Site, SiteError, configuration, cost, gated_start, manifest_file, parallel, select, wrappers,
+    Site, SiteError, configuration, cost, gated_start, manifest_file, parallel, select,
 };
 use crate::{Error, Result};
 
@@ -107,11 +108,13 @@ impl DoctorArgs {
         };
         let site = select::site(context, site)?;
         jail_command::prepare()?;
-        if context.state.is_of_namespace() {
-            let complaints = wrappers::complaints(context).remove(&site.name);
-            for complaint in complaints.unwrap_or_default() {
-                context.out.site(&site.name).warn(complaint);
-            }
+        let complaints = if context.state.is_of_namespace() {
+            Complaints::find(context).of(&site.name)
+        } else {
+            Ok(vec![])
+        };
+        for complaint in complaints.iter().flatten() {
+            context.out.site(&site.name).warn(complaint);
         }
         let (doctor, stop) = (self.clone(), stop_flag()?);
         let signal = stop.clone();
@@ -123,6 +126,9 @@ impl DoctorArgs {
                 report.site(result.code, result.object);
             }
             Err(failed) => report.failed(&site, &failed, json!({})),
+        }
+        if let Err(error) = complaints {
+            report.also_failed(&site, &error.into());
         }
         Ok(report.finish())
     }

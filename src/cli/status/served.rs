@@ -19,7 +19,8 @@ use crate::site::out::worst;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::status::SiteStatus;
-use crate::site::{Site, SiteError, parallel, wrappers};
+use crate::site::wrappers::Complaints;
+use crate::site::{Site, SiteError, parallel};
 
 /// A site in the mount namespaces of its services.
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub(super) struct Served {
     on_host: bool,
     /// The faults in how its services are started.
     complaints: Vec<String>,
+    /// Why these are unknown.
+    failed: Option<SiteError>,
 }
 
 /// A site in one of these namespaces.
@@ -143,18 +146,23 @@ pub(super) fn served(
     }
     let namespaces = Namespaces::find(context)?;
     let mut found = namespaces.each(context, &served, look);
-    let mut complaints = wrappers::complaints(context);
+    let complaints = Complaints::find(context);
     let mut all = BTreeMap::new();
     for (site, units) in served {
         let mut places = vec![];
         for (place, result) in found.remove(&site.name).unwrap_or_default() {
             places.push(PlaceStatus::new(&site, place, result));
         }
+        let (complaints, failed) = match complaints.of(&site.name) {
+            Ok(found) => (found, None),
+            Err(error) => (vec![], Some(error.into())),
+        };
         let served = Served {
             places,
             without: namespaces.without(&units),
             on_host: context.state.record(&site.name).exists(),
-            complaints: complaints.remove(&site.name).unwrap_or_default(),
+            complaints,
+            failed,
             units,
         };
         all.insert(site.name, served);
@@ -213,9 +221,10 @@ pub(super) fn shown(context: &Context, status: &SiteStatus, served: &Served) -> 
     }
 }
 
-/// The errors of all its places.
+/// The errors of all its places, and why the faults of its services are unknown.
 pub(super) fn failures(served: &Served) -> impl Iterator<Item = &SiteError> {
-    served.places.iter().flat_map(|seen| &seen.status.failed)
+    let places = served.places.iter().flat_map(|seen| &seen.status.failed);
+    places.chain(&served.failed)
 }
 
 pub(super) fn text(
