@@ -25,7 +25,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 pub fn all() -> Vec<Trial> {
     // Each in a mount namespace of its own: a watcher hears of every mount that another trial
     // makes.
-    let alone: [(&str, fn()); 18] = [
+    let alone: [(&str, fn()); 19] = [
         ("every way to replace a file is followed", every_way),
         ("links are followed to where they lead now", links),
         ("sources that come and go are followed", come_and_go),
@@ -46,6 +46,7 @@ pub fn all() -> Vec<Trial> {
             "signals are handled, and the service manager is told",
             service_manager,
         ),
+        ("a watchdog without an interval is none", no_watchdog),
         ("the watcher sleeps while nothing happens", idle),
         ("one pass can be asked for", once),
         ("only one watcher runs at a time", only_one),
@@ -803,24 +804,35 @@ fn undone(how: &'static str) {
     assert_eq!(fs::read_to_string(root.join("two")).unwrap(), "new");
 }
 
+/// What the service manager hears at its socket, up to the first message with this text.
+fn heard(socket: &UnixDatagram, text: &str) -> Vec<String> {
+    let (mut heard, mut buffer) = (vec![], [0; 1024]);
+    loop {
+        let length = socket
+            .recv(&mut buffer)
+            .unwrap_or_else(|error| panic!("never hears {text}: {error}"));
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let is_last = message.contains(text);
+        heard.push(message);
+        if is_last {
+            return heard;
+        }
+    }
+}
+
+/// The service manager's socket at `path`.
+fn notify_socket(path: &Path) -> UnixDatagram {
+    let socket = UnixDatagram::bind(path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
 fn service_manager() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let path = sandbox.path("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hears = |text: &str| {
-        let mut buffer = [0; 1024];
-        loop {
-            let length = socket
-                .recv(&mut buffer)
-                .unwrap_or_else(|error| panic!("never hears {text}: {error}"));
-            let found = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if found.contains(text) {
-                return found;
-            }
-        }
-    };
+    let socket = notify_socket(&path);
+    let hears = |text: &str| heard(&socket, text).pop().unwrap();
     let journal = sandbox.file("journal", "");
     let open = fs::OpenOptions::new().append(true).open(&journal).unwrap();
     let id = nix::sys::stat::fstat(&open).unwrap();
@@ -876,6 +888,30 @@ fn service_manager() {
         text.contains("<6>s: swapped /conf\n") && text.contains("<6>ending; all sites stay up\n"),
         "{text}"
     );
+}
+
+/// By `sd_watchdog_enabled(3)`, zero is not an interval.
+fn no_watchdog() {
+    let sandbox = Sandbox::new();
+    one_file(&sandbox);
+    let path = sandbox.path("notify");
+    let socket = notify_socket(&path);
+    let mut command = sandbox.command();
+    command
+        .arg("watch")
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "0");
+    let watcher = Watcher::spawn(&mut command);
+
+    let mut messages = heard(&socket, "READY=1");
+    watcher.signal(Signal::SIGHUP);
+    for text in ["RELOADING=1", "READY=1"] {
+        messages.extend(heard(&socket, text));
+    }
+    watcher.end();
+    messages.extend(heard(&socket, "STOPPING=1"));
+    let text = messages.join("\n");
+    assert!(!text.contains("WATCHDOG"), "{text}");
 }
 
 fn idle() {
