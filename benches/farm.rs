@@ -22,6 +22,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use nix::time::{ClockId, clock_gettime};
+use plotters::prelude::SeriesLabelPosition;
 use serde_json::{Value, json};
 use support::plot::{Plot, machine};
 use support::{Farm, MOUNTS, Roots, apart};
@@ -428,6 +429,7 @@ fn plot(all: &[Measured]) -> Plot {
         // Room for the names above the lines.
         y: ("ms", 1.0..most * 20.0),
         log_y: true,
+        names: SeriesLabelPosition::UpperLeft,
         lines,
     }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plot::{Plot, machine};
+use plotters::prelude::SeriesLabelPosition;
 use serde_json::json;
 
 /// One farm: its scope, its sites, and the seconds of a reload with it.
@@ -31,9 +32,10 @@ fn main() {
     let plot = Plot {
         name: "performance-reload",
         x: ("sites", 1.0..1200.0),
-        // Room for the names above the lines.
-        y: ("s", 0.1..slowest * 20.0),
+        // Room for the names above the lines. From 0.1 itself there is no label at 0.1.
+        y: ("s", 0.0999..slowest * 20.0),
         log_y: true,
+        names: SeriesLabelPosition::UpperLeft,
         lines: vec![
             ("scope host", line(&farms, "host")),
             ("scope services", line(&farms, "services")),

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
+use plotters::prelude::SeriesLabelPosition;
 use serde_json::{Value, json};
 use support::plot::{Plot, machine};
 use support::{Farm, MOUNTS, Roots, apart};
@@ -65,8 +66,10 @@ fn plot(one: &[(f64, f64)], many: &[(f64, f64)]) -> Plot {
     Plot {
         name: "performance-watch",
         x: ("ms after rename(2)", 1.0..worst * 1.2),
-        y: ("% of the replacements", 0.0..120.0),
+        y: ("% of the replacements", 0.0..100.0),
         log_y: false,
+        // Between the two lines.
+        names: SeriesLabelPosition::MiddleMiddle,
         lines: vec![
             ("seen in a single site", one.to_vec()),
             ("seen in each of 1000 sites", many.to_vec()),

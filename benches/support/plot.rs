@@ -33,6 +33,8 @@ pub struct Plot {
     pub y: (&'static str, Range<f64>),
     /// Whether the vertical axis is logarithmic.
     pub log_y: bool,
+    /// Where the names of the lines have room.
+    pub names: SeriesLabelPosition,
     /// Lines, each with its name and at most as many as there are colours.
     pub lines: Vec<(&'static str, Vec<(f64, f64)>)>,
 }
@@ -79,6 +81,13 @@ impl Plot {
     where
         Y: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
     {
+        let y_label = |value: &f64| {
+            if self.log_y {
+                logarithmic(*value)
+            } else {
+                value.to_string()
+            }
+        };
         chart
             .configure_mesh()
             .x_desc(self.x.0)
@@ -88,8 +97,8 @@ impl Plot {
             .axis_style(GREY)
             .bold_line_style(GREY.mix(0.3))
             .light_line_style(TRANSPARENT)
-            .x_label_formatter(&f64::to_string)
-            .y_label_formatter(&f64::to_string)
+            .x_label_formatter(&|value| logarithmic(*value))
+            .y_label_formatter(&y_label)
             .draw()?;
         for ((name, points), colour) in self.lines.iter().zip(COLOURS) {
             let style = colour.stroke_width(2);
@@ -104,10 +113,22 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(self.names.clone())
             .label_font(FONT.into_font().color(&GREY))
             .draw()?;
         Ok(())
+    }
+}
+
+/// A label of a logarithmic axis: 1, 2 and 5 of each power of ten, and none at the others, which
+/// would overlap.
+fn logarithmic(value: f64) -> String {
+    let text = value.to_string();
+    let digits = text.trim_start_matches(['0', '.']);
+    if digits.starts_with(['1', '2', '5']) {
+        text
+    } else {
+        String::new()
     }
 }
 
@@ -120,8 +141,16 @@ fn directory() -> PathBuf {
 /// Where the figures are from.
 pub fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap().trim().to_owned();
+    let line = |path: &str, key: &str| {
+        let text = read(path);
+        let line = text.lines().find(|line| line.starts_with(key));
+        let value = line.and_then(|line| line.split_once(':'));
+        value.map(|(_, value)| value.trim().to_owned())
+    };
     json!({
         "kernel": read("/proc/sys/kernel/osrelease"),
+        "processor": line("/proc/cpuinfo", "model name"),
+        "memory": line("/proc/meminfo", "MemTotal"),
         "processors": available_parallelism().map_or(0, usize::from),
         "load": read("/proc/loadavg"),
     })

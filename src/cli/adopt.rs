@@ -35,14 +35,15 @@ const SHOWN: usize = 20;
 ///
 /// Below /usr, /bin, /sbin and /lib*, a file of root's that differs from the host's is an old copy.
 /// Elsewhere, such as in /etc, it is the site's own.
+///
+/// Exit code 3: there are copies to move aside. Exit code 1: something of the site's own is in the
+/// way.
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 #[command(after_help = "Examples:\n  mountjail adopt site1\n  \
                         mountjail adopt --all --write && mountjail up --all\n  \
                         mountjail adopt site1 --write --also /etc/hosts\n  \
-                        mountjail adopt site1 --undo\n\n\
-                        Exit code 3: there are copies to move aside. Exit code 1: something of \
-                        the site's own is in the way")]
+                        mountjail adopt site1 --undo")]
 pub(super) struct AdoptArgs {
     #[command(flatten)]
     which: Which,

@@ -286,9 +286,9 @@ fn moved_meanwhile(engine: &'static str) {
     }
 }
 
-/// At each call of `up` that mounts, in turn, the owner removes the directories that are mounted on,
-/// in a namespace where nothing is mounted in them. The kernel then unmounts what is there. The site
-/// was down, or it was up and has sources that were replaced.
+/// At each call of `up` that mounts, in turn, the owner removes the directories that are mounted
+/// on, in a namespace where nothing is mounted in them. The kernel then unmounts what is there. The
+/// site was down, or it was up and has sources that were replaced.
 fn removed_meanwhile(engine: &'static str) {
     for was_up in [false, true] {
         let (mut when, mut calls) = (1, 1);

@@ -23,7 +23,11 @@ pub fn manual_pages() -> io::Result<Vec<(String, String)>> {
         if name == "mountjail-presets" {
             also.push(("mountjail-presets", "7")); // man(1) shows section 8 first
         }
-        pages.push(manual_page(inner, &name, "EXAMPLE", &Roff::new(), &also)?);
+        let last = match inner.get_after_help().map(ToString::to_string) {
+            Some(examples) if examples.starts_with("Examples:") => "EXAMPLES",
+            _ => "EXAMPLE",
+        };
+        pages.push(manual_page(inner, &name, last, &Roff::new(), &also)?);
     }
     let also = [
         ("mountjail.yaml", "5"),
@@ -167,6 +171,10 @@ fn option(arg: &Arg) -> String {
         .collect();
     if arg.get_action().takes_values() && !values.is_empty() {
         text.extend([" (", &values.join(", "), ")"]);
+    }
+    let default = arg.get_default_values().first();
+    if let Some(default) = default.filter(|_| arg.get_action().takes_values()) {
+        text.extend([" [default: ", &default.to_string_lossy(), "]"]);
     }
     text + "\n"
 }

@@ -111,8 +111,8 @@ fn templates(page: &mut Page) {
     );
     page.keys(&only(template_schema(), "instances"));
     page.text(
-        "A list may have names and patterns. A pattern is a path with one `*`, in any part. What \
-         `*` matches is the instance's name; as in a shell, it matches no hidden entry at its \
+        "A list may have names and patterns. A pattern is a path with one `*`, in any part. `*` \
+         matches the instance's name and, as in a shell, no hidden entry at its \
          beginning. Directories that match are instances; other files and lost+found are not. \
          Links are not followed, and are reported, as are names that a site cannot have. A name \
          that several patterns give is one site. A pattern that matches more than 10000 \

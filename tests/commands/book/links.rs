@@ -1,9 +1,10 @@
-//! Links between pages.
+//! Links between pages, and paths in them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use regex::Regex;
 
 use super::{pages, read, top};
 
@@ -32,6 +33,68 @@ pub fn lead_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Fails unless each path of the repository that a page has in code font exists, from the top of
+/// the repository or below `src`.
+pub fn paths_exist() {
+    let around = TOP.iter().map(|name| top().join(name));
+    let mut wrong = Vec::new();
+    for page in pages().chain(around) {
+        for code in codes(&read(&page)) {
+            if let Some(path) = path_in_the_repository(&code).filter(|path| !exists(path)) {
+                wrong.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The path that a text in code font names, if it is one of the repository: it begins with one of
+/// its directories, or ends like a source. Words in capitals stand for something else.
+fn path_in_the_repository(code: &str) -> Option<&str> {
+    let path = code.split(' ').next()?;
+    let (first, _) = path.split_once('/')?;
+    let is_literal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c);
+    let is_source = Path::new(path).extension().is_some_and(|end| end == "rs");
+    let is_ours = is_source || first != "target" && exists(first);
+    (!first.is_empty() && path.chars().all(is_literal) && is_ours).then_some(path)
+}
+
+fn exists(path: &str) -> bool {
+    top().join(path).exists() || top().join("src").join(path).exists()
+}
+
+/// Fails unless `docs/guide/rescue.md` quotes errors as the program prints them: each is in a
+/// snapshot, or its text is in the sources.
+pub fn quoted_errors_are_printed() {
+    let rescue = read(&top().join("docs/guide/rescue.md"));
+    let (_, table) = rescue.split_once("| the error says |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let texts = texts();
+    for row in table.lines().skip(2) {
+        let cell = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        let quoted = codes(cell);
+        let [quoted] = quoted.as_slice() else {
+            panic!("one error for each row: {row}");
+        };
+        let parts: Vec<_> = quoted.split('…').map(regex::escape).collect();
+        let pattern = Regex::new(&parts.join(".*")).unwrap();
+        assert!(texts.iter().any(|text| pattern.is_match(text)), "{quoted}");
+    }
+}
+
+/// All snapshots and sources. A text of the sources that goes on in the next line is one line.
+fn texts() -> Vec<String> {
+    let goes_on = Regex::new(r"\\\n\s*").unwrap();
+    let files = ["tests/commands/snapshots/*.snap", "src/**/*.rs"].map(|pattern| {
+        let pattern = top().join(pattern);
+        glob::glob(pattern.to_str().unwrap()).unwrap()
+    });
+    let files = files.into_iter().flatten().map(|file| read(&file.unwrap()));
+    files
+        .map(|text| goes_on.replace_all(&text, "").into_owned())
+        .collect()
 }
 
 /// Fails unless each page of the book is at most two links away from README, and from the book's
@@ -93,6 +156,15 @@ fn links(text: &str) -> Vec<String> {
         }
     }
     links
+}
+
+/// What a page has in code font.
+fn codes(text: &str) -> Vec<String> {
+    let codes = parse(text).filter_map(|event| match event {
+        Event::Code(code) => Some(code.into_string()),
+        _ => None,
+    });
+    codes.collect()
 }
 
 /// The headings' ids, as mdBook and forges make them.

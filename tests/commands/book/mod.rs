@@ -31,6 +31,14 @@ pub fn all() -> Vec<Trial> {
             links::lead_somewhere,
         ),
         (
+            "every path of the repository in the book exists",
+            links::paths_exist,
+        ),
+        (
+            "errors in the book are those of the program",
+            links::quoted_errors_are_printed,
+        ),
+        (
             "every page of the book is two clicks away",
             links::are_short,
         ),

@@ -1,5 +1,7 @@
 //! What a page has its reader do, in the order of the page.
 
+use std::ops::Range;
+
 /// A page of Markdown.
 pub struct Page {
     pub items: Vec<Item>,
@@ -9,7 +11,8 @@ pub struct Page {
 
 /// One thing to do.
 pub enum Item {
-    /// `<!-- setup … -->`: lines of the shell that the reader does not see.
+    /// `<!-- setup … -->`, or `<!-- setup: … -->` on one line: lines of the shell that the reader
+    /// does not see.
     Setup(String),
     /// A block that begins with a comment which is a path: the file of that name.
     File { path: String, text: String },
@@ -18,7 +21,8 @@ pub enum Item {
     Command {
         line: String,
         shown: String,
-        at: std::ops::Range<usize>,
+        code: i32,
+        at: Range<usize>,
     },
 }
 
@@ -29,7 +33,7 @@ impl Page {
             items: Vec::new(),
             not_run: Vec::new(),
         };
-        let (mut at, mut skip) = (0, false);
+        let (mut at, mut skip, mut codes) = (0, false, Vec::new());
         while at < lines.len() {
             let line = lines[at];
             let end = |mark: &str| {
@@ -40,15 +44,22 @@ impl Page {
                 let end = end("-->");
                 page.items.push(Item::Setup(lines[at + 1..end].join("\n")));
                 at = end;
+            } else if let Some(setup) = line.strip_prefix("<!-- setup: ") {
+                let setup = setup.trim_end_matches(" -->");
+                page.items.push(Item::Setup(setup.to_owned()));
             } else if let Some(reason) = line.strip_prefix("<!-- not run: ") {
                 page.not_run
                     .push(reason.trim_end_matches(" -->").to_owned());
                 skip = true;
+            } else if let Some(given) = line.strip_prefix("<!-- exit codes: ") {
+                let given = given.trim_end_matches(" -->").split(' ');
+                codes = given.map(|code| code.parse().unwrap()).collect();
             } else if let Some(language) = line.strip_prefix("```") {
                 let end = end("```");
                 if !skip {
-                    page.block(language, &lines, at + 1..end);
+                    page.block(language, &lines, at + 1..end, &codes);
                 }
+                codes.clear();
                 (skip, at) = (false, end);
             }
             at += 1;
@@ -56,9 +67,9 @@ impl Page {
         page
     }
 
-    fn block(&mut self, language: &str, lines: &[&str], at: std::ops::Range<usize>) {
+    fn block(&mut self, language: &str, lines: &[&str], at: Range<usize>, codes: &[i32]) {
         if language == "console" {
-            return self.session(lines, at);
+            return self.session(lines, at, codes);
         }
         let first = lines.get(at.start).copied().unwrap_or_default();
         let path = first
@@ -72,8 +83,20 @@ impl Page {
         }
     }
 
-    /// A block of commands, each after a prompt, and of what they print.
-    fn session(&mut self, lines: &[&str], at: std::ops::Range<usize>) {
+    /// A block of commands, each after a prompt, and of what they print. Each has an exit code, or
+    /// all of them end with 0.
+    fn session(&mut self, lines: &[&str], at: Range<usize>, codes: &[i32]) {
+        let prompts = lines[at.clone()]
+            .iter()
+            .filter(|line| line.starts_with("$ "));
+        let commands = prompts.count();
+        assert!(
+            codes.is_empty() || codes.len() == commands,
+            "line {}: {} exit codes for {commands} commands",
+            at.start,
+            codes.len()
+        );
+        let mut codes = codes.iter().copied();
         let mut next = at.start;
         while next < at.end {
             let command = lines[next].strip_prefix("$ ");
@@ -92,6 +115,7 @@ impl Page {
             self.items.push(Item::Command {
                 line,
                 shown: lines[start..next].join("\n"),
+                code: codes.next().unwrap_or(0),
                 at: start..next,
             });
         }

@@ -15,29 +15,50 @@ use crate::support::{Ran, Sandbox};
 /// Comes before what each command prints.
 const MARK: char = '\u{1e}';
 
-/// Fails unless each command prints what the page shows; or writes it there.
+/// Comes between what a command prints and its exit code.
+const END: char = '\u{1f}';
+
+/// What became of a command.
+#[derive(Debug)]
+struct Done {
+    printed: String,
+    code: i32,
+}
+
+/// Fails unless each command prints what the page shows, or writes it there; and unless it ends
+/// with the exit code that the page gives.
 pub fn prints_what_it_shows(path: &Path) {
     let text = read(path);
     let page = Page::parse(&text);
-    let printed = run(&page);
+    let done = run(&page);
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let mut wrong = String::new();
     // From the bottom, so that the lines above keep their numbers.
     let commands = page.items.into_iter().filter_map(|item| match item {
-        Item::Command { line, shown, at } => Some((line, shown, at)),
+        Item::Command {
+            line,
+            shown,
+            code,
+            at,
+        } => Some((line, shown, code, at)),
         _ => None,
     });
     let commands: Vec<_> = commands.collect();
     assert_eq!(
         commands.len(),
-        printed.len(),
-        "the shell ended early: {printed:#?}"
+        done.len(),
+        "the shell ended early: {done:#?}"
     );
-    for ((line, shown, at), printed) in commands.into_iter().zip(printed).rev() {
+    let mut codes = String::new();
+    for ((line, shown, code, at), done) in commands.into_iter().zip(done).rev() {
+        let (number, printed) = (at.start, done.printed);
+        if done.code != code {
+            let ends = format!("ends with {}, not with {code}", done.code);
+            codes.insert_str(0, &format!("line {number}: $ {line}\n  {ends}\n"));
+        }
         if pattern(&shown).is_match(&(printed.clone() + "\n")) {
             continue;
         }
-        let number = at.start;
         let mut message = format!("line {number}: $ {line}\n--- shown\n{shown}\n");
         writeln!(message, "--- printed\n{printed}").unwrap();
         wrong.insert_str(0, &message);
@@ -46,12 +67,13 @@ pub fn prints_what_it_shows(path: &Path) {
     if updates() {
         fs::write(path, lines.join("\n") + "\n").unwrap();
     } else {
-        assert!(wrong.is_empty(), "{}\n{wrong}", path.display());
+        assert!(wrong.is_empty(), "{}\n{wrong}{codes}", path.display());
     }
+    assert!(codes.is_empty(), "{}\n{codes}", path.display());
 }
 
-/// What each command prints, on both streams.
-fn run(page: &Page) -> Vec<String> {
+/// What each command prints, on both streams, and its exit code.
+fn run(page: &Page) -> Vec<Done> {
     let sandbox = Sandbox::new();
     let script = sandbox.file("page.sh", script(page));
     let host = top().join("tests/commands/book/host");
@@ -76,7 +98,14 @@ fn run(page: &Page) -> Vec<String> {
     let ran = Ran::of(&mut command);
     assert!(ran.code == 0, "the page's shell failed\n{ran}");
     let parts = ran.stdout.split(MARK).skip(1);
-    parts.map(|part| part.trim_end().to_owned()).collect()
+    let done = parts.filter_map(|part| {
+        let (printed, code) = part.split_once(END)?;
+        Some(Done {
+            printed: printed.trim_end().to_owned(),
+            code: code.trim().parse().unwrap_or_else(|_| panic!("{part}")),
+        })
+    });
+    done.collect()
 }
 
 /// The page as lines of the shell.
@@ -93,7 +122,8 @@ fn script(page: &Page) -> String {
                 writeln!(script, "file {path} {text}").unwrap();
             }
             Item::Command { line, .. } => {
-                writeln!(script, "printf '{MARK}'\n{line}").unwrap();
+                let end = format!("printf '{END}%s' $?");
+                writeln!(script, "printf '{MARK}'\n{line}\n{end}").unwrap();
             }
         }
     }
@@ -106,9 +136,8 @@ fn quoted(text: &str) -> String {
 }
 
 /// What a page shows as a pattern: `…` on a line of its own is any number of lines, elsewhere any
-/// text; a number is any number, and spaces are any number of spaces.
+/// text; spaces are any number of spaces.
 fn pattern(shown: &str) -> Regex {
-    let numbers = Regex::new("[0-9]+").unwrap();
     let spaces = Regex::new(" +").unwrap();
     let mut pattern = String::from("^");
     for line in shown.lines() {
@@ -117,7 +146,6 @@ fn pattern(shown: &str) -> Regex {
             continue;
         }
         let line = regex::escape(line).replace('…', ".*");
-        let line = numbers.replace_all(&line, "[0-9]+");
         let line = spaces.replace_all(&line, " +");
         writeln!(pattern, "{line}").unwrap();
     }
@@ -128,7 +156,7 @@ fn pattern(shown: &str) -> Regex {
 /// Fails unless patterns take what may vary, and nothing else.
 pub fn patterns_are_strict() {
     let matches = |shown: &str, printed: &str| pattern(shown).is_match(printed);
-    let shown = "site1: up, 23 mounts\n  …\n  stale  /etc/hosts (… another file)\n";
+    let shown = "site1: up, 8 mounts\n  …\n  stale  /etc/hosts (… another file)\n";
     let first = "site1: up, 8 mounts\n";
     let last = "  stale      /etc/hosts (it is another file)\n";
     assert!(matches(shown, &format!("{first}{last}")));
@@ -140,6 +168,7 @@ pub fn patterns_are_strict() {
         format!("{first}{last}more\n"),
         format!("more\n{first}{last}"),
         format!("site1: down, 8 mounts\n{last}"),
+        format!("site1: up, 9 mounts\n{last}"),
         format!("{first}  stale  /etc/services (it is another file)\n"),
     ] {
         assert!(!matches(shown, &printed), "{printed}");
