@@ -4,7 +4,9 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{ArgMatches, Args, Error, FromArgMatches, Parser};
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, Error, FromArgMatches, Parser};
 
 use super::Cli;
 
@@ -17,7 +19,19 @@ pub(super) fn parse() -> Result<Cli, Error> {
     let parsed = Cli::try_parse();
     ONLY_OF_THE_CALLED.store(false, Ordering::Relaxed);
     // Help and errors are about all subcommands.
-    parsed.or_else(|_| Cli::try_parse())
+    parsed
+        .or_else(|_| Cli::try_parse())
+        .map_err(about_what_was_typed)
+}
+
+/// The error about a missing argument, whose usage has the arguments that were typed, and not
+/// those of the environment as well.
+fn about_what_was_typed(error: Error) -> Error {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return error;
+    }
+    let typed = Cli::command().mut_args(|arg| arg.env(Resettable::Reset));
+    typed.try_get_matches().err().unwrap_or(error)
 }
 
 /// The arguments of a subcommand.
