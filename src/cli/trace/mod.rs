@@ -175,7 +175,7 @@ impl TraceArgs {
 
     /// In a worker: finds out what to follow, and hands it over to the supervisor.
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
-        let site = select::site(context, &self.site)?;
+        let site = select::site_set_up(context, &self.site)?;
         jail_command::prepare()?;
         if let Some(unit) = &self.start {
             start::check(unit, site.name.as_str())?;
@@ -282,7 +282,7 @@ impl TraceArgs {
     /// In a worker: reports, and brings the site up with the new lines if that was asked for.
     /// Returns the exit code.
     fn report_and_up(&self, context: &'static Context, followed: Followed) -> anyhow::Result<u8> {
-        let site = select::site(context, &self.site)?;
+        let site = select::site_set_up(context, &self.site)?;
         let code = match self.report(context, &site, followed) {
             Ok(code) => code,
             Err(failed) => failed_alone(context, &site, &failed),
