@@ -24,7 +24,7 @@ use crate::plan::{Along, Step, Template};
 use crate::resolve::{FileId, Mount};
 use crate::sys;
 
-pub(super) struct Work<'a, B: Backend> {
+pub(super) struct MountOp<'a, B: Backend> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
     /// The mount that it replaces, and what goes with that mount.
@@ -46,7 +46,7 @@ pub(super) struct Work<'a, B: Backend> {
     holds: bool,
 }
 
-impl<'a, B: Backend> Work<'a, B> {
+impl<'a, B: Backend> MountOp<'a, B> {
     /// Returns the work of a step that mounts; `None` for any other step. `since`: the time since
     /// which the target has shown something.
     pub(super) fn prepare(
@@ -336,7 +336,7 @@ fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
 }
 
 /// Opens every target that is not inside another mount of this run.
-pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) -> Result<()> {
+pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [MountOp<'_, B>]) -> Result<()> {
     let mounts: Vec<_> = work.iter().map(|item| item.mount).collect();
     let targets: HashSet<_> = mounts.iter().map(|mount| mount.target.as_path()).collect();
     let mut holders = vec![];

@@ -1,6 +1,6 @@
 //! The placeholders of a site that is taken down: whether they stay.
 
-use super::TakeDown;
+use super::run::TakeDown;
 use crate::Result;
 use crate::base::text::plural;
 use crate::base::{ErrorContext, HostPath, SiteName};
