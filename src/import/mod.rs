@@ -136,7 +136,7 @@ impl Importer {
                 if let Some(line) = unit.mount_line() {
                     return self.read_fstab(path, line.as_bytes());
                 }
-                self.add_sites(daemons::units::read(path, &unit, &Units::read()));
+                self.add_sites(daemons::root_directory::read(path, &unit, &Units::read()));
             }
         }
         Ok(())
