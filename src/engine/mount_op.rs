@@ -207,24 +207,31 @@ impl<'a, B: Backend> MountOp<'a, B> {
         saved: Option<B::Ready>,
         undo: &mut Vec<Undo<B>>,
     ) -> io::Result<()> {
-        let cannot_come_back = saved.is_none();
-        undo.push(old.clone().detached(saved));
-        let on = root.spot(&old.target)?.open_bare()?;
-        self.attach(backend, on, undo)?;
-        if cannot_come_back {
-            undo.truncate(undo.len() - 2); // keep the new mount rather than none
-            undo.push(old.swapped(None, self.record()));
+        let on = root.spot(&old.target).and_then(|spot| spot.open_bare());
+        if saved.is_some() {
+            undo.push(old.detached(saved));
+            return self.attach(backend, on?, undo);
         }
-        Ok(())
+        let attached = on.and_then(|on| self.attach_on(backend, &on));
+        // The old mount cannot come back: keep the new one rather than none.
+        undo.push(match attached {
+            Ok(()) => old.swapped(None, self.record()),
+            Err(_) => old.detached(None),
+        });
+        attached
     }
 
     fn attach(&self, backend: &B, on: OwnedFd, undo: &mut Vec<Undo<B>>) -> io::Result<()> {
-        backend.attach(&self.ready, on.as_fd(), self.mount.extent())?;
+        self.attach_on(backend, &on)?;
         undo.push(Undo::Unmount {
             mount: self.record(),
             on,
         });
         Ok(())
+    }
+
+    fn attach_on(&self, backend: &B, on: &OwnedFd) -> io::Result<()> {
+        backend.attach(&self.ready, on.as_fd(), self.mount.extent())
     }
 
     /// Registers the new mount, with its submounts, as one in which others may be made.
