@@ -12,7 +12,9 @@ use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, why};
-use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern};
+use lines::{
+    addition, is_on_run, line_of_data, lines_of_objects, own_directory, own_line, pattern,
+};
 pub(super) use merge::PresetContents;
 use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
 
@@ -285,8 +287,13 @@ fn additions(
     }
     let mut lines = vec![];
     for (directory, has_objects) in &found.part_of {
-        if !is_brought(context, directory) {
-            lines.extend(lines_of_part(directory, *has_objects));
+        if is_brought(context, directory) {
+            continue;
+        }
+        if *has_objects {
+            lines.extend(lines_of_objects(directory));
+        } else {
+            lines.push(line_of_data(directory));
         }
     }
     lines
@@ -404,7 +411,7 @@ fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Ve
     if !is_shown || mount.kind != FileKind::Directory {
         return None;
     }
-    Some(lines_of_part(&mount.source, true))
+    Some(lines_of_objects(&mount.source))
 }
 
 #[cfg(test)]
