@@ -15,7 +15,6 @@ mod fstab;
 mod import;
 mod jail_command;
 mod late;
-mod missing_program;
 mod place;
 mod plan;
 mod presets;
