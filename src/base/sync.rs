@@ -1,11 +1,28 @@
 //! Locks without poison, and the number of threads that work at once.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Locks `mutex`. It does not matter whether a thread panicked with the lock: either the program
 /// ended with it, or all that it had begun was given up.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The value of `mutex`, as [`lock`] sees it.
+pub(crate) fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for `news` while `condition` holds of what `guard` locks, and no longer than `limit`.
+pub(crate) fn wait_while<T>(
+    news: &Condvar,
+    guard: MutexGuard<'_, T>,
+    limit: Duration,
+    condition: impl FnMut(&mut T) -> bool,
+) {
+    let waited = news.wait_timeout_while(guard, limit, condition);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
 /// The number of threads for so many pieces of work. The processors are not counted for a single

@@ -15,6 +15,7 @@ const DEFAULT_LIMIT: u64 = 10;
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Global {
     /// Directory of sites/, presets/ and defaults.yaml
     #[arg(
@@ -99,15 +100,11 @@ pub(super) struct ImageRoot {
 
 /// Which sites a command is for.
 #[derive(Clone, Debug, Default, Args)]
+#[group(required = true, multiple = false)]
 pub(super) struct Which {
     /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`); NAME@: all sites
     /// of a template
-    #[arg(
-        value_name = "SITE",
-        required_unless_present = "all",
-        conflicts_with = "all",
-        add = complete::site()
-    )]
+    #[arg(value_name = "SITE", add = complete::site())]
     pub(super) sites: Vec<String>,
     /// All sites of the configuration
     #[arg(long)]

@@ -58,7 +58,7 @@ impl ExecArgs {
     /// In the worker: looks for what [`ExecArgs::enter`] needs, and hands it over to the
     /// supervisor.
     pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
-        let site = select::site(context, &self.site)?;
+        let site = select::site_set_up(context, &self.site)?;
         jail_command::prepare()?;
         if self.up {
             let code = up::UpArgs::of(&self.site).run(context)?;

@@ -11,7 +11,6 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::missing_program::{self, is_bare, places};
 use super::run_as::command_user;
 use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
@@ -20,6 +19,7 @@ use crate::manifest::Manifest;
 use crate::plan::SiteState;
 use crate::resolve::{Desired, FileKind, why};
 use crate::site::context::Context;
+use crate::site::missing_program::{self, is_bare, places};
 use crate::site::out::Out;
 use crate::site::pipeline::{Pipeline, Planned};
 use crate::site::{Site, SiteError};

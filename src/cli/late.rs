@@ -4,20 +4,17 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{ArgMatches, Args, Error, FromArgMatches, Parser};
-
-use super::Cli;
+use clap::{ArgMatches, Args, Error, FromArgMatches};
 
 /// Whether each subcommand's arguments are defined only when it is the one that is called.
 static ONLY_OF_THE_CALLED: AtomicBool = AtomicBool::new(false);
 
-/// Parses the command line of this process.
-pub(super) fn parse() -> Result<Cli, Error> {
+/// The result of `parse`, for which only the arguments of the called subcommand are defined.
+pub(super) fn only_the_called<R>(parse: impl FnOnce() -> R) -> R {
     ONLY_OF_THE_CALLED.store(true, Ordering::Relaxed);
-    let parsed = Cli::try_parse();
+    let parsed = parse();
     ONLY_OF_THE_CALLED.store(false, Ordering::Relaxed);
-    // Help and errors are about all subcommands.
-    parsed.or_else(|_| Cli::try_parse())
+    parsed
 }
 
 /// The arguments of a subcommand.

@@ -6,6 +6,7 @@ mod advice;
 mod apply;
 mod args;
 mod check;
+mod command_line;
 mod complete;
 mod doctor;
 mod down;
@@ -14,7 +15,6 @@ mod fstab;
 mod import;
 mod jail_command;
 mod late;
-mod missing_program;
 mod place;
 mod plan;
 mod presets;
@@ -34,15 +34,13 @@ mod watch;
 mod why;
 
 use std::ffi::OsStr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::CommandFactory;
 
 use self::args::Global;
-use self::late::Late;
-use self::place::SiteInside;
+use self::command_line::{Cli, Command};
 use self::supervised::{raise_open_files, run_in_worker, supervise};
 use crate::engine::enter_image;
 use crate::patience::worker::WorkerEnd;
@@ -52,118 +50,6 @@ use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
 use crate::{Error, sys};
 pub use complete::script as completion_script;
-
-/// Read-only bind mounts for chrooted services, from one manifest per site.
-///
-/// A site is one jail: a root directory and what it needs of the host, written down in
-/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` mounts it, `mountjail down SITE` unmounts it
-/// and removes what was made for it.
-#[derive(Debug, Parser)]
-#[command(name = "mountjail", version, max_term_width = 100, after_help = EXIT_CODES)]
-pub struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: Command,
-}
-
-const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
-                          2  wrong usage, or a mistake in a manifest\n  \
-                          3  differences found (plan, --dry-run, status, adopt, fstab --check, \
-                          units --check), or a check failed (doctor)";
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Up(Late<up::UpArgs>),
-    Down(Late<down::DownArgs>),
-    Apply(Late<apply::ApplyArgs>),
-    Remove(Late<remove::RemoveArgs>),
-    Adopt(Late<adopt::AdoptArgs>),
-    Plan(Late<plan::PlanArgs>),
-    Status(Late<status::StatusArgs>),
-    Check(Late<check::CheckArgs>),
-    Presets(Late<presets::PresetsArgs>),
-    Why(Late<why::WhyArgs>),
-    Doctor(Late<doctor::DoctorArgs>),
-    Watch(Late<watch::WatchArgs>),
-    Fstab(Late<fstab::FstabArgs>),
-    Units(Late<units::UnitsArgs>),
-    Exec(Late<exec::ExecArgs>),
-    Run(Late<run::RunArgs>),
-    Trace(Late<trace::TraceArgs>),
-    Import(Late<import::ImportArgs>),
-    Schema(Late<schema::SchemaArgs>),
-    Completions(Late<schema::CompletionsArgs>),
-}
-
-impl Command {
-    /// Whether it only shows what manifests say, or acts on it, by itself or by writing down what
-    /// other programs do.
-    fn effect(&self) -> Effect {
-        use Command::{Check, Completions, Import, Plan, Presets, Schema, Status, Why};
-        match self {
-            Plan(_) | Status(_) | Check(_) | Presets(_) | Why(_) | Import(_) | Schema(_)
-            | Completions(_) => Effect::ReadOnly,
-            _ => Effect::Acts,
-        }
-    }
-
-    /// The form of its output if it fails as a whole.
-    fn failure_form(&self) -> FailureForm {
-        let json = match self {
-            Self::Status(status) => return status.failure_form(),
-            Self::Up(up) => up.json,
-            Self::Down(down) => down.json,
-            Self::Apply(apply) => apply.json,
-            Self::Remove(remove) => remove.json,
-            Self::Adopt(adopt) => adopt.json,
-            Self::Plan(plan) => plan.json,
-            Self::Check(check) => check.json,
-            Self::Presets(presets) => presets.json,
-            Self::Why(why) => why.json,
-            Self::Doctor(doctor) => doctor.json,
-            Self::Fstab(fstab) => fstab.json,
-            Self::Units(units) => units.json,
-            Self::Trace(trace) => trace.json,
-            Self::Import(import) => import.json,
-            Self::Watch(_)
-            | Self::Exec(_)
-            | Self::Run(_)
-            | Self::Schema(_)
-            | Self::Completions(_) => false,
-        };
-        if json {
-            FailureForm::Json
-        } else {
-            FailureForm::Nothing
-        }
-    }
-
-    /// The root of the image that it works on, in place of the host.
-    fn image(&self) -> Option<&Path> {
-        match self {
-            Self::Check(check) => check.image(),
-            Self::Fstab(fstab) => fstab.image(),
-            Self::Units(units) => units.image(),
-            Self::Why(why) => why.image(),
-            _ => None,
-        }
-    }
-
-    /// The site in whose root it works.
-    fn site_inside(&self) -> Option<SiteInside<'_>> {
-        let site = match self {
-            Self::Exec(exec) => exec.site(),
-            Self::Trace(trace) => trace.site(),
-            Self::Doctor(doctor) => doctor.site_inside()?,
-            _ => return None,
-        };
-        Some(SiteInside {
-            site,
-            starts_service: matches!(self, Self::Trace(trace) if trace.starts_service()),
-        })
-    }
-}
 
 /// The command line's definition, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -183,7 +69,7 @@ pub fn main() -> ExitCode {
     let Cli {
         mut global,
         command,
-    } = match late::parse() {
+    } = match command_line::parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error).into(),
     };

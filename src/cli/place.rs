@@ -101,7 +101,7 @@ fn enter_place(
 /// In a worker: finds the place, and hands it over if it is not the host. The command itself
 /// reports what is wrong with the site.
 fn find(context: &Context, site: &str, starts_service: bool) -> anyhow::Result<u8> {
-    let Ok(site) = select::site(context, site) else {
+    let Ok(site) = select::site_set_up(context, site) else {
         return Ok(0);
     };
     let manifest = match load::manifest(context, &site) {

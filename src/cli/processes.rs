@@ -2,20 +2,15 @@
 //! services are restarted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
 
 use super::report::Report;
-use crate::base::HostPath;
 use crate::base::text::and_more;
-use crate::observe::{self, Process};
-use crate::resolve::Mount;
+use crate::observe::Process;
 use crate::site::context::Context;
 use crate::site::up::Done;
-use crate::site::{Site, systemctl};
-use crate::{patience, sys};
+use crate::site::{Site, insiders};
 
 /// What is done about processes that were inside before the mounts changed.
 #[derive(Clone, Copy)]
@@ -47,16 +42,8 @@ pub(super) fn tell_processes(
 /// units.
 fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<String> {
     let mut units = BTreeSet::new();
-    if up.is_empty() {
-        return units;
-    }
-    let mut roots: Vec<(HostPath, Vec<Arc<Mount>>)> = vec![];
-    for (_, done) in up {
-        roots.push((done.desired.root.clone(), done.desired.mounts.clone()));
-    }
-    // Their files may be on a file system that does not answer.
-    let mut answers = patience::each_within(vec![roots], context.limit, without_mounts);
-    for (nth, process) in answers.pop().flatten().unwrap_or_default() {
+    let sites: Vec<_> = up.iter().map(|(_, done)| &done.desired).collect();
+    for (nth, process) in insiders::without_mounts(context, &sites) {
         let (site, _) = up[nth];
         context.out.site(&site.name).warn(format_args!(
             "{process} is inside the root and does not see the mounts, because its own mount \
@@ -66,14 +53,6 @@ fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<S
         units.extend(process.unit);
     }
     units
-}
-
-fn without_mounts(roots: &Vec<(HostPath, Vec<Arc<Mount>>)>) -> Vec<(usize, Process)> {
-    let mut mounts_at = vec![];
-    for (root, mounts) in roots {
-        mounts_at.push((root, mounts.as_slice()));
-    }
-    observe::without_mounts(&mounts_at)
 }
 
 /// Names what ran inside before there were all the mounts: PHP, the C library and others remember
@@ -94,9 +73,8 @@ fn report_running(
     if sites.is_empty() || context.out.is_quiet() && !report.is_json() {
         return;
     }
-    let mut answers = patience::each_within(vec![roots], context.limit, inside_each);
     let mut groups: BTreeMap<(usize, Option<String>), Vec<Process>> = BTreeMap::new();
-    for (nth, process) in answers.pop().flatten().flatten().unwrap_or_default() {
+    for (nth, process) in insiders::inside_each(context, roots) {
         if let Some(unit) = &process.unit
             && blind.contains(unit)
         {
@@ -133,15 +111,6 @@ fn add_group(
     report.add_to(&site.name, "ran_inside", group);
 }
 
-/// The processes in each of the roots; `None`: one cannot be looked at.
-fn inside_each(roots: &Vec<PathBuf>) -> Option<Vec<(usize, Process)>> {
-    let mut known = vec![];
-    for root in roots {
-        known.push(sys::file_known_at(root).ok()?);
-    }
-    Some(observe::inside_each(&known))
-}
-
 /// Reloads the running services of the sites that are `up`. Services that cannot reload, and those
 /// that are `blind` to the mounts, are restarted.
 fn restart(report: &mut Report, context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) {
@@ -150,13 +119,13 @@ fn restart(report: &mut Report, context: &Context, up: &[(&Site, Done)], blind: 
         services.extend(&done.services);
     }
     for service in services {
-        let verb = if blind.contains(service) {
-            "try-restart"
+        let renewed = if blind.contains(service) {
+            insiders::restart(service)
         } else {
-            "try-reload-or-restart"
+            insiders::reload(service)
         };
-        match systemctl::systemctl(&[verb, service]) {
-            Ok(()) => context.out.info(format_args!("{verb} {service}")),
+        match renewed {
+            Ok(verb) => context.out.info(format_args!("{verb} {service}")),
             Err(error) => report.error(&error.context(format_args!(
                 "the mounts are up, but {service} was not reloaded"
             ))),

@@ -217,7 +217,10 @@ impl RunArgs {
         let run = BringUp::new(context.clone(), MountLookup::OneByOne, sites.len())?;
         let done = bring_all(context, run, &sites, stop);
         let not_begun = sites.len() - done.len();
-        let code = report(context, &sites, &done, self.command.is_empty());
+        let code = report(context, &sites, &done);
+        if !self.command.is_empty() {
+            report_mounts(context, &done);
+        }
         Ok(if not_begun > 0 { 1 } else { code })
     }
 }
@@ -257,13 +260,9 @@ fn written_to(context: &Context, found: &ProgramSites) -> Vec<PathBuf> {
     directories
 }
 
-fn report(
-    context: &Context,
-    sites: &[Site],
-    done: &[Result<Brought, SiteError>],
-    is_brief: bool,
-) -> u8 {
-    let (mut code, mut mounts) = (0, 0);
+/// Reports what became of each site; returns the exit code.
+fn report(context: &Context, sites: &[Site], done: &[Result<Brought, SiteError>]) -> u8 {
+    let mut code = 0;
     for (site, done) in sites.iter().zip(done) {
         match done {
             Ok(Brought::Up(done)) => {
@@ -275,22 +274,28 @@ fn report(
                     out.warn(left);
                 }
                 out.detail(done.summary());
-                mounts += done.desired.mounts.len();
             }
             Ok(Brought::LeftDown | Brought::ForServices(_)) => {}
             Err(failed) => code = worst([code, failed.report(context.out, site).0]),
         }
     }
-    if is_brief {
-        return code;
+    code
+}
+
+/// Reports how many sites the service has, and how many mounts.
+fn report_mounts(context: &Context, done: &[Result<Brought, SiteError>]) {
+    let (mut up, mut mounts) = (0, 0);
+    for brought in done.iter().flatten() {
+        up += 1;
+        if let Brought::Up(done) = brought {
+            mounts += done.desired.mounts.len();
+        }
     }
-    let up = done.iter().filter(|done| done.is_ok()).count();
     context.out.info(format_args!(
         "{}, {}, in the mount namespace of this service alone",
         plural(up, "site"),
         plural(mounts, "mount")
     ));
-    code
 }
 
 /// The unit's whole name.

@@ -20,7 +20,7 @@ pub(super) fn warn<'d>(context: &Context, sites: impl IntoIterator<Item = &'d De
 
     let (masters, host) = (fpm::masters(), Host::new());
     for master in &masters {
-        // What is wrong with a configuration is for `import` and `doctor` to report.
+        // `import` and `doctor` report mistakes of a configuration.
         let Ok(configuration) = fpm::read(&master.config, None, &masters) else {
             continue;
         };

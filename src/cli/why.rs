@@ -48,7 +48,7 @@ impl WhyArgs {
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let path = self.path()?;
-        let site = select::site(context, &self.site)?;
+        let site = select::site_set_up(context, &self.site)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
         let desired = match pipeline.desired(&site) {
             Ok(desired) => desired,

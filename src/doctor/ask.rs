@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::inside::{Job, MAX_BYTES, Probe, Reply};
+use super::inside::{Job, MAX_BYTES, Probe, Question, Reply};
 use crate::base::HostPath;
 use crate::jail::JailUser;
 
@@ -61,7 +61,7 @@ pub(super) struct AnswerLimit<'l> {
 }
 
 /// Runs `probe` in the jail at `root` as `user`, and returns its answer.
-pub(super) fn ask<P: Probe>(
+pub(super) fn ask<P: Probe + Into<Question>>(
     root: &HostPath,
     user: &JailUser,
     probe: P,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ask::{self, AnswerLimit, NoAnswer};
 use super::finding::Remedy;
-use super::inside::Probe;
+use super::inside::{Probe, Question};
 use super::pool_php::PoolPhp;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm::PoolUser;
@@ -66,11 +66,11 @@ pub(super) struct Exam<'e> {
 
 impl Exam<'_> {
     /// Runs a probe inside.
-    pub(super) fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
+    pub(super) fn ask<P: Probe + Into<Question>>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
         self.ask_as(&self.site.user, probe)
     }
 
-    pub(super) fn ask_as<P: Probe>(
+    pub(super) fn ask_as<P: Probe + Into<Question>>(
         &self,
         user: &JailUser,
         probe: P,
@@ -79,7 +79,10 @@ impl Exam<'_> {
     }
 
     /// Runs a probe on the host itself, as the site's user.
-    pub(super) fn ask_on_host<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
+    pub(super) fn ask_on_host<P: Probe + Into<Question>>(
+        &self,
+        probe: P,
+    ) -> Result<P::Answer, NoAnswer> {
         ask::ask(&HostPath::slash(), &self.site.user, probe, self.limit())
     }
 

@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::engine::{Choice, Features};
-use crate::{Error, Result};
+use crate::{Result, observe};
 
 /// The machine is full if less than this part of `fs.mount-max` is left: a tenth.
 const SCARCE: usize = 10;
@@ -34,16 +34,13 @@ impl Machine {
     /// Looks at this machine; `forced` is `MOUNTJAIL_ENGINE`.
     pub(crate) fn look(forced: Option<&str>) -> Result<Self> {
         let features = Features::probe();
-        let table = fs::read("/proc/self/mountinfo").map_err(|error| {
-            Error::failed("cannot read the mount table /proc/self/mountinfo").because(&error)
-        })?;
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mount_max = fs::read_to_string("/proc/sys/fs/mount-max").unwrap_or_default();
         Ok(Self {
             kernel: release.trim().to_owned(),
             features,
             engine: Choice::select(forced, features).map(Choice::name),
-            mounts: String::from_utf8_lossy(&table).lines().count(),
+            mounts: observe::mount_count()?,
             mount_max: mount_max.trim().parse().ok(),
         })
     }

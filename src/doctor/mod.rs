@@ -1,10 +1,10 @@
 //! A site that is up → does it work inside?
 //!
 //! In: what the site should have ([`Desired`]), the state of its mounts ([`Plan`]), the PHP-FPM
-//! pools in it, the host. Out: one [`Finding`] per check. Whatever matters inside is tried there,
-//! as the pool's user, by a process that enters the root as a worker of PHP-FPM does ([`inside`]).
-//! The process has a time limit and leaves nothing behind ([`ask`]). Nothing is changed on the host
-//! or in the site.
+//! pools in it, the host. Out: one [`Finding`] per check. Checks of the inside run there, as the
+//! pool's user, in a process that enters the root as a worker of PHP-FPM does ([`inside`]). The
+//! process has a time limit and leaves nothing behind ([`ask`]). Nothing is changed on the host or
+//! in the site.
 
 mod ask;
 mod checks;

@@ -32,18 +32,15 @@ pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
 }
 
 /// The directories that are made for a root which does not exist.
+#[derive(Default)]
 pub(crate) struct MadeDirectories(Vec<HostPath>);
 
 impl MadeDirectories {
-    /// Those that are missing now, the root first; none, unless the root is to be made.
-    pub(crate) fn above(root: &HostPath, is_made: bool) -> Self {
+    /// Those that are missing now, the root first.
+    pub(crate) fn above(root: &HostPath) -> Self {
         let is_missing = |path: &HostPath| path.as_path().symlink_metadata().is_err();
         let above = std::iter::successors(Some(root.clone()), HostPath::parent);
-        Self(
-            above
-                .take_while(|path| is_made && is_missing(path))
-                .collect(),
-        )
+        Self(above.take_while(is_missing).collect())
     }
 
     /// Removes them, as far as they are empty.

@@ -15,7 +15,7 @@ use crate::sys;
 const OF_HOST: [&str; 3] = ["proc", "dev", "sys"];
 
 /// Makes the directory `image` the root of this process, in a mount namespace of its own, so that
-/// all links and names are those of the image. What is written to /run is gone with the process.
+/// all links and names are those of the image. /run and its files are gone with the process.
 /// The process must have one thread.
 ///
 /// Errors: it is not a directory, or has no /proc; the caller is not root.

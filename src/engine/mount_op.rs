@@ -24,7 +24,7 @@ use crate::plan::{Along, Step, Template};
 use crate::resolve::{FileId, Mount};
 use crate::sys;
 
-pub(super) struct Work<'a, B: Backend> {
+pub(super) struct MountOp<'a, B: Backend> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
     /// The mount that it replaces, and what goes with that mount.
@@ -46,7 +46,7 @@ pub(super) struct Work<'a, B: Backend> {
     holds: bool,
 }
 
-impl<'a, B: Backend> Work<'a, B> {
+impl<'a, B: Backend> MountOp<'a, B> {
     /// Returns the work of a step that mounts; `None` for any other step. `since`: the time since
     /// which the target has shown something.
     pub(super) fn prepare(
@@ -207,24 +207,31 @@ impl<'a, B: Backend> Work<'a, B> {
         saved: Option<B::Ready>,
         undo: &mut Vec<Undo<B>>,
     ) -> io::Result<()> {
-        let cannot_come_back = saved.is_none();
-        undo.push(old.clone().detached(saved));
-        let on = root.spot(&old.target)?.open_bare()?;
-        self.attach(backend, on, undo)?;
-        if cannot_come_back {
-            undo.truncate(undo.len() - 2); // keep the new mount rather than none
-            undo.push(old.swapped(None, self.record()));
+        let on = root.spot(&old.target).and_then(|spot| spot.open_bare());
+        if saved.is_some() {
+            undo.push(old.detached(saved));
+            return self.attach(backend, on?, undo);
         }
-        Ok(())
+        let attached = on.and_then(|on| self.attach_on(backend, &on));
+        // The old mount cannot come back: keep the new one rather than none.
+        undo.push(match attached {
+            Ok(()) => old.swapped(None, self.record()),
+            Err(_) => old.detached(None),
+        });
+        attached
     }
 
     fn attach(&self, backend: &B, on: OwnedFd, undo: &mut Vec<Undo<B>>) -> io::Result<()> {
-        backend.attach(&self.ready, on.as_fd(), self.mount.extent())?;
+        self.attach_on(backend, &on)?;
         undo.push(Undo::Unmount {
             mount: self.record(),
             on,
         });
         Ok(())
+    }
+
+    fn attach_on(&self, backend: &B, on: &OwnedFd) -> io::Result<()> {
+        backend.attach(&self.ready, on.as_fd(), self.mount.extent())
     }
 
     /// Registers the new mount, with its submounts, as one in which others may be made.
@@ -336,7 +343,7 @@ fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
 }
 
 /// Opens every target that is not inside another mount of this run.
-pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) -> Result<()> {
+pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [MountOp<'_, B>]) -> Result<()> {
     let mounts: Vec<_> = work.iter().map(|item| item.mount).collect();
     let targets: HashSet<_> = mounts.iter().map(|mount| mount.target.as_path()).collect();
     let mut holders = vec![];

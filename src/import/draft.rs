@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::add_new;
 use crate::base::HostPath;
 use crate::base::quote::printable;
 use crate::manifest::{Pattern, yaml_scalar};
@@ -329,6 +328,16 @@ fn list_of(key: &str, items: &[String]) -> String {
 /// Whether `value` is a mode of chmod(1) in octal digits.
 pub(super) fn is_mode(value: &str) -> bool {
     (1..=4).contains(&value.len()) && value.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
+}
+
+/// Adds those of `more` that are not known: a pool may be named by its own file and by
+/// php-fpm.conf, and a line by several files.
+pub(super) fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    for one in more {
+        if !known.contains(&one) {
+            known.push(one);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -161,8 +161,8 @@ fn is_optional(request: &Request) -> bool {
         Request::Device(wanted) | Request::Etc(wanted) | Request::User(wanted) => wanted.optional,
         Request::Program(wanted) | Request::Library(wanted) => wanted.optional,
         Request::Mount(mount) => mount.sources.optional,
-        // The modules that name services need come along with them. What a site has for itself is
-        // no bind mount.
+        // Name services bring their modules. A site's own directories and file systems are no bind
+        // mounts.
         Request::NameService(_) | Request::Directory(_) | Request::FileSystem(..) => true,
     }
 }

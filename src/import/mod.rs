@@ -44,6 +44,7 @@ use crate::observe::Units;
 use crate::resolve::{Host, refuse_system};
 use crate::{Error, Result};
 use daemons::{DaemonSites, keys, postfix, sshd};
+use draft::add_new;
 use file_format::FileFormat;
 use files::{included_by_sshd, is_of_fpm, text};
 use fstab::{Bind, FstabFile, OtherMount};
@@ -135,7 +136,7 @@ impl Importer {
                 if let Some(line) = unit.mount_line() {
                     return self.read_fstab(path, line.as_bytes());
                 }
-                self.add_sites(daemons::units::read(path, &unit, &Units::read()));
+                self.add_sites(daemons::root_directory::read(path, &unit, &Units::read()));
             }
         }
         Ok(())
@@ -350,16 +351,6 @@ fn warning_in_jail(mount: &OtherMount, roots: &[&HostPath]) -> Option<String> {
         "{place}: {fstype} on {target} is in the root {root}; it is not a bind mount and not \
          imported: the line has to stay{order}"
     ))
-}
-
-/// Adds those of `more` that are not known: a pool may be named by its own file and by
-/// php-fpm.conf.
-fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
-    for one in more {
-        if !known.contains(&one) {
-            known.push(one);
-        }
-    }
 }
 
 /// Appends a number to a name that another site has already, and warns about it.

@@ -53,7 +53,7 @@ impl PhpSettings {
     }
 
     fn add(&mut self, file: &Path) {
-        let text = super::text(file).unwrap_or_default();
+        let text = super::files::text(file).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let mut applies = true;
         for statement in statements(&text, &|name| std::env::var(name).ok()) {

@@ -270,6 +270,6 @@ fn fstab_field(path: &str) -> String {
 
 /// The text of a file that can be read.
 fn text_of(file: &Path) -> Option<String> {
-    let text = super::text(file).ok()?;
+    let text = super::files::text(file).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }

@@ -10,6 +10,14 @@ use super::locate;
 use super::node::{self, YamlError};
 use super::specifiers;
 
+/// Whose the lines of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinesOf {
+    OneSite,
+    /// They are the defaults, or a preset of these.
+    AllSites,
+}
+
 /// A file's contents and its mistakes.
 #[derive(Debug, Default)]
 pub(super) struct ParsedFile {
@@ -51,13 +59,13 @@ impl ParsedFile {
         }
     }
 
-    /// The file's lines as entries. `presets` led to it, outermost first, and before these the
-    /// `defaults` of all sites.
+    /// The file's lines, which are `of` one site or all, as entries. `presets` led to it, outermost
+    /// first.
     pub(super) fn entries(
         &self,
         file: &SourceFile,
         presets: &[String],
-        defaults: bool,
+        of: LinesOf,
     ) -> Vec<Arc<Entry>> {
         let mut entries = vec![];
         for line in &self.contents.lines {
@@ -66,7 +74,7 @@ impl ParsedFile {
                 key: line.key.clone(),
                 text: line.text.clone(),
                 presets: presets.to_vec(),
-                defaults,
+                defaults: of == LinesOf::AllSites,
             };
             entries.push(Arc::new(Entry {
                 request: line.request.clone(),

@@ -11,7 +11,7 @@ use super::entries::{Entry, SourceFile};
 use super::grammar::{Grammar, Include};
 use super::locate::PairPart;
 use super::node::YamlError;
-use super::parsed::ParsedFile;
+use super::parsed::{LinesOf, ParsedFile};
 use super::root_line::KnownManifests;
 use crate::base::text::nearest;
 
@@ -132,7 +132,7 @@ impl Presets {
             return Err(wrong);
         }
         Ok(Defaults {
-            entries: parsed.entries(&file.file, &[], true),
+            entries: parsed.entries(&file.file, &[], LinesOf::AllSites),
             sections: expansion.sections,
             services: parsed.contents.services,
             file: Some(file.file.clone()),
@@ -301,8 +301,8 @@ impl Presets {
 /// One preset, or the defaults, with all that it includes, depth first.
 struct PresetExpansion<'p> {
     presets: &'p Presets,
-    /// The includes begin in the defaults of all sites.
-    defaults: bool,
+    /// Whose the includes are.
+    of: LinesOf,
     seen: HashSet<String>,
     sections: Vec<PresetSection>,
     wrong: Option<Diagnostics>,
@@ -312,7 +312,7 @@ impl<'p> PresetExpansion<'p> {
     fn of_preset(presets: &'p Presets) -> Self {
         Self {
             presets,
-            defaults: false,
+            of: LinesOf::OneSite,
             seen: HashSet::new(),
             sections: vec![],
             wrong: None,
@@ -321,7 +321,7 @@ impl<'p> PresetExpansion<'p> {
 
     fn of_defaults(presets: &'p Presets) -> Self {
         Self {
-            defaults: true,
+            of: LinesOf::AllSites,
             ..Self::of_preset(presets)
         }
     }
@@ -336,7 +336,7 @@ impl<'p> PresetExpansion<'p> {
         let mut faults = parsed.faults.clone();
         self.sections.push(PresetSection {
             preset: name.clone(),
-            entries: parsed.entries(&preset.file, chain, self.defaults),
+            entries: parsed.entries(&preset.file, chain, self.of),
         });
         self.include(chain, &parsed.contents.presets, &mut faults);
         let found = parsed.diagnostics(&preset.file, &preset.text, faults);

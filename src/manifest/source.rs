@@ -10,7 +10,7 @@ use super::grammar::{FileContents, Grammar};
 use super::instances::{Instances, instance_of};
 use super::locate::PairPart;
 use super::node;
-use super::parsed::ParsedFile;
+use super::parsed::{LinesOf, ParsedFile};
 use super::presets::Presets;
 use super::root_line;
 use crate::base::{HostPath, SiteName};
@@ -59,7 +59,7 @@ pub fn parse(
     }
 
     let mut entries = defaults.entries.clone();
-    entries.extend(parsed.entries(&file, &[], false));
+    entries.extend(parsed.entries(&file, &[], LinesOf::OneSite));
     let includes = &parsed.contents.presets;
     let in_presets = presets.include(&defaults.sections, includes, &mut entries, &mut faults);
 
@@ -101,7 +101,7 @@ pub fn entries_of(
 ) -> Result<Vec<Arc<Entry>>, Diagnostics> {
     let mut parsed = ParsedFile::new(lines, Grammar::Defaults);
     let mut faults = std::mem::take(&mut parsed.faults);
-    let mut entries = parsed.entries(file, &[], false);
+    let mut entries = parsed.entries(file, &[], LinesOf::OneSite);
     let includes = &parsed.contents.presets;
     let in_presets = presets.include(&[], includes, &mut entries, &mut faults);
 

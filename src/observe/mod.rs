@@ -44,6 +44,7 @@ pub use late::FileSystems;
 pub(crate) use look::look_into_grafts;
 pub use look::observe;
 pub(crate) use lost_grafts::TEMPLATE_SOURCE;
+pub(crate) use mountinfo::count as mount_count;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};

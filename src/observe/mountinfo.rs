@@ -17,6 +17,11 @@ pub(super) fn own_text() -> Result<Vec<u8>> {
     text.map_err(|error| error.hint("is /proc mounted?"))
 }
 
+/// The number of mounts in this thread's mount namespace.
+pub(crate) fn count() -> Result<usize> {
+    Ok(own_text()?.split_inclusive(|byte| *byte == b'\n').count())
+}
+
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {

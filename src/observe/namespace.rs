@@ -145,7 +145,7 @@ fn pair_of(mounts: &[(u64, MountOutline)], mount: &MountOutline) -> Pair {
 
 /// The id of a mount's holder, and the index of the mount. Mounts with the same key are sorted by
 /// their holders, because grafts of one template have them in all sites.
-type Held = (Option<u64>, usize);
+type HeldMount = (Option<u64>, usize);
 
 /// The mounts of one namespace.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ pub(super) struct Namespace {
     by_id: HashMap<u64, usize>,
     by_point: HashMap<OsString, Vec<usize>>,
     pairs: HashSet<Pair>,
-    by_key: OnceLock<HashMap<MountIdentity, Vec<Held>>>,
+    by_key: OnceLock<HashMap<MountIdentity, Vec<HeldMount>>>,
 }
 
 impl Namespace {
@@ -256,7 +256,7 @@ impl Namespace {
     }
 
     /// The mounts with this key by the ids of their holders.
-    fn known_by(&self, key: &MountIdentity) -> &[Held] {
+    fn known_by(&self, key: &MountIdentity) -> &[HeldMount] {
         let by_key = self.by_key.get_or_init(|| {
             let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
             for (nth, line) in self.lines.iter().enumerate() {

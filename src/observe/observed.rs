@@ -146,6 +146,18 @@ impl Observed {
         self.grafts.iter().filter(|graft| graft.target == *target)
     }
 
+    /// The targets of the mounts that came along with the recorded grafts at `target`.
+    pub(crate) fn members_at(&self, target: &JailPath) -> Vec<JailPath> {
+        let mut targets = vec![];
+        for graft in self.grafts_at(target) {
+            for member in graft.members.iter() {
+                targets.push(member.target.clone());
+            }
+        }
+        targets.dedup();
+        targets
+    }
+
     /// The mounts that came along with the recorded grafts.
     pub(crate) fn members(&self) -> impl Iterator<Item = &RecordedMount> {
         self.grafts.iter().flat_map(|graft| graft.members.iter())

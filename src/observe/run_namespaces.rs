@@ -2,7 +2,7 @@
 //!
 //! Each has a directory `<run>/namespaces/<id>` with the records of the sites in it, as `<run>` has
 //! those of the host, and with a [`NamespaceRecord`] by which it is found again. It exists as long
-//! as a process is in it. What is left of it then is swept away.
+//! as a process is in it. Then the directory is removed.
 
 use std::collections::HashMap;
 use std::fmt;

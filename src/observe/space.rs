@@ -19,7 +19,7 @@ const MAX_FILES: usize = 4096;
 const MAX_FILES_OF_USER: usize = 1 << 16;
 
 /// The number of files looked at per user.
-pub(super) type Looked = Mutex<HashMap<u32, usize>>;
+pub(super) type FileCounts = Mutex<HashMap<u32, usize>>;
 
 /// A process that may use a site.
 #[derive(Debug)]
@@ -126,13 +126,13 @@ impl Space {
         &self,
         table: &Namespace,
         point: &OsStr,
-        looked: &Looked,
+        looked: &FileCounts,
     ) -> impl Iterator<Item = u32> {
         let used = self.used(table, looked);
         used.get(point).into_iter().flatten().copied()
     }
 
-    fn used(&self, table: &Namespace, looked: &Looked) -> &HashMap<OsString, BTreeSet<u32>> {
+    fn used(&self, table: &Namespace, looked: &FileCounts) -> &HashMap<OsString, BTreeSet<u32>> {
         self.used.get_or_init(|| {
             let mut used = HashMap::<OsString, BTreeSet<u32>>::new();
             for (path, pids) in self.files(looked) {
@@ -146,7 +146,12 @@ impl Space {
 
     /// Whether a process uses a mount that may be one with these devices. `None`: they are not
     /// known.
-    pub(super) fn may_use(&self, table: &Namespace, pair: Option<Pair>, looked: &Looked) -> bool {
+    pub(super) fn may_use(
+        &self,
+        table: &Namespace,
+        pair: Option<Pair>,
+        looked: &FileCounts,
+    ) -> bool {
         let Some((on, device)) = pair else {
             return true;
         };
@@ -163,7 +168,7 @@ impl Space {
     }
 
     /// Whether a process uses a file that is at or below `point` by its path.
-    pub(super) fn is_used_below(&self, point: &Path, looked: &Looked) -> bool {
+    pub(super) fn is_used_below(&self, point: &Path, looked: &FileCounts) -> bool {
         let mut from = self.files(looked).range(point.to_owned()..);
         match from.next() {
             Some((path, _)) => path.starts_with(point),
@@ -171,7 +176,7 @@ impl Space {
         }
     }
 
-    fn files(&self, looked: &Looked) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
+    fn files(&self, looked: &FileCounts) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
         self.files.get_or_init(|| {
             let mut files: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
             let mut looked = lock(looked);

@@ -124,8 +124,8 @@ impl StateDir {
         self.run.join(format!("{template}.sites"))
     }
 
-    /// The grafts in `record`. What came along with one of a template whose record is lost is
-    /// unknown.
+    /// The grafts in `record`. If the record of a template is lost, the mounts that came along with
+    /// its graft are unknown.
     ///
     /// Errors: the record of a template cannot be read now.
     fn grafts(&self, record: &BootRecord) -> Result<Vec<KnownGraft>> {

@@ -67,20 +67,20 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
 }
 
 /// A recursive mount whose submounts are not recorded.
-struct Tree<'o> {
+struct UnrecordedTree<'o> {
     /// Its path in the jail now.
     target: &'o JailPath,
     source: &'o HostPath,
 }
 
 /// The recursive mounts of the site whose submounts are not recorded.
-fn unrecorded_trees<'o>(desired: &'o Desired, observed: &'o Observed) -> Vec<Tree<'o>> {
+fn unrecorded_trees<'o>(desired: &'o Desired, observed: &'o Observed) -> Vec<UnrecordedTree<'o>> {
     let mut trees = vec![];
     let mut recorded = BTreeSet::new();
     for mount in observed.recorded_mounts() {
         recorded.insert(&mount.target);
         if mount.is_tree() && mount.submounts.is_none() {
-            trees.push(Tree {
+            trees.push(UnrecordedTree {
                 target: place_elsewhere(mount, observed).unwrap_or(&mount.target),
                 source: &mount.source,
             });
@@ -88,7 +88,7 @@ fn unrecorded_trees<'o>(desired: &'o Desired, observed: &'o Observed) -> Vec<Tre
     }
     for mount in &desired.mounts {
         if mount.recursive && !recorded.contains(&mount.target) {
-            trees.push(Tree {
+            trees.push(UnrecordedTree {
                 target: &mount.target,
                 source: &mount.source,
             });
@@ -170,7 +170,7 @@ pub(super) fn compare(
     observed.as_in_source.extend(found);
 }
 
-impl Tree<'_> {
+impl UnrecordedTree<'_> {
     /// The file that the source has where the mount shows `path`, which is inside of it.
     fn file_in_source(&self, path: &JailPath) -> Option<FileId> {
         let below = path.below(self.target)?;

@@ -17,7 +17,7 @@ use std::thread;
 use super::mountinfo::Line;
 use super::namespace::{MountIdentity, Namespace, On, Outline, Pair, key_of_mount};
 use super::process::Process;
-use super::space::{Looked, OtherSpace, Space, spaces};
+use super::space::{FileCounts, OtherSpace, Space, spaces};
 use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath};
 use crate::{Result, sys};
@@ -72,7 +72,7 @@ pub struct Users {
     own_table: OnceLock<Result<Namespace>>,
     others: Vec<OtherSpace>,
     outline: OnceLock<Option<Outline>>,
-    looked: Looked,
+    looked: FileCounts,
 }
 
 impl Users {
@@ -92,7 +92,7 @@ impl Users {
             own_table: OnceLock::new(),
             others,
             outline: OnceLock::new(),
-            looked: Looked::default(),
+            looked: FileCounts::default(),
         }
     }
 

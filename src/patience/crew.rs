@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use nix::unistd::{Pid, gettid};
 
 use super::glimpse::{Glimpse, OtherThreads, Sleep, waits_for_another};
 use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question, queue};
+use crate::base::sync::{lock, wait_while};
 
 /// How often the threads are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -180,12 +181,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let state = self.shared.lock();
         let works =
             |state: &mut CrewState<R>| !state.running.is_empty() || self.shared.has_next(state);
-        let (state, _) = self
-            .shared
-            .news
-            .wait_timeout_while(state, until_look, works)
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(state);
+        wait_while(&self.shared.news, state, until_look, works);
         if self.looked.elapsed() >= PERIOD {
             self.look();
         }
@@ -332,7 +328,7 @@ impl<T, R> Drop for Crew<T, R> {
 
 impl<T, R> CrewShared<T, R> {
     fn lock(&self) -> MutexGuard<'_, CrewState<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Whether there is an item to begin.

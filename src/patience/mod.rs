@@ -11,6 +11,7 @@
 
 pub(crate) mod apart;
 mod crew;
+mod each;
 mod glimpse;
 mod question;
 mod queue;
@@ -25,9 +26,9 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::base::quote::shell_path;
-use crate::base::sync::threads_for;
 
 pub(crate) use crew::{Crew, Lost};
+pub(crate) use each::each_within;
 pub(crate) use glimpse::{Glimpse, Sleep};
 pub(crate) use question::asked_by;
 pub(crate) use queue::in_a_queue;
@@ -45,22 +46,6 @@ static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 /// in the usual way.
 pub(crate) fn leaves_threads_behind() -> bool {
     LEFT_BEHIND.load(Ordering::SeqCst) > 0
-}
-
-/// So many items are worth a thread more.
-const WORTH_A_THREAD: usize = 50;
-
-/// The result of `work` for each of `items`, which changes nothing; `None` for those that sleep as
-/// long as `limit`. These do not keep the others waiting.
-pub(crate) fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
-    items: Vec<T>,
-    limit: Option<Duration>,
-    work: impl Fn(&T) -> R + Send + Sync + 'static,
-) -> Vec<Option<R>> {
-    let threads = threads_for(items.len().div_ceil(WORTH_A_THREAD));
-    let work = move |item: &T, _: &Stop| work(item);
-    let crew = Crew::start(items, threads, limit, &Arc::default(), work);
-    crew.finish().into_iter().map(Result::ok).collect()
 }
 
 /// Tells work to stop: a signal asked for it, or the work was given up.

@@ -135,7 +135,7 @@ impl Verdict<'_> {
 
 /// The verdict on the target of `mount`.
 pub(super) fn verdict<'o>(observed: &'o Observed, mount: &Mount) -> Verdict<'o> {
-    match Place::of(observed, mount) {
+    match MountedTarget::of(observed, mount) {
         Some(place) => place.verdict(),
         None => Verdict::Attach,
     }
@@ -144,7 +144,7 @@ pub(super) fn verdict<'o>(observed: &'o Observed, mount: &Mount) -> Verdict<'o> 
 /// The verdict on the target of `graft`. The mounts that come along with it are compared one by
 /// one.
 pub(super) fn graft_verdict<'o>(observed: &'o Observed, graft: &Graft) -> Verdict<'o> {
-    match Place::of(observed, &graft.mount) {
+    match MountedTarget::of(observed, &graft.mount) {
         Some(place) => place.graft_verdict(graft),
         None => Verdict::Attach,
     }
@@ -159,7 +159,7 @@ pub(super) fn is_same(observed: &Observed, graft: &Graft) -> bool {
 }
 
 /// The target of a desired mount at which something is mounted.
-struct Place<'o, 'm> {
+struct MountedTarget<'o, 'm> {
     observed: &'o Observed,
     /// The desired mount.
     mount: &'m Mount,
@@ -171,7 +171,7 @@ struct Place<'o, 'm> {
     below: &'o [ObservedMount],
 }
 
-impl<'o, 'm> Place<'o, 'm> {
+impl<'o, 'm> MountedTarget<'o, 'm> {
     /// `None`: nothing is mounted there.
     fn of(observed: &'o Observed, mount: &'m Mount) -> Option<Self> {
         let stack = observed.stack(&mount.target);

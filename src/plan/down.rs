@@ -7,7 +7,6 @@ use super::compare::{MountedOn, came_along, describe, is_right};
 use super::placeholders::removal;
 use super::state::{MountState, State};
 use super::step::{Along, Plan, Step};
-use super::up::members_of;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, ObservedMount};
 use crate::resolve::{Desired, Mount};
@@ -25,7 +24,7 @@ pub fn down(
     // The deepest come first, so submounts are detached before their recursive mount.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {
-        let place = Place {
+        let place = DownTarget {
             observed,
             known,
             target,
@@ -49,7 +48,7 @@ pub fn down(
 }
 
 /// One target, and what the manifest asks for.
-struct Place<'o> {
+struct DownTarget<'o> {
     observed: &'o Observed,
     known: Option<&'o Desired>,
     target: &'o JailPath,
@@ -57,7 +56,7 @@ struct Place<'o> {
     desired: Option<&'o Arc<Mount>>,
 }
 
-impl Place<'_> {
+impl DownTarget<'_> {
     /// Plans the mounts that are there, a `stack` with the bottom first: ours go, as far as none
     /// that is not ours is on top of them.
     fn plan(&self, stack: &[ObservedMount], plan: &mut Plan) {
@@ -87,7 +86,7 @@ impl Place<'_> {
             }
             let along = match known {
                 Some(known) if known.is_graft() => {
-                    Along::Members(members_of(self.observed, self.target))
+                    Along::Members(self.observed.members_at(self.target))
                 }
                 _ => Along::Nothing,
             };

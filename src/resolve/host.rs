@@ -15,7 +15,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::statvfs::fstatvfs;
@@ -23,7 +23,7 @@ use nix::sys::statvfs::fstatvfs;
 use super::dependencies::{Aspect, Dependencies};
 use super::lookup_error::{LookupError, found};
 use super::others::Others;
-use crate::base::sync::lock;
+use crate::base::sync::{into_inner, lock};
 use crate::base::{HostPath, MountAttributes};
 use crate::sys::{self, Stat};
 
@@ -99,9 +99,7 @@ impl Host {
     /// The paths that were looked up through this value; empty unless it is tracked.
     pub(crate) fn into_dependencies(self) -> Dependencies {
         match self.dependencies {
-            Some(dependencies) => dependencies
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner),
+            Some(dependencies) => into_inner(dependencies),
             None => Dependencies::default(),
         }
     }

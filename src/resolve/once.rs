@@ -17,8 +17,8 @@ impl<T> Default for Once<T> {
 }
 
 impl<T> Once<T> {
-    /// The value, which `make` makes of `host` if it is not there yet. Whoever asks depends on what
-    /// it was made of.
+    /// The value, which `make` makes of `host` if it is not there yet. The lookups for it count
+    /// as those of each caller.
     pub(super) fn get(
         &self,
         host: &Host,

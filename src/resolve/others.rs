@@ -5,6 +5,7 @@
 //! are those who can write to its directory or to one above it, whoever made the entry itself.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
@@ -49,6 +50,22 @@ impl Others {
         }
     }
 
+    /// As its text, in a sentence about `file`: `it belongs to user 1000`.
+    pub(crate) fn about(&self, file: &Path) -> String {
+        if self.at.as_path() == file {
+            self.clause(&"it")
+        } else {
+            self.to_string()
+        }
+    }
+
+    fn clause(&self, at: &dyn fmt::Display) -> String {
+        match self.owner {
+            Some(uid) => format!("{at} belongs to user {uid}"),
+            None => format!("{at} can be written by others than root"),
+        }
+    }
+
     /// The command after which only root can.
     pub(crate) fn remedy(&self) -> String {
         let at = self.at.to_string();
@@ -63,10 +80,7 @@ impl Others {
 /// A clause: `/home/alice belongs to user 1000`.
 impl fmt::Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.owner {
-            Some(uid) => write!(f, "{} belongs to user {uid}", self.at),
-            None => write!(f, "{} can be written by others than root", self.at),
-        }
+        f.write_str(&self.clause(&self.at))
     }
 }
 

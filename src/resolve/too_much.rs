@@ -23,8 +23,8 @@ const COMMANDS: &str = "whoever can connect to it from inside has root's rights 
 const SECRETS: &str = "it holds secrets of the host, which root inside can read";
 
 const COMMANDS_BY_SUDO: &str = "root inside can give the host's users root's rights";
-const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root: what is written there, such \
-                                 as keys for ssh or .bashrc, is obeyed";
+const COMMANDS_BY_LOGIN: &str = "it is the home of the host's root, whose programs obey files \
+                                 there, such as keys for ssh or .bashrc";
 
 const PLACES: [HostPlace; 34] = [
     whole(

@@ -117,7 +117,11 @@ impl Applier {
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(context, &run.engine, &site.name, stop)?;
         let before = Self::manifest_change(new)?;
-        let made = MadeDirectories::above(&manifest.root, self.create_root);
+        let made = if self.create_root {
+            MadeDirectories::above(&manifest.root)
+        } else {
+            MadeDirectories::default()
+        };
 
         // Write the manifest beside its place. Any trouble with the disk is found now.
         let staged = if before.is_change() {

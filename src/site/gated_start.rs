@@ -51,6 +51,14 @@ pub(crate) struct StartEnd {
     pub failure: Option<String>,
 }
 
+/// Whether all processes of the unit are through its gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    All,
+    /// Some may be on their way to it.
+    NotAll,
+}
+
 impl GatedStart {
     /// Has systemd start `unit`, or restart it if it runs. This process must have one thread.
     ///
@@ -105,11 +113,11 @@ impl GatedStart {
         }
     }
 
-    /// Has the gate taken away. `passed`: all processes of the unit are through it.
-    pub(crate) fn finish(mut self, passed: bool) {
+    /// Has the gate taken away.
+    pub(crate) fn finish(mut self, passed: Passed) {
         let line = self.keeper.get_mut();
         let _ = line.set_nonblocking(false);
-        if passed {
+        if passed == Passed::All {
             let _ = line.write_all(b"\n"); // the keeper does the same without it, but waits
         }
         let _ = line.shutdown(Shutdown::Write);
@@ -124,7 +132,7 @@ impl GatedStart {
 fn keep(unit: &str, line: &UnixStream, out: &Out) {
     // The terminal's signals are not for this process; the others are blocked already.
     let _ = setsid();
-    let gate = match close(unit) {
+    let gate = match make_gate(unit) {
         Ok(gate) => gate,
         Err(error) => {
             out.error(&error);
@@ -138,8 +146,11 @@ fn keep(unit: &str, line: &UnixStream, out: &Out) {
     }
     // Nothing comes from a tracer that has ended.
     let mut tracer = line;
-    let is_passed = tracer.read(&mut [0]).is_ok_and(|length| length == 1);
-    if let Err(error) = open(gate, is_passed) {
+    let passed = match tracer.read(&mut [0]) {
+        Ok(1) => Passed::All,
+        _ => Passed::NotAll,
+    };
+    if let Err(error) = open(gate, passed) {
         out.error(&error);
     }
 }
@@ -151,8 +162,8 @@ fn tell(mut line: &UnixStream, message: &Message) {
     }
 }
 
-/// Makes the gate, and has systemd read it.
-fn close(unit: &str) -> Result<StartGate> {
+/// Makes the gate, which is closed, and has systemd read it.
+fn make_gate(unit: &str) -> Result<StartGate> {
     remove_left_over()?;
     let input = || properties(unit, &["StandardInput"]).remove("StandardInput");
     let other_way = format!("`--service {unit}` follows it once it runs");
@@ -174,7 +185,7 @@ fn close(unit: &str) -> Result<StartGate> {
     match read {
         Ok(()) => Ok(gate),
         Err(error) => {
-            open(gate, true)?;
+            open(gate, Passed::All)?;
             Err(error)
         }
     }
@@ -191,11 +202,10 @@ fn restart(unit: &str) -> StartEnd {
 }
 
 /// Opens the gate for good and removes it.
-fn open(gate: StartGate, is_passed: bool) -> Result<()> {
+fn open(gate: StartGate, passed: Passed) -> Result<()> {
     gate.open_for_good()?;
     let read = systemctl(&["daemon-reload"]);
-    if !is_passed {
-        // Some may be on their way to the gate.
+    if passed == Passed::NotAll {
         let begun = Instant::now();
         while begins(&gate.unit) && begun.elapsed() < LONGEST_BEGIN {
             thread::sleep(PAUSE);

@@ -29,7 +29,7 @@ pub(crate) fn manifest(context: &Context, site: &Site) -> Result<Manifest, Manif
         && let Err(error) = instances::check(site, instances)
     {
         return Err(if is_recorded(context, site) {
-            error.hint(set_up_without_manifest(site)).into()
+            set_up_without_manifest(error, site).into()
         } else {
             error.into()
         });
@@ -59,19 +59,20 @@ fn is_recorded(context: &Context, site: &Site) -> bool {
     recorded.is_ok_and(|recorded| recorded.contains(&site.name))
 }
 
-fn set_up_without_manifest(Site { name, .. }: &Site) -> String {
-    format!(
-        "it is set up, but its manifest was removed, renamed, or is elsewhere: give that file's \
-         path; `mountjail down {name}` works from the record"
-    )
+/// `missing`, of a site that is set up.
+fn set_up_without_manifest(missing: Error, Site { name, .. }: &Site) -> Error {
+    missing
+        .because_of("it is set up, but its manifest was removed, renamed, or is elsewhere")
+        .hint(format!(
+            "give the manifest's path, or take the site down: `mountjail down {name}`"
+        ))
 }
 
 fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
     let Site { name, file } = site;
     if let Ok(target) = fs::read_link(file) {
-        return error.hint(format!(
-            "{} is a link to {}, which does not exist",
-            file.display(),
+        return error.because_of(format_args!(
+            "it is a link to {}, which does not exist",
             target.display()
         ));
     }
@@ -82,10 +83,7 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
     if file.parent() != Some(&context.config.join("sites")) {
         return error.hint(match known.iter().find(|known| known.name == *name) {
             Some(known) => {
-                format!(
-                    "the site of that name is `{name}`, in {}",
-                    known.file.display()
-                )
+                format!("give `{name}` for the site in {}", known.file.display())
             }
             None => "name the path of a manifest, or a site".to_owned(),
         });
@@ -104,7 +102,7 @@ pub(crate) fn missing_site(context: &Context, site: &Site) -> Error {
     .at(file)
     .coded(ErrorCode::NoSuchSite);
     if is_recorded(context, site) {
-        return missing.hint(set_up_without_manifest(site));
+        return set_up_without_manifest(missing, site);
     }
     let known = configuration::list(&context.config)
         .unwrap_or_default()

@@ -229,7 +229,7 @@ impl Remover {
         let kept = there.records.kept.as_ref();
         let fstab = kept.and_then(|kept| kept.fstab.as_ref());
         if let Some(fstab) = FstabLines::default().file_of(name, fstab) {
-            let failed = Error::failed(format!("{name}: {fstab} has lines of it"));
+            let failed = Error::failed(format!("{name}: {fstab} has lines of this site"));
             return Err(failed.hint(format!("`mountjail fstab --uninstall {name}`")));
         }
         let root = there.records.root().cloned();

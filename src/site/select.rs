@@ -7,6 +7,7 @@ use super::configuration::{self, absolute, is_absent, list, site_named, site_of}
 use super::context::Context;
 use super::instances;
 use super::manifest_file::root_of;
+use super::records;
 use super::site_list::SiteList;
 use crate::base::{ErrorContext, SiteName};
 use crate::manifest;
@@ -82,6 +83,12 @@ pub(crate) fn site(context: &Context, name: &str) -> Result<Site> {
     let name = SiteName::new(name)
         .map_err(|why| Error::usage(format!("{name:?} cannot be a site's name")).because_of(why))?;
     Ok(site_named(&context.config, name))
+}
+
+/// As [`site`], of a site that is set up: if the configuration has no manifest for it, it has that
+/// which brought it up.
+pub(crate) fn site_set_up(context: &Context, name: &str) -> Result<Site> {
+    Ok(records::with_manifest(context, site(context, name)?))
 }
 
 /// The file that `name` means, if it is a path and not a name.

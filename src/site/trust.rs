@@ -91,7 +91,8 @@ fn refusal(file: &Path, others: &Others) -> Error {
     Error::failed(format!("cannot use {}", file.display()))
         .at(file)
         .because_of(format!(
-            "{others}, and so others could have anything mounted"
+            "{}, and so others could have anything mounted",
+            others.about(file)
         ))
         .hint(format!("make it root's alone: `{}`", others.remedy()))
 }

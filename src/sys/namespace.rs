@@ -38,9 +38,9 @@ pub fn mount_namespace() -> io::Result<OwnedFd> {
     namespace_of_pidfd().or_else(|_| File::open("/proc/thread-self/ns/mnt").map(OwnedFd::from))
 }
 
-/// As [`mount_namespace`], without `/proc` (Linux 6.11). What a thread looks up below
-/// `/proc/thread-self` has to be forgotten when the thread ends, and if that takes a while, whoever
-/// waits for the process spins as long: often for milliseconds.
+/// As [`mount_namespace`], without `/proc` (Linux 6.11). The kernel has to
+/// forget a thread's lookups below `/proc/thread-self` when the thread ends. If that takes a while,
+/// a process that waits for this one spins as long: often for milliseconds.
 fn namespace_of_pidfd() -> io::Result<OwnedFd> {
     let own = gettid().as_raw();
     // SAFETY: there are no pointers. It returns a new descriptor.

@@ -147,12 +147,12 @@ impl Advisor<'_> {
         if let Some(manifest) = manifest
             && let Some(origin) = waiting_for(manifest, &path)
         {
-            return nothing.hint(format!(
+            return nothing.because_of(format_args!(
                 "it is not on the host; once it is, this line brings it: {origin}"
             ));
         }
         let Some(found) = self.look(&Miss::new(path)) else {
-            return nothing.hint("it is not on the host either");
+            return nothing.because_of("it is not on the host either");
         };
         let advice = self.advice(vec![found]);
         match (advice.lines.first(), advice.refused.first()) {
@@ -160,9 +160,9 @@ impl Advisor<'_> {
                 "it is on the host; this line would bring it: {}",
                 line.addition
             )),
-            (None, Some((_, why))) => {
-                nothing.hint(format!("it is on the host, but no line is advised: {why}"))
-            }
+            (None, Some((_, why))) => nothing.because_of(format_args!(
+                "it is on the host, but no line is advised: {why}"
+            )),
             (None, None) => nothing,
         }
     }

@@ -431,7 +431,10 @@ impl Daemon {
         let busy = Error::failed(format!(
             "{name}: another mountjail has been working on it for a while"
         ))
-        .hint(format!("it has the lock {}", lock.display()));
+        .hint(format!(
+            "`lslocks` names the process that has {}",
+            lock.display()
+        ));
         Some(SiteFailure {
             site,
             failed: busy.into(),

@@ -54,6 +54,10 @@ pub fn all() -> Vec<Trial> {
             "a site that was brought up by a path is shown by that manifest",
             by_path,
         ),
+        (
+            "without a configuration recorded sites are shown",
+            without_configuration,
+        ),
         ("of several sites a line each is shown", in_short),
         ("processes from before the mounts are named", ran_before),
         (
@@ -686,6 +690,42 @@ fn by_path() {
     fs::remove_file(&file).unwrap();
     let gone = sandbox.run(&["status"]).exits(3);
     gone.prints("  orphan ").prints("s.yaml is gone");
+    sandbox.ok(&["down", "s"]);
+}
+
+fn without_configuration() {
+    let sandbox = Sandbox::new();
+    sandbox.directory("srv/s");
+    let manifest = format!(
+        "root: {}\netc: [hosts]\nprograms: [/bin/sh]\n",
+        sandbox.root("s").display()
+    );
+    let file = sandbox.file("elsewhere/s.yaml", manifest);
+    fs::remove_dir(sandbox.config().join("sites")).unwrap();
+    sandbox
+        .run(&["status"])
+        .exits(1)
+        .says("cannot list the sites");
+    sandbox.ok(&["up", file.to_str().unwrap()]);
+    sandbox
+        .ok(&["status"])
+        .prints("s: up, ")
+        .says("does not exist; only sites that are recorded are shown");
+    sandbox.ok(&["why", "s", "/etc/hosts"]).prints("etc[0]");
+    sandbox
+        .ok(&["exec", "s", "--", "/bin/sh", "-c", "echo inside"])
+        .prints("inside");
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .says("there is no site s: ")
+        .says("try: give the manifest's path");
+    // A configuration that cannot be listed is not none.
+    fs::write(sandbox.config().join("sites"), "").unwrap();
+    sandbox
+        .run(&["status"])
+        .exits(1)
+        .says("cannot list the sites");
     sandbox.ok(&["down", "s"]);
 }
 

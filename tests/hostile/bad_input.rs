@@ -475,7 +475,7 @@ fn no_such_site() {
     sandbox
         .run(&["up", "sites/site1.yaml"])
         .exits(1)
-        .says("the site of that name is `site1`");
+        .says("give `site1` for the site in ");
     symlink("away.yaml", sandbox.path("config/sites/link.yaml")).unwrap();
     sandbox
         .run(&["up", "link"])

@@ -9,8 +9,8 @@ mod bad_input;
 mod faults;
 mod limits;
 mod links;
+mod moved;
 mod races;
-mod tenant;
 mod unknown;
 
 use std::process::ExitCode;
@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         ("faults", faults::all()),
         ("limits", limits::all()),
         ("links", links::all()),
+        ("moved", moved::all()),
         ("races", races::all()),
-        ("tenant", tenant::all()),
         ("unknown", unknown::all()),
     ])
 }

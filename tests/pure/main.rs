@@ -8,3 +8,4 @@ mod manifests;
 mod planner;
 mod resolve;
 mod schema;
+mod structure;

@@ -927,7 +927,9 @@ fn down_leaves_what_is_needed() {
     fstab(&sandbox, &file, &["s", "--install"]).exits(0);
     let prepared = tree(&root);
     sandbox.ok(&["up", "s"]);
-    sandbox.ok(&["down", "s"]).says("mount on stays");
+    sandbox
+        .ok(&["down", "s"])
+        .says("the mount points of its lines in ");
     assert_eq!(tree(&root), prepared);
     mount_all(&block_alone(&sandbox, &file));
     sandbox.ok(&["status", "s"]);

@@ -106,7 +106,7 @@ impl DoctorArgs {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);
         };
-        let site = select::site(context, site)?;
+        let site = select::site_set_up(context, site)?;
         jail_command::prepare()?;
         let complaints = if context.state.is_of_namespace() {
             Complaints::find(context).of(&site.name)

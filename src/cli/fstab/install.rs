@@ -69,7 +69,7 @@ impl FstabArgs {
         report.site(0, object);
     }
 
-    /// Writes the lines, unless `stop` is set. What was made for them is released if that fails.
+    /// Writes the lines, unless `stop` is set. If that fails, the things made for them are released.
     fn write(
         &self,
         editor: &Arc<FstabEditor>,

@@ -41,7 +41,7 @@ pub(super) struct FstabArgs {
     /// Compare the file with what --install would write; exit code 3 if they differ
     #[arg(long, group = "action")]
     check: bool,
-    /// The file
+    /// The file to read or change
     #[arg(
         long,
         value_name = "FILE",

@@ -154,9 +154,25 @@ impl StatusArgs {
         })
     }
 
+    /// The sites that are named, or all of the configuration. Without one there are still those
+    /// that are recorded.
+    fn configured(&self, context: &Context) -> Result<Vec<Site>> {
+        match Selection::named_or_all(&self.sites).sites(context) {
+            Err(error) if self.sites.is_empty() && is_without_configuration(context, &error) => {
+                let directory = context.config.join("sites");
+                context.out.warn(format_args!(
+                    "{} does not exist; only sites that are recorded are shown",
+                    directory.display()
+                ));
+                Ok(vec![])
+            }
+            sites => sites,
+        }
+    }
+
     fn look(&self, context: &Context) -> Result<StatusReport> {
         let mut sites = vec![];
-        for site in Selection::named_or_all(&self.sites).sites(context)? {
+        for site in self.configured(context)? {
             sites.push(records::with_manifest(context, site));
         }
         let mut watch = WatchState::read(&context.state);
@@ -180,6 +196,12 @@ impl StatusArgs {
             watch,
         })
     }
+}
+
+/// Whether the sites cannot be listed because there is no configuration, and some are recorded.
+fn is_without_configuration(context: &Context, error: &Error) -> bool {
+    let recorded = context.state.recorded_sites();
+    error.errno() == Some(libc::ENOENT) && recorded.is_ok_and(|sites| !sites.is_empty())
 }
 
 /// Looks at the sites of the configuration, and at those that are only `recorded`.
@@ -218,8 +240,7 @@ fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
     let mut recorded = vec![];
     for name in context.state.recorded_sites()? {
         if !known.contains(&name) {
-            let site = select::site(context, name.as_str())?;
-            recorded.push(records::with_manifest(context, site));
+            recorded.push(select::site_set_up(context, name.as_str())?);
         }
     }
     Ok(recorded)

@@ -47,13 +47,14 @@ pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> R
         let insiders = observe::inside(root);
         let insiders: Vec<_> = insiders.iter().take(5).map(ToString::to_string).collect();
         return Err(match &process.unit {
-            _ if !insiders.is_empty() => {
-                outside.hint(format!("inside are {}", insiders.join(", ")))
-            }
+            _ if !insiders.is_empty() => outside.hint(format!(
+                "follow one that is inside: {}",
+                insiders.join(", ")
+            )),
             Some(unit) => outside.hint(format!(
                 "`--service {unit}` follows those that enter it later"
             )),
-            None => outside.hint("no process is inside now"),
+            None => outside.because_of("no process is inside now"),
         });
     }
     attach(follower, pid)

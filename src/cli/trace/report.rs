@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::TraceArgs;
+use super::args::TraceArgs;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::cli::report::error_objects;

@@ -10,7 +10,7 @@ use crate::engine::open_gate;
 use crate::import::unit_file;
 use crate::observe;
 use crate::resolve::Desired;
-use crate::site::gated_start::{GatedStart, StartEnd};
+use crate::site::gated_start::{GatedStart, Passed, StartEnd};
 use crate::site::out::Out;
 use crate::site::systemctl::{self, properties};
 use crate::trace::{Follower, PAUSE};
@@ -120,7 +120,7 @@ impl FollowedStart {
     /// The unit's processes are through the gate: takes it away.
     fn started(&mut self, out: &Out, desired: &Desired, follower: &Follower) {
         if let Some(start) = self.start.take() {
-            start.finish(true);
+            start.finish(Passed::All);
         }
         if let Some(end) = &self.end
             && end.failure.is_none()
@@ -137,7 +137,7 @@ impl FollowedStart {
     /// Takes the gate away if it is still there; the unit goes on. Returns why the unit failed.
     pub(super) fn finish(mut self, desired: &Desired) -> Option<Error> {
         if let Some(start) = self.start.take() {
-            start.finish(false);
+            start.finish(Passed::NotAll);
         }
         let unit = &self.unit;
         let failed = Error::failed(format!("{}: {unit} did not start", desired.site));

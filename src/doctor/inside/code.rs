@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{InsideError, Probe};
+use super::probe::{InsideError, Probe, reason};
 use crate::base::{HostPath, SEARCH_PATH};
 use crate::resolve::Host;
 use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
@@ -197,7 +197,7 @@ fn complaint(line: &str) -> Result<(), String> {
     let mut command = Command::new(SHELL);
     command.args(["-c", line]).stdin(Stdio::piped());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(super::reason)?;
+    let mut child = command.spawn().map_err(reason)?;
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(MAIL); // EPIPE: it has ended by itself
     }
@@ -205,7 +205,7 @@ fn complaint(line: &str) -> Result<(), String> {
     if let Some(stderr) = child.stderr.take() {
         let _ = stderr.take(MAX_COMPLAINT).read_to_end(&mut text);
     }
-    let status = child.wait().map_err(super::reason)?;
+    let status = child.wait().map_err(reason)?;
     if status.success() {
         return Ok(());
     }
@@ -232,7 +232,7 @@ impl Mailer {
         let mut command = Command::new(self.program.as_path());
         command.env("LD_TRACE_LOADED_OBJECTS", "1");
         command.env("LD_BIND_NOW", "1");
-        succeeds(quiet(&mut command)).map_err(super::reason)
+        succeeds(quiet(&mut command)).map_err(reason)
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{InsideError, Probe};
+use super::probe::{InsideError, Probe};
 use crate::base::JailPath;
 use crate::jail;
 

@@ -9,11 +9,11 @@ mod code;
 mod files;
 mod network;
 mod php;
+mod probe;
 mod text;
 mod tls;
 mod tls_library;
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
@@ -22,7 +22,6 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, close, setsid};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,21 +35,11 @@ pub(super) use files::{
 };
 pub(super) use network::{Nameserver, Nameservers, Resolve};
 pub(super) use php::{Php, PhpState};
+pub(super) use probe::{InsideError, MAX_BYTES, Probe, Reply};
 pub(super) use text::{AccountIds, Convert, Locale, NameServices, Zone};
 pub(super) use tls::{
     Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
 };
-
-/// The most bytes of a job or a reply.
-pub(super) const MAX_BYTES: u64 = 4 << 20;
-
-/// A question that is answered inside.
-pub(super) trait Probe: Into<Question> {
-    type Answer: Serialize + DeserializeOwned;
-
-    /// Finds the answer. It runs inside.
-    fn run(&self) -> Self::Answer;
-}
 
 macro_rules! questions {
     ($($name:ident),* $(,)?) => {
@@ -102,55 +91,6 @@ pub(super) struct Job {
     pub root: HostPath,
     pub who: JailUser,
     pub question: Question,
-}
-
-/// The output of the process inside: its answer, or why it has none.
-pub(super) type Reply = std::result::Result<Value, String>;
-
-/// Why something failed inside, in the kernel's words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct InsideError {
-    text: String,
-    pub errno: Option<i32>,
-}
-
-impl fmt::Display for InsideError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl From<io::Error> for InsideError {
-    fn from(error: io::Error) -> Self {
-        let errno = error.raw_os_error();
-        let text = match errno {
-            Some(errno) => Errno::from_raw(errno).desc().to_owned(),
-            None => error.to_string(),
-        };
-        Self { text, errno }
-    }
-}
-
-impl InsideError {
-    /// Whether rights are lacking.
-    pub(super) fn is_denied(&self) -> bool {
-        self.errno == Some(libc::EACCES)
-    }
-
-    /// Whether there is nothing by that name.
-    pub(super) fn is_missing(&self) -> bool {
-        matches!(self.errno, Some(libc::ENOENT | libc::ENOTDIR))
-    }
-}
-
-/// Only the reason. The standard library turns the errors of `getaddrinfo(3)` into "failed to
-/// lookup address information: Name or service not known".
-fn reason(error: io::Error) -> String {
-    let text = InsideError::from(error).text;
-    match text.rsplit_once(": ") {
-        Some((_, reason)) => reason.to_owned(),
-        None => text,
-    }
 }
 
 /// The process inside: reads its job from standard input, and prints the reply.

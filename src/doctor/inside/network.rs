@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 
-use super::{InsideError, Probe};
+use super::probe::{InsideError, Probe, reason};
 
 const CONF: &str = "/etc/resolv.conf";
 
@@ -134,7 +134,7 @@ impl Probe for Resolve {
 
     fn run(&self) -> Self::Answer {
         let found = (self.name.as_str(), 0).to_socket_addrs();
-        let found = found.map_err(super::reason)?;
+        let found = found.map_err(reason)?;
         Ok(found.map(|address| address.ip().to_string()).collect())
     }
 }

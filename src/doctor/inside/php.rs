@@ -13,7 +13,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{InsideError, MAX_BYTES, Probe, Reply};
+use super::probe::{InsideError, MAX_BYTES, Probe, Reply};
 use crate::base::HostPath;
 use crate::jail::{self, JailUser};
 use crate::sys::proc;

@@ -7,7 +7,7 @@ use std::io;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::{InsideError, Probe};
+use super::probe::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::name_services;
 use crate::sys;

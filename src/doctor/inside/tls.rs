@@ -12,7 +12,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use super::{InsideError, Probe, tls_library};
+use super::probe::{InsideError, Probe, reason};
+use super::tls_library;
 use crate::base::{HostPath, lexical};
 use crate::resolve::{Host, LookupError};
 use crate::sys::FileId;
@@ -187,7 +188,7 @@ impl Probe for Handshake {
         }
         let mut stream = match self.connect() {
             Ok(stream) => stream,
-            Err(error) => return HandshakeResult::Unreachable(super::reason(error)),
+            Err(error) => return HandshakeResult::Unreachable(reason(error)),
         };
         let trusted = TrustStore::read(&self.anchors).certificates;
         match tls_library::shake(&self.host, trusted, &mut stream) {

@@ -98,7 +98,7 @@ impl<B: Backend> UpRun<'_, B> {
     }
 
     /// Removes what else was made in directories that were the root and were moved away, such as
-    /// links. Whatever is not as it was made belongs to its owner and stays.
+    /// links. Things that are not as they were made belong to their owners and stay.
     pub(super) fn clear_former_roots(&self) {
         let strays = self.observed.strays.iter();
         let mut homes: BTreeSet<_> = strays.filter_map(Stray::home).collect();

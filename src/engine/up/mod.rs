@@ -12,7 +12,7 @@ use self::run::UpRun;
 use self::site_record::{history, record_of};
 use super::backend::Backend;
 use super::journal;
-use super::mount_op::{self, Work};
+use super::mount_op::{self, MountOp};
 use super::mounter::Way;
 use super::outcome::{EngineFailure, Log, Outcome, Then, check_signal};
 use super::root::Spots;
@@ -113,7 +113,7 @@ impl<'a, B: Backend> UpRun<'a, B> {
     }
 
     /// Prepares the mounts where their sources are.
-    fn prepare(&self) -> Result<Vec<Work<'a, B>>> {
+    fn prepare(&self) -> Result<Vec<MountOp<'a, B>>> {
         let Self {
             engine,
             mounter,
@@ -130,14 +130,14 @@ impl<'a, B: Backend> UpRun<'a, B> {
                 if let Step::Attach { mount, .. } | Step::Swap { mount, .. } = step {
                     let since = since(observed, &mount.target, now);
                     let template = template_with(plan, observed, &mount.target);
-                    work.extend(Work::prepare(mounter, engine, step, template, since)?);
+                    work.extend(MountOp::prepare(mounter, engine, step, template, since)?);
                 }
             }
             Ok(work)
         })
     }
 
-    fn mount(&mut self, item: &mut Work<'_, B>) -> Result<()> {
+    fn mount(&mut self, item: &mut MountOp<'_, B>) -> Result<()> {
         self.log_step(item.step);
         let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;

@@ -5,7 +5,7 @@ use super::site_record::{history, record_of};
 use crate::base::Result;
 use crate::engine::backend::Backend;
 use crate::engine::journal;
-use crate::engine::mount_op::Work;
+use crate::engine::mount_op::MountOp;
 use crate::engine::target::made_kind;
 use crate::observe::{self, CreatedKind, CreatedPath, History, PersistentRecord, RecordedMount};
 use crate::plan::Step;
@@ -13,7 +13,7 @@ use crate::plan::Step;
 impl<B: Backend> UpRun<'_, B> {
     /// Records, before the first change, the mounts that exist, those that will go and those to be
     /// made, with their ids where these are known.
-    pub(super) fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
+    pub(super) fn record_intent(&mut self, work: &[MountOp<'_, B>]) -> Result<()> {
         let recorded = self.recorded_before();
         let mut mounts = recorded.to_vec();
         for mount in &self.plan.unchanged {
@@ -65,11 +65,11 @@ impl<B: Backend> UpRun<'_, B> {
     }
 
     /// Records the mounts that are there after the last change, and returns them.
-    pub(super) fn record_result(&self, work: &[Work<'_, B>]) -> Result<Vec<RecordedMount>> {
+    pub(super) fn record_result(&self, work: &[MountOp<'_, B>]) -> Result<Vec<RecordedMount>> {
         let mut mounts = self.plan.unchanged.clone();
         mounts.extend(made_mounts(work));
 
-        let ids_were_known = work.iter().all(Work::was_known);
+        let ids_were_known = work.iter().all(MountOp::was_known);
         let old_is_gone = match &self.observed.record {
             Some(record) => record.mounts != self.plan.unchanged,
             None => false,
@@ -138,7 +138,7 @@ impl<B: Backend> UpRun<'_, B> {
 }
 
 /// The records of the mounts of this run that are not known by the record of a template.
-fn made_mounts<B: Backend>(work: &[Work<'_, B>]) -> Vec<RecordedMount> {
+fn made_mounts<B: Backend>(work: &[MountOp<'_, B>]) -> Vec<RecordedMount> {
     let mut mounts = vec![];
     for item in work {
         if !item.is_member {

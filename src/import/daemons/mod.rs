@@ -3,8 +3,8 @@
 
 pub(super) mod keys;
 pub(super) mod postfix;
+pub(super) mod root_directory;
 pub(super) mod sshd;
-pub(super) mod units;
 
 use std::path::Path;
 

@@ -59,9 +59,9 @@ pub(crate) fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<PoolUse
 /// The user and group that the pool's workers run as.
 fn user_of(pool: &Pool) -> Result<JailUser> {
     let Some(user) = pool.get("user") else {
-        return Err(
-            Error::failed("it names no `user`").hint("PHP-FPM does not start such a pool as root")
-        );
+        return Err(Error::failed(
+            "it names no `user`, without which PHP-FPM does not start it as root",
+        ));
     };
     let user = jail::user(user)?;
     let gid = match pool.get("group") {

@@ -68,7 +68,7 @@ pub(super) fn files(
 
 impl FpmReader<'_> {
     fn file(&mut self, path: &Path) -> Result<()> {
-        let text = crate::import::text(path)?;
+        let text = crate::import::files::text(path)?;
         if self.depth == MAX_DEPTH {
             let deep = format!(
                 "{}: files include each other more than {MAX_DEPTH} deep",

@@ -9,7 +9,7 @@ use crate::import::source_properties::{
     SourceKind, SourceProperties, is_object_name, objects_below,
 };
 
-/// The directories of programs, libraries and modules. What is missing there is most likely one.
+/// The directories of programs, libraries and modules. A missing file there is most likely one.
 const CODE: [&str; 6] = [
     "/lib",
     "/lib64",

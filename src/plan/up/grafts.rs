@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Planner;
 use crate::base::JailPath;
-use crate::observe::{Observed, ObservedMount};
+use crate::observe::ObservedMount;
 use crate::plan::change::GraftChange;
 use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
 use crate::plan::graft::Graft;
@@ -159,7 +159,7 @@ impl<'a> Planner<'a> {
     /// in its template any more.
     fn orphan_members(&self, graft: &Graft) -> Vec<JailPath> {
         let wanted = graft.template.targets();
-        let mut members = members_of(self.observed, &graft.mount.target);
+        let mut members = self.observed.members_at(&graft.mount.target);
         members
             .retain(|target| !wanted.contains(target) && self.observed.mounts.contains_key(target));
         members
@@ -183,16 +183,4 @@ impl<'a> Planner<'a> {
             self.add_undesired(&orphan.target, Some(orphan), State::Orphan, NOT_IN_MANIFEST);
         }
     }
-}
-
-/// The targets of the mounts that came along with the graft at `target`.
-pub(in crate::plan) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
-    let mut targets = vec![];
-    for graft in observed.grafts_at(target) {
-        for member in graft.members.iter() {
-            targets.push(member.target.clone());
-        }
-    }
-    targets.dedup();
-    targets
 }

@@ -5,8 +5,6 @@ mod held;
 mod nested;
 mod orphans;
 
-pub(super) use grafts::members_of;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -244,7 +242,7 @@ impl<'a> Planner<'a> {
     fn along(&self, target: &JailPath, seen: &ObservedMount, extent: Extent) -> Along {
         let extent = match self.observed.record_of(target, seen) {
             Some(known) if known.is_graft() => {
-                return Along::Members(members_of(self.observed, target));
+                return Along::Members(self.observed.members_at(target));
             }
             Some(known) => known.extent(),
             None => extent,

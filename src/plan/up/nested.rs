@@ -73,7 +73,7 @@ impl Planner<'_> {
             "mounted on"
         };
         let root = &self.desired.root;
-        // What is in a mount that mountjail did not make may be at that mount's source as well.
+        // A mount in one that mountjail did not make may be at the source of that one as well.
         let first = match self.observed.top(above) {
             Some(top) if is_taken_over(self.observed, above, top) => above,
             _ => foreign,

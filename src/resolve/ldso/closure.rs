@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::by_name::PROGRAMS;
 use super::elf::{BadElf, Bytes};
-use super::load::{self, Libraries};
+use super::load::{self, IfNotFound, Libraries};
 use super::loader::{Loader, OpenError, Opened};
 use super::objects::Needed;
 use super::process::ProcessImage;
@@ -39,8 +39,8 @@ pub struct Closure {
     pub needs_proc: Option<HostPath>,
     /// Libraries that the loader does not find, each by its name.
     pub missing: Vec<String>,
-    /// Missing libraries are not an error.
-    goes_on: bool,
+    /// What becomes of libraries that are not found.
+    if_not_found: IfNotFound,
     /// The first file that decides what is needed and that others than root can change, and all who
     /// can change such files.
     changeable: Option<(HostPath, Others)>,
@@ -134,7 +134,7 @@ impl Loader<'_> {
     /// found are [missing](Closure::missing).
     pub fn closure_of_object(&self, path: &HostPath) -> Result<Closure> {
         let mut closure = Closure {
-            goes_on: true,
+            if_not_found: IfNotFound::GoOn,
             ..Closure::default()
         };
         self.add(path, &mut closure, 0)?;
@@ -268,7 +268,7 @@ impl Loader<'_> {
             list: libraries,
             origin,
             missing,
-        } = load::libraries(self, &process, opened, closure.goes_on)?;
+        } = load::libraries(self, &process, opened, closure.if_not_found)?;
         closure.missing.extend(missing);
         // Only `/proc/self/exe` tells glibc's loader where the program is. It knows where libraries
         // are, because it opened them.
@@ -308,7 +308,7 @@ impl Loader<'_> {
             name: path.to_string(),
             needed_by: process.interpreter.as_ref().unwrap_or(path).clone(),
         };
-        let needed = load::libraries(self, process, opened, closure.goes_on)?;
+        let needed = load::libraries(self, process, opened, closure.if_not_found)?;
         closure.missing.extend(needed.missing);
         self.add_libraries(vec![preloaded], closure)?;
         self.add_libraries(needed.list, closure)

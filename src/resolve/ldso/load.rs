@@ -25,17 +25,27 @@ pub(super) struct Libraries {
     pub missing: Vec<String>,
 }
 
-/// The libraries of `program`. `goes_on`: those that are not found are not an error.
+/// What becomes of libraries that are not found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum IfNotFound {
+    /// They are an error.
+    #[default]
+    Fail,
+    /// They are [missing](Libraries::missing).
+    GoOn,
+}
+
+/// The libraries of `program`.
 pub(super) fn libraries(
     loader: &Loader<'_>,
     process: &ProcessImage,
     program: Opened,
-    goes_on: bool,
+    if_not_found: IfNotFound,
 ) -> Result<Libraries> {
     let mut load = Load {
         objects: Objects::new(loader, process, program),
         libraries: Libraries::default(),
-        goes_on,
+        if_not_found,
     };
     let mut next = 0;
     while next < load.objects.list.len() {
@@ -60,7 +70,7 @@ pub(super) fn libraries(
 struct Load<'a> {
     objects: Objects<'a>,
     libraries: Libraries,
-    goes_on: bool,
+    if_not_found: IfNotFound,
 }
 
 impl Load<'_> {
@@ -81,7 +91,7 @@ impl Load<'_> {
         match search::find(&self.objects, index, &name) {
             Ok(opened) => self.add(index, opened, name),
             Err(NotFound::ByLoader(_)) if need.optional => {}
-            Err(NotFound::ByLoader(_)) if self.goes_on => {
+            Err(NotFound::ByLoader(_)) if self.if_not_found == IfNotFound::GoOn => {
                 let name = String::from_utf8_lossy(&name).into_owned();
                 if !self.libraries.missing.contains(&name) {
                     self.libraries.missing.push(name);

@@ -2,113 +2,35 @@
 
 mod one_site;
 mod placeholders;
+mod run;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use self::one_site::Down;
+pub(super) use self::run::has_copies_aside;
+pub(crate) use self::run::{DownError, DownOptions, TakeDown, TakenDown};
 use super::bring_up::lock;
-use super::context::Purpose;
-use super::fstab::FstabLines;
 use super::pipeline;
 use super::templates;
-use super::users::SiteUsers;
-use super::{Context, Site, SiteError, load, manifest_file};
-use crate::adopt;
+use super::{Site, SiteError, load, manifest_file};
+use crate::Result;
 use crate::base::quote::shell_path;
 use crate::base::sync::lock as locked;
 use crate::base::text::few;
-use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
-use crate::engine::{Engine, Outcome, SiteLock};
-use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
+use crate::base::{ErrorContext, HostPath, SiteName};
+use crate::engine::{Outcome, SiteLock};
+use crate::observe::{self, Depth, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, FileKind, Host, Resolver};
+use crate::resolve::{Desired, FileKind, Host};
 use crate::sys::IfInUse;
-use crate::{Error, Result};
 
-/// How many targets are named.
+/// How many mounts are named that may be left of a killed run.
 const SHOWN: usize = 20;
 
-/// The choices of a run.
-#[derive(Clone, Copy)]
-pub(crate) struct DownOptions {
-    /// What becomes of mounts in use.
-    pub if_in_use: IfInUse,
-    /// Remove placeholders also from storage that hosts share.
-    pub remove_placeholders: bool,
-}
-
-/// What all sites of one run share.
-pub(crate) struct TakeDown {
-    context: &'static Context,
-    options: DownOptions,
-    engine: Engine,
-    resolver: Arc<Resolver>,
-    boot: BootId,
-    /// Read when the first site needs it, and again when it is not current any more.
-    table: Mutex<Option<Arc<Table>>>,
-    /// The users of the sites, as of the last look.
-    users: Mutex<Arc<SiteUsers>>,
-    fstab_lines: FstabLines,
-}
-
-/// A site that was taken down.
-pub(crate) struct TakenDown {
-    pub root: HostPath,
-    pub outcome: Outcome,
-    /// Whether anything was, or the site was recorded as up.
-    pub changed: bool,
-    /// Copies that were in the way of the mounts are still moved aside.
-    pub has_copies_aside: bool,
-}
-
-impl TakenDown {
-    /// Nothing was to be done in `root`.
-    fn nothing(root: HostPath) -> Self {
-        Self {
-            root,
-            outcome: Outcome::default(),
-            changed: false,
-            has_copies_aside: false,
-        }
-    }
-}
-
-/// Why a site is not down.
-pub(crate) enum DownError {
-    Failed(SiteError),
-    /// It is in use: an error, and a line per user. Nothing was changed.
-    InUse(Box<Error>, Vec<String>),
-}
-
-impl<E: Into<SiteError>> From<E> for DownError {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 impl TakeDown {
-    /// For a run over that many sites.
-    pub(crate) fn new(
-        context: &'static Context,
-        sites: usize,
-        options: DownOptions,
-    ) -> Result<Self> {
-        let boot = observe::boot_id()?;
-        Ok(Self {
-            context,
-            options,
-            engine: context.engine(boot.clone(), sites, Purpose::Mount)?,
-            resolver: Arc::new(context.resolver()?),
-            boot,
-            table: Mutex::default(),
-            users: Mutex::default(),
-            fstab_lines: FstabLines::default(),
-        })
-    }
-
     /// Takes the site down.
     ///
     /// Errors: it is in use, or some of it could not be taken away.
@@ -336,61 +258,6 @@ impl TakeDown {
         };
         let other = overlaps.find(|other| other.is_same() && is_up(&other.site))?;
         Some(other.site)
-    }
-
-    /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
-    fn stop_if_in_use(
-        &self,
-        site: &Site,
-        root: &HostPath,
-        observed: &Observed,
-        depth: Depth,
-    ) -> Result<(), DownError> {
-        let found = self.users().of(root, observed, depth).context(&site.name)?;
-        if found.by.is_empty() {
-            return Ok(());
-        }
-        if self.options.if_in_use == IfInUse::Detach {
-            let out = self.context.out.site(&site.name);
-            for user in &found.by {
-                out.info(format_args!("left without the mounts: {user}"));
-            }
-            return Ok(());
-        }
-        let what = if found.targets.is_empty() {
-            "in use by what runs inside".to_owned()
-        } else {
-            format!("in use: {}", few(&found.targets, SHOWN))
-        };
-        let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
-            .at(root)
-            .coded(ErrorCode::InUse)
-            .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
-        Err(DownError::InUse(Box::new(error), found.by))
-    }
-
-    fn users(&self) -> Arc<SiteUsers> {
-        Arc::clone(&locked(&self.users))
-    }
-
-    /// The mount table, in which what is below `root` is current: another mountjail may have had
-    /// the site's lock since the table was read.
-    fn table(&self, root: &HostPath) -> Result<Arc<Table>> {
-        let mut known = locked(&self.table);
-        let current = known.take();
-        let table = match current.filter(|table| table.is_current_below(root.as_path())) {
-            Some(table) => table,
-            None => Arc::new(Table::read()?),
-        };
-        Ok(Arc::clone(known.insert(table)))
-    }
-}
-
-/// Whether copies that were in the way are moved aside in `root`.
-pub(super) fn has_copies_aside(root: &HostPath) -> bool {
-    match adopt::read(root) {
-        Ok(Some(record)) => !record.moved.is_empty(),
-        _ => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! One site that is being taken down.
 
 use super::placeholders::PlaceholderFate;
-use super::{DownError, TakeDown, TakenDown, has_copies_aside};
+use super::run::{DownError, TakeDown, TakenDown, has_copies_aside};
 use crate::Result;
 use crate::base::HostPath;
 use crate::engine::Outcome;

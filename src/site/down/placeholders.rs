@@ -1,6 +1,6 @@
 //! The placeholders of a site that is taken down: whether they stay.
 
-use super::TakeDown;
+use super::run::TakeDown;
 use crate::Result;
 use crate::base::text::plural;
 use crate::base::{ErrorContext, HostPath, SiteName};
@@ -34,8 +34,8 @@ impl PlaceholderFate {
         };
         if let Some(file) = run.fstab_lines.file_of(name, fstab) {
             run.context.out.site(name).info(format_args!(
-                "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
-                 removes it"
+                "the mount points of its lines in {file} stay; `mountjail fstab --uninstall {name}` \
+                 removes them"
             ));
             return Ok(Self::Needed);
         }

@@ -58,22 +58,23 @@ fn name_below(directory: &str, path: &JailPath) -> Option<String> {
     Some(name.display().to_string())
 }
 
-/// The lines that bring a whole directory of a package or an interpreter; for objects in it, also
-/// the libraries that they need.
-pub(super) fn lines_of_part(directory: &HostPath, has_objects: bool) -> Vec<Addition> {
-    let whole = pattern(directory.as_path());
+/// The line that brings a whole directory of a package.
+pub(super) fn line_of_data(directory: &HostPath) -> Addition {
     match directory.as_path().strip_prefix("/etc") {
-        Ok(name) if !has_objects => vec![addition("etc", name.display().to_string())],
-        _ if !has_objects => vec![addition("mounts", whole)],
-        _ => {
-            let objects = format!("{whole}/**/*.so");
-            let mount = Addition {
-                executable: true,
-                ..addition("mounts", whole)
-            };
-            vec![mount, addition("libraries", objects)]
-        }
+        Ok(name) => addition("etc", name.display().to_string()),
+        _ => addition("mounts", pattern(directory.as_path())),
     }
+}
+
+/// The lines that bring a whole directory with objects, and the libraries that these need.
+pub(super) fn lines_of_objects(directory: &HostPath) -> Vec<Addition> {
+    let whole = pattern(directory.as_path());
+    let objects = format!("{whole}/**/*.so");
+    let mount = Addition {
+        executable: true,
+        ..addition("mounts", whole)
+    };
+    vec![mount, addition("libraries", objects)]
 }
 
 /// Optional on `/run`: what is there exists only once its daemon has started, which may be after

@@ -12,7 +12,9 @@ use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, why};
-use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern};
+use lines::{
+    addition, is_on_run, line_of_data, lines_of_objects, own_directory, own_line, pattern,
+};
 pub(super) use merge::PresetContents;
 use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
 
@@ -99,9 +101,9 @@ fn sort_out(
     let mut wanted: Vec<MissOnHost> = vec![];
     for found in found {
         match verdict(&found, context) {
-            Verdict::Wanted => wanted.push(found),
-            Verdict::NotMounted => advice.not_mounted.push(found.miss),
-            Verdict::Refused(why) => advice.refused.push((found.miss, why)),
+            MissVerdict::Wanted => wanted.push(found),
+            MissVerdict::NotMounted => advice.not_mounted.push(found.miss),
+            MissVerdict::Refused(why) => advice.refused.push((found.miss, why)),
         }
     }
 
@@ -119,7 +121,7 @@ fn sort_out(
 }
 
 /// Whether a miss needs a line.
-enum Verdict {
+enum MissVerdict {
     Wanted,
     /// The manifest has it already.
     NotMounted,
@@ -127,35 +129,35 @@ enum Verdict {
     Refused(String),
 }
 
-fn verdict(found: &MissOnHost, context: &AdviceContext<'_>) -> Verdict {
+fn verdict(found: &MissOnHost, context: &AdviceContext<'_>) -> MissVerdict {
     if lines_of_noexec(found, context).is_some() {
-        return Verdict::Wanted;
+        return MissVerdict::Wanted;
     }
     if found.miss.failure == LookupFailure::NotExecutable {
         let why = "it is there, and may not be executed: see its mode, and whether its file \
                    system is mounted with noexec";
-        return Verdict::Refused(why.to_owned());
+        return MissVerdict::Refused(why.to_owned());
     }
     if brings(context.desired, &found.miss.path) {
-        return Verdict::NotMounted;
+        return MissVerdict::NotMounted;
     }
     if let Some(scratch) = &found.scratch {
         let mut own = context.desired.directories.iter();
         return if own.any(|own| own.path == scratch.path) {
-            Verdict::NotMounted
+            MissVerdict::NotMounted
         } else {
-            Verdict::Wanted
+            MissVerdict::Wanted
         };
     }
     if let Some(why) = &found.refusal {
-        return Verdict::Refused(why.clone());
+        return MissVerdict::Refused(why.clone());
     }
     if is_a_daemons(found, context) {
         let line = own_line(found);
         let why = format!("it is a daemon's; if this site is to reach it, add `{line}` by hand");
-        return Verdict::Refused(why);
+        return MissVerdict::Refused(why);
     }
-    Verdict::Wanted
+    MissVerdict::Wanted
 }
 
 /// Whether nothing need be said about `path`: a directory on the way to something that is wanted
@@ -285,8 +287,13 @@ fn additions(
     }
     let mut lines = vec![];
     for (directory, has_objects) in &found.part_of {
-        if !is_brought(context, directory) {
-            lines.extend(lines_of_part(directory, *has_objects));
+        if is_brought(context, directory) {
+            continue;
+        }
+        if *has_objects {
+            lines.extend(lines_of_objects(directory));
+        } else {
+            lines.push(line_of_data(directory));
         }
     }
     lines
@@ -404,7 +411,7 @@ fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Ve
     if !is_shown || mount.kind != FileKind::Directory {
         return None;
     }
-    Some(lines_of_part(&mount.source, true))
+    Some(lines_of_objects(&mount.source))
 }
 
 #[cfg(test)]

@@ -220,7 +220,9 @@ pub fn refusals() {
             outside.0.id(),
             root.display()
         ))
-        .says(&format!("try: inside are busybox (pid {id})"));
+        .says(&format!(
+            "try: follow one that is inside: busybox (pid {id})"
+        ));
     trace(&["--pid", "4194304"])
         .exits(1)
         .says("there is no such process, or it has ended");

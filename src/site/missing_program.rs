@@ -5,17 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Context;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::resolve::{Desired, Host, Mount, interpreter_of};
-use crate::site::context::Context;
 
 /// Whether the program is searched in PATH.
-pub(super) fn is_bare(program: &Path) -> bool {
+pub(crate) fn is_bare(program: &Path) -> bool {
     program.components().count() < 2
 }
 
 /// The paths at which the program may be.
-pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
     let directories: &[&str] = if is_bare(program) {
         &SEARCH_PATH
     } else {
@@ -27,7 +27,7 @@ pub(super) fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// The remedy for `program`, which is not in the jail.
-pub(super) fn remedy(context: &Context, desired: &Desired, program: &Path) -> String {
+pub(crate) fn remedy(context: &Context, desired: &Desired, program: &Path) -> String {
     if let Some(version) = of_a_version(desired, program) {
         return format!("run {version}, which is inside");
     }
@@ -52,7 +52,7 @@ fn line_for(context: &Context, path: &HostPath, real: &HostPath) -> String {
 
 /// The remedy for the interpreter of the program at `place` inside, if that is not in the jail
 /// and the host has no program at `place` whose line would bring it.
-pub(super) fn interpreter(context: &Context, desired: &Desired, place: &Path) -> Option<String> {
+pub(crate) fn interpreter(context: &Context, desired: &Desired, place: &Path) -> Option<String> {
     let jail = Host::at(desired.root.as_path());
     let program = HostPath::new(place).ok()?;
     let interpreter = interpreter_of(&jail, &program)?;
