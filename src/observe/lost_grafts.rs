@@ -101,7 +101,8 @@ fn of_templates(candidates: &mut Vec<Candidate>, known: &TemplateRecords) -> Vec
 }
 
 /// Those of the `candidates` that show a directory of a template whose record is lost, too. Only
-/// root can mount a tmpfs of that name. The mounts that come along with it are those that the manifest asks for.
+/// root can mount a tmpfs of that name. The mounts that come along with it are those that the
+/// manifest asks for.
 fn of_no_template(candidates: Vec<Candidate>, desired: &Desired) -> Vec<LostGraft> {
     if candidates.is_empty() {
         return vec![];

@@ -69,7 +69,8 @@ impl FstabArgs {
         report.site(0, object);
     }
 
-    /// Writes the lines, unless `stop` is set. If that fails, the things made for them are released.
+    /// Writes the lines, unless `stop` is set. If that fails, the things made for them are
+    /// released.
     fn write(
         &self,
         editor: &Arc<FstabEditor>,

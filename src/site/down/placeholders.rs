@@ -34,8 +34,8 @@ impl PlaceholderFate {
         };
         if let Some(file) = run.fstab_lines.file_of(name, fstab) {
             run.context.out.site(name).info(format_args!(
-                "the mount points of its lines in {file} stay; `mountjail fstab --uninstall {name}` \
-                 removes them"
+                "the mount points of its lines in {file} stay; \
+                 `mountjail fstab --uninstall {name}` removes them"
             ));
             return Ok(Self::Needed);
         }
