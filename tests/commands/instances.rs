@@ -505,7 +505,7 @@ fn gone() {
         .run(&["up", "customer@alice"])
         .exits(2)
         .says("it is set up, but")
-        .says("`mountjail down customer@alice` works from the record");
+        .says("take the site down: `mountjail down customer@alice`");
     sandbox.ok(&["up", "--all"]).says("customer@bob: in sync");
     assert_eq!(mounts_below(&kept.join("alice")).len(), 1, "left as it is");
     sandbox.ok(&["down", "customer@alice"]);
