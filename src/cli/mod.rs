@@ -193,17 +193,28 @@ pub fn main() -> ExitCode {
         global.verbosity(),
         command.failure_form(),
     )));
-    if let Some(image) = command.image()
-        && let Err(error) = enter_image(image)
-    {
-        return out.failure(&error.into()).into();
+    if let Some(image) = command.image() {
+        if let Err(error) = enter_image(image) {
+            return out.failure(&error.into()).into();
+        }
+        global.is_in_image = true;
     }
     if let Some(site) = command.site_inside()
         && let Err(code) = place::go(&mut global, site, out)
     {
         return code.into();
     }
-    ExitCode::from(start(global, command, out))
+    let image = command.image().map(Path::to_owned);
+    let code = start(global, command, out);
+    if let Some(image) = image
+        && [1, 2].contains(&code)
+    {
+        out.info(format_args!(
+            "all paths are in the image {}",
+            image.display()
+        ));
+    }
+    ExitCode::from(code)
 }
 
 /// Runs the command, most of them in a worker, which can be given up; returns its exit code.
