@@ -33,7 +33,7 @@ mod up;
 mod watch;
 mod why;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::Out;
 use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
-use crate::{Error, sys};
+use crate::{Error, render, sys};
 pub use complete::script as completion_script;
 
 /// Read-only bind mounts for chrooted services, from one manifest per site.
@@ -234,13 +234,31 @@ fn start(global: Global, command: Command, out: &'static Out) -> u8 {
 
 /// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.
 fn wrong_usage(error: &clap::Error) -> u8 {
-    if !error.use_stderr() || !status::is_plugin(std::env::args_os().skip(1)) {
+    let form = form_by_words(std::env::args_os().skip(1));
+    if !error.use_stderr() || form == FailureForm::Nothing {
         error.exit()
     }
     let text = error.render().to_string();
     let first = text.lines().next().unwrap_or_default();
     let usage = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
-    Out::new(Verbosity::Normal, FailureForm::Plugin).failure(&usage.into())
+    let out = Out::new(Verbosity::Normal, form);
+    if form == FailureForm::Plugin {
+        return out.failure(&usage.into());
+    }
+    let _ = error.print(); // as `exit` does
+    out.failure_of(usage.exit_code(), &[render::json::error(None, &usage)])
+}
+
+/// The form of the output of a command with these arguments, which cannot be parsed.
+fn form_by_words(arguments: impl Iterator<Item = OsString>) -> FailureForm {
+    let words: Vec<_> = arguments.take_while(|word| word != "--").collect();
+    if let Some(form) = status::form_by_words(&words) {
+        form
+    } else if words.iter().any(|word| word == "--json") {
+        FailureForm::Json
+    } else {
+        FailureForm::Nothing
+    }
 }
 
 /// Looks for the command in a worker, which can be given up, and then becomes the command.

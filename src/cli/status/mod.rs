@@ -76,15 +76,25 @@ enum StatusFormat {
     Nagios,
 }
 
-/// Whether these arguments are those of a plugin for Nagios, even if they cannot be parsed.
-pub(super) fn is_plugin(arguments: impl Iterator<Item = OsString>) -> bool {
-    let arguments: Vec<_> = arguments.collect();
-    let mut pairs = arguments.windows(2);
-    arguments.iter().any(|argument| argument == "status")
-        && (arguments
+/// The form that `--format` among these arguments asks for, even if they cannot be parsed.
+pub(super) fn form_by_words(words: &[OsString]) -> Option<FailureForm> {
+    if !words.iter().any(|word| word == "status") {
+        return None;
+    }
+    let is = |format: &str| {
+        let mut pairs = words.windows(2);
+        words
             .iter()
-            .any(|argument| argument == "--format=nagios")
-            || pairs.any(|pair| pair[0] == "--format" && pair[1] == "nagios"))
+            .any(|word| *word == *format!("--format={format}"))
+            || pairs.any(|pair| pair[0] == "--format" && pair[1] == format)
+    };
+    if is("nagios") {
+        Some(FailureForm::Plugin)
+    } else if is("json") {
+        Some(FailureForm::Json)
+    } else {
+        None
+    }
 }
 
 /// The sites to show.
