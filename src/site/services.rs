@@ -32,6 +32,17 @@ pub(crate) struct ProgramSites {
     pub failed: Vec<(Site, SiteError)>,
 }
 
+impl ProgramSites {
+    /// Those of `units` that no site lists, as far as it is known.
+    pub(crate) fn unlisted<'u>(&self, units: &'u [String]) -> Vec<&'u String> {
+        let mut unlisted: Vec<_> = units.iter().collect();
+        for (_, manifest) in &self.known {
+            unlisted.retain(|unit| !manifest.services.contains(unit));
+        }
+        unlisted
+    }
+}
+
 impl SitesOfProgram {
     /// Finds them.
     ///
