@@ -12,6 +12,7 @@ use super::bring_up::lock;
 use super::context::Purpose;
 use super::fstab::FstabLines;
 use super::pipeline;
+use super::select::{BroughtUpBy, brought_up_by};
 use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
@@ -179,6 +180,12 @@ impl TakeDown {
                 "the mounts in {root} belong to the site {other}: `mountjail down {other}`"
             ));
             return Ok(TakenDown::nothing(root));
+        }
+        if let Some(BroughtUpBy { manifest, root }) = brought_up_by(site, &records) {
+            self.context.out.site(&site.name).warn(format_args!(
+                "{} brought it up, in {root}, and not this configuration",
+                manifest.display()
+            ));
         }
         let down = Down::new(self, site, root, records)?;
 
