@@ -223,6 +223,13 @@ impl Error {
         self
     }
 
+    /// Changes what to do next, if that is known.
+    #[must_use]
+    pub(crate) fn map_hint(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.hint = self.hint.map(|hint| change(&hint));
+        self
+    }
+
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -14,7 +14,7 @@ use super::services::{Namespaces, ServicePlace};
 use super::up::Done;
 use super::{Site, SiteError, load, manifest_file};
 use crate::base::sync::lock as locked;
-use crate::base::{ErrorContext, HostPath};
+use crate::base::{ErrorContext, HostPath, hints};
 use crate::engine::{MadeDirectories, OwnNamespace, StagedFile};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{Process, RunNamespace};
@@ -30,6 +30,22 @@ pub(crate) struct NewManifest {
     /// Where the text is from, for messages about it.
     pub given: PathBuf,
     pub text: String,
+}
+
+impl NewManifest {
+    /// An error about the site, whose manifest is not in its place yet.
+    fn about_new(&self, error: Error) -> Error {
+        let Site { name, file } = &self.site;
+        let there = manifest_file::bytes(file).ok().flatten();
+        if there.is_some_and(|bytes| bytes == self.text.as_bytes()) {
+            return error;
+        }
+        error.map_hint(|hint| hints::while_applied(hint, name, file))
+    }
+
+    fn of_new(&self, failed: SiteError) -> SiteError {
+        failed.map(|error| self.about_new(error))
+    }
 }
 
 /// A manifest's text before and after.
@@ -104,12 +120,24 @@ pub(crate) struct Applier {
 impl Applier {
     /// What would be done.
     pub(crate) fn look(&self, new: &NewManifest) -> Result<Looked, SiteError> {
-        let manifest = self.validated(new)?;
-        self.look_at(new, &manifest)
+        let looked = self.validated(new);
+        let looked = looked.and_then(|manifest| self.look_at(new, &manifest));
+        let mut looked = looked.map_err(|failed| new.of_new(failed))?;
+        for (_, plan) in &mut looked.plans {
+            for conflict in &mut plan.conflicts {
+                *conflict = new.about_new(conflict.clone());
+            }
+        }
+        Ok(looked)
     }
 
     /// Writes the manifest and brings the site up, or leaves both as they were.
     pub(crate) fn apply(&self, new: &NewManifest, stop: &Stop) -> Result<Applied, SiteError> {
+        let applied = self.try_apply(new, stop);
+        applied.map_err(|failed| new.of_new(failed))
+    }
+
+    fn try_apply(&self, new: &NewManifest, stop: &Stop) -> Result<Applied, SiteError> {
         let (context, site) = (self.context, &new.site);
         let manifest = self.validated(new)?;
         let mut run = BringUp::new(context.clone(), MountLookup::OneByOne, 1)?;
