@@ -13,6 +13,7 @@ use super::context::Purpose;
 use super::fstab::FstabLines;
 use super::pipeline;
 use super::select::{BroughtUpBy, brought_up_by};
+use super::services::{Located, ServicePlace};
 use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, load, manifest_file};
@@ -39,6 +40,9 @@ pub(crate) struct DownOptions {
     pub if_in_use: IfInUse,
     /// Remove placeholders also from storage that hosts share.
     pub remove_placeholders: bool,
+    /// Take away only mounts that are recorded, and none that looks like one of the site: it may be
+    /// the host's, in the namespace of a service.
+    pub only_recorded: bool,
 }
 
 /// What all sites of one run share.
@@ -82,6 +86,15 @@ pub(crate) enum DownError {
     Failed(SiteError),
     /// It is in use: an error, and a line per user. Nothing was changed.
     InUse(Box<Error>, Vec<String>),
+}
+
+impl Located for DownError {
+    fn located(self, site: &SiteName, place: &ServicePlace) -> Self {
+        match self {
+            Self::Failed(failed) => Self::Failed(failed.located(site, place)),
+            in_use @ Self::InUse(..) => in_use, // its users are named
+        }
+    }
 }
 
 impl<E: Into<SiteError>> From<E> for DownError {
@@ -197,7 +210,8 @@ impl TakeDown {
 
         // Observe and plan: the mounts of the site that are in the mount table.
         let (mut observed, mut plan) = down.observe_and_plan(desired)?;
-        if down.has_recorded_mounts() && !unmounts(&plan) {
+        let may_be_lost = down.has_recorded_mounts() && !unmounts(&plan);
+        if may_be_lost && !self.options.only_recorded {
             // A record that nothing agrees with, such as one from another mount namespace, is as
             // good as lost.
             (observed, plan) = down.observe_and_plan(self.desired(site))?;
