@@ -223,6 +223,25 @@ impl Error {
         self
     }
 
+    /// The same about `site` at `place`, which follows the site's name in the message.
+    #[must_use]
+    pub(crate) fn in_place(mut self, site: impl fmt::Display, place: &str) -> Self {
+        let site = format!("{site}: ");
+        let (named, what) = match self.message.strip_prefix(&site) {
+            Some(what) => (site.as_str(), what),
+            None => ("", self.message.as_str()),
+        };
+        self.message = format!("{named}in {place}: {what}");
+        self
+    }
+
+    /// Changes what to do next, if that is known.
+    #[must_use]
+    pub(crate) fn map_hint(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        self.hint = self.hint.map(|hint| change(&hint));
+        self
+    }
+
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind

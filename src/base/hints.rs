@@ -17,6 +17,38 @@ pub(crate) fn unmount_tree(point: impl AsRef<Path>) -> String {
     format!("`mount --make-rprivate {point} && umount -R {point}`")
 }
 
+/// `hint`, whose commands that mount and unmount are to be typed in the mount namespace of the
+/// process `pid`: those of [`unmount`] and [`unmount_tree`].
+pub(crate) fn inside(hint: &str, pid: u32) -> String {
+    let mut hint = hint.to_owned();
+    for before in ["`", "&& "] {
+        for command in ["mount --make-rprivate ", "umount "] {
+            let there = format!("{before}nsenter --target {pid} --mount -- {command}");
+            hint = hint.replace(&format!("{before}{command}"), &there);
+        }
+    }
+    hint
+}
+
+/// The command that makes a site's root, while it brings the site up.
+pub(crate) const CREATE_ROOT: &str = "`mountjail up --create`";
+
+/// The command that shows what stands in the way of a site.
+pub(crate) fn adopt(site: impl std::fmt::Display) -> String {
+    format!("`mountjail adopt {site}`")
+}
+
+/// `hint` about `site`, whose manifest is not yet in its `file`: it is being applied.
+pub(crate) fn while_applied(hint: &str, site: impl std::fmt::Display, file: &Path) -> String {
+    let hint = hint.replace(CREATE_ROOT, "`mountjail apply --create`");
+    let adopt = adopt(site);
+    if hint.contains(&adopt) {
+        format!("write the manifest to {}; then {hint}", file.display())
+    } else {
+        hint
+    }
+}
+
 /// The work that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::plan::stays;
 use super::processes::{ProcessCare, tell_processes};
 use super::report::{DIFFERENT, Report};
-use super::up::{counts, extend, leave_host, tell, tell_absent, tell_manifest, told_in};
+use super::up::{
+    counts, extend, leave_host, leave_services, tell, tell_absent, tell_manifest, told_in,
+};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
@@ -21,6 +24,7 @@ use crate::site::apply::{
 };
 use crate::site::configuration::{absolute, own_file};
 use crate::site::context::{Context, stop_flag};
+use crate::site::left_behind::Leaving;
 use crate::site::services::{self, ServicePlace};
 use crate::site::up::Done;
 use crate::site::{ManifestError, Site, parallel};
@@ -158,9 +162,11 @@ impl ApplyArgs {
             tell_manifest(context, desired, changes);
         }
         let places = add_plans(report, context, &looked, &mut object);
+        if looked.for_services.is_some() || !places.is_empty() {
+            object["places"] = json!(places);
+        }
         if let Some(units) = &looked.for_services {
             object["scope"] = json!("services");
-            object["places"] = json!(places);
             if looked.plans.is_empty() {
                 let out = context.out.site(&site.name);
                 out.info(services::comes_with(units));
@@ -211,7 +217,7 @@ impl ApplyArgs {
             restart: self.restart,
         };
         match applied.up {
-            AppliedUp::Host(done) => site.on_host(*done, object, report),
+            AppliedUp::Host(done) => site.on_host(*done, object, report)?,
             AppliedUp::Services(served) => site.in_services(*served, object, report)?,
         }
         Ok(())
@@ -245,19 +251,26 @@ fn add_plans(
     looked: &Looked,
     object: &mut Value,
 ) -> Vec<Value> {
-    let mut places = vec![];
+    let mut shown = vec![];
     for (place, plan) in &looked.plans {
+        shown.push((place, plan, None));
+    }
+    for (place, leaving) in &looked.leaves {
+        match leaving {
+            Leaving::Steps(plan) if plan.steps.is_empty() => {}
+            Leaving::Steps(plan) => shown.push((place, plan, Some("on the host".to_owned()))),
+            Leaving::InUse(by) => stays(context, &looked.site, place.as_ref(), by),
+        }
+    }
+    let mut places = vec![];
+    for (place, plan, on_host) in shown {
         context.out.errors(&plan.conflicts);
+        let at = place.as_ref().map(ServicePlace::to_string).or(on_host);
+        report.styled(render::text::plan(plan, at.as_deref()));
         let steps = render::json::plan(plan);
         match place {
-            None => {
-                report.styled(render::text::plan(plan, None));
-                extend(object, steps);
-            }
-            Some(place) => {
-                report.styled(render::text::plan(plan, Some(&place.unit)));
-                places.push(with_place(place, steps));
-            }
+            None => extend(object, steps),
+            Some(place) => places.push(with_place(place, steps)),
         }
     }
     places
@@ -273,12 +286,14 @@ struct AppliedSite<'s> {
 }
 
 impl AppliedSite<'_> {
-    fn on_host(&self, done: Done, mut object: Value, report: &mut Report) {
+    fn on_host(&self, done: Done, mut object: Value, report: &mut Report) -> Result<()> {
         tell(self.context, self.site, &done);
         extend(&mut object, counts(&done));
         object["root"] = json!(done.desired.root);
         object["changed"] = json!(self.manifest_changed || done.changes.steps > 0);
         report.site(0, object);
+        let sites = std::slice::from_ref(self.site);
+        leave_services(report, self.context, sites, &Arc::default())?;
 
         if !done.changes.is_empty() {
             let care = if self.restart {
@@ -288,6 +303,7 @@ impl AppliedSite<'_> {
             };
             tell_processes(report, self.context, &[(self.site, done)], care);
         }
+        Ok(())
     }
 
     fn in_services(
@@ -354,14 +370,23 @@ fn mounts(looked: &Looked) -> Option<BeforeAfter<Vec<String>>> {
     let desired = looked.desired.as_ref()?;
     let mut mounts: BeforeAfter<Vec<_>> = BeforeAfter::default();
     for (place, plan) in &looked.plans {
-        let place = match place {
-            Some(place) => format!("{}: ", place.unit),
-            None => String::new(),
-        };
+        let place = prefix(place.as_ref());
         mounts.before.extend(mounts_before(plan, &place));
         mounts.after.extend(mounts_after(desired, &place));
     }
+    for (place, leaving) in &looked.leaves {
+        if let Leaving::Steps(plan) = leaving {
+            mounts
+                .before
+                .extend(mounts_before(plan, &prefix(place.as_ref())));
+        }
+    }
     Some(mounts)
+}
+
+/// What is before each mount at the place.
+fn prefix(place: Option<&ServicePlace>) -> String {
+    place.map_or_else(String::new, |place| format!("{}: ", place.unit))
 }
 
 fn with_place(place: &ServicePlace, more: Value) -> Value {

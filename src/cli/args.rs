@@ -49,6 +49,9 @@ pub(super) struct Global {
     /// The id of the mount namespace that this process is in, if it is that of a service.
     #[arg(skip)]
     pub(super) namespace: Option<String>,
+    /// Whether the root directory of this process is that of an image.
+    #[arg(skip)]
+    pub(super) is_in_image: bool,
 }
 
 impl Global {
@@ -83,6 +86,7 @@ impl Global {
     ) -> crate::Result<&'static Context> {
         let limit = self.limit();
         let mut context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
+        context.is_in_image = self.is_in_image;
         if let Some(namespace) = &self.namespace {
             context = context.with_state(context.state.of_namespace(namespace));
         }

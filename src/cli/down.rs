@@ -77,6 +77,7 @@ impl HowDown {
                 IfInUse::Fail
             },
             remove_placeholders: self.remove_placeholders,
+            only_recorded: false,
         }
     }
 }

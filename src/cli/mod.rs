@@ -33,7 +33,8 @@ mod up;
 mod watch;
 mod why;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub use crate::render::output::{Key, OUTPUTS, Output, PARTS, Shape, output};
 use crate::site::Out;
 use crate::site::out::{FailureForm, Verbosity};
 use crate::site::trust::{Effect, Trust};
-use crate::{Error, sys};
+use crate::{Error, render, sys};
 pub use complete::script as completion_script;
 
 /// The command line's definition, for manual pages and completions.
@@ -79,17 +80,28 @@ pub fn main() -> ExitCode {
         global.verbosity(),
         command.failure_form(),
     )));
-    if let Some(image) = command.image()
-        && let Err(error) = enter_image(image)
-    {
-        return out.failure(&error.into()).into();
+    if let Some(image) = command.image() {
+        if let Err(error) = enter_image(image) {
+            return out.failure(&error.into()).into();
+        }
+        global.is_in_image = true;
     }
     if let Some(site) = command.site_inside()
         && let Err(code) = place::go(&mut global, site, out)
     {
         return code.into();
     }
-    ExitCode::from(start(global, command, out))
+    let image = command.image().map(Path::to_owned);
+    let code = start(global, command, out);
+    if let Some(image) = image
+        && [1, 2].contains(&code)
+    {
+        out.info(format_args!(
+            "all paths are in the image {}",
+            image.display()
+        ));
+    }
+    ExitCode::from(code)
 }
 
 /// Runs the command, most of them in a worker, which can be given up; returns its exit code.
@@ -109,13 +121,31 @@ fn start(global: Global, command: Command, out: &'static Out) -> u8 {
 
 /// Answers a command line that cannot be parsed, or that asks for help; returns the exit code.
 fn wrong_usage(error: &clap::Error) -> u8 {
-    if !error.use_stderr() || !status::is_plugin(std::env::args_os().skip(1)) {
+    let form = form_by_words(std::env::args_os().skip(1));
+    if !error.use_stderr() || form == FailureForm::Nothing {
         error.exit()
     }
     let text = error.render().to_string();
     let first = text.lines().next().unwrap_or_default();
     let usage = Error::usage(first.strip_prefix("error: ").unwrap_or(first));
-    Out::new(Verbosity::Normal, FailureForm::Plugin).failure(&usage.into())
+    let out = Out::new(Verbosity::Normal, form);
+    if form == FailureForm::Plugin {
+        return out.failure(&usage.into());
+    }
+    let _ = error.print(); // as `exit` does
+    out.failure_of(usage.exit_code(), &[render::json::error(None, &usage)])
+}
+
+/// The form of the output of a command with these arguments, which cannot be parsed.
+fn form_by_words(arguments: impl Iterator<Item = OsString>) -> FailureForm {
+    let words: Vec<_> = arguments.take_while(|word| word != "--").collect();
+    if let Some(form) = status::form_by_words(&words) {
+        form
+    } else if words.iter().any(|word| word == "--json") {
+        FailureForm::Json
+    } else {
+        FailureForm::Nothing
+    }
 }
 
 /// Looks for the command in a worker, which can be given up, and then becomes the command.

@@ -141,6 +141,14 @@ impl Report {
         }
     }
 
+    /// Says of a site that was added already that something was done.
+    pub(super) fn changed(&mut self, site: &SiteName) {
+        let mut sites = self.sites.iter_mut();
+        if let Some(object) = sites.find(|object| object["site"] == json!(site)) {
+            object["changed"] = json!(true);
+        }
+    }
+
     /// Whether data is printed as JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json

@@ -171,6 +171,12 @@ impl RunArgs {
             code = worst([code, failed.report(context.out, site).0]);
         }
 
+        for unit in found.unlisted(&self.units()) {
+            context.out.warn(format_args!(
+                "no site with `scope: services` lists {unit} under `services`"
+            ));
+        }
+
         // The sandbox of the service, which is in nobody's use yet.
         worker::hand_over(UNPROTECTED);
         let done = match Unprotected::new(written_to(context, &found), context.limit) {

@@ -20,14 +20,14 @@ use crate::patience::Stop;
 use crate::resolve::Desired;
 use crate::site::bring_up::{BringUp, Brought};
 use crate::site::context::{Context, stop_flag};
-use crate::site::down::{DownError, DownOptions, TakeDown};
+use crate::site::down::{DownError, TakeDown};
 use crate::site::event::Event;
+use crate::site::left_behind::{self, LEAVING, Left};
 use crate::site::out::worst;
 use crate::site::pipeline::MountLookup;
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::up::Done;
 use crate::site::{Site, SiteError, cost, parallel};
-use crate::sys::IfInUse;
 
 /// Mount what sites need; a second run finds nothing to do
 ///
@@ -166,10 +166,12 @@ impl UpArgs {
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());
         let (mut changed, mut for_services, mut mounts) = (vec![], vec![], 0);
+        let mut on_host = vec![];
         for (site, result) in sites.iter().zip(done) {
             match result {
                 Ok(Brought::ForServices(units)) => for_services.push((site.clone(), units)),
                 Ok(Brought::Up(done)) => {
+                    on_host.push(site.clone());
                     add_up(&mut report, context, site, &done);
                     mounts += done.desired.mounts.len();
                     if !done.changes.is_empty() {
@@ -189,6 +191,7 @@ impl UpArgs {
         }
         shared_cache::warn(context, changed.iter().map(|(_, done)| &done.desired));
         if self.scope != Some(OnlyScope::Host) {
+            leave_services(&mut report, context, &on_host, &stop)?;
             self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
@@ -340,17 +343,16 @@ pub(super) fn leave_host(report: &mut Report, context: &Context, site: &Site) ->
     if !context.state.record(&site.name).exists() {
         return Ok(());
     }
-    let options = DownOptions {
-        if_in_use: IfInUse::Fail,
-        remove_placeholders: false,
-    };
     let own: &'static Context = Box::leak(Box::new(context.clone()));
     let out = context.out.site(&site.name);
-    match TakeDown::new(own, 1, options)?.site(site, &Stop::default()) {
-        Ok(down) => out.info(format_args!(
-            "{} detached on the host, where they do not belong any more",
-            plural(down.outcome.detached, "mount")
-        )),
+    match TakeDown::new(own, 1, LEAVING)?.site(site, &Stop::default()) {
+        Ok(down) => {
+            report.changed(&site.name);
+            out.info(format_args!(
+                "{} detached on the host, where they do not belong any more",
+                plural(down.outcome.detached, "mount")
+            ));
+        }
         Err(DownError::InUse(_, by)) => {
             out.warn(
                 "its mounts on the host stay as long as they are in use; stop what uses them, and \
@@ -359,6 +361,47 @@ pub(super) fn leave_host(report: &mut Report, context: &Context, site: &Site) ->
             name_users(&out, &by, "");
         }
         Err(DownError::Failed(failed)) => report.also_failed(site, &failed),
+    }
+    Ok(())
+}
+
+/// Takes sites, which are up on the host, down in the mount namespaces of services, if they were up
+/// there before their scope was changed.
+pub(super) fn leave_services(
+    report: &mut Report,
+    context: &Context,
+    sites: &[Site],
+    stop: &Arc<AtomicBool>,
+) -> crate::Result<()> {
+    for (name, places) in left_behind::leave_services(context, sites, stop)? {
+        let out = context.out.site(&name);
+        for (ServicePlace { unit, .. }, left) in places {
+            match left {
+                Ok(Left::Gone(detached)) => {
+                    report.changed(&name);
+                    out.info(format_args!(
+                        "{} detached in {unit}, where they do not belong any more",
+                        plural(detached, "mount")
+                    ));
+                }
+                Ok(Left::InUse(by)) => {
+                    out.warn(format_args!(
+                        "its mounts in {unit} stay as long as they are in use; stop what uses \
+                         them, and run `mountjail up` again"
+                    ));
+                    name_users(&out, &by, "");
+                }
+                Ok(Left::Apart) => out.warn(format_args!(
+                    "its mounts in {unit} stay until that is restarted, since mounts of the host \
+                     do not appear there"
+                )),
+                Err(failed) => {
+                    if let Some(site) = sites.iter().find(|site| site.name == name) {
+                        report.also_failed(site, &failed);
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }

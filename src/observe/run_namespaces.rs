@@ -102,6 +102,16 @@ pub struct RunNamespaces {
 }
 
 impl RunNamespaces {
+    /// Whether one of them may have the site, by the records alone: perhaps it is gone.
+    pub(crate) fn may_have(state: &StateDir, site: &SiteName) -> bool {
+        let mut directories = fs::read_dir(state.namespaces())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let record = format!("{site}.json");
+        directories.any(|directory| directory.path().join(&record).exists())
+    }
+
     /// Finds them by their records and by the processes of this host.
     pub fn find(state: &StateDir, boot: &BootId) -> Self {
         // The records come first: a namespace that has one by now has a process by then.

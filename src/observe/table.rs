@@ -104,6 +104,20 @@ impl Table {
         None
     }
 
+    /// Whether the mount with this id receives the mounts that are made in another mount namespace.
+    pub(crate) fn follows(&self, id: u64) -> bool {
+        self.get(id).is_some_and(|mount| mount.master.is_some())
+    }
+
+    /// Whether all mounts below `path` that are in `other`, the table of another mount namespace,
+    /// appear here.
+    pub(crate) fn shows_all_of(&self, other: &Self, path: &Path) -> bool {
+        other.below(path).iter().all(|mount| {
+            let mut here = self.at(&mount.point).iter();
+            mount.peer_group.is_some() && here.any(|seen| seen.master == mount.peer_group)
+        })
+    }
+
     pub(super) fn has(&self, id: u64) -> bool {
         self.get(id).is_some()
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::Step;
 use crate::Error;
-use crate::base::{ErrorCode, HostPath, JailPath};
+use crate::base::{ErrorCode, HostPath, JailPath, hints};
 use crate::observe::{CreatedKind, CreatedPath, Observed, ObservedMount, PathState};
 use crate::resolve::{Desired, FileKind, Mount, Ownership};
 
@@ -292,8 +292,7 @@ fn in_the_way(desired: &Desired, at: &HostPath, seen: &PathState, needed: &str) 
 /// What to do about things in the way; the same for all of a site.
 fn adopt(desired: &Desired) -> String {
     format!(
-        "`mountjail adopt {}` shows what stands in the way, and moves copies of the host's files \
-         aside",
-        desired.site
+        "{} shows what stands in the way, and moves copies of the host's files aside",
+        hints::adopt(&desired.site)
     )
 }

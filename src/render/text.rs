@@ -57,11 +57,11 @@ fn style_of(state: State) -> Style {
     }
 }
 
-/// The steps, one per line. `place`: the service in whose mount namespace they are taken.
+/// The steps, one per line. `place`: where they are taken, in words, if not where all is.
 pub(crate) fn plan(plan: &Plan, place: Option<&str>) -> String {
     let mut text = String::new();
     let Plan { site, root, .. } = plan;
-    let place = place.map(|place| format!(", for {place}"));
+    let place = place.map(|place| format!(", {place}"));
     let place = place.unwrap_or_default();
     match plan.steps.len() {
         0 if plan.conflicts.is_empty() => {

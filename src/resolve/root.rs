@@ -9,7 +9,7 @@ use super::layout::first_origin;
 use super::lookup_error::LookupError;
 use super::roots::{InSystem, Roots};
 use super::system_directories::{SYSTEM, SYSTEM_BELOW};
-use crate::base::hints::is_absent;
+use crate::base::hints::{CREATE_ROOT, is_absent};
 use crate::base::{ErrorContext, HostPath};
 use crate::manifest::Manifest;
 use crate::{Error, Result, sys};
@@ -188,9 +188,9 @@ pub(crate) fn not_found(root: &HostPath, reason: &LookupError) -> Error {
     if matches!(reason, LookupError::Strange { .. }) {
         return error.hint("name the directory that is meant, without links");
     }
-    error.hint(
-        "mount the disk that it is on, make the directory, or let `mountjail up --create` make it",
-    )
+    error.hint(format!(
+        "mount the disk that it is on, make the directory, or let {CREATE_ROOT} make it"
+    ))
 }
 
 /// Warnings about users besides root who could put something else in the root's place.

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bring_up::{BringUp, Brought, FinalStep, lock};
 use super::context::Context;
+use super::left_behind::{self, Leaving};
 use super::pipeline::{self, MountLookup, Pipeline};
-use super::services::{Namespaces, ServicePlace};
+use super::services::{Located, Namespaces, ServicePlace};
 use super::up::Done;
 use super::{Site, SiteError, load, manifest_file};
 use crate::base::sync::lock as locked;
-use crate::base::{ErrorContext, HostPath};
+use crate::base::{ErrorContext, HostPath, hints};
 use crate::engine::{MadeDirectories, OwnNamespace, StagedFile};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{Process, RunNamespace};
@@ -30,6 +31,22 @@ pub(crate) struct NewManifest {
     /// Where the text is from, for messages about it.
     pub given: PathBuf,
     pub text: String,
+}
+
+impl NewManifest {
+    /// An error about the site, whose manifest is not in its place yet.
+    fn about_new(&self, error: Error) -> Error {
+        let Site { name, file } = &self.site;
+        let there = manifest_file::bytes(file).ok().flatten();
+        if there.is_some_and(|bytes| bytes == self.text.as_bytes()) {
+            return error;
+        }
+        error.map_hint(|hint| hints::while_applied(hint, name, file))
+    }
+
+    fn of_new(&self, failed: SiteError) -> SiteError {
+        failed.map(|error| self.about_new(error))
+    }
 }
 
 /// A manifest's text before and after.
@@ -49,10 +66,13 @@ impl ManifestChange {
 
 /// What a site would need to be as the new manifest asks for.
 pub(crate) struct Looked {
+    pub site: Site,
     pub manifest: ManifestChange,
     pub desired: Option<Desired>,
     /// On the host, or for each service of the site that runs.
     pub plans: Vec<(Option<ServicePlace>, Plan)>,
+    /// How it leaves the places where its mounts do not belong any more.
+    pub leaves: Vec<(Option<ServicePlace>, Leaving)>,
     /// The services, if the mounts belong to these.
     pub for_services: Option<Vec<String>>,
     /// The root that is made first.
@@ -63,7 +83,8 @@ impl Looked {
     /// Whether anything has to be done.
     pub(crate) fn is_change(&self) -> bool {
         let has_steps = self.plans.iter().any(|(_, plan)| !plan.steps.is_empty());
-        has_steps || self.manifest.is_change() || self.new_root.is_some()
+        let leaves = self.leaves.iter().any(|(_, leaving)| leaving.is_change());
+        has_steps || leaves || self.manifest.is_change() || self.new_root.is_some()
     }
 }
 
@@ -104,12 +125,24 @@ pub(crate) struct Applier {
 impl Applier {
     /// What would be done.
     pub(crate) fn look(&self, new: &NewManifest) -> Result<Looked, SiteError> {
-        let manifest = self.validated(new)?;
-        self.look_at(new, &manifest)
+        let looked = self.validated(new);
+        let looked = looked.and_then(|manifest| self.look_at(new, &manifest));
+        let mut looked = looked.map_err(|failed| new.of_new(failed))?;
+        for (_, plan) in &mut looked.plans {
+            for conflict in &mut plan.conflicts {
+                *conflict = new.about_new(conflict.clone());
+            }
+        }
+        Ok(looked)
     }
 
     /// Writes the manifest and brings the site up, or leaves both as they were.
     pub(crate) fn apply(&self, new: &NewManifest, stop: &Stop) -> Result<Applied, SiteError> {
+        let applied = self.try_apply(new, stop);
+        applied.map_err(|failed| new.of_new(failed))
+    }
+
+    fn try_apply(&self, new: &NewManifest, stop: &Stop) -> Result<Applied, SiteError> {
         let (context, site) = (self.context, &new.site);
         let manifest = self.validated(new)?;
         let mut run = BringUp::new(context.clone(), MountLookup::OneByOne, 1)?;
@@ -209,9 +242,11 @@ impl Applier {
 
     fn look_at(&self, new: &NewManifest, manifest: &Manifest) -> Result<Looked, SiteError> {
         let mut looked = Looked {
+            site: new.site.clone(),
             manifest: Self::manifest_change(new)?,
             desired: None,
             plans: vec![],
+            leaves: vec![],
             for_services: None,
             new_root: None,
         };
@@ -225,6 +260,13 @@ impl Applier {
         let desired = pipeline.resolve(manifest)?;
         if manifest.scope == Scope::Host {
             looked.plans = vec![(None, pipeline.observe_and_plan(&desired)?.1)];
+            let sites = std::slice::from_ref(&new.site);
+            let left = left_behind::plans_in_services(self.context, sites)?;
+            for (place, leaving) in left.into_values().flatten() {
+                looked
+                    .leaves
+                    .extend(leaving?.map(|leaving| (Some(place), leaving)));
+            }
         } else {
             let plan = |own: Context, here: &[Site]| {
                 let pipeline = self.pipeline(own)?;
@@ -234,8 +276,13 @@ impl Applier {
             let served = [(new.site.clone(), manifest.services.clone())];
             let mut found = Namespaces::find(self.context)?.each(self.context, &served, plan);
             for (place, plan) in found.remove(&new.site.name).unwrap_or_default() {
-                looked.plans.push((Some(place), plan?));
+                let mut plan = plan?;
+                place.locate_all(&plan.site, &mut plan.conflicts);
+                looked.plans.push((Some(place), plan));
             }
+            let is_served = !looked.plans.is_empty();
+            let leaving = left_behind::plan_on_host(self.context, &new.site, is_served)?;
+            looked.leaves.extend(leaving.map(|leaving| (None, leaving)));
         }
         looked.desired = Some(desired);
         Ok(looked)
@@ -304,7 +351,8 @@ impl InAll {
         match engine::within(namespace, || self.up_in(own, nth)) {
             Ok(done) => {
                 let place = ServicePlace::of(namespace);
-                locked(&self.done).insert(0, (place, done?));
+                let done = done.map_err(|failed| failed.located(&self.site.name, &place))?;
+                locked(&self.done).insert(0, (place, done));
                 Ok(())
             }
             Err(error) if error.is_overtaken() => {

@@ -41,6 +41,8 @@ pub(crate) struct Context {
     /// How long a site's file systems may be silent before it is given up; `None`: for ever.
     pub limit: Option<Duration>,
     pub trust: Trust,
+    /// Whether all paths are those of an image that is being built.
+    pub is_in_image: bool,
     roots: Arc<OnceLock<Roots>>,
 }
 
@@ -55,6 +57,7 @@ impl Clone for Context {
             out: self.out,
             limit: self.limit,
             trust: self.trust.with_new_host(),
+            is_in_image: self.is_in_image,
             roots: self.roots.clone(),
         }
     }
@@ -89,6 +92,7 @@ impl Context {
             out,
             limit,
             trust,
+            is_in_image: false,
             roots: Arc::default(),
         })
     }

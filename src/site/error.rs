@@ -17,6 +17,20 @@ pub(crate) enum SiteError {
 }
 
 impl SiteError {
+    /// The same, with each error changed. Mistakes in a manifest are no errors.
+    pub(super) fn map(self, mut change: impl FnMut(Error) -> Error) -> Self {
+        match self {
+            Self::Manifest(error) => Self::Manifest(error),
+            Self::Errors(errors) => Self::Errors(errors.into_iter().map(change).collect()),
+            Self::Engine(failure) => {
+                let mut failure = *failure;
+                failure.error = change(failure.error);
+                failure.also = failure.also.into_iter().map(change).collect();
+                Self::Engine(Box::new(failure))
+            }
+        }
+    }
+
     /// The same about `site`, which its errors do not name.
     pub(super) fn of_site(self, site: &SiteName) -> Self {
         match self {

@@ -22,6 +22,7 @@ pub(crate) mod fstab;
 pub(crate) mod gated_start;
 pub(crate) mod insiders;
 pub(crate) mod instances;
+pub(crate) mod left_behind;
 pub(crate) mod load;
 mod log;
 mod manifest_error;

@@ -9,9 +9,9 @@ use super::instances;
 use super::manifest_file::root_of;
 use super::records;
 use super::site_list::SiteList;
-use crate::base::{ErrorContext, SiteName};
+use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest;
-use crate::observe::BootId;
+use crate::observe::{BootId, SiteRecords};
 use crate::{Error, Result};
 
 /// Which sites a command is for.
@@ -141,6 +141,12 @@ fn reported(context: &Context, list: SiteList) -> Vec<Site> {
     list.sites
 }
 
+/// The manifest of another configuration that brought the site up, and its root there.
+pub(crate) struct BroughtUpBy {
+    pub manifest: PathBuf,
+    pub root: HostPath,
+}
+
 /// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`:
 /// this one did.
 pub(crate) fn of_another_configuration(
@@ -149,9 +155,9 @@ pub(crate) fn of_another_configuration(
     boot: &BootId,
 ) -> Option<String> {
     let records = context.state.read(&site.name, boot).ok()?; // taking it down reports the error
-    let root = records.root()?;
+    records.root()?;
     let name = &site.name;
-    let Some(by) = records.manifest() else {
+    if records.manifest().is_none() {
         let is_here = site.file.symlink_metadata().is_ok();
         return (!is_here).then(|| {
             format!(
@@ -159,15 +165,26 @@ pub(crate) fn of_another_configuration(
                  takes it down"
             )
         });
-    };
+    }
+    let BroughtUpBy { manifest, root } = brought_up_by(site, &records)?;
+    let by = manifest.display();
+    Some(format!(
+        "{by} brought it up, in {root}; `mountjail down {name}` takes it down"
+    ))
+}
+
+/// The other configuration that brought the site up, by its `records`; `None`: this one did, or it
+/// is not known.
+pub(crate) fn brought_up_by(site: &Site, records: &SiteRecords) -> Option<BroughtUpBy> {
+    let (root, by) = (records.root()?, records.manifest()?);
     let was_moved = by.symlink_metadata().is_err() && site.file.symlink_metadata().is_ok();
     // A site can have a manifest of its own or be in a template.
     let is_beside = by.parent() == site.file.parent();
     if is_beside || was_moved || root_of(site).as_ref() == Some(root) {
         return None;
     }
-    let by = by.display();
-    Some(format!(
-        "{by} brought it up, in {root}; `mountjail down {name}` takes it down"
-    ))
+    Some(BroughtUpBy {
+        manifest: by.to_owned(),
+        root: root.clone(),
+    })
 }

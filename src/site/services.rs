@@ -2,13 +2,14 @@
 //! namespace of a service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::context::Context;
 use super::{Site, SiteError, load, select};
-use crate::base::SiteName;
+use crate::base::{SiteName, hints};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, Process, RunNamespace, RunNamespaces};
 use crate::{Error, Result, engine};
@@ -30,6 +31,17 @@ pub(crate) struct ProgramSites {
     pub known: Vec<(Site, Manifest)>,
     /// Sites that cannot come up, or of which it is not known whether they belong to the program.
     pub failed: Vec<(Site, SiteError)>,
+}
+
+impl ProgramSites {
+    /// Those of `units` that no site lists, as far as it is known.
+    pub(crate) fn unlisted<'u>(&self, units: &'u [String]) -> Vec<&'u String> {
+        let mut unlisted: Vec<_> = units.iter().collect();
+        for (_, manifest) in &self.known {
+            unlisted.retain(|unit| !manifest.services.contains(unit));
+        }
+        unlisted
+    }
 }
 
 impl SitesOfProgram {
@@ -110,6 +122,39 @@ impl ServicePlace {
             pid: namespace.process.pid,
         }
     }
+
+    /// As [`locate`](Self::locate), for each of `errors`.
+    pub(crate) fn locate_all(&self, site: &SiteName, errors: &mut [Error]) {
+        for error in errors {
+            *error = self.locate(site, error.clone());
+        }
+    }
+
+    /// An error about `site` here: it names the service, and what is to be typed works here.
+    pub(crate) fn locate(&self, site: &SiteName, error: Error) -> Error {
+        error
+            .in_place(site, &self.unit)
+            .map_hint(|hint| hints::inside(hint, self.pid))
+    }
+}
+
+impl fmt::Display for ServicePlace {
+    /// `for php8.2-fpm.service`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "for {}", self.unit)
+    }
+}
+
+/// An error about a site that may be one in the mount namespace of a service.
+pub(crate) trait Located {
+    /// The same, about `site` at `place`.
+    fn located(self, site: &SiteName, place: &ServicePlace) -> Self;
+}
+
+impl Located for SiteError {
+    fn located(self, site: &SiteName, place: &ServicePlace) -> Self {
+        self.map(|error| place.locate(site, error))
+    }
 }
 
 /// The outcomes for sites in each of the namespaces that they are in.
@@ -146,7 +191,7 @@ impl Namespaces {
 
     /// Does `work` in each namespace that has one of `sites`, in a thread that is in it, with the
     /// configuration and records for it. A namespace that is gone by then has none.
-    pub(crate) fn each<T: Send, E: From<Error> + Send>(
+    pub(crate) fn each<T: Send, E: From<Error> + Located + Send>(
         &self,
         context: &Context,
         sites: &[ServedSite],
@@ -175,6 +220,7 @@ impl Namespaces {
             };
             let place = ServicePlace::of(namespace);
             for (site, result) in with_results(here, results) {
+                let result = result.map_err(|error: E| error.located(&site, &place));
                 found.entry(site).or_default().push((place.clone(), result));
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::SiteError;
 use super::pipeline::{self, Pipeline};
 use super::records::{self, add_recorded, recorded_besides};
+use super::services::{Located, ServicePlace};
 use super::{Site, configuration, manifest_file};
 use crate::Result;
 use crate::base::{ErrorContext, JailPath};
@@ -41,6 +42,17 @@ impl SiteStatus {
             failed: vec![failed],
             units: None,
         }
+    }
+
+    /// The same, with errors about `place`, where it was looked at.
+    pub(crate) fn located(mut self, place: &ServicePlace) -> Self {
+        let name = &self.site.name;
+        let failed = self.failed.into_iter();
+        self.failed = failed.map(|failed| failed.located(name, place)).collect();
+        if let Some(plan) = &mut self.plan {
+            place.locate_all(name, &mut plan.conflicts);
+        }
+        self
     }
 
     /// Of a site that has a manifest, or had one when the sites were listed.

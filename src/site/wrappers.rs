@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use super::boot::{self, BootUnits, UNITS};
 use super::context::Context;
 use super::{Site, configuration, systemctl};
-use crate::base::SiteName;
+use crate::base::{SEARCH_PATH, SiteName};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{StateDir, unit_lines};
 use crate::render::systemd::{DropIn, HEADER};
 use crate::render::wrapper::{Call, StartObstacle, obstacles, wrapper};
 use crate::{Error, Result};
+
+/// Where packages have the program.
+const INSTALLED: &str = "/usr/bin/mountjail";
 
 /// A service that is started by `mountjail run`.
 pub(crate) struct WrappedService {
@@ -136,7 +139,12 @@ fn error_of(site: &SiteName, unit: &str, obstacle: &StartObstacle) -> Error {
 
 /// How this mountjail is called, with its configuration and records.
 fn call(context: &Context) -> Call {
-    let program = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/mountjail".into());
+    let own = std::env::current_exe().unwrap_or_else(|_| INSTALLED.into());
+    let program = if context.is_in_image {
+        program_of_image(context, &own)
+    } else {
+        not_deleted(&own)
+    };
     let mut options = vec![];
     if context.config != Path::new(configuration::DEFAULT) {
         options.push(format!("--config-dir={}", context.config.display()));
@@ -146,10 +154,23 @@ fn call(context: &Context) -> Call {
     {
         options.push(format!("--state-dir={}", directory.display()));
     }
-    Call {
-        program: not_deleted(&program),
-        options,
-    }
+    Call { program, options }
+}
+
+/// The mountjail of the image that this process works on, which does not have its `own` program.
+fn program_of_image(context: &Context, own: &Path) -> PathBuf {
+    let others = SEARCH_PATH
+        .iter()
+        .map(|directory| Path::new(directory).join("mountjail"));
+    let mut programs = std::iter::once(own.to_owned()).chain(others);
+    programs
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| {
+            context.out.warn(format_args!(
+                "the image has no mountjail; the drop-ins name {INSTALLED}, where packages have it"
+            ));
+            INSTALLED.into()
+        })
 }
 
 /// The path of a program that was replaced meanwhile, as by an upgrade.

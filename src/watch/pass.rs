@@ -10,14 +10,14 @@ use super::pass_result::{PassResult, RecordId};
 use crate::base::sync::processors;
 use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 use crate::engine::SiteLock;
-use crate::manifest::Scope;
-use crate::observe::{self, SiteRecords};
+use crate::manifest::{Manifest, Scope};
+use crate::observe::{self, RunNamespaces, SiteRecords};
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Desired, Host, Resolution};
 use crate::site::bring_up::{BringUp, lock};
 use crate::site::context::Context;
 use crate::site::pipeline::MountLookup;
-use crate::site::services::Namespaces;
+use crate::site::services::{Located, Namespaces};
 use crate::site::up::{Change, Changes, Done};
 use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result};
@@ -139,7 +139,12 @@ impl SitePass<'_> {
         }
         let host = self.context().host.scope();
         let mut lookups = vec![];
-        let outcome = self.on_host(&records, &host, &mut lookups);
+        let mut outcome = self.on_host(&records, &host, &mut lookups);
+        if self.may_be_in_services() {
+            let (there, more) = self.left_in_services(&host, lock);
+            outcome = worse(outcome, there);
+            lookups.extend(more);
+        }
         lookups.push(Arc::new(host.into_dependencies()));
         (outcome, self.learned(lookups))
     }
@@ -156,30 +161,58 @@ impl SitePass<'_> {
         if context.state.is_of_namespace() {
             return (PassOutcome::Down, self.learned(vec![]));
         }
-        let loaded = match self.run.pipeline.load(self.site) {
-            Ok(manifest) if manifest.scope != Scope::Services => {
-                return (PassOutcome::Down, self.learned(vec![]));
-            }
-            loaded => loaded,
-        };
+        let loaded = self.run.pipeline.load(self.site);
+        let is_of_host = |manifest: &Manifest| manifest.scope == Scope::Host;
+        if loaded.as_ref().is_ok_and(is_of_host) && !self.may_be_in_services() {
+            return (PassOutcome::Down, self.learned(vec![]));
+        }
         let namespaces = match Namespaces::find(context) {
             Ok(namespaces) => namespaces,
             Err(error) => return (PassOutcome::Failed(error.into()), None),
         };
         let units = match loaded {
+            Ok(manifest) if is_of_host(&manifest) => vec![], // where it was before is known
             Ok(manifest) => manifest.services,
             Err(error) => return self.without_services(&namespaces, error),
         };
         let host = context.host.scope();
-        depend_on_names(&host, &context.state.namespaces());
-        for namespace in namespaces.of(context, &self.site.name, &units) {
-            depend_on_names(&host, &namespace.state(&context.state).run);
-        }
+        self.depend_on_namespaces(&host, &namespaces, &units);
         self.depend_on_manifest(&host);
 
         let (outcome, mut lookups) = self.in_namespaces(&namespaces, units, lock);
         lookups.push(Arc::new(host.into_dependencies()));
         (outcome, self.learned(lookups))
+    }
+
+    /// Whether this is a pass over the host, and a service may have the site.
+    fn may_be_in_services(&self) -> bool {
+        let state = &self.context().state;
+        !state.is_of_namespace() && RunNamespaces::may_have(state, &self.site.name)
+    }
+
+    /// Brings a site that is on the host right where it was before its scope was changed: in mount
+    /// namespaces of services, as long as it is in use there.
+    fn left_in_services(
+        &self,
+        host: &Host,
+        lock: &SiteLock,
+    ) -> (PassOutcome, Vec<Arc<Dependencies>>) {
+        match Namespaces::find(self.context()) {
+            Ok(namespaces) => {
+                self.depend_on_namespaces(host, &namespaces, &[]);
+                self.in_namespaces(&namespaces, vec![], lock)
+            }
+            Err(error) => (PassOutcome::Failed(error.into()), vec![]),
+        }
+    }
+
+    /// The records in the namespaces that the site may be in are watched.
+    fn depend_on_namespaces(&self, host: &Host, namespaces: &Namespaces, units: &[String]) {
+        let context = self.context();
+        depend_on_names(host, &context.state.namespaces());
+        for namespace in namespaces.of(context, &self.site.name, units) {
+            depend_on_names(host, &namespace.state(&context.state).run);
+        }
     }
 
     /// The outcome for a site that is not on the host and whose services are not known, because its
@@ -233,8 +266,12 @@ impl SitePass<'_> {
         let mut places = namespaces.each(self.context(), &served, bring_right);
 
         let (mut outcome, mut lookups) = (PassOutcome::Down, vec![]);
-        for (_, result) in places.remove(&self.site.name).unwrap_or_default() {
+        for (place, result) in places.remove(&self.site.name).unwrap_or_default() {
             let (here, found) = match result {
+                Ok((PassOutcome::Failed(failed), found)) => {
+                    let failed = failed.located(&self.site.name, &place);
+                    (PassOutcome::Failed(failed), found)
+                }
                 Ok(found) => found,
                 Err(failed) => (PassOutcome::Failed(failed), None),
             };

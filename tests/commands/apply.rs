@@ -21,6 +21,7 @@ pub fn all() -> Vec<Trial> {
         ("changes are shown before and after", told),
         ("a dry run warns as the run does", warned),
         ("a failure leaves all as it was", as_before),
+        ("the remedies for a new site can be typed", remedies),
         ("a manifest that may not last takes no place", unsynced),
         ("a root is made, and goes if the site fails", roots),
         ("what is above a root that is to be made decides", new_roots),
@@ -259,6 +260,34 @@ fn warned() {
         assert_eq!(again, about_manifest(&apply(&sandbox, &file, &[]).exits(0)));
         sandbox.ok(&["remove", "s"]);
     }
+}
+
+fn remedies() {
+    let sandbox = Sandbox::new();
+    let file = given(&sandbox, "s", "one");
+    let root = sandbox.root("s");
+    fs::write(root.join("file"), "one").unwrap();
+    let place = own(&sandbox, "s");
+    let try_this = format!(
+        "write the manifest to {}; then `mountjail adopt s`",
+        place.display()
+    );
+    for more in [&["--dry-run"][..], &[]] {
+        let _ = apply(&sandbox, &file, more).exits(1).says(&try_this);
+    }
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::copy(&file, &place).unwrap();
+    let _ = apply(&sandbox, &file, &[])
+        .exits(1)
+        .says("try: `mountjail adopt s`");
+    sandbox.ok(&["adopt", "s", "--write"]);
+
+    let file = given(&sandbox, "t", "one");
+    fs::remove_dir(sandbox.root("t")).unwrap();
+    let _ = apply(&sandbox, &file, &[])
+        .exits(1)
+        .says("let `mountjail apply --create` make it");
+    let _ = apply(&sandbox, &file, &["--create"]).exits(0);
 }
 
 fn as_before() {

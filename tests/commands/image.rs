@@ -112,6 +112,12 @@ fn fstab() {
     assert!(table().is_empty());
     let _ = run(&sandbox, &image, &["fstab", "--all", "--check"]).exits(0);
 
+    fs::rename(image.join("etc/fstab"), image.join("fstab")).unwrap();
+    let _ = run(&sandbox, &image, &["fstab", "--all", "--install"])
+        .exits(1)
+        .says("/etc/fstab")
+        .says(&format!("all paths are in the image {at}"));
+    fs::rename(image.join("fstab"), image.join("etc/fstab")).unwrap();
     let _ = run(&sandbox, &image, &["fstab", "--all", "--uninstall"]).exits(0);
     assert_eq!(
         fs::read(image.join("etc/fstab")).unwrap(),
@@ -132,6 +138,25 @@ fn units() {
     let _ = run(&sandbox, &image, &["units", "--all", "--check"]).exits(0);
     let _ = run(&sandbox, &image, &["units", "--all", "--uninstall"]).exits(0);
     assert!(!drop_in.exists());
+
+    // A service is started by the image's own program, not by the one that builds the image.
+    let manifest = image.join("etc/mountjail/sites/s.yaml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, format!("{text}scope: services\n")).unwrap();
+    let wrapper = image.join("etc/systemd/system/web.service.d/zz-mountjail.conf");
+    let install = || run(&sandbox, &image, &["units", "--all", "--install"]).exits(0);
+    let _ = install().says("the image has no mountjail");
+    let start = |program: &str| format!("\nExecStart={program} run --unit web.service -- /bin/web");
+    let text = fs::read_to_string(&wrapper).unwrap();
+    assert!(text.contains(&start("/usr/bin/mountjail")), "{text}");
+    fs::create_dir_all(image.join("usr/local/bin")).unwrap();
+    fs::write(image.join("usr/local/bin/mountjail"), "").unwrap();
+    let _ = run(&sandbox, &image, &["units", "--all", "--check"]).exits(3);
+    let quiet = install();
+    assert!(!quiet.stderr.contains("no mountjail"), "{quiet}");
+    let text = fs::read_to_string(&wrapper).unwrap();
+    assert!(text.contains(&start("/usr/local/bin/mountjail")), "{text}");
+    let _ = run(&sandbox, &image, &["units", "--all", "--check"]).exits(0);
 }
 
 fn refused() {

@@ -15,6 +15,7 @@ pub fn all() -> Vec<Trial> {
         ("every command that prints JSON has a schema", schemas),
         ("errors are objects", errors),
         ("every error is in the object", all_errors),
+        ("wrong usage is in the object", usage),
     ])
 }
 
@@ -127,6 +128,28 @@ fn all_errors() {
     let json = sandbox.run(&["doctor", "--json"]).json();
     let reason = json["errors"][0]["reason"].as_str().unwrap();
     assert!(reason.contains(config.to_str().unwrap()), "{json:#}");
+}
+
+fn usage() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["up", "--json"][..],
+        &["up", "-x", "--json"],
+        &["--json", "nothing"],
+        &["trace", "--json", "s", "--nothing"],
+        &["status", "--format=json", "--nothing"],
+        &["status", "--nothing", "--format", "json"],
+    ] {
+        let ran = sandbox.run(arguments).exits(2).says("--help");
+        let json = ran.json();
+        assert_eq!(json["errors"][0]["code"], "usage", "{json:#}");
+        let reason = json["errors"][0]["reason"].as_str().unwrap();
+        assert!(ran.stderr.starts_with(&format!("error: {reason}")), "{ran}");
+    }
+    for arguments in [&["up", "-x"][..], &["exec", "-x", "--", "ls", "--json"]] {
+        let ran = sandbox.run(arguments).exits(2);
+        assert_eq!(ran.stdout, "");
+    }
 }
 
 fn errors() {

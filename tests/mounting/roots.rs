@@ -444,6 +444,20 @@ fn other_configuration() {
     for root in &theirs {
         assert_eq!(mounts_below(root).len(), 1);
     }
+    for more in [&["--dry-run"][..], &[]] {
+        sandbox
+            .run(&[&["remove", "mine2"], more].concat())
+            .exits(1)
+            .says("other/sites/mine2.yaml brought it up")
+            .says("`mountjail down mine2`");
+    }
+    assert_eq!(mounts_below(&theirs[1]).len(), 1);
+    assert!(sandbox.path("config/sites/mine2.yaml").exists());
+    sandbox
+        .ok(&["down", "mine2"])
+        .says("other/sites/mine2.yaml brought it up");
+    assert!(mounts_below(&theirs[1]).is_empty());
+    sandbox.ok(&["remove", "mine2"]);
     sandbox.ok(&["down", "theirs"]);
     sandbox.ok(&["--config-dir", &config, "down", "--all"]);
     assert!(theirs.iter().all(|root| mounts_below(root).is_empty()));

@@ -229,7 +229,10 @@ fn chosen() {
         up(&["--unit", "a", "--unit", "b.service"]).0,
         "one/file two/file"
     );
-    assert_eq!(up(&["--unit", "c"]).0, "");
+    let (none, ran) = up(&["--unit", "c", "--unit", "a"]);
+    assert_eq!(none, "one/file");
+    let ran = ran.says("no site with `scope: services` lists c.service under `services`");
+    assert!(!ran.stderr.contains("lists a.service"), "{ran}");
     assert_eq!(up(&["two"]).0, "two/file");
     assert_eq!(up(&["--all"]).0, "one/file two/file");
     let (names, ran) = up(&["one", "host"]);

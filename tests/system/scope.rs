@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Ran, Running, Sandbox, Watcher, alone, empty_run, mounts_below, soon, trials,
+    Ran, Running, Sandbox, Watcher, alone, empty_run, mounts_below, on_shared_root, soon, trials,
 };
 use libtest_mimic::Trial;
 
@@ -49,7 +49,10 @@ pub fn all() -> Vec<Trial> {
             "a site moves from the host to its services, as far as it is not in use",
             to_services,
         ),
-        ("a site moves from its services to the host", to_host),
+        (
+            "a site moves from its services to the host, whose mounts they do not see",
+            to_host,
+        ),
         (
             "sites of services are left alone where only the host is meant",
             host_only,
@@ -77,8 +80,24 @@ pub fn all() -> Vec<Trial> {
             "the watcher goes on once a mistake in the manifest of a site of services is corrected",
             corrected,
         ),
+        (
+            "the watcher heals a site of the host that a service still has",
+            watched_to_host,
+        ),
+        (
+            "what is in the way in a namespace is unmounted there",
+            conflict,
+        ),
     ]);
     all.push(unlisted);
+    all.push(on_shared_root(
+        "a site leaves its services for the host, as far as it is not in use",
+        to_host_shared,
+    ));
+    all.push(on_shared_root(
+        "a mount of the host in the namespace of a service stays there",
+        beneath,
+    ));
     all
 }
 
@@ -447,7 +466,7 @@ fn placeholders() {
     let (start, _) = text.split_once("mounts:").unwrap();
     // The host's own table has nothing of the site: nothing there tells that it is in use.
     sandbox.manifest("s", start.replace("scope: services", "scope: host"));
-    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["up", "s", "--scope", "host"]);
     assert!(root.join("file").exists());
     assert_eq!(service.file(&root), "of the host\n");
     sandbox.manifest("s", start);
@@ -483,29 +502,178 @@ fn to_services() {
         .ok(&["up", "s"])
         .says("its mounts on the host stay as long as they are in use");
     assert_eq!(mounts_below(&root).len(), 1);
-    drop(reader);
     sandbox
-        .ok(&["up", "s"])
-        .says("1 mount detached on the host");
+        .ok(&["plan", "s"])
+        .says("its mounts on the host stay as long as they are in use");
+    drop(reader);
+    for command in ["plan", "up --dry-run"] {
+        let words: Vec<_> = command.split(' ').collect();
+        let ran = sandbox
+            .run(&[&words[..], &["s", "--json"]].concat())
+            .exits(3);
+        let json = ran.json();
+        let steps = json["sites"].as_array().unwrap().iter();
+        let steps: Vec<_> = steps.filter_map(|site| site["steps"].as_array()).collect();
+        assert_eq!(json["sites"][1]["changed"], true, "{json}");
+        assert_eq!(
+            steps.iter().map(|steps| steps.len()).sum::<usize>(),
+            2,
+            "{json}"
+        );
+    }
+    let manifest = sandbox.path("config/sites/s.yaml");
+    sandbox
+        .run(&["apply", "--dry-run", manifest.to_str().unwrap()])
+        .exits(3)
+        .prints(", on the host");
+    assert_eq!(mounts_below(&root).len(), 1, "nothing was done");
+    let ran = sandbox.ok(&["up", "s", "--json"]);
+    assert_eq!(ran.json()["sites"][0]["changed"], true, "{ran}");
+    ran.says("1 mount detached on the host");
     assert!(mounts_below(&root).is_empty());
     sandbox.ok(&["status", "s"]);
     let mut service = Service::start(&sandbox);
     assert_eq!(service.file(&root), "of the host\n");
 }
 
+/// Gives the site `s` the scope `host`.
+fn on_host(sandbox: &Sandbox) {
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.manifest("s", text.replace("scope: services", "scope: host"));
+}
+
+/// Mounts of the host do not appear in the namespace of the service: it keeps its own.
 fn to_host() {
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
     let mut service = Service::start(&sandbox);
-    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
-    sandbox.manifest("s", text.replace("scope: services", "scope: host"));
-    sandbox.ok(&["up", "s"]).says("s: up, 1 mount: 1 attached");
+    on_host(&sandbox);
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("it is still mounted in jail-fpm.service");
+    sandbox
+        .ok(&["up", "s"])
+        .says("s: up, 1 mount: 1 attached")
+        .says("its mounts in jail-fpm.service stay until that is restarted");
     assert_eq!(mounts_below(&root).len(), 1);
     assert_eq!(service.file(&root), "of the host\n");
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("it is still mounted in jail-fpm.service");
+    replace(&sandbox, "newer\n");
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(service.file(&root), "newer\n");
+    service.stop();
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty() && !root.join("file").exists());
+}
+
+/// Mounts of the host appear in the service's namespace, as with systemd.
+fn to_host_shared() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    on_host(&sandbox);
+    assert_eq!(
+        service.ask(&format!("exec 7<{}/file && echo open", root.display())),
+        "open\n"
+    );
+    sandbox
+        .ok(&["up", "s"])
+        .says("its mounts in jail-fpm.service stay as long as they are in use")
+        .says(&service.running.pid().to_string());
+    assert_eq!(service.ask("exec 7<&- && echo closed"), "closed\n");
+
+    let apply = ["apply", "--json", "--dry-run"];
+    let manifest = sandbox.path("config/sites/s.yaml");
+    let manifest = manifest.to_str().unwrap();
+    let json = sandbox
+        .run(&[&apply[..], &[manifest]].concat())
+        .exits(3)
+        .json();
+    let site = &json["sites"][0];
+    assert_eq!(site["changed"], true, "{json}");
+    assert_eq!(site["places"][0]["unit"], OWN, "{json}");
+    sandbox
+        .run(&["plan", "s"])
+        .exits(3)
+        .prints("for jail-fpm.service")
+        .prints("detach");
+    let ran = sandbox.ok(&["up", "s", "--json"]);
+    assert_eq!(ran.json()["sites"][0]["changed"], true, "{ran}");
+    ran.says("1 mount detached in jail-fpm.service");
+    assert_eq!(service.file(&root), "of the host\n");
+    sandbox.ok(&["plan", "s"]);
+    sandbox.ok(&["status", "s"]);
+    replace(&sandbox, "newer\n");
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(service.file(&root), "newer\n");
+    service.stop();
+    sandbox.ok(&["down", "s"]);
+}
+
+/// The kernel takes the mount of the namespace away with that of the host beneath it, when this is
+/// replaced: what is there then is the host's.
+fn beneath() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    on_host(&sandbox);
+    let open = format!("exec 7<{}/file && echo open", root.display());
+    assert_eq!(service.ask(&open), "open\n");
+    sandbox.ok(&["up", "s"]).says("as long as they are in use");
+    replace(&sandbox, "newer\n");
+    let read = format!(
+        "cat {0}/file || echo none; test -s {0}/file || echo",
+        root.display()
+    );
+    for _ in 0..2 {
+        sandbox.ok(&["up", "s"]);
+        assert_eq!(service.ask(&read), "newer\n");
+    }
     sandbox.ok(&["status", "s"]);
     service.stop();
     sandbox.ok(&["down", "s"]);
-    assert!(mounts_below(&root).is_empty() && !root.join("file").exists());
+}
+
+fn watched_to_host() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    let watcher = Watcher::start(&sandbox);
+    on_host(&sandbox);
+    watcher.settles();
+    replace(&sandbox, "two\n");
+    soon_reads(&mut service, &root, "two\n");
+    sandbox.ok(&["up", "s"]);
+    replace(&sandbox, "three\n");
+    soon_reads(&mut service, &root, "three\n");
+    watcher.end();
+}
+
+/// What stands in the way in the namespace of a service.
+fn conflict() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    let point = root.join("file").display().to_string();
+    let cover = format!("mount --bind /etc/hostname {point} && echo covered");
+    assert_eq!(service.ask(&cover), "covered\n");
+    let pid = service.running.pid();
+    let enter = format!("nsenter --target {pid} --mount -- umount {point}");
+    sandbox
+        .run(&["plan", "s"])
+        .exits(1)
+        .says("s: in jail-fpm.service: ")
+        .says(&enter);
+    let ran = sandbox.run(&["up", "s"]).exits(1);
+    ran.says("s: in jail-fpm.service: ").says(&enter);
+    Ran::of(Command::new("sh").args(["-c", &enter])).exits(0);
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(service.file(&root), "of the host\n");
 }
 
 fn host_only() {

@@ -24,8 +24,10 @@ use crate::render::health::SiteHealth;
 use crate::render::text::StatusDetail;
 use crate::render::{nagios, prometheus};
 use crate::site::context::Context;
+use crate::site::left_behind;
 use crate::site::out::FailureForm;
 use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::services::ServicePlace;
 use crate::site::status::SiteStatus;
 use crate::site::{Selection, Site, SiteError, configuration, parallel, records, select};
 use crate::{Error, Result};
@@ -76,15 +78,25 @@ enum StatusFormat {
     Nagios,
 }
 
-/// Whether these arguments are those of a plugin for Nagios, even if they cannot be parsed.
-pub(super) fn is_plugin(arguments: impl Iterator<Item = OsString>) -> bool {
-    let arguments: Vec<_> = arguments.collect();
-    let mut pairs = arguments.windows(2);
-    arguments.iter().any(|argument| argument == "status")
-        && (arguments
+/// The form that `--format` among these arguments asks for, even if they cannot be parsed.
+pub(super) fn form_by_words(words: &[OsString]) -> Option<FailureForm> {
+    if !words.iter().any(|word| word == "status") {
+        return None;
+    }
+    let is = |format: &str| {
+        let mut pairs = words.windows(2);
+        words
             .iter()
-            .any(|argument| argument == "--format=nagios")
-            || pairs.any(|pair| pair[0] == "--format" && pair[1] == "nagios"))
+            .any(|word| *word == *format!("--format={format}"))
+            || pairs.any(|pair| pair[0] == "--format" && pair[1] == format)
+    };
+    if is("nagios") {
+        Some(FailureForm::Plugin)
+    } else if is("json") {
+        Some(FailureForm::Json)
+    } else {
+        None
+    }
 }
 
 /// The sites to show.
@@ -186,7 +198,10 @@ impl StatusArgs {
 
         let pipeline = Pipeline::new(context.with_new_host(), MountLookup::WholeTable)?;
         let pipeline = Arc::new(pipeline);
-        let found = statuses(&pipeline, sites, recorded);
+        let mut found = statuses(&pipeline, sites, recorded);
+        for status in &mut found {
+            add_left_behind(context, status)?;
+        }
         let served = served(context, &found)?;
         let inside = outdated(pipeline, &found, ProcessesIn::All);
         Ok(StatusReport {
@@ -232,6 +247,22 @@ fn statuses(
         }
     }
     found
+}
+
+/// Adds as a conflict that a site of the host is in mount namespaces of services, where it was
+/// before its scope was changed.
+fn add_left_behind(context: &Context, status: &mut SiteStatus) -> Result<()> {
+    let name = &status.site.name;
+    let (None, Some(plan)) = (&status.units, &mut status.plan) else {
+        return Ok(());
+    };
+    for ServicePlace { unit, .. } in left_behind::places(context, name)? {
+        plan.conflicts.push(Error::failed(format!(
+            "{name}: it is still mounted in {unit}, where it does not belong any more; `mountjail \
+             up {name}` unmounts it there, or says why not"
+        )));
+    }
+    Ok(())
 }
 
 /// The sites that are recorded and not among those of the configuration.

@@ -52,7 +52,7 @@ impl PlaceStatus {
         result: Result<(SiteStatus, Inside), SiteError>,
     ) -> Self {
         let (status, inside) = match result {
-            Ok(found) => found,
+            Ok((status, inside)) => (status.located(&place), inside),
             Err(failed) => (SiteStatus::lost(site.clone(), failed), Inside::default()),
         };
         Self {

@@ -13,6 +13,7 @@ pub(super) use self::run::has_copies_aside;
 pub(crate) use self::run::{DownError, DownOptions, TakeDown, TakenDown};
 use super::bring_up::lock;
 use super::pipeline;
+use super::select::{BroughtUpBy, brought_up_by};
 use super::templates;
 use super::{Site, SiteError, load, manifest_file};
 use crate::Result;
@@ -102,6 +103,12 @@ impl TakeDown {
             ));
             return Ok(TakenDown::nothing(root));
         }
+        if let Some(BroughtUpBy { manifest, root }) = brought_up_by(site, &records) {
+            self.context.out.site(&site.name).warn(format_args!(
+                "{} brought it up, in {root}, and not this configuration",
+                manifest.display()
+            ));
+        }
         let down = Down::new(self, site, root, records)?;
 
         // Carry out what is recorded, if nothing else is there. This is the usual case, for which
@@ -112,7 +119,8 @@ impl TakeDown {
 
         // Observe and plan: the mounts of the site that are in the mount table.
         let (mut observed, mut plan) = down.observe_and_plan(desired)?;
-        if down.has_recorded_mounts() && !unmounts(&plan) {
+        let may_be_lost = down.has_recorded_mounts() && !unmounts(&plan);
+        if may_be_lost && !self.options.only_recorded {
             // A record that nothing agrees with, such as one from another mount namespace, is as
             // good as lost.
             (observed, plan) = down.observe_and_plan(self.desired(site))?;

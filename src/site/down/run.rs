@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use crate::adopt;
 use crate::base::sync::lock;
 use crate::base::text::few;
-use crate::base::{ErrorCode, ErrorContext, HostPath};
+use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, Table};
 use crate::resolve::Resolver;
 use crate::site::context::Purpose;
 use crate::site::fstab::FstabLines;
+use crate::site::services::{Located, ServicePlace};
 use crate::site::users::SiteUsers;
 use crate::site::{Context, Site, SiteError};
 use crate::sys::IfInUse;
@@ -26,6 +27,9 @@ pub(crate) struct DownOptions {
     pub if_in_use: IfInUse,
     /// Remove placeholders also from storage that hosts share.
     pub remove_placeholders: bool,
+    /// Take away only mounts that are recorded, and none that looks like one of the site: it may be
+    /// the host's, in the namespace of a service.
+    pub only_recorded: bool,
 }
 
 /// What all sites of one run share.
@@ -69,6 +73,15 @@ pub(crate) enum DownError {
     Failed(SiteError),
     /// It is in use: an error, and a line per user. Nothing was changed.
     InUse(Box<Error>, Vec<String>),
+}
+
+impl Located for DownError {
+    fn located(self, site: &SiteName, place: &ServicePlace) -> Self {
+        match self {
+            Self::Failed(failed) => Self::Failed(failed.located(site, place)),
+            in_use @ Self::InUse(..) => in_use, // its users are named
+        }
+    }
 }
 
 impl<E: Into<SiteError>> From<E> for DownError {
