@@ -111,7 +111,13 @@ impl Importer {
         match format {
             FileFormat::Fpm => return self.read_fpm(path),
             FileFormat::Fstab => return self.read_fstab(path, &contents),
-            FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &contents)?),
+            FileFormat::Jailkit => {
+                let (sections, errors) = jailkit::read(path, &contents);
+                add_new(&mut self.sections, sections);
+                if !errors.is_empty() {
+                    return Err(errors);
+                }
+            }
             FileFormat::Sshd => {
                 let host = sshd::SshdHost {
                     user: &logins::named,
@@ -188,17 +194,14 @@ impl Importer {
         imported.drafts = drafts;
         unique_names(&mut imported);
 
-        match jailkit::drafts(&self.sections, presets) {
-            Ok(drafts) => {
-                for draft in &drafts {
-                    if let Some(why) = &draft.renamed {
-                        imported.warnings.push(format!("{}: {why}", draft.place));
-                    }
-                }
-                imported.drafts.extend(drafts);
+        let (drafts, errors) = jailkit::drafts(&self.sections, presets);
+        for draft in &drafts {
+            if let Some(why) = &draft.renamed {
+                imported.warnings.push(format!("{}: {why}", draft.place));
             }
-            Err(errors) => imported.errors.extend(errors),
         }
+        imported.drafts.extend(drafts);
+        imported.errors.extend(errors);
         imported
     }
 
@@ -418,9 +421,8 @@ mod tests {
                     proptest::prop_assert!(parsed.is_ok());
                 }
             }
-            if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
-                let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
-            }
+            let (sections, _) = jailkit::read(file, text.as_bytes());
+            let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
         }
     }
 }

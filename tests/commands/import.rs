@@ -941,9 +941,13 @@ fn wrong_lines() {
         "the pools that are right are written"
     );
     assert!(
-        !sandbox.config().join("presets/a.yaml").exists(),
-        "jailkit reads nothing of such a file either"
+        sandbox.config().join("presets/a.yaml").exists(),
+        "the first section [a] has no mistake"
     );
+    let value = "[c]\npaths = cat\n[d]\npaths = /usr/lib/%(foo)s\n";
+    import(&[&sandbox.file("value", value)])
+        .says("value:4: [d]: `paths` has %(foo)s, and there is no such value")
+        .says("c: wrote ");
     let binary = sandbox.file("binary", b"[a]\npaths = /x\n\xff\n");
     import(&[&binary]).says("binary:3: it is not UTF-8");
     let marker = sandbox.file("marker", "/a /b none bind\n# END mountjail\n");
