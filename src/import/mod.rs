@@ -246,6 +246,11 @@ impl Importer {
                 imported.errors.push(error);
                 continue;
             }
+            if let Some(root) = site.root().filter(|root| !root.as_path().is_dir()) {
+                let missing = "is not there: `mountjail up --create` makes it";
+                let remark = format!("The root {root} {missing}.");
+                site.remarks.push(remark);
+            }
             site.presets
                 .retain(|name| presets.names().any(|known| known == name));
             if let Some(Err(why)) = site.root().map(refuse_system) {
