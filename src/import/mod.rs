@@ -7,6 +7,7 @@
 //! are looked up on this host; nothing is changed.
 
 mod circles;
+mod command_line;
 mod compare;
 mod daemons;
 mod draft;
@@ -138,7 +139,7 @@ impl Importer {
                 self.add_sites(keys::read(daemon, path, &utf8, &Units::read()));
             }
             FileFormat::Unit => {
-                let unit = unit_file::of_file(path, &utf8);
+                let unit = unit_file::of_file(path);
                 if let Some(line) = unit.mount_line() {
                     return self.read_fstab(path, line.as_bytes());
                 }

@@ -27,6 +27,11 @@ pub fn all() -> Vec<Trial> {
         ),
         ("an odd pool does not hide the others", one_odd_pool),
         ("pools that cannot work are reported at once", reported),
+        (
+            "the prefix of a running master is that of its workers' roots",
+            prefix_of_a_running_master,
+        ),
+        ("include finds what glob(3) finds", includes),
     ]);
     // Run alone, because they mount on /run and /etc.
     trials.push(on_shared_root(
@@ -520,6 +525,53 @@ fn real_ones() {
     ]);
 }
 
+/// Each pattern is tried alone, among files with odd names.
+fn includes() {
+    let pool = |name: &str| {
+        format!("[{name}]\nuser = games\nlisten = {name}.sock\nREST\nchroot = PREFIX/srv/one\n")
+    };
+    let files = ["1", ".2", ".b", "B", "a b", "a[", "-", "ä"].map(|name| {
+        let pool = pool(&format!("of {}", name.replace('[', "bracket")));
+        (format!("p/{name}.conf"), pool)
+    });
+    for pattern in [
+        ".*.conf",
+        ".[0-9].conf",
+        ".?.conf",
+        "[.]2.conf",
+        "?2.conf",
+        "*.conf",
+        "**.conf",
+        "[[:digit:]].conf",
+        "[[:alpha:]_]*.conf",
+        "[![:digit:]].conf",
+        "[^[:upper:]].conf",
+        "[[.-.]].conf",
+        "a[[].conf",
+        "a[.conf",
+        "a[]x[].conf",
+        "[]-a].conf",
+        "\\.2.conf",
+        "[a-",
+        "../p/1.conf",
+        ".",
+        "{1,B}.conf",
+        "~",
+    ] {
+        let main = format!(
+            "[global]\nerror_log = /dev/null\ninclude = \"PREFIX/p/{pattern}\"\n{}",
+            pool("main")
+        );
+        let mut all = vec![("php-fpm.conf", main.as_str())];
+        all.extend(
+            files
+                .iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
+        );
+        same(&all);
+    }
+}
+
 fn one_odd_pool() {
     let sandbox = Sandbox::new();
     for root in ["good", "dots", "fine"] {
@@ -659,6 +711,34 @@ fn needs_of_php() {
         "php_value[disable_functions] = exec, mail\nphp_value[session.save_handler] = redis\n",
     );
 
+    let script = sandbox.file(
+        "mailer",
+        "#!/bin/sh\nexec /usr/bin/msmtp -C /etc/hosts \"$@\"\n",
+    );
+    let script = script.display().to_string();
+    let behind = [
+        (
+            "env",
+            "/usr/bin/env -i /usr/sbin/sendmail -t -i",
+            "/bin/sh, /usr/bin/env",
+        ),
+        (
+            "nice",
+            "nice -n 5 timeout -k 9 5 /usr/bin/msmtp -t",
+            "/bin/sh, /usr/bin/nice",
+        ),
+        ("shell", "sh -c 'exec /usr/bin/msmtp -t'", "/bin/sh"),
+        (
+            "script",
+            &format!("{script} -t"),
+            &format!("/bin/sh, {script}"),
+        ),
+    ];
+    for (name, command, _) in &behind {
+        let line = format!("php_admin_value[sendmail_path] = \"{command}\"\n");
+        pool(name, &line);
+    }
+
     sandbox.ok(&["import", "--write", sandbox.path("fpm").to_str().unwrap()]);
     let manifest = |name: &str| {
         let file = sandbox.config().join(format!("sites/{name}.yaml"));
@@ -699,6 +779,17 @@ fn needs_of_php() {
         manifest("own")
     );
     has("none", &["presets: [php-fpm, mysql, php-imagick]"]);
+    for (name, _, programs) in &behind {
+        let presets = "presets: [php-fpm, mysql, php-imagick, mail]";
+        has(name, &[presets]);
+        let programs = format!("programs: [{programs}");
+        assert!(manifest(name).contains(&programs), "{}", manifest(name));
+    }
+    assert!(
+        manifest("script").contains("hosts]\n"),
+        "{}",
+        manifest("script")
+    );
     assert!(
         !manifest("none").contains("sessions"),
         "{}",
@@ -706,6 +797,80 @@ fn needs_of_php() {
     );
     sandbox.ok(&["up", "--all"]);
     assert!(own.join("data/sessions").is_dir());
+}
+
+/// A configuration whose pools and roots are below a prefix that only the command of the master
+/// names, which PHP-FPM overwrites.
+fn prefix_of_a_running_master() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.path("").components().collect::<PathBuf>();
+    for root in ["r/b", "r/c", "usr", "m"] {
+        sandbox.directory(root);
+    }
+    let pool = |name: &str, how: &str, chroot: &str| {
+        format!(
+            "[{name}]\nuser = games\nlisten = {name}.sock\n{how}\npm.max_children = 1\n\
+             chroot = {chroot}\n"
+        )
+    };
+    let global = "[global]\nerror_log = /dev/null\n";
+    let main = sandbox.file(
+        "m/fpm.conf",
+        format!(
+            "{global}include = pools/*.conf\n{}",
+            pool("b", "pm = static", "$prefix/r/b")
+        ),
+    );
+    sandbox.file("pools/c.conf", pool("c", "pm = ondemand", "r/c"));
+    let lone = sandbox.file(
+        "m/lone.conf",
+        format!("{global}{}", pool("d", "pm = ondemand", "r/c")),
+    );
+    for (config, known) in [(&main, true), (&lone, false)] {
+        let mut master = Command::new(php_fpm())
+            .args(["-n", "-F", "-p"])
+            .arg(&place)
+            .arg("-y")
+            .arg(config)
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", master.id());
+        let title = format!("/proc/{}/cmdline", master.id());
+        soon("the master and its workers run", || {
+            let title = std::fs::read_to_string(&title).unwrap_or_default();
+            let children = std::fs::read_to_string(&children).unwrap_or_default();
+            let child = children.split_whitespace().next().unwrap_or("none");
+            let worker = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
+            let in_root = std::fs::read_link(format!("/proc/{child}/root"));
+            let is_there = worker.unwrap_or_default().contains("pool b")
+                && in_root.is_ok_and(|root| root != Path::new("/"));
+            if title.contains("master process") && (is_there || !known) {
+                Ok(())
+            } else {
+                Err(format!("{title} {children}"))
+            }
+        });
+        let ran = sandbox.run(&["import", config.to_str().unwrap()]);
+        let named = sandbox.run(&[
+            "import",
+            "--prefix",
+            place.to_str().unwrap(),
+            config.to_str().unwrap(),
+        ]);
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(master.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        master.wait().unwrap();
+        let c = format!("root: {}/r/c\n", place.display());
+        named.exits(0).prints(&c);
+        if known {
+            let b = format!("root: {}/r/b\n", place.display());
+            ran.exits(0).prints(&b).prints(&c);
+        } else {
+            ran.exits(1)
+                .says("pool d: chroot = r/c: it begins at the prefix of PHP-FPM's master process")
+                .says("mountjail import --prefix DIRECTORY");
+        }
+    }
 }
 
 /// A master that runs, an instance of a template, a unit with a prefix, and places without either.
@@ -763,6 +928,48 @@ fn found_masters() {
         "/etc/shop.conf",
         &format!("include = pools/*.conf\n{}", pool("shop", "${SITES}/$pool")),
     );
+    // A template, of which one instance is enabled.
+    write(
+        "/etc/systemd/system/asked@.service",
+        "[Service]\nExecStart=/usr/sbin/php-fpm8.2 -F -y PLACE/t/%i.conf\n",
+    );
+    write(
+        &format!("{place}/t/one.conf"),
+        &pool("asked", "PLACE/srv/asked"),
+    );
+    write(
+        &format!("{place}/t/fpm.conf"),
+        &pool("asked", "PLACE/srv/asked"),
+    );
+    write(
+        "/etc/systemd/system/multi-user.target.wants/asked@one.service",
+        "",
+    );
+    // Behind other programs.
+    let started = [
+        (
+            "wrapped",
+            "/usr/bin/env ROOT=PLACE/srv/wrapped nice -n 5 FPM",
+        ),
+        (
+            "shell",
+            "/bin/sh -c 'ROOT=PLACE/srv/shell; export ROOT; exec FPM'",
+        ),
+        ("script", "PLACE/start-it"),
+        ("unknown", "/opt/unknown --option FPM"),
+    ];
+    for (name, command) in started {
+        let fpm = format!("/usr/sbin/php-fpm8.2 -F -y /etc/{name}.conf");
+        let unit = format!(
+            "[Service]\nEnvironment=ROOT=PLACE/srv/{name}\nExecStart={}\n",
+            command.replace("FPM", &fpm)
+        );
+        write(&format!("/etc/systemd/system/{name}.service"), &unit);
+        write(&format!("/etc/{name}.conf"), &pool(name, "${ROOT}"));
+    }
+    let script = "#!/bin/sh -e\nmkdir -p /run/php\nexec /usr/sbin/php-fpm8.2 -F -y \\\n \
+                  /etc/script.conf \"$@\"\n";
+    write(&format!("{place}/start-it"), script);
     sandbox.directory("prefix/srv/relative");
     write(
         &format!("{place}/prefix/pools/relative.conf"),
@@ -801,6 +1008,11 @@ fn found_masters() {
         ("prefix/srv/relative", "services: [shop.service]"),
         ("srv/remi", "services: [php83-php-fpm.service]"),
         ("srv/running", ""),
+        ("srv/asked", "services: [asked@one.service]"),
+        ("srv/wrapped", "services: [wrapped.service]"),
+        ("srv/shell", "services: [shell.service]"),
+        ("srv/script", "services: [script.service]"),
+        ("srv/unknown", "services: [unknown.service]"),
     ] {
         let (_, manifest) = ran
             .stdout

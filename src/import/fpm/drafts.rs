@@ -39,6 +39,13 @@ pub(crate) fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
             }
         }
     }
+    for draft in &mut drafts {
+        // A pool may be one of several masters.
+        let mut known = BTreeSet::new();
+        let (found, remarks) = (&mut draft.found, &mut draft.remarks);
+        found.retain(|sentence| known.insert(sentence.clone()));
+        remarks.retain(|sentence| known.insert(sentence.clone()));
+    }
     (drafts, errors)
 }
 

@@ -34,6 +34,8 @@ pub struct FpmConfiguration {
     pub warnings: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
+    /// A path in them begins at the prefix of the master process.
+    pub(super) needs_prefix: bool,
 }
 
 impl Pool {
