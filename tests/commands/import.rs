@@ -72,7 +72,7 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
         "one",
         format!(
             "[one]\nuser = $pool\nuser = www-data\nchroot = {srv}/$pool/ ; its own\n\
-             listen = 127.0.0.1:9000\n"
+             listen = 127.0.0.1:9000\npm = static\npm.max_children = 1\n"
         ),
     );
     pool(

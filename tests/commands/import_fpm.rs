@@ -32,6 +32,7 @@ pub fn all() -> Vec<Trial> {
             prefix_of_a_running_master,
         ),
         ("include finds what glob(3) finds", includes),
+        ("what PHP-FPM refuses is noted, and nothing else", refusals),
     ]);
     // Run alone, because they mount on /run and /etc.
     trials.push(on_shared_root(
@@ -570,6 +571,115 @@ fn includes() {
         );
         same(&all);
     }
+}
+
+/// Each line is tried alone, after lines that PHP-FPM accepts.
+fn refusals() {
+    let sandbox = Sandbox::new();
+    sandbox.directory("srv/one/app");
+    let prefix = sandbox.path("").components().collect::<PathBuf>();
+    let mut lines = vec![];
+    let values = [
+        "",
+        "5",
+        "-5",
+        "banana",
+        "yes",
+        "off",
+        "2m",
+        "1x",
+        "1.5",
+        "unlimited",
+        "static",
+    ];
+    for name in [
+        "foo.bar",
+        "listen.backlog",
+        "process.priority",
+        "process.dumpable",
+        "pm",
+        "pm.max_requests",
+        "pm.max_children",
+        "pm.process_idle_timeout",
+        "request_terminate_timeout",
+        "rlimit_files",
+        "rlimit_core",
+        "catch_workers_output",
+        "decorate_workers_output",
+        "clear_env",
+        "access.suppress_path",
+        "php_admin_flag[x]",
+        "php_value[x]",
+        "env[x]",
+    ] {
+        lines.extend(values.map(|value| format!("{name} = {value}")));
+    }
+    lines.extend(
+        [
+            "pm = dynamic",
+            "pm = Dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 2",
+            "pm = dynamic\npm.min_spare_servers = 2\npm.max_spare_servers = 1",
+            "pm = dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 9",
+            "pm = dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 2\n\
+             pm.start_servers = 3",
+            "pm = ondemand\npm.process_idle_timeout = 0",
+            "pm = weird\npm = static",
+            "chdir = /app",
+            "chdir = /none",
+            "chdir = /",
+            "pm.status_path = /s",
+            "pm.status_path = s",
+            "ping.path = /",
+            "ping.path = /a b",
+            "request_slowlog_timeout = 5",
+            "request_slowlog_timeout = 0",
+            "request_slowlog_timeout = 5\nslowlog = PREFIX/slow",
+            "chdir[x] = /app",
+            "",
+        ]
+        .map(str::to_owned),
+    );
+    let mut wrong = vec![];
+    for line in lines {
+        let pool = format!("{}{line}\n", good_pool());
+        wrong.extend(difference(&sandbox, &prefix, &pool));
+    }
+    for missing in ["pm =", "listen =", "user =", "pm.max_children ="] {
+        let pool = good_pool();
+        let good = pool.lines().filter(|line| !line.starts_with(missing));
+        let text = good.collect::<Vec<_>>().join("\n");
+        wrong.extend(difference(&sandbox, &prefix, &format!("{text}\n")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let file = sandbox.file(
+        "note.conf",
+        "[a]\nlisten = 9000\nuser = games\npm = weird\n\
+                                          chroot = /srv/none\n",
+    );
+    sandbox
+        .ok(&["import", file.to_str().unwrap()])
+        .prints("note.conf:4: `pm = weird`: PHP-FPM needs `static`, `dynamic` or `ondemand`.");
+}
+
+fn good_pool() -> String {
+    "[one]\nuser = games\nlisten = PREFIX/s.sock\nchroot = PREFIX/srv/one\npm = static\n\
+     pm.max_children = 2\n"
+        .to_owned()
+}
+
+/// How import differs from PHP-FPM about this pool.
+fn difference(sandbox: &Sandbox, prefix: &Path, pool: &str) -> Option<String> {
+    let pool = pool.replace("PREFIX", prefix.to_str().unwrap());
+    let file = sandbox.file(
+        "refused.conf",
+        format!("[global]\nerror_log = /dev/null\n{pool}"),
+    );
+    let theirs = dump(&file, Some(prefix));
+    let read = fpm::read(&file, Some(prefix), &[]).unwrap();
+    let mut ours: Vec<_> = read.errors.iter().map(ToString::to_string).collect();
+    ours.extend(read.pools.iter().flat_map(Pool::refusals));
+    let difference = format!("{pool}{theirs:?}\n{ours:?}\n");
+    (theirs.is_err() == ours.is_empty()).then_some(difference)
 }
 
 fn one_odd_pool() {

@@ -128,6 +128,10 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         }
     }
     draft.remarks.extend(account_remarks(pool));
+    for why in pool.refusals() {
+        let remark = format!("PHP-FPM does not start with the pool {name}: {why}.");
+        draft.remarks.push(remark);
+    }
     if let Some(user) = namesake_of_group(pool)
         && !draft.users.contains(&user)
     {

@@ -8,6 +8,7 @@ mod pool;
 mod pool_user;
 mod prefix;
 mod reader;
+mod refused;
 
 use std::path::{Path, PathBuf};
 

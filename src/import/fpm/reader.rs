@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::masters::Master;
 use super::pool::{FpmConfiguration, Pool};
+use super::refused;
 use crate::base::ErrorContext;
 use crate::import::glob3::matching;
 use crate::import::php_ini::{PhpValue, Statement, statements};
@@ -111,11 +112,22 @@ impl FpmReader<'_> {
                 Statement::Section(name) => self.section(&name, path, nth),
                 Statement::Entry(_, None) => return Err(failed("it has no value")),
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
-                Statement::Entry(name, Some(value)) => self.set(name.to_ascii_lowercase(), value),
+                Statement::Entry(name, Some(value)) => {
+                    let name = name.to_ascii_lowercase();
+                    self.refuse(&place, refused::of_value(&name, &value));
+                    self.set(name, value);
+                }
                 Statement::Item(name, key, value) if ARRAYS.contains(&name.as_str()) => {
                     if key.text.is_empty() {
                         return Err(failed("the brackets have no key"));
                     }
+                    let item = format!("{name}[{}]", key.text);
+                    let refused = if name.ends_with("_flag") {
+                        refused::of_flag(&item, &value)
+                    } else {
+                        refused::of_value(&item, &value)
+                    };
+                    self.refuse(&place, refused);
                     self.set_item(&name, &key.text, value);
                 }
                 // No jail depends on it.
@@ -177,6 +189,14 @@ impl FpmReader<'_> {
             let pool = &mut self.result.pools[nth];
             value.text = value.text.replace("$pool", &pool.name);
             pool.directives.insert(name, value);
+        }
+    }
+
+    /// Notes why PHP-FPM refuses a value of the open pool.
+    fn refuse(&mut self, place: &str, why: Option<String>) {
+        if let (Some(nth), Some(why)) = (self.open, why) {
+            let pool = &mut self.result.pools[nth];
+            pool.refused_values.push(format!("{place}: {why}"));
         }
     }
 
