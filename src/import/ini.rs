@@ -43,14 +43,15 @@ impl IniSection {
 /// The sections of a file.
 #[derive(Debug, Default)]
 pub(super) struct IniFile {
-    /// Each with the values of `[DEFAULT]` that it does not set itself. Those with mistakes are left
-    /// out.
+    /// Each with the values of `[DEFAULT]` that it does not set itself. Those with mistakes are
+    /// left out.
     pub sections: Vec<IniSection>,
     /// The mistakes, with file and line.
     pub errors: Vec<Error>,
 }
 
-/// The sections of `text`. `keys`: those whose values matter; others may refer to what is not there.
+/// The sections of `text`. `keys`: those whose values matter; others may refer to what is not
+/// there.
 pub(super) fn read(file: &Path, text: &[u8], keys: &[&str]) -> IniFile {
     let mut reader = IniReader::default();
     for (line, nth) in text.split(|byte| *byte == b'\n').zip(1..) {

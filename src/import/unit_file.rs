@@ -200,15 +200,14 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
         let name = after
             .strip_prefix('{')
             .and_then(|name| name.split_once('}'));
-        match name.and_then(|(name, after)| Some((environment.get(name)?, after))) {
-            Some((value, after)) => {
-                text.push_str(value);
-                rest = after;
-            }
-            None => {
-                text.push('$');
-                rest = after.strip_prefix('$').unwrap_or(after);
-            }
+        if let Some((name, after)) = name
+            && let Some(value) = environment.get(name)
+        {
+            text.push_str(value);
+            rest = after;
+        } else {
+            text.push('$');
+            rest = after.strip_prefix('$').unwrap_or(after);
         }
     }
     text.push_str(rest);
@@ -313,7 +312,8 @@ pub(super) fn of_file(file: &Path) -> UnitFile {
     with_drop_ins(unit, own.as_deref(), beside)
 }
 
-/// The `*.conf` of `NAME.d`, and those for all units whose names begin as it, sorted by their names.
+/// The `*.conf` of `NAME.d`, and those for all units whose names begin like it, sorted by their
+/// names.
 /// `beside`: another directory of units.
 fn drop_ins(name: &str, beside: Option<&Path>) -> Vec<PathBuf> {
     let mut names = vec![format!("{name}.d")];

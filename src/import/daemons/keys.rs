@@ -278,7 +278,10 @@ fn expanded_by_uwsgi(text: &str, file: &Path, lines: &[KeyLine<'_>]) -> String {
             'e' => whole.push_str(&name(file.extension())),
             'c' => whole.push_str(&name(above.file_name())),
             'p' | 'o' => whole.push_str(&file.to_string_lossy()),
-            'd' => whole.push_str(&format!("{}/", above.display())),
+            'd' => {
+                whole.push_str(&above.to_string_lossy());
+                whole.push('/');
+            }
             _ => {
                 whole.push('%');
                 rest = after;
