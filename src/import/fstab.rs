@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::mount_options::{OptionMeaning, meaning_of};
+use super::mount_options::{OptionMeaning, flag_of, meaning_of};
 use crate::base::HostPath;
 use crate::base::text::unescape_octal;
 use crate::render::fstab::{FstabBlock, outside_lines};
@@ -52,6 +52,8 @@ pub(crate) struct Bind {
     pub nosuid: bool,
     pub nodev: bool,
     pub noexec: bool,
+    /// The boot goes on without it.
+    pub optional: bool,
     /// Options that say when systemd mounts it, such as `x-systemd.requires=a.service`.
     pub order: Vec<String>,
     /// Options that a manifest lacks, without which the site sees no more.
@@ -191,6 +193,7 @@ impl FstabFile {
             nosuid: false,
             nodev: false,
             noexec: false,
+            optional: false,
             order: vec![],
             lost: vec![],
             foreign: vec![],
@@ -233,7 +236,7 @@ impl Bind {
         for option in options.in_words() {
             match meaning_of(&option) {
                 OptionMeaning::Plain => {
-                    self.set(option.strip_suffix("=recursive").unwrap_or(&option));
+                    self.set(flag_of(&option));
                 }
                 OptionMeaning::Order => self.order.push(option),
                 OptionMeaning::Lost => self.lost.push(option),
@@ -258,6 +261,7 @@ impl Bind {
             "dev" => self.nodev = false,
             "noexec" => self.noexec = true,
             "exec" => self.noexec = false,
+            "nofail" | "failok" => self.optional = true,
             "user" | "users" => (self.nosuid, self.nodev, self.noexec) = (true, true, true),
             "owner" | "group" => (self.nosuid, self.nodev) = (true, true),
             "defaults" => {
@@ -345,6 +349,13 @@ mod tests {
             fstab.binds[0].order,
             ["x-systemd.automount", "x-systemd.after=b.mount"]
         );
+        assert!(fstab.binds[0].optional);
+        let fstab = read_text("/a /r/a none bind,ro=vfs,noexec=recursive,_netdev\n").unwrap();
+        let [bind] = fstab.binds.as_slice() else {
+            panic!("{fstab:?}")
+        };
+        assert!(bind.read_only && bind.noexec && !bind.optional && bind.foreign.is_empty());
+        assert_eq!(bind.order, ["_netdev"]);
     }
 
     #[test]

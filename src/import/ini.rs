@@ -20,6 +20,8 @@ pub(super) struct IniSection {
     /// From 1.
     pub line: usize,
     pub values: Vec<IniValue>,
+    /// One of its lines is wrong.
+    is_wrong: bool,
 }
 
 /// One `key = value`.
@@ -38,12 +40,22 @@ impl IniSection {
     }
 }
 
-/// The sections, each with the values of `[DEFAULT]` that it does not set itself.
-///
-/// Errors: every line that is wrong, with file and line.
-pub(super) fn read(file: &Path, text: &str) -> Result<Vec<IniSection>, Vec<Error>> {
+/// The sections of a file.
+#[derive(Debug, Default)]
+pub(super) struct IniFile {
+    /// Each with the values of `[DEFAULT]` that it does not set itself. Those with mistakes are
+    /// left out.
+    pub sections: Vec<IniSection>,
+    /// The mistakes, with file and line.
+    pub errors: Vec<Error>,
+}
+
+/// The sections of `text`. `keys`: those whose values matter; others may refer to what is not
+/// there.
+pub(super) fn read(file: &Path, text: &[u8], keys: &[&str]) -> IniFile {
     let mut reader = IniReader::default();
-    for (line, nth) in text.lines().zip(1..) {
+    for (line, nth) in text.split(|byte| *byte == b'\n').zip(1..) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         reader.line(nth, line);
     }
 
@@ -52,24 +64,26 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<IniSection>, Vec<Error
         mut errors,
         ..
     } = reader;
-    let (defaults, mut sections): (Vec<_>, Vec<_>) = sections
+    let (defaults, sections): (Vec<_>, Vec<_>) = sections
         .into_iter()
         .partition(|section| section.name == "DEFAULT");
-    for section in &mut sections {
-        add_defaults(section, &defaults);
-        errors.extend(interpolate(section));
+    let mut good = vec![];
+    for mut section in sections {
+        add_defaults(&mut section, &defaults);
+        let wrong = interpolate(&mut section, keys);
+        if wrong.is_empty() && !section.is_wrong {
+            good.push(section);
+        }
+        errors.extend(wrong);
     }
 
-    if errors.is_empty() {
-        return Ok(sections);
-    }
     errors.sort();
     errors.dedup();
-    let mut all = vec![];
-    for (nth, why) in errors {
-        all.push(Error::failed(format!("{}:{nth}: {why}", file.display())));
+    let error = |(nth, why)| Error::failed(format!("{}:{nth}: {why}", file.display()));
+    IniFile {
+        sections: good,
+        errors: errors.into_iter().map(error).collect(),
     }
-    Err(all)
 }
 
 fn add_defaults(section: &mut IniSection, defaults: &[IniSection]) {
@@ -80,15 +94,19 @@ fn add_defaults(section: &mut IniSection, defaults: &[IniSection]) {
     }
 }
 
-/// Replaces `%(name)s` in all values of the section. Returns the values that cannot be understood,
-/// by their lines.
-fn interpolate(section: &mut IniSection) -> Vec<(usize, String)> {
+/// Replaces `%(name)s` in the values of the section. Returns the values of `keys` that cannot be
+/// understood, by their lines.
+fn interpolate(section: &mut IniSection, keys: &[&str]) -> Vec<(usize, String)> {
     let raw = section.clone();
     let mut errors = vec![];
     for value in &mut section.values {
         match interpolated(&value.text, &raw, 0) {
             Ok(text) => value.text = text,
-            Err(why) => errors.push((value.line, format!("`{}` has {why}", value.key))),
+            Err(why) if keys.contains(&value.key.as_str()) => {
+                let name = &section.name;
+                errors.push((value.line, format!("[{name}]: `{}` has {why}", value.key)));
+            }
+            Err(_) => {}
         }
     }
     errors
@@ -134,11 +152,16 @@ struct IniReader {
 }
 
 impl IniReader {
-    fn line(&mut self, nth: usize, line: &str) {
-        let text = line.trim();
-        if text.is_empty() || text.starts_with(['#', ';']) {
+    fn line(&mut self, nth: usize, line: &[u8]) {
+        let start = line.trim_ascii_start();
+        if start.is_empty() || start.starts_with(b"#") || start.starts_with(b";") {
             return;
         }
+        let Ok(line) = str::from_utf8(line) else {
+            self.wrong(nth, "it is not UTF-8".to_owned());
+            return;
+        };
+        let text = line.trim();
         if line.starts_with([' ', '\t']) && self.continues {
             if let Some(section) = self.sections.last_mut()
                 && let Some(value) = section.values.last_mut()
@@ -151,6 +174,7 @@ impl IniReader {
             match rest.split_once(']') {
                 Some((name, _)) if !name.trim().is_empty() => self.section(nth, name.trim()),
                 _ => {
+                    self.section(nth, ""); // of the lines that follow
                     let why = format!("`{text}` begins a section without a name and a `]`");
                     self.wrong(nth, why);
                 }
@@ -161,21 +185,28 @@ impl IniReader {
         }
     }
 
+    /// The mistake concerns only the section that the line is in.
     fn wrong(&mut self, nth: usize, why: String) {
+        if let Some(section) = self.sections.last_mut() {
+            section.is_wrong = true;
+        }
         self.errors.push((nth, why));
     }
 
     fn section(&mut self, nth: usize, name: &str) {
-        if let Some(first) = self.sections.iter().find(|section| section.name == name) {
-            let line = first.line;
-            let why = format!("the section [{name}] is already in line {line}");
-            self.wrong(nth, why);
-        }
+        let first = self.sections.iter().find(|section| section.name == name);
+        let first = first.map(|section| section.line);
         self.sections.push(IniSection {
             name: name.to_owned(),
             line: nth,
-            values: vec![],
+            ..IniSection::default()
         });
+        if let Some(line) = first
+            && !name.is_empty()
+        {
+            let why = format!("the section [{name}] is already in line {line}");
+            self.wrong(nth, why);
+        }
     }
 
     fn value(&mut self, nth: usize, text: &str) {
@@ -206,11 +237,25 @@ impl IniReader {
 mod tests {
     use super::*;
 
+    fn read_text(text: &str) -> IniFile {
+        read(
+            Path::new("f"),
+            text.as_bytes(),
+            &["paths", "loop", "x", "x3", "v"],
+        )
+    }
+
+    fn sections(text: &str) -> Vec<IniSection> {
+        let file = read_text(text);
+        assert!(file.errors.is_empty(), "{file:?}");
+        file.sections
+    }
+
     #[test]
     fn values_go_on_in_indented_lines() {
         let text = "# c\n[DEFAULT]\nusers: root\n[a b]\nPaths = /x,\n\t/y ; no comment\n; \
         comment\n  /z\nusers=u\n[c]\n";
-        let sections = read(Path::new("f"), text).unwrap();
+        let sections = sections(text);
         assert_eq!(
             sections
                 .iter()
@@ -235,19 +280,20 @@ mod tests {
     #[test]
     fn values_are_put_together() {
         let text = "[DEFAULT]\nlib = /usr/lib\n[a]\npaths = %(Lib)s/x, /100%%\nloop = %(loop)s%\n";
-        let errors = read(Path::new("f"), text).unwrap_err();
+        let file = read_text(text);
+        assert!(file.sections.is_empty());
         assert_eq!(
-            errors[0].to_string(),
-            "f:5: `loop` has %(loop)s, and there is no such value"
+            file.errors[0].to_string(),
+            "f:5: [a]: `loop` has %(loop)s, and there is no such value"
         );
-        let sections = read(Path::new("f"), &text.replace("loop = %(loop)s%\n", "")).unwrap();
+        let sections = sections(&text.replace("loop =", "other ="));
         assert_eq!(sections[0].get("paths").unwrap().text, "/usr/lib/x, /100%");
     }
 
     #[test]
     fn values_have_an_end() {
         let percents = format!("[a]\nx = {}\n", "%%".repeat(1_000_000));
-        let sections = read(Path::new("f"), &percents).unwrap();
+        let sections = sections(&percents);
         assert_eq!(sections[0].get("x").unwrap().text.len(), 1_000_000);
 
         let mut lines = vec!["[a]".to_owned(), format!("x0 = {}", "x".repeat(100))];
@@ -255,16 +301,16 @@ mod tests {
             let before = format!("%(x{})s", nth - 1).repeat(100);
             lines.push(format!("x{nth} = {before}"));
         }
-        let errors = read(Path::new("f"), &lines.join("\n")).unwrap_err();
-        let expected = "f:5: `x3` has %(x2)s, and becomes longer than 1 MiB";
+        let errors = read_text(&lines.join("\n")).errors;
+        let expected = "f:5: [a]: `x3` has %(x2)s, and becomes longer than 1 MiB";
         assert_eq!(errors[0].to_string(), expected);
     }
 
     #[test]
     fn every_wrong_line_is_named() {
-        let text = "x = 1\n[a]\nnothing\n= 2\n[a]\n[\nk = 1\nK = 2\nv = %(x)s\n";
-        let errors = read(Path::new("f"), text).unwrap_err();
-        let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let text = "x = 1\n[a]\nnothing\n= 2\n[a]\n[\nk = 1\nK = 2\n[b]\nv = %(x)s\n";
+        let file = read_text(text);
+        let text: Vec<_> = file.errors.iter().map(ToString::to_string).collect();
         let expected = [
             "f:1: `x = 1` stands before the first section",
             "f:3: `nothing` is neither `[section]` nor `key = value`",
@@ -272,8 +318,20 @@ mod tests {
             "f:5: the section [a] is already in line 2",
             "f:6: `[` begins a section without a name and a `]`",
             "f:8: `k` is already in line 7",
-            "f:9: `v` has %(x)s, and there is no such value",
+            "f:10: [b]: `v` has %(x)s, and there is no such value",
         ];
         assert_eq!(text, expected);
+        assert!(file.sections.is_empty(), "{file:?}");
+    }
+
+    #[test]
+    fn a_mistake_concerns_one_section() {
+        let latin1 = b"[good]\n# caf\xe9\npaths = /x\n[bad]\npaths = /caf\xe9\n\
+                       [open\npaths = /no\n[none]\npaths = %(x)s\n[good]\nx = 2\n[last]\nx=1\n";
+        let file = read(Path::new("f"), latin1, &["paths"]);
+        let names: Vec<_> = file.sections.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["good", "last"]);
+        assert_eq!(file.errors.len(), 4, "{file:?}");
+        assert_eq!(file.errors[0].to_string(), "f:5: it is not UTF-8");
     }
 }

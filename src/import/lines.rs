@@ -173,6 +173,9 @@ fn brings(entry: &Entry, line: &BindLine<'_>) -> bool {
     if line.target.is_some() || line.bind.recursive {
         return false;
     }
+    if line.bind.optional && !is_optional(&entry.request) {
+        return false; // the site would fail without the source
+    }
     let source = &line.bind.source;
     let is_read_only = line.is_read_only();
     let is_data = is_read_only && !line.is_executable() && !line.has_setuid();
@@ -268,15 +271,19 @@ impl<'b> BindLine<'b> {
 
         let source = self.bind.source.to_string();
         let is_executable = self.is_executable();
+        let item = |name: &str| DraftItem {
+            optional: self.bind.optional,
+            ..DraftItem::new(name)
+        };
         match self.source.kind {
-            SourceKind::Program if is_executable => draft.programs.push(DraftItem::new(source)),
-            SourceKind::Library if is_executable => draft.libraries.push(DraftItem::new(source)),
+            SourceKind::Program if is_executable => draft.programs.push(item(&source)),
+            SourceKind::Library if is_executable => draft.libraries.push(item(&source)),
             SourceKind::Device => match source.strip_prefix("/dev/") {
-                Some(name) => draft.devices.push(DraftItem::new(name)),
+                Some(name) => draft.devices.push(item(name)),
                 None => self.add_mount(draft),
             },
             SourceKind::File | SourceKind::Directory => match source.strip_prefix("/etc/") {
-                Some(name) if !is_executable => draft.etc.push(DraftItem::new(name)),
+                Some(name) if !is_executable => draft.etc.push(item(name)),
                 _ => self.add_mount(draft),
             },
             _ => self.add_mount(draft),
@@ -288,7 +295,7 @@ impl<'b> BindLine<'b> {
             target: self.target.clone(),
             writable: !self.is_read_only(),
             recursive: self.bind.recursive && self.source.kind == SourceKind::Directory,
-            optional: self.source.kind == SourceKind::Missing,
+            optional: self.bind.optional || self.source.kind == SourceKind::Missing,
             executable: self.is_executable(),
             devices: self.source.devices && !self.bind.nodev,
             setuid: self.has_setuid(),
@@ -304,7 +311,7 @@ impl<'b> BindLine<'b> {
     fn remarks(&self, mount: &DraftMount) -> Vec<String> {
         let source = &self.bind.source;
         let mut remarks = vec![];
-        if mount.optional {
+        if self.source.kind == SourceKind::Missing {
             remarks.push(format!(
                 "{source} is not on this host now, so it is optional."
             ));

@@ -7,6 +7,7 @@
 //! are looked up on this host; nothing is changed.
 
 mod circles;
+mod command_line;
 mod compare;
 mod daemons;
 mod draft;
@@ -111,7 +112,13 @@ impl Importer {
         match format {
             FileFormat::Fpm => return self.read_fpm(path),
             FileFormat::Fstab => return self.read_fstab(path, &contents),
-            FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &contents)?),
+            FileFormat::Jailkit => {
+                let (sections, errors) = jailkit::read(path, &contents);
+                add_new(&mut self.sections, sections);
+                if !errors.is_empty() {
+                    return Err(errors);
+                }
+            }
             FileFormat::Sshd => {
                 let host = sshd::SshdHost {
                     user: &logins::named,
@@ -132,7 +139,7 @@ impl Importer {
                 self.add_sites(keys::read(daemon, path, &utf8, &Units::read()));
             }
             FileFormat::Unit => {
-                let unit = unit_file::of_file(path, &utf8);
+                let unit = unit_file::of_file(path);
                 if let Some(line) = unit.mount_line() {
                     return self.read_fstab(path, line.as_bytes());
                 }
@@ -188,17 +195,14 @@ impl Importer {
         imported.drafts = drafts;
         unique_names(&mut imported);
 
-        match jailkit::drafts(&self.sections, presets) {
-            Ok(drafts) => {
-                for draft in &drafts {
-                    if let Some(why) = &draft.renamed {
-                        imported.warnings.push(format!("{}: {why}", draft.place));
-                    }
-                }
-                imported.drafts.extend(drafts);
+        let (drafts, errors) = jailkit::drafts(&self.sections, presets);
+        for draft in &drafts {
+            if let Some(why) = &draft.renamed {
+                imported.warnings.push(format!("{}: {why}", draft.place));
             }
-            Err(errors) => imported.errors.extend(errors),
         }
+        imported.drafts.extend(drafts);
+        imported.errors.extend(errors);
         imported
     }
 
@@ -242,6 +246,11 @@ impl Importer {
             if let Err(error) = follow_root(&host, &mut site) {
                 imported.errors.push(error);
                 continue;
+            }
+            if let Some(root) = site.root().filter(|root| !root.as_path().is_dir()) {
+                let missing = "is not there: `mountjail up --create` makes it";
+                let remark = format!("The root {root} {missing}.");
+                site.remarks.push(remark);
             }
             site.presets
                 .retain(|name| presets.names().any(|known| known == name));
@@ -418,9 +427,8 @@ mod tests {
                     proptest::prop_assert!(parsed.is_ok());
                 }
             }
-            if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
-                let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
-            }
+            let (sections, _) = jailkit::read(file, text.as_bytes());
+            let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
         }
     }
 }

@@ -16,8 +16,7 @@ pub(super) enum OptionMeaning<'o> {
 }
 
 /// Attributes of the mount, and options that change nothing that a process inside could see.
-const PLAIN: [&str; 47] = [
-    "_netdev",
+const PLAIN: [&str; 46] = [
     "async",
     "atime",
     "auto",
@@ -79,9 +78,17 @@ const LOST: [&str; 9] = [
     "unbindable",
 ];
 
+/// The flag of `ro=recursive`, which is also set on the mounts below, and of `ro=vfs` and `ro=fs`,
+/// which say whether the mount or its file system has it. For the site all are the flag.
+pub(super) fn flag_of(option: &str) -> &str {
+    match option.split_once('=') {
+        Some((flag, "recursive" | "vfs" | "fs")) => flag,
+        _ => option,
+    }
+}
+
 pub(super) fn meaning_of(option: &str) -> OptionMeaning<'_> {
-    // mount(8) 2.38 and later can also set flags on the mounts below.
-    let flag = option.strip_suffix("=recursive").unwrap_or(option);
+    let flag = flag_of(option);
     if option.is_empty() || PLAIN.contains(&flag) {
         return OptionMeaning::Plain;
     }
@@ -94,6 +101,7 @@ pub(super) fn meaning_of(option: &str) -> OptionMeaning<'_> {
         // The mount points of a site are made where they are missing.
         "X-mount.mkdir" | "x-mount.mkdir" | "comment" | "user" => OptionMeaning::Plain,
         _ if name.starts_with("X-mount.") || name.starts_with("x-mount.") => OptionMeaning::Foreign,
+        "_netdev" => OptionMeaning::Order,
         _ if name.starts_with("x-systemd.") || name.starts_with("x-initrd.") => {
             OptionMeaning::Order
         }
@@ -110,6 +118,10 @@ mod tests {
     fn options_that_are_not_known_are_foreign() {
         for (option, meaning) in [
             ("ro=recursive", OptionMeaning::Plain),
+            ("ro=vfs", OptionMeaning::Plain),
+            ("noexec=fs", OptionMeaning::Plain),
+            ("ro=other", OptionMeaning::Foreign),
+            ("_netdev", OptionMeaning::Order),
             ("X-mount.mkdir=0755", OptionMeaning::Plain),
             ("x-gvfs-hide", OptionMeaning::Plain),
             ("x-systemd.requires=a.service", OptionMeaning::Order),

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::command_line::CommandLine;
 use super::words::words;
 use crate::render::fstab::escaped;
 
@@ -35,6 +36,7 @@ pub(crate) struct UnitFile {
 /// `Key=value`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
+    pub file: PathBuf,
     /// From 1.
     pub line: usize,
     /// `Service`
@@ -45,7 +47,7 @@ pub(crate) struct Assignment {
 }
 
 /// The assignments of a unit file. Other lines are ignored, as by systemd.
-pub(super) fn read(text: &str) -> Vec<Assignment> {
+pub(super) fn read(file: &Path, text: &str) -> Vec<Assignment> {
     let mut lines = vec![];
     let mut section = String::new();
     // A line that ends in a backslash: its number, and its text so far.
@@ -72,6 +74,7 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
         } else if let Some((key, value)) = whole.split_once('=') {
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
             lines.push(Assignment {
+                file: file.to_owned(),
                 line: first,
                 section: section.clone(),
                 key,
@@ -139,6 +142,21 @@ impl UnitFile {
         commands
     }
 
+    /// The commands that start the service, with their environment and directory.
+    pub(super) fn command_lines(&self) -> Vec<CommandLine> {
+        let directory = self.value("Service", "WorkingDirectory").unwrap_or("/");
+        let directory = directory.trim_start_matches('-');
+        let mut commands = vec![];
+        for words in self.commands() {
+            commands.push(CommandLine {
+                words,
+                environment: self.environment(),
+                directory: Path::new("/").join(directory),
+            });
+        }
+        commands
+    }
+
     /// The variables that `Environment=` and the files of `EnvironmentFile=` set.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
@@ -164,7 +182,7 @@ impl UnitFile {
     }
 }
 
-/// `$NAME` alone becomes the words of its value, `${NAME}` becomes its value.
+/// `$NAME` alone becomes the words of its value, `${NAME}` becomes its value, and `$$` a `$`.
 fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
     match word.strip_prefix('$') {
         Some(name) if !name.starts_with(['{', '$']) => {
@@ -175,49 +193,84 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
         }
         _ => {}
     }
-    let mut text = word.to_owned();
-    for (name, value) in environment {
-        text = text.replace(&format!("${{{name}}}"), value);
+    let mut text = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        let name = after
+            .strip_prefix('{')
+            .and_then(|name| name.split_once('}'));
+        if let Some((name, after)) = name
+            && let Some(value) = environment.get(name)
+        {
+            text.push_str(value);
+            rest = after;
+        } else {
+            text.push('$');
+            rest = after.strip_prefix('$').unwrap_or(after);
+        }
     }
+    text.push_str(rest);
     vec![text]
 }
 
 /// The service `name` of this host, or an instance of a template, with its drop-ins.
 pub(crate) fn named(name: &str) -> Option<UnitFile> {
     let files = service_files();
-    let template = name
-        .split_once('@')
-        .map(|(prefix, _)| format!("{prefix}@.service"));
-    let names = [Some(name.to_owned()), template];
-    let file = names.iter().flatten().find_map(|name| files.get(name))?;
-    let mut lines = read(&text_of(file)?);
-    for name in names.iter().flatten().rev() {
-        for file in drop_ins(name) {
-            lines.extend(read(&text_of(&file).unwrap_or_default()));
-        }
-    }
-    Some(UnitFile {
-        name: name.to_owned(),
-        lines,
-    })
+    let template = template_of(name);
+    let mut names = [Some(name), template.as_deref()].into_iter().flatten();
+    let file = names.find_map(|name| files.get(name))?;
+    text_of(file)?;
+    Some(with_drop_ins(name, Some(file), None))
 }
 
-/// The services of this host whose text contains `word`, with their drop-ins. A template's name is
-/// `name@.service`.
-pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
-    let mut units = vec![];
-    for (name, file) in service_files() {
-        let mut texts = vec![];
-        texts.extend(text_of(&file));
-        for drop_in in drop_ins(&name) {
-            texts.extend(text_of(&drop_in));
+/// `php@.service` of `php@x.service`.
+fn template_of(name: &str) -> Option<String> {
+    let (prefix, _) = name.split_once('@')?;
+    Some(format!("{prefix}@.service"))
+}
+
+/// The unit whose own file is `file`, with its drop-ins, also those in the directory `beside`.
+fn with_drop_ins(name: &str, file: Option<&Path>, beside: Option<&Path>) -> UnitFile {
+    let mut files: Vec<_> = file.into_iter().map(Path::to_owned).collect();
+    if let Some(template) = template_of(name).filter(|template| template != name) {
+        files.extend(drop_ins(&template, beside));
+    }
+    files.extend(drop_ins(name, beside));
+    let mut lines = vec![];
+    for file in files {
+        lines.extend(read(&file, &text_of(&file).unwrap_or_default()));
+    }
+    UnitFile {
+        name: name.to_owned(),
+        lines,
+    }
+}
+
+/// The services of this host, with their drop-ins. A template's name is `name@.service`.
+pub(super) fn of_host() -> Vec<UnitFile> {
+    let unit = |(name, file): (&String, &PathBuf)| with_drop_ins(name, Some(file), None);
+    service_files().iter().map(unit).collect()
+}
+
+/// Whether the configuration of this host names an instance of a template: by a link to start it,
+/// or by files of its own.
+pub(super) fn is_asked_for(instance: &str) -> bool {
+    let is_there = |path: PathBuf| path.symlink_metadata().is_ok();
+    for directory in DIRECTORIES.map(Path::new) {
+        let own = [instance.to_owned(), format!("{instance}.d")];
+        if own.iter().any(|name| is_there(directory.join(name))) {
+            return true;
         }
-        if texts.iter().any(|text| text.contains(word)) {
-            let lines = texts.iter().flat_map(|text| read(text)).collect();
-            units.push(UnitFile { name, lines });
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let kind = entry.path().extension().map(OsStr::to_owned);
+            let starts = ["wants", "requires", "upholds"].map(|kind| Some(kind.into()));
+            if starts.contains(&kind) && is_there(entry.path().join(instance)) {
+                return true;
+            }
         }
     }
-    units
+    false
 }
 
 /// The file of each service, by name.
@@ -236,26 +289,50 @@ fn service_files() -> BTreeMap<String, PathBuf> {
     files
 }
 
-/// The unit of a file, with its drop-ins.
-pub(super) fn of_file(file: &Path, text: &str) -> UnitFile {
-    let name = file.file_name().unwrap_or_default();
-    let name = name.to_string_lossy().into_owned();
-    let mut lines = read(text);
-    for file in drop_ins(&name) {
-        lines.extend(read(&text_of(&file).unwrap_or_default()));
-    }
-    UnitFile { name, lines }
+/// The unit of a file, with its drop-ins. The file may be a drop-in itself.
+pub(super) fn of_file(file: &Path) -> UnitFile {
+    let above = file.parent();
+    let name_of = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let unit = above.and_then(name_of);
+    let unit = unit.as_deref().and_then(|name| name.strip_suffix(".d"));
+    let Some(unit) = unit.filter(|name| name.ends_with(".service") || *name == "service") else {
+        return with_drop_ins(&name_of(file).unwrap_or_default(), Some(file), above);
+    };
+    let beside = above.and_then(Path::parent);
+    let template = template_of(unit);
+    let names = [Some(unit), template.as_deref()];
+    let own = names.into_iter().flatten().find_map(|name| {
+        let own = beside?.join(name);
+        if own.is_file() {
+            Some(own)
+        } else {
+            service_files().remove(name)
+        }
+    });
+    with_drop_ins(unit, own.as_deref(), beside)
 }
 
-/// The `*.conf` of `NAME.d`, sorted by their names.
-fn drop_ins(name: &str) -> Vec<PathBuf> {
+/// The `*.conf` of `NAME.d`, and those for all units whose names begin like it, sorted by their
+/// names.
+/// `beside`: another directory of units.
+fn drop_ins(name: &str, beside: Option<&Path>) -> Vec<PathBuf> {
+    let mut names = vec![format!("{name}.d")];
+    if let Some((stem, kind)) = name.rsplit_once('.') {
+        let dashes = stem.match_indices('-').rev();
+        names.extend(dashes.map(|(at, _)| format!("{}.{kind}.d", &stem[..=at])));
+        names.push(format!("{kind}.d"));
+    }
+    let directories = beside.into_iter().chain(DIRECTORIES.map(Path::new));
+    let directories: Vec<_> = directories.collect();
     let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
-    for directory in DIRECTORIES {
-        let directory = Path::new(directory).join(format!("{name}.d"));
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let file = entry.path();
-            if file.extension() == Some(OsStr::new("conf")) {
-                files.entry(entry.file_name()).or_insert(file);
+    for name in names {
+        for directory in &directories {
+            let entries = fs::read_dir(directory.join(&name));
+            for entry in entries.into_iter().flatten().flatten() {
+                let file = entry.path();
+                if file.extension() == Some(OsStr::new("conf")) {
+                    files.entry(entry.file_name()).or_insert(file);
+                }
             }
         }
     }

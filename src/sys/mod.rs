@@ -12,6 +12,7 @@
 mod descriptors;
 mod events;
 mod file;
+mod glob;
 mod inherited;
 mod journald;
 mod leave;
@@ -34,6 +35,7 @@ mod trace;
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_at_most, read_regular};
+pub use glob::files_matching;
 pub use inherited::{
     give_back_inherited, give_back_signals, is_ignored, survive_file_size_limit, wait_for_children,
 };

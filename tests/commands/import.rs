@@ -20,6 +20,10 @@ pub fn all() -> Vec<Trial> {
             "a daemon's configuration that names a root becomes a site",
             daemons,
         ),
+        (
+            "units have their drop-ins, and may be named by them",
+            drop_ins,
+        ),
         ("a file of another format is named as such", other_kinds),
         ("only regular files are opened", opens_files_alone),
         ("an fstab becomes sites with the same mounts", an_fstab),
@@ -68,7 +72,7 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
         "one",
         format!(
             "[one]\nuser = $pool\nuser = www-data\nchroot = {srv}/$pool/ ; its own\n\
-             listen = 127.0.0.1:9000\n"
+             listen = 127.0.0.1:9000\npm = static\npm.max_children = 1\n"
         ),
     );
     pool(
@@ -387,6 +391,33 @@ fn daemons_files(sandbox: &Sandbox) -> [PathBuf; 12] {
             ),
         ),
     ]
+}
+
+fn drop_ins() {
+    let sandbox = Sandbox::new();
+    let (a, b) = (sandbox.directory("srv/a"), sandbox.path("srv/b"));
+    let root = |root: &Path| format!("[Service]\nRootDirectory={}\n", root.display());
+    let unit = sandbox.file("units/mj-x.service", format!("{}User=games\n", root(&a)));
+    let import = |file: &Path| sandbox.ok(&["import", file.to_str().unwrap()]);
+    import(&unit).prints(&format!("root: {}\n", a.display()));
+    let drop_in = sandbox.file("units/mj-x.service.d/10.conf", root(&b));
+    for file in [&unit, &drop_in] {
+        import(file)
+            .prints(&format!("{}:2.", drop_in.display()))
+            .prints(&format!("root: {}\n", b.display()))
+            .prints("b is not there: `mountjail up --create` makes it")
+            .prints("users: [games]\n")
+            .prints("services: [mj-x.service]\n");
+    }
+    let of_all = sandbox.file("units/mj-.service.d/20.conf", root(&a));
+    import(&unit).prints(&format!("root: {}\n", a.display()));
+    sandbox
+        .run(&["import", of_all.to_str().unwrap()])
+        .exits(1)
+        .says("20.conf: it is for several units; name the file of one of them");
+    let odd = sandbox.file("unit.txt", root(&a));
+    let ran = import(&odd).prints("the file has no name of a unit: name the unit under");
+    assert!(!ran.stdout.contains("services:"), "{ran}");
 }
 
 fn other_kinds() {
@@ -941,9 +972,13 @@ fn wrong_lines() {
         "the pools that are right are written"
     );
     assert!(
-        !sandbox.config().join("presets/a.yaml").exists(),
-        "jailkit reads nothing of such a file either"
+        sandbox.config().join("presets/a.yaml").exists(),
+        "the first section [a] has no mistake"
     );
+    let value = "[c]\npaths = cat\n[d]\npaths = /usr/lib/%(foo)s\n";
+    import(&[&sandbox.file("value", value)])
+        .says("value:4: [d]: `paths` has %(foo)s, and there is no such value")
+        .says("c: wrote ");
     let binary = sandbox.file("binary", b"[a]\npaths = /x\n\xff\n");
     import(&[&binary]).says("binary:3: it is not UTF-8");
     let marker = sandbox.file("marker", "/a /b none bind\n# END mountjail\n");

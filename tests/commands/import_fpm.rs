@@ -27,6 +27,12 @@ pub fn all() -> Vec<Trial> {
         ),
         ("an odd pool does not hide the others", one_odd_pool),
         ("pools that cannot work are reported at once", reported),
+        (
+            "the prefix of a running master is that of its workers' roots",
+            prefix_of_a_running_master,
+        ),
+        ("include finds what glob(3) finds", includes),
+        ("what PHP-FPM refuses is noted, and nothing else", refusals),
     ]);
     // Run alone, because they mount on /run and /etc.
     trials.push(on_shared_root(
@@ -520,6 +526,162 @@ fn real_ones() {
     ]);
 }
 
+/// Each pattern is tried alone, among files with odd names.
+fn includes() {
+    let pool = |name: &str| {
+        format!("[{name}]\nuser = games\nlisten = {name}.sock\nREST\nchroot = PREFIX/srv/one\n")
+    };
+    let files = ["1", ".2", ".b", "B", "a b", "a[", "-", "ä"].map(|name| {
+        let pool = pool(&format!("of {}", name.replace('[', "bracket")));
+        (format!("p/{name}.conf"), pool)
+    });
+    for pattern in [
+        ".*.conf",
+        ".[0-9].conf",
+        ".?.conf",
+        "[.]2.conf",
+        "?2.conf",
+        "*.conf",
+        "**.conf",
+        "[[:digit:]].conf",
+        "[[:alpha:]_]*.conf",
+        "[![:digit:]].conf",
+        "[^[:upper:]].conf",
+        "[[.-.]].conf",
+        "a[[].conf",
+        "a[.conf",
+        "a[]x[].conf",
+        "[]-a].conf",
+        "\\.2.conf",
+        "[a-",
+        "../p/1.conf",
+        ".",
+        "{1,B}.conf",
+        "~",
+    ] {
+        let main = format!(
+            "[global]\nerror_log = /dev/null\ninclude = \"PREFIX/p/{pattern}\"\n{}",
+            pool("main")
+        );
+        let mut all = vec![("php-fpm.conf", main.as_str())];
+        all.extend(
+            files
+                .iter()
+                .map(|(name, text)| (name.as_str(), text.as_str())),
+        );
+        same(&all);
+    }
+}
+
+/// Each line is tried alone, after lines that PHP-FPM accepts.
+fn refusals() {
+    let sandbox = Sandbox::new();
+    sandbox.directory("srv/one/app");
+    let prefix = sandbox.path("").components().collect::<PathBuf>();
+    let mut lines = vec![];
+    let values = [
+        "",
+        "5",
+        "-5",
+        "banana",
+        "yes",
+        "off",
+        "2m",
+        "1x",
+        "1.5",
+        "unlimited",
+        "static",
+    ];
+    for name in [
+        "foo.bar",
+        "listen.backlog",
+        "process.priority",
+        "process.dumpable",
+        "pm",
+        "pm.max_requests",
+        "pm.max_children",
+        "pm.process_idle_timeout",
+        "request_terminate_timeout",
+        "rlimit_files",
+        "rlimit_core",
+        "catch_workers_output",
+        "decorate_workers_output",
+        "clear_env",
+        "access.suppress_path",
+        "php_admin_flag[x]",
+        "php_value[x]",
+        "env[x]",
+    ] {
+        lines.extend(values.map(|value| format!("{name} = {value}")));
+    }
+    lines.extend(
+        [
+            "pm = dynamic",
+            "pm = Dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 2",
+            "pm = dynamic\npm.min_spare_servers = 2\npm.max_spare_servers = 1",
+            "pm = dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 9",
+            "pm = dynamic\npm.min_spare_servers = 1\npm.max_spare_servers = 2\n\
+             pm.start_servers = 3",
+            "pm = ondemand\npm.process_idle_timeout = 0",
+            "pm = weird\npm = static",
+            "chdir = /app",
+            "chdir = /none",
+            "chdir = /",
+            "pm.status_path = /s",
+            "pm.status_path = s",
+            "ping.path = /",
+            "ping.path = /a b",
+            "request_slowlog_timeout = 5",
+            "request_slowlog_timeout = 0",
+            "request_slowlog_timeout = 5\nslowlog = PREFIX/slow",
+            "chdir[x] = /app",
+            "",
+        ]
+        .map(str::to_owned),
+    );
+    let mut wrong = vec![];
+    for line in lines {
+        let pool = format!("{}{line}\n", good_pool());
+        wrong.extend(difference(&sandbox, &prefix, &pool));
+    }
+    for missing in ["pm =", "listen =", "user =", "pm.max_children ="] {
+        let pool = good_pool();
+        let good = pool.lines().filter(|line| !line.starts_with(missing));
+        let text = good.collect::<Vec<_>>().join("\n");
+        wrong.extend(difference(&sandbox, &prefix, &format!("{text}\n")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let file = sandbox.file(
+        "note.conf",
+        "[a]\nlisten = 9000\nuser = games\npm = weird\n\
+                                          chroot = /srv/none\n",
+    );
+    sandbox
+        .ok(&["import", file.to_str().unwrap()])
+        .prints("note.conf:4: `pm = weird`: PHP-FPM needs `static`, `dynamic` or `ondemand`.");
+}
+
+fn good_pool() -> String {
+    "[one]\nuser = games\nlisten = PREFIX/s.sock\nchroot = PREFIX/srv/one\npm = static\n\
+     pm.max_children = 2\n"
+        .to_owned()
+}
+
+/// How import differs from PHP-FPM about this pool.
+fn difference(sandbox: &Sandbox, prefix: &Path, pool: &str) -> Option<String> {
+    let pool = pool.replace("PREFIX", prefix.to_str().unwrap());
+    let file = sandbox.file(
+        "refused.conf",
+        format!("[global]\nerror_log = /dev/null\n{pool}"),
+    );
+    let theirs = dump(&file, Some(prefix));
+    let read = fpm::read(&file, Some(prefix), &[]).unwrap();
+    let mut ours: Vec<_> = read.errors.iter().map(ToString::to_string).collect();
+    ours.extend(read.pools.iter().flat_map(Pool::refusals));
+    let difference = format!("{pool}{theirs:?}\n{ours:?}\n");
+    (theirs.is_err() == ours.is_empty()).then_some(difference)
+}
+
 fn one_odd_pool() {
     let sandbox = Sandbox::new();
     for root in ["good", "dots", "fine"] {
@@ -659,6 +821,34 @@ fn needs_of_php() {
         "php_value[disable_functions] = exec, mail\nphp_value[session.save_handler] = redis\n",
     );
 
+    let script = sandbox.file(
+        "mailer",
+        "#!/bin/sh\nexec /usr/bin/msmtp -C /etc/hosts \"$@\"\n",
+    );
+    let script = script.display().to_string();
+    let behind = [
+        (
+            "env",
+            "/usr/bin/env -i /usr/sbin/sendmail -t -i",
+            "/bin/sh, /usr/bin/env",
+        ),
+        (
+            "nice",
+            "nice -n 5 timeout -k 9 5 /usr/bin/msmtp -t",
+            "/bin/sh, /usr/bin/nice",
+        ),
+        ("shell", "sh -c 'exec /usr/bin/msmtp -t'", "/bin/sh"),
+        (
+            "script",
+            &format!("{script} -t"),
+            &format!("/bin/sh, {script}"),
+        ),
+    ];
+    for (name, command, _) in &behind {
+        let line = format!("php_admin_value[sendmail_path] = \"{command}\"\n");
+        pool(name, &line);
+    }
+
     sandbox.ok(&["import", "--write", sandbox.path("fpm").to_str().unwrap()]);
     let manifest = |name: &str| {
         let file = sandbox.config().join(format!("sites/{name}.yaml"));
@@ -699,6 +889,17 @@ fn needs_of_php() {
         manifest("own")
     );
     has("none", &["presets: [php-fpm, mysql, php-imagick]"]);
+    for (name, _, programs) in &behind {
+        let presets = "presets: [php-fpm, mysql, php-imagick, mail]";
+        has(name, &[presets]);
+        let programs = format!("programs: [{programs}");
+        assert!(manifest(name).contains(&programs), "{}", manifest(name));
+    }
+    assert!(
+        manifest("script").contains("hosts]\n"),
+        "{}",
+        manifest("script")
+    );
     assert!(
         !manifest("none").contains("sessions"),
         "{}",
@@ -706,6 +907,80 @@ fn needs_of_php() {
     );
     sandbox.ok(&["up", "--all"]);
     assert!(own.join("data/sessions").is_dir());
+}
+
+/// A configuration whose pools and roots are below a prefix that only the command of the master
+/// names, which PHP-FPM overwrites.
+fn prefix_of_a_running_master() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.path("").components().collect::<PathBuf>();
+    for root in ["r/b", "r/c", "usr", "m"] {
+        sandbox.directory(root);
+    }
+    let pool = |name: &str, how: &str, chroot: &str| {
+        format!(
+            "[{name}]\nuser = games\nlisten = {name}.sock\n{how}\npm.max_children = 1\n\
+             chroot = {chroot}\n"
+        )
+    };
+    let global = "[global]\nerror_log = /dev/null\n";
+    let main = sandbox.file(
+        "m/fpm.conf",
+        format!(
+            "{global}include = pools/*.conf\n{}",
+            pool("b", "pm = static", "$prefix/r/b")
+        ),
+    );
+    sandbox.file("pools/c.conf", pool("c", "pm = ondemand", "r/c"));
+    let lone = sandbox.file(
+        "m/lone.conf",
+        format!("{global}{}", pool("d", "pm = ondemand", "r/c")),
+    );
+    for (config, known) in [(&main, true), (&lone, false)] {
+        let mut master = Command::new(php_fpm())
+            .args(["-n", "-F", "-p"])
+            .arg(&place)
+            .arg("-y")
+            .arg(config)
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", master.id());
+        let title = format!("/proc/{}/cmdline", master.id());
+        soon("the master and its workers run", || {
+            let title = std::fs::read_to_string(&title).unwrap_or_default();
+            let children = std::fs::read_to_string(&children).unwrap_or_default();
+            let child = children.split_whitespace().next().unwrap_or("none");
+            let worker = std::fs::read_to_string(format!("/proc/{child}/cmdline"));
+            let in_root = std::fs::read_link(format!("/proc/{child}/root"));
+            let is_there = worker.unwrap_or_default().contains("pool b")
+                && in_root.is_ok_and(|root| root != Path::new("/"));
+            if title.contains("master process") && (is_there || !known) {
+                Ok(())
+            } else {
+                Err(format!("{title} {children}"))
+            }
+        });
+        let ran = sandbox.run(&["import", config.to_str().unwrap()]);
+        let named = sandbox.run(&[
+            "import",
+            "--prefix",
+            place.to_str().unwrap(),
+            config.to_str().unwrap(),
+        ]);
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(master.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        master.wait().unwrap();
+        let c = format!("root: {}/r/c\n", place.display());
+        named.exits(0).prints(&c);
+        if known {
+            let b = format!("root: {}/r/b\n", place.display());
+            ran.exits(0).prints(&b).prints(&c);
+        } else {
+            ran.exits(1)
+                .says("pool d: chroot = r/c: it begins at the prefix of PHP-FPM's master process")
+                .says("mountjail import --prefix DIRECTORY");
+        }
+    }
 }
 
 /// A master that runs, an instance of a template, a unit with a prefix, and places without either.
@@ -763,6 +1038,48 @@ fn found_masters() {
         "/etc/shop.conf",
         &format!("include = pools/*.conf\n{}", pool("shop", "${SITES}/$pool")),
     );
+    // A template, of which one instance is enabled.
+    write(
+        "/etc/systemd/system/asked@.service",
+        "[Service]\nExecStart=/usr/sbin/php-fpm8.2 -F -y PLACE/t/%i.conf\n",
+    );
+    write(
+        &format!("{place}/t/one.conf"),
+        &pool("asked", "PLACE/srv/asked"),
+    );
+    write(
+        &format!("{place}/t/fpm.conf"),
+        &pool("asked", "PLACE/srv/asked"),
+    );
+    write(
+        "/etc/systemd/system/multi-user.target.wants/asked@one.service",
+        "",
+    );
+    // Behind other programs.
+    let started = [
+        (
+            "wrapped",
+            "/usr/bin/env ROOT=PLACE/srv/wrapped nice -n 5 FPM",
+        ),
+        (
+            "shell",
+            "/bin/sh -c 'ROOT=PLACE/srv/shell; export ROOT; exec FPM'",
+        ),
+        ("script", "PLACE/start-it"),
+        ("unknown", "/opt/unknown --option FPM"),
+    ];
+    for (name, command) in started {
+        let fpm = format!("/usr/sbin/php-fpm8.2 -F -y /etc/{name}.conf");
+        let unit = format!(
+            "[Service]\nEnvironment=ROOT=PLACE/srv/{name}\nExecStart={}\n",
+            command.replace("FPM", &fpm)
+        );
+        write(&format!("/etc/systemd/system/{name}.service"), &unit);
+        write(&format!("/etc/{name}.conf"), &pool(name, "${ROOT}"));
+    }
+    let script = "#!/bin/sh -e\nmkdir -p /run/php\nexec /usr/sbin/php-fpm8.2 -F -y \\\n \
+                  /etc/script.conf \"$@\"\n";
+    write(&format!("{place}/start-it"), script);
     sandbox.directory("prefix/srv/relative");
     write(
         &format!("{place}/prefix/pools/relative.conf"),
@@ -801,6 +1118,11 @@ fn found_masters() {
         ("prefix/srv/relative", "services: [shop.service]"),
         ("srv/remi", "services: [php83-php-fpm.service]"),
         ("srv/running", ""),
+        ("srv/asked", "services: [asked@one.service]"),
+        ("srv/wrapped", "services: [wrapped.service]"),
+        ("srv/shell", "services: [shell.service]"),
+        ("srv/script", "services: [script.service]"),
+        ("srv/unknown", "services: [unknown.service]"),
     ] {
         let (_, manifest) = ran
             .stdout

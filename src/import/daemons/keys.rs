@@ -3,6 +3,7 @@
 //!
 //! Their files have a key and a value per line, with different separators.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::{DaemonSites, FileLine, Needs};
@@ -115,15 +116,21 @@ pub(in crate::import) fn read(
     };
 
     let mut read = DaemonSites::default();
-    for (line, key, root) in daemon.roots(&lines) {
+    for (line, key, mut root) in daemon.roots(&lines) {
+        if daemon == DaemonKind::Uwsgi {
+            root = expanded_by_uwsgi(&root, file, &lines);
+        }
         if root.is_empty() || root == "/" {
             continue;
         }
         let place = FileLine { file, line };
         if root.contains(['$', '%']) {
-            read.warnings.push(format!(
-                "{place}: {root}: it differs from user to user; write a manifest for each"
-            ));
+            let why = if daemon == DaemonKind::Uwsgi {
+                "only uWSGI knows the value; write the manifest by hand"
+            } else {
+                "it differs from user to user; write a manifest for each"
+            };
+            read.warnings.push(format!("{place}: {root}: {why}"));
             continue;
         }
         if let Some(draft) = read.site(place, &format!("The {key} {root}"), &root) {
@@ -245,6 +252,48 @@ fn of_modules(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
     roots
 }
 
+/// `text` with uWSGI's variables for the file itself, such as `%n`, and with `%(key)`, the value of
+/// a key. Others stay.
+fn expanded_by_uwsgi(text: &str, file: &Path, lines: &[KeyLine<'_>]) -> String {
+    let file = std::path::absolute(file).unwrap_or(file.to_owned());
+    let name = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let above = file.parent().unwrap_or(Path::new("/"));
+    let mut whole = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        whole.push_str(before);
+        if let Some((key, after)) = after.strip_prefix('(').and_then(|key| key.split_once(')'))
+            && let Some(line) = last(lines, &key.to_ascii_lowercase())
+            && !line.value.contains('%')
+        {
+            whole.push_str(line.value);
+            rest = after;
+            continue;
+        }
+        let letter = after.chars().next().unwrap_or_default();
+        // In upper case: of the file that includes this one.
+        match letter.to_ascii_lowercase() {
+            'n' => whole.push_str(&name(file.file_stem())),
+            's' => whole.push_str(&name(file.file_name())),
+            'e' => whole.push_str(&name(file.extension())),
+            'c' => whole.push_str(&name(above.file_name())),
+            'p' | 'o' => whole.push_str(&file.to_string_lossy()),
+            'd' => {
+                whole.push_str(&above.to_string_lossy());
+                whole.push('/');
+            }
+            _ => {
+                whole.push('%');
+                rest = after;
+                continue;
+            }
+        }
+        rest = &after[1..];
+    }
+    whole.push_str(rest);
+    whole
+}
+
 fn of_vsftpd(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
     let mut roots = of_key(lines, "secure_chroot_dir");
     if is_on(lines, "chroot_local_user") {
@@ -337,6 +386,33 @@ mod tests {
         let found = &read.sites[0].found;
         assert_eq!(found[0], "The local_root /srv/ftp of f:2.");
         assert_eq!(read.sites[0].users[0].any_of, ["root"]);
+    }
+
+    #[test]
+    fn uwsgis_variables_are_those_of_its_file() {
+        for (root, expected) in [
+            ("/srv/%n", Some("/srv/app")),
+            ("%d../r/%c/%s-%e", Some("/etc/uwsgi/../r/uwsgi/app.ini-ini")),
+            ("%(Base)/x", Some("/srv/base/x")),
+            ("/srv/%h", None),
+            ("/srv/$(HOST)", None),
+        ] {
+            let text = format!("[uwsgi]\nbase = /srv/base\nchroot = {root}\n");
+            let file = Path::new("/etc/uwsgi/app.ini");
+            let lines: Vec<_> = text
+                .lines()
+                .zip(1..)
+                .filter_map(|(l, nth)| split(l, nth))
+                .collect();
+            let found = expanded_by_uwsgi(root, file, &lines);
+            match expected {
+                Some(expected) => assert_eq!(found, expected),
+                None => {
+                    let read = read(DaemonKind::Uwsgi, file, &text, &Units::default());
+                    assert!(read.warnings[0].contains("only uWSGI knows"), "{read:?}");
+                }
+            }
+        }
     }
 
     #[test]

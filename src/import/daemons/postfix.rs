@@ -26,22 +26,23 @@ pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units
     let jailed = jailed_services(text, main);
     let Some((line, _)) = jailed.first() else {
         read.warnings.push(format!(
-            "{}: no service has `y` in the column chroot: nothing to mount",
+            "{}: no service runs in a chroot: nothing to mount",
             file.display()
         ));
         return read;
     };
 
-    let root = parameter(main, "queue_directory").unwrap_or(QUEUE);
+    let root = parameter(main, "queue_directory").unwrap_or(QUEUE.to_owned());
     let names: Vec<_> = jailed.iter().map(|(_, name)| *name).collect();
     let verb = if names.len() == 1 { "runs" } else { "run" };
     let what = format!("{} {verb} in {root}", names.join(", "));
     let place = FileLine { file, line: *line };
-    if let Some(draft) = read.site(place, &what, root) {
+    if let Some(draft) = read.site(place, &what, &root) {
         "postfix".clone_into(&mut draft.name);
+        let owner = parameter(main, "mail_owner").unwrap_or("postfix".to_owned());
         let needs = Needs {
             presets: &["postfix", "dns", "tls", "timezone"],
-            users: &[parameter(main, "mail_owner").unwrap_or("postfix")],
+            users: &[&owner],
             services: &["postfix@-.service", "postfix.service"],
         };
         needs.add_to(draft, units);
@@ -51,32 +52,61 @@ pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units
 
 /// The services that run in the queue directory, with their lines.
 fn jailed_services<'t>(text: &'t str, main: &str) -> Vec<(usize, &'t str)> {
-    // `-` is `n` since Postfix 3.0, unless main.cf asks for the older defaults.
-    let default_is_yes = parameter(main, "compatibility_level") == Some("0");
+    let default_is_yes = default_is_yes(main);
     let mut services = vec![];
-    for (line, nth) in text.lines().zip(1..) {
-        if line.starts_with([' ', '\t', '#']) || !looks_like(line) {
+    for (nth, fields) in entries(text) {
+        let [name, _, _, _, chroot, ..] = fields.as_slice() else {
             continue;
-        }
-        let fields: Vec<_> = line.split_whitespace().collect();
-        if fields[4] == "y" || (fields[4] == "-" && default_is_yes) {
-            services.push((nth, fields[0]));
+        };
+        if *chroot == "y" || (*chroot == "-" && default_is_yes) {
+            services.push((nth, *name));
         }
     }
     services
 }
 
-/// The last value of a parameter in main.cf.
-fn parameter<'m>(main: &'m str, name: &str) -> Option<&'m str> {
-    let mut last = None;
-    for line in main.lines() {
-        if let Some((key, value)) = line.split_once('=')
-            && key.trim_end() == name
-        {
-            last = Some(value.trim());
+/// The services of master.cf: their fields, and their first lines. An indented line continues the
+/// one before, also over empty lines and comments.
+fn entries(text: &str) -> Vec<(usize, Vec<&str>)> {
+    let mut entries: Vec<(usize, Vec<&str>)> = vec![];
+    for (line, nth) in text.lines().zip(1..) {
+        let fields = line.split_whitespace();
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match entries.last_mut() {
+            Some((_, entry)) if line.starts_with([' ', '\t']) => entry.extend(fields),
+            _ => entries.push((nth, fields.collect())),
         }
     }
-    last
+    entries
+}
+
+/// Whether `-` in the column chroot is `y`. Since Postfix 3.0 that depends on
+/// `compatibility_level`, whose default is 0: it is `n` from level 1 on.
+fn default_is_yes(main: &str) -> bool {
+    let level = parameter(main, "compatibility_level").unwrap_or_default();
+    let major = level.split('.').next().unwrap_or_default();
+    major.trim().trim_start_matches('0').is_empty()
+}
+
+/// The last value of a parameter in main.cf. An indented line continues the one before.
+fn parameter(main: &str, name: &str) -> Option<String> {
+    let mut lines: Vec<String> = vec![];
+    for line in main.lines() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match lines.last_mut() {
+            Some(whole) if line.starts_with([' ', '\t']) => whole.push_str(line),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    let is_it = |line: &String| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    };
+    lines.iter().rev().find_map(is_it)
 }
 
 #[cfg(test)]
@@ -97,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_root_is_the_queue_directory() {
-        let read = read_with("");
+        let read = read_with("compatibility_level = 3.6\n");
         let [site] = read.sites.as_slice() else {
             panic!("{read:?}")
         };
@@ -109,12 +139,31 @@ mod tests {
             site.found,
             ["smtp runs in /var/spool/postfix of master.cf:2."]
         );
-        let read =
-            read_with("queue_directory = /srv/queue\nmail_owner = mail\ncompatibility_level = 0\n");
+        let read = read_with("queue_directory =\n# or\n  /srv/queue\nmail_owner = mail\n");
         assert_eq!(read.sites[0].root().unwrap().to_string(), "/srv/queue");
-        assert!(
-            read.sites[0].found[0].starts_with("smtp, cleanup run in "),
-            "{read:?}"
-        );
+        assert_eq!(read.sites[0].users[0].any_of, ["mail"]);
+    }
+
+    #[test]
+    fn the_default_is_yes_below_level_one() {
+        for (main, both) in [
+            ("", true),
+            ("#compatibility_level = 2\n", true),
+            ("compatibility_level = 2\ncompatibility_level = 0\n", true),
+            ("compatibility_level = 0.9\n", true),
+            ("compatibility_level=1\n", false),
+            ("compatibility_level =\n\t3.6\n", false),
+            ("compatibility_level = 10\n", false),
+        ] {
+            let read = read_with(main);
+            let found = &read.sites[0].found[0];
+            assert_eq!(found.starts_with("smtp, cleanup run in "), both, "{main}");
+        }
+    }
+
+    #[test]
+    fn an_indented_line_continues_a_service() {
+        let text = "smtp inet n -\n# y\n\n  y - - smtpd\n  -o chroot=n\nx unix - - n - - x\n";
+        assert_eq!(jailed_services(text, ""), [(1, "smtp")]);
     }
 }

@@ -14,6 +14,13 @@ use crate::observe::Units;
 /// The site of a unit with its drop-ins.
 pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> DaemonSites {
     let mut read = DaemonSites::default();
+    if unit.name == "service" || unit.name.ends_with("-.service") {
+        read.warnings.push(format!(
+            "{}: it is for several units; name the file of one of them",
+            file.display()
+        ));
+        return read;
+    }
     let Some((line, root)) = root(unit) else {
         read.warnings.push(format!(
             "{}: it has no RootDirectory=: nothing to mount",
@@ -21,7 +28,7 @@ pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> Da
         ));
         return read;
     };
-    let place = FileLine { file, line };
+    let place = place(line);
     if root.contains('%') {
         read.warnings.push(format!(
             "{place}: {root}: it differs from instance to instance; write a manifest for each"
@@ -43,19 +50,32 @@ pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> Da
         services: &[],
     };
     needs.add_to(draft, units);
-    draft.services.insert(unit.name.clone());
+    if unit.name.ends_with(".service") {
+        draft.services.insert(unit.name.clone());
+    } else {
+        draft.remarks.push(format!(
+            "{place}: the file has no name of a unit: name the unit under `services`."
+        ));
+    }
     add_programs(draft, unit);
-    add_binds(draft, file, unit);
-    add_file_systems(draft, file, unit);
+    add_binds(draft, unit);
+    add_file_systems(draft, unit);
     read
 }
 
-/// The root, and the line that names it: `RootDirectory=`, or the option `-t` of named.
-fn root(unit: &UnitFile) -> Option<(usize, String)> {
-    if let Some(line) = unit.get("Service", "RootDirectory") {
-        return Some((line.line, words(&line.value).into_iter().next()?));
+fn place(line: &Assignment) -> FileLine<'_> {
+    FileLine {
+        file: &line.file,
+        line: line.line,
     }
-    let line = unit.get("Service", "ExecStart")?.line;
+}
+
+/// The root, and the line that names it: `RootDirectory=`, or the option `-t` of named.
+fn root(unit: &UnitFile) -> Option<(&Assignment, String)> {
+    if let Some(line) = unit.get("Service", "RootDirectory") {
+        return Some((line, words(&line.value).into_iter().next()?));
+    }
+    let line = unit.get("Service", "ExecStart")?;
     let command = unit.commands().pop()?;
     let program = Path::new(command.first()?);
     if program.file_name()? != "named" {
@@ -79,14 +99,13 @@ fn add_programs(draft: &mut Draft, unit: &UnitFile) {
     }
 }
 
-fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
+fn add_binds(draft: &mut Draft, unit: &UnitFile) {
     for (key, writable) in [("BindReadOnlyPaths", false), ("BindPaths", true)] {
         for assignment in unit.list("Service", key) {
             for word in words(&assignment.value) {
                 draft.mounts.push(bind(&word, writable));
             }
-            let line = assignment.line;
-            let place = FileLine { file, line };
+            let place = place(assignment);
             draft.remarks.push(format!(
                 "{place}: {key}= stays in the unit; paths that the manifest also mounts can be \
                  removed there."
@@ -96,25 +115,25 @@ fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
 }
 
 /// Adds the file systems of its own that the service has inside.
-fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
+fn add_file_systems(draft: &mut Draft, unit: &UnitFile) {
     let on = ["1", "yes", "true", "on"];
-    if let Some(Assignment { line, value, .. }) = unit.get("Service", "MountAPIVFS")
-        && on.contains(&value.to_ascii_lowercase().as_str())
+    if let Some(line) = unit.get("Service", "MountAPIVFS")
+        && on.contains(&line.value.to_ascii_lowercase().as_str())
     {
-        let place = FileLine { file, line: *line };
+        let place = place(line);
         draft.proc = true;
         draft.remarks.push(format!(
             "{place}: MountAPIVFS= stays in the unit, for /sys, /dev and /run; /proc is `proc: \
              true`, read-only, hidepid=invisible."
         ));
     }
-    for Assignment { line, value, .. } in unit.list("Service", "TemporaryFileSystem") {
-        let place = FileLine { file, line: *line };
+    for line in unit.list("Service", "TemporaryFileSystem") {
+        let place = place(line);
         draft.remarks.push(format!(
             "{place}: TemporaryFileSystem= stays in the unit; what the manifest also mounts can \
              be removed there."
         ));
-        for word in words(value) {
+        for word in words(&line.value) {
             match temporary(&word) {
                 Some(tmpfs) => draft.tmpfs.push(tmpfs),
                 None => draft.remarks.push(format!(
@@ -124,8 +143,8 @@ fn add_file_systems(draft: &mut Draft, file: &Path, unit: &UnitFile) {
             }
         }
     }
-    if let Some(Assignment { line, value, .. }) = unit.get("Service", "PrivateTmp") {
-        let place = FileLine { file, line: *line };
+    if let Some(line) = unit.get("Service", "PrivateTmp") {
+        let (place, value) = (place(line), &line.value);
         let remark = format!("{place}: PrivateTmp={value} stays in the unit.");
         draft.remarks.push(remark);
     }
@@ -185,7 +204,7 @@ mod tests {
     fn read_text(text: &str) -> DaemonSites {
         let unit = UnitFile {
             name: "x.service".into(),
-            lines: unit_file::read(text),
+            lines: unit_file::read(Path::new("x.service"), text),
         };
         read(Path::new("x.service"), &unit, &Units::default())
     }

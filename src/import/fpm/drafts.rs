@@ -39,6 +39,13 @@ pub(crate) fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
             }
         }
     }
+    for draft in &mut drafts {
+        // A pool may be one of several masters.
+        let mut known = BTreeSet::new();
+        let (found, remarks) = (&mut draft.found, &mut draft.remarks);
+        found.retain(|sentence| known.insert(sentence.clone()));
+        remarks.retain(|sentence| known.insert(sentence.clone()));
+    }
     (drafts, errors)
 }
 
@@ -121,6 +128,10 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         }
     }
     draft.remarks.extend(account_remarks(pool));
+    for why in pool.refusals() {
+        let remark = format!("PHP-FPM does not start with the pool {name}: {why}.");
+        draft.remarks.push(remark);
+    }
     if let Some(user) = namesake_of_group(pool)
         && !draft.users.contains(&user)
     {

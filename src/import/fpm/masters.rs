@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::import::unit_file::{self, UnitFile};
+use super::of_units::of_units;
 use crate::observe::{Process, root_of};
 use crate::sys::{FileId, proc};
 
@@ -37,10 +37,12 @@ pub struct Master {
     pub config: PathBuf,
     /// `--prefix`, otherwise the prefix of the build, which the program's path shows.
     pub prefix: PathBuf,
+    /// The process of a master whose command is not known: `prefix` is a guess.
+    pub(super) unsure_of_prefix: Option<u32>,
     /// The systemd unit that starts it, if that is known.
     pub unit: Option<String>,
     /// Its environment; `None`: it cannot be read.
-    environment: Option<BTreeMap<String, String>>,
+    pub(super) environment: Option<BTreeMap<String, String>>,
 }
 
 /// All masters of this host, each configuration once.
@@ -104,6 +106,7 @@ impl Master {
         Self {
             config,
             prefix,
+            unsure_of_prefix: None,
             unit: None,
             environment: Some(environment.into_iter().collect()),
         }
@@ -115,6 +118,7 @@ impl Master {
         Self {
             config: config.to_owned(),
             prefix: guessed_prefix(config),
+            unsure_of_prefix: None,
             unit: guessed_unit(config),
             environment: None,
         }
@@ -199,6 +203,7 @@ fn of_process(pid: u32, proc: &Path, units: &[Master]) -> Option<Master> {
         Some(known) => known.clone(),
         None => Master {
             prefix: prefix_of(&program),
+            unsure_of_prefix: Some(pid),
             config,
             ..Master::default()
         },
@@ -249,142 +254,9 @@ fn environment(proc: &Path) -> Option<BTreeMap<String, String>> {
 }
 
 /// The prefix of a build, from the path of its program: `PREFIX/sbin/php-fpm`.
-fn prefix_of(program: &Path) -> PathBuf {
+pub(super) fn prefix_of(program: &Path) -> PathBuf {
     match program.ancestors().nth(2) {
         Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
         _ => "/usr".into(),
     }
-}
-
-fn of_units() -> Vec<Master> {
-    unit_file::of_host("fpm").iter().flat_map(of_unit).collect()
-}
-
-/// The masters that a unit starts. A template may start several.
-fn of_unit(unit: &UnitFile) -> Vec<Master> {
-    let commands = unit.commands();
-    let Some(command) = commands.iter().find(|command| is_fpm(command)) else {
-        return vec![];
-    };
-    let program = &command[0];
-    let given = argument(command, &["-p", "--prefix"]).map(PathBuf::from);
-    let config = argument(command, &["-y", "--fpm-config"])
-        .or_else(|| built_in_config(program, given.as_deref()));
-    let Some(config) = config else {
-        return vec![];
-    };
-
-    let master = Master {
-        config: Path::new("/").join(config),
-        prefix: given.unwrap_or_else(|| prefix_of(Path::new(program))),
-        unit: Some(unit.name.clone()),
-        environment: Some(unit.environment()),
-    };
-    let Some((name, suffix)) = unit.name.split_once("@.") else {
-        return vec![master];
-    };
-    let mut masters = vec![];
-    for (instance, config) in instances(&master.config.to_string_lossy()) {
-        masters.push(Master {
-            config,
-            unit: Some(format!("{name}@{instance}.{suffix}")),
-            ..master.clone()
-        });
-    }
-    masters
-}
-
-/// Whether a command starts PHP-FPM.
-fn is_fpm(command: &[String]) -> bool {
-    let Some(program) = command.first() else {
-        return false;
-    };
-    match Path::new(program).file_name().and_then(OsStr::to_str) {
-        Some(name) => name.contains("php") && name.contains("fpm"),
-        None => false,
-    }
-}
-
-/// The value of an option: `-y FILE`, `-yFILE`, `--fpm-config FILE`, `--fpm-config=FILE`.
-fn argument(command: &[String], names: &[&str]) -> Option<String> {
-    let mut words = command.iter().skip(1);
-    while let Some(word) = words.next() {
-        for name in names {
-            match word.strip_prefix(name) {
-                Some("") => return words.next().cloned(),
-                Some(value) if value.starts_with('=') => return Some(value[1..].to_owned()),
-                Some(value) if !name.starts_with("--") => return Some(value.to_owned()),
-                _ => {}
-            }
-        }
-    }
-    None
-}
-
-/// The configuration that a program reads if its command names none. `given`: `--prefix`.
-fn built_in_config(program: &str, given: Option<&Path>) -> Option<String> {
-    if let Some(prefix) = given {
-        let config = prefix.join("etc/php-fpm.conf");
-        return Some(config.to_string_lossy().into_owned());
-    }
-
-    let program = Path::new(program);
-    let name = program.file_name()?.to_str()?;
-    let prefix = prefix_of(program);
-
-    let mut places = vec![];
-    places.extend(vendor_config(&prefix));
-    places.push(format!("{}/etc/php-fpm.conf", prefix.display()));
-    if let Some(above) = prefix.parent() {
-        places.push(format!("{}/etc/php-fpm.conf", above.display()));
-    }
-    if prefix == Path::new("/usr") {
-        let version = name
-            .replace("php-fpm", "")
-            .replace("php", "")
-            .replace("-fpm", "");
-        places.extend([
-            format!("/etc/php/{version}/fpm/php-fpm.conf"),
-            format!("/etc/php{version}/php-fpm.conf"),
-            "/etc/php-fpm.conf".to_owned(),
-            "/etc/php/php-fpm.conf".to_owned(),
-            "/etc/php8/fpm/php-fpm.conf".to_owned(),
-        ]);
-    }
-    places.into_iter().find(|place| Path::new(place).exists())
-}
-
-/// `/etc/opt/VENDOR/NAME/php-fpm.conf` for a prefix below `/opt/VENDOR/NAME`.
-fn vendor_config(prefix: &Path) -> Option<String> {
-    let rest = prefix.strip_prefix("/opt").ok()?;
-    let mut names = rest.iter().filter_map(OsStr::to_str);
-    let (vendor, name) = (names.next()?, names.next()?);
-    Some(format!("/etc/opt/{vendor}/{name}/php-fpm.conf"))
-}
-
-/// The instances of a template whose configurations exist: `%i` stands for their names.
-fn instances(config: &str) -> Vec<(String, PathBuf)> {
-    let config = config.replace("%I", "%i");
-    let Some((before, after)) = config.split_once("%i") else {
-        return vec![];
-    };
-    let pattern = glob::Pattern::escape(&config).replace("%i", "*");
-
-    let mut instances = vec![];
-    for path in glob::glob(&pattern).into_iter().flatten().flatten() {
-        if let Some(name) = instance_name(&path, before, after) {
-            instances.push((name, path));
-        }
-    }
-    instances
-}
-
-/// The part of `path` between `before` and `after`, up to the next `%i` of `after`.
-fn instance_name(path: &Path, before: &str, after: &str) -> Option<String> {
-    let rest = path.to_str()?.strip_prefix(before)?;
-    let length = match after.split_once("%i") {
-        None => rest.len().checked_sub(after.len())?,
-        Some((between, _)) => rest.find(between)?,
-    };
-    Some(rest[..length].to_owned())
 }

@@ -3,9 +3,12 @@
 mod drafts;
 mod masters;
 mod needs;
+mod of_units;
 mod pool;
 mod pool_user;
+mod prefix;
 mod reader;
+mod refused;
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +67,10 @@ pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Fp
         vec![file.clone()]
     };
 
-    let mut configuration = reader::files(&files, prefix, &master)?;
+    let mut configuration = match (prefix, master.unsure_of_prefix) {
+        (None, Some(pid)) => prefix::files(&files, &master, pid)?,
+        _ => reader::files(&files, Some(prefix.unwrap_or(&master.prefix)), &master)?,
+    };
     for pool in &mut configuration.pools {
         pool.unit.clone_from(&master.unit);
     }

@@ -2,10 +2,12 @@
 //! program that sends mail, directories to write to.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::pool::Pool;
 use crate::base::HostPath;
+use crate::import::command_line::{CommandLine, chain};
 use crate::import::draft::{Draft, DraftDirectory, DraftItem, DraftMount};
 use crate::import::php::PhpSettings;
 use crate::resolve::Host;
@@ -89,35 +91,44 @@ fn below_var_run(root: &HostPath, directory: &str) -> Option<DraftMount> {
     })
 }
 
-/// Adds the program that PHP's `mail()` starts, if the host has it.
+/// Adds the programs that PHP's `mail()` starts, which the host has. PHP starts the command of
+/// `sendmail_path` by a shell, and `env`, `nice` or a script may stand before the mailer.
 fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
     let command = settings.get("sendmail_path").unwrap_or(MAILERS[0]);
-    let mut words = command.split_whitespace().map(unquoted);
-    let Some(program) = words.next() else {
-        return;
-    };
-    if !Path::new(program).is_file() {
-        return;
-    }
-    if !MAILERS.contains(&program) {
-        add_item(&mut draft.programs, "/bin/sh"); // PHP starts the program by it
-        add_item(&mut draft.programs, program);
-    } else if add_preset(draft, "mail") {
-        let found = format!("PHP's mail() starts {program}, which needs the preset mail.");
-        draft.found.push(found);
-    }
-    // Such as the configuration that `-C` names.
-    for word in words {
-        if let Some((_, name)) = word.split_once("/etc/")
-            && is_in_etc(name)
-        {
-            add_item(&mut draft.etc, name);
+    let shell = ["/bin/sh", "-c", command].map(str::to_owned);
+    for command in chain(CommandLine::new(shell.into())).iter().skip(1) {
+        let Some(program) = command.program() else {
+            continue;
+        };
+        add_mailer(draft, &program.to_string_lossy());
+        // Such as the configuration that `-C` names.
+        for word in &command.words {
+            if let Some((_, name)) = word.split_once("/etc/")
+                && is_in_etc(name)
+            {
+                add_item(&mut draft.etc, name);
+            }
         }
     }
 }
 
-fn unquoted(word: &str) -> &str {
-    word.trim_matches(['"', '\''])
+/// Adds one of the programs that `mail()` starts.
+fn add_mailer(draft: &mut Draft, program: &str) {
+    let real = fs::canonicalize(program).ok();
+    if MAILERS
+        .iter()
+        .any(|mailer| fs::canonicalize(mailer).ok() == real)
+    {
+        if add_preset(draft, "mail") {
+            let found = format!("PHP's mail() starts {program}, which needs the preset mail.");
+            draft.found.push(found);
+        }
+        return;
+    }
+    add_item(&mut draft.programs, "/bin/sh"); // PHP starts the program by it
+    if !program.ends_with("/bin/sh") {
+        add_item(&mut draft.programs, program);
+    }
 }
 
 fn is_in_etc(name: &str) -> bool {

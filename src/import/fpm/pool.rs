@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use super::refused;
 use crate::Error;
 use crate::base::HostPath;
 use crate::import::php_ini::PhpValue;
@@ -21,6 +22,8 @@ pub struct Pool {
     pub unit: Option<String>,
     /// The values by their names in lower case.
     pub(super) directives: HashMap<String, PhpValue>,
+    /// Why PHP-FPM refuses values of it, each with its place.
+    pub(super) refused_values: Vec<String>,
 }
 
 /// The configuration of one master process.
@@ -34,6 +37,8 @@ pub struct FpmConfiguration {
     pub warnings: Vec<String>,
     /// The files that were read.
     pub files: Vec<PathBuf>,
+    /// A path in them begins at the prefix of the master process.
+    pub(super) needs_prefix: bool,
 }
 
 impl Pool {
@@ -48,6 +53,16 @@ impl Pool {
             Some(value) if value.unknown.is_none() => Some(&value.text),
             _ => None,
         }
+    }
+
+    /// Why PHP-FPM does not start with this pool, as far as its own list of directives and their
+    /// types tells.
+    pub fn refusals(&self) -> Vec<String> {
+        let mut why = self.refused_values.clone();
+        if why.is_empty() {
+            why = refused::of_pool(self);
+        }
+        why
     }
 
     /// The absolute path of its `chroot`, if it has one.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::masters::Master;
 use super::pool::{FpmConfiguration, Pool};
+use super::refused;
 use crate::base::ErrorContext;
 use crate::import::glob3::matching;
 use crate::import::php_ini::{PhpValue, Statement, statements};
@@ -43,7 +44,8 @@ struct FpmReader<'m> {
     borrowed: RefCell<BTreeSet<String>>,
 }
 
-/// The pools of these files, which one master reads in this order.
+/// The pools of these files, which one master reads in this order. `prefix`: where relative paths
+/// begin; `None`: it is not known, and pools that depend on it are wrong.
 ///
 /// Errors: one of the files cannot be read.
 pub(super) fn files(
@@ -110,11 +112,22 @@ impl FpmReader<'_> {
                 Statement::Section(name) => self.section(&name, path, nth),
                 Statement::Entry(_, None) => return Err(failed("it has no value")),
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
-                Statement::Entry(name, Some(value)) => self.set(name.to_ascii_lowercase(), value),
+                Statement::Entry(name, Some(value)) => {
+                    let name = name.to_ascii_lowercase();
+                    self.refuse(&place, refused::of_value(&name, &value));
+                    self.set(name, value);
+                }
                 Statement::Item(name, key, value) if ARRAYS.contains(&name.as_str()) => {
                     if key.text.is_empty() {
                         return Err(failed("the brackets have no key"));
                     }
+                    let item = format!("{name}[{}]", key.text);
+                    let refused = if name.ends_with("_flag") {
+                        refused::of_flag(&item, &value)
+                    } else {
+                        refused::of_value(&item, &value)
+                    };
+                    self.refuse(&place, refused);
                     self.set_item(&name, &key.text, value);
                 }
                 // No jail depends on it.
@@ -179,6 +192,14 @@ impl FpmReader<'_> {
         }
     }
 
+    /// Notes why PHP-FPM refuses a value of the open pool.
+    fn refuse(&mut self, place: &str, why: Option<String>) {
+        if let (Some(nth), Some(why)) = (self.open, why) {
+            let pool = &mut self.result.pools[nth];
+            pool.refused_values.push(format!("{place}: {why}"));
+        }
+    }
+
     /// `name[key] = value`. A flag is a value that is on or off, and the last of both counts.
     fn set_item(&mut self, name: &str, key: &str, mut value: PhpValue) {
         if name.ends_with("_flag") && value.text.is_empty() {
@@ -195,7 +216,8 @@ impl FpmReader<'_> {
             return Err(Error::failed(format!("{place}: include: {why}")));
         }
 
-        let pattern = full_path(&value.text, self.prefix());
+        self.result.needs_prefix |= !value.text.starts_with('/');
+        let pattern = full_path(&value.text, self.prefix).context(&named)?;
         let files = matching(Path::new(&pattern)).context(&named)?;
         if files.is_empty() {
             let from = if pattern == value.text {
@@ -213,18 +235,13 @@ impl FpmReader<'_> {
         Ok(())
     }
 
-    /// Where relative paths begin.
-    fn prefix(&self) -> &Path {
-        self.prefix.unwrap_or(&self.master.prefix)
-    }
-
     fn finish(mut self) -> FpmConfiguration {
-        let prefix = self.prefix().to_owned();
         let pools = std::mem::take(&mut self.result.pools);
         for (mut pool, error) in pools.into_iter().zip(self.pool_errors) {
+            self.result.needs_prefix |= pool.depends_on_prefix();
             let completed = match error {
                 Some(error) => Err(error),
-                None => pool.complete(&prefix),
+                None => pool.complete(self.prefix),
             };
             match completed {
                 Ok(()) => self.result.pools.push(pool),
@@ -261,11 +278,17 @@ fn of_pool(pool: &Pool, error: Error) -> Error {
 }
 
 impl Pool {
+    /// Whether its chroot begins at the master's prefix.
+    fn depends_on_prefix(&self) -> bool {
+        let begins = |path: &str| !path.is_empty() && !path.starts_with('/');
+        self.chroot().is_some_and(begins) && self.known("prefix").is_none_or(begins)
+    }
+
     /// Makes paths that begin at a prefix absolute, which PHP-FPM does after it has read
     /// everything.
     ///
     /// Errors: a value that the jail depends on cannot be known.
-    fn complete(&mut self, prefix: &Path) -> Result<()> {
+    fn complete(&mut self, prefix: Option<&Path>) -> Result<()> {
         for name in NEEDED {
             let Some(value) = self.directives.get(name) else {
                 continue;
@@ -285,8 +308,9 @@ impl Pool {
                 return Err(Error::failed(format!("{name} = {text}: it is not UTF-8")));
             }
         }
-        if let Some(own) = self.get("prefix") {
-            let own = full_path(own, prefix);
+        if let Some(own) = self.get("prefix")
+            && let Ok(own) = full_path(own, prefix)
+        {
             self.directives
                 .insert("prefix".to_owned(), PhpValue::new(own));
         }
@@ -299,35 +323,42 @@ impl Pool {
     }
 }
 
-/// An absolute path as it is, another one below `prefix`.
-fn full_path(path: &str, prefix: &Path) -> String {
+/// An absolute path as it is, another one below the master's prefix.
+///
+/// Errors: the prefix is not known.
+fn full_path(path: &str, prefix: Option<&Path>) -> Result<String> {
     if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{}/{path}", prefix.display())
+        return Ok(path.to_owned());
     }
+    let Some(prefix) = prefix else {
+        let unknown = "it begins at the prefix of PHP-FPM's master process, which cannot be known";
+        let hint = "name the prefix: `mountjail import --prefix DIRECTORY`";
+        return Err(Error::failed(unknown).hint(hint));
+    };
+    Ok(format!("{}/{path}", prefix.display()))
 }
 
 /// The absolute path of a `chroot`. If it is relative or begins with `$prefix`, it is below the
 /// pool's own prefix, or if there is none, below the master's.
-fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
+fn rooted(chroot: &str, own: Option<&str>, prefix: Option<&Path>) -> Result<String> {
     if chroot.starts_with('/') {
         return Ok(chroot.to_owned());
     }
-    let base = match own {
-        Some(own) => own.to_owned(),
-        None => prefix.display().to_string(),
-    };
-    let path = match chroot.split_once("$prefix") {
-        Some(("", "")) => base,
-        Some(("", rest)) => format!("{base}/{rest}"),
+    let below = match chroot.split_once("$prefix") {
+        Some(("", rest)) => rest,
         Some(_) => {
             let why = "PHP-FPM knows `$prefix` only at the beginning of a value";
             return Err(Error::failed(format!("chroot = {chroot}")).because_of(why));
         }
-        None => format!("{base}/{chroot}"),
+        None => chroot,
     };
-    Ok(full_path(&path, prefix))
+    let of_master = prefix.map(|prefix| prefix.display().to_string());
+    let path = match own.map(str::to_owned).or(of_master) {
+        Some(base) if below.is_empty() => base,
+        Some(base) => format!("{base}/{below}"),
+        None => below.trim_start_matches('/').to_owned(), // an error
+    };
+    full_path(&path, prefix).context(format_args!("chroot = {chroot}"))
 }
 
 /// `NAME` of `${NAME}`.

@@ -12,9 +12,9 @@ use self::paths::{add_path, found, push, push_mount};
 use super::circles::{Inclusion, circular};
 use super::draft::{Draft, DraftDirectory, DraftKind, DraftMount};
 use super::ini;
+use crate::Error;
 use crate::base::{JailPath, SiteName};
 use crate::manifest::Presets;
-use crate::{Error, Result};
 
 /// Keys with paths. All but the first are its older names.
 const PATHS: [&str; 5] = [
@@ -58,72 +58,60 @@ pub(super) fn looks_like(line: &str) -> bool {
     }
 }
 
-/// The sections of a file.
-///
-/// Errors: every line that is wrong, with file and line.
-pub(crate) fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>> {
-    let text = std::str::from_utf8(text).map_err(|error| {
-        let valid = text[..error.valid_up_to()].split(|byte| *byte == b'\n');
-        let place = format!("{}:{}", file.display(), valid.count());
-        vec![Error::failed(format!("{place}: it is not UTF-8"))]
-    })?;
-
+/// The sections of a file that have no mistakes, and the mistakes, with file and line.
+pub(crate) fn read(file: &Path, text: &[u8]) -> (Vec<JailkitSection>, Vec<Error>) {
+    let ini = ini::read(file, text, &KEYS);
     let mut sections = vec![];
-    for section in ini::read(file, text)? {
+    for section in ini.sections {
         let file = file.to_owned();
         sections.push(JailkitSection { file, section });
     }
-    Ok(sections)
+    (sections, ini.errors)
 }
 
-/// A preset for each section.
+/// A preset for each section. Of two files with a section of the same name the first one counts,
+/// and the other one is an error.
 ///
-/// No preset gets the name of a built-in one of `presets`, which it would replace. Errors: two
-/// files have a section of the same name.
-pub(crate) fn drafts(
-    sections: &[JailkitSection],
-    presets: &Presets,
-) -> Result<Vec<Draft>, Vec<Error>> {
-    check_names(sections)?;
-    let names = preset_names(sections, presets);
+/// No preset gets the name of a built-in one of `presets`, which it would replace.
+pub(crate) fn drafts(sections: &[JailkitSection], presets: &Presets) -> (Vec<Draft>, Vec<Error>) {
+    let (sections, errors) = first_of_each_name(sections);
+    let names = preset_names(&sections, presets);
     let mut inclusions = vec![];
-    for section in sections {
+    for section in &sections {
         for included in section.list("includesections") {
             inclusions.push((section.name(), included));
         }
     }
     let circular = circular(&inclusions);
     let mut drafts = vec![];
-    for section in sections {
+    for section in &sections {
         drafts.push(section.draft(&names, &circular));
     }
-    Ok(drafts)
+    (drafts, errors)
 }
 
-fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
-    let mut first_of: BTreeMap<&str, &JailkitSection> = BTreeMap::new();
+fn first_of_each_name(sections: &[JailkitSection]) -> (Vec<&JailkitSection>, Vec<Error>) {
+    let mut firsts: Vec<&JailkitSection> = vec![];
     let mut errors = vec![];
     for section in sections {
         let name = section.name();
-        if let Some(first) = first_of.insert(name, section) {
-            let (place, first) = (section.own_place(), first.own_place());
-            let why = format!("{place}: the section [{name}] is already in {first}");
-            errors.push(Error::failed(why).hint("import one of the two, or rename its section"));
-        }
+        let Some(first) = firsts.iter().find(|first| first.name() == name) else {
+            firsts.push(section);
+            continue;
+        };
+        let (place, first) = (section.own_place(), first.own_place());
+        let why = format!("{place}: the section [{name}] is already in {first}");
+        errors.push(Error::failed(why).hint("import one of the two, or rename its section"));
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
+    (firsts, errors)
 }
 
 /// The name of the preset for each section.
-fn preset_names(sections: &[JailkitSection], presets: &Presets) -> BTreeMap<String, String> {
+fn preset_names(sections: &[&JailkitSection], presets: &Presets) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut taken = BTreeSet::new();
     let mut others = BTreeSet::new();
-    for name in sections.iter().map(JailkitSection::name) {
+    for name in sections.iter().map(|section| section.name()) {
         if SiteName::new(name).is_ok() && !presets.is_built_in(name) {
             names.insert(name.to_owned(), name.to_owned());
             taken.insert(name.to_owned());

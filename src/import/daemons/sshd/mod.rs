@@ -8,6 +8,7 @@ use std::path::Path;
 
 use self::blocks::{Blocks, ChrootLine, MatchBlock, words};
 use super::{DaemonSites, Needs};
+use crate::import::draft::Draft;
 use crate::import::logins::Login;
 use crate::observe::Units;
 
@@ -56,7 +57,8 @@ pub(in crate::import) fn read(
     let mut settled: Vec<Login> = vec![];
     for block in &blocks.all {
         let Some(line) = &block.root else { continue };
-        let mut users = users(&block.criteria, host);
+        let told = users(&block.criteria, host);
+        let mut users = told.clone().unwrap_or_default();
         let names_users = !users.is_empty();
         users.retain(|user| !settled.contains(user));
         if always_applies(&block.criteria) {
@@ -64,7 +66,8 @@ pub(in crate::import) fn read(
         }
         let is_settled = users.is_empty() && names_users;
         if !is_settled && !line.root.eq_ignore_ascii_case("none") {
-            add_sites(&mut read, line, block, &users, units);
+            let users = told.map(|_| users);
+            add_sites(&mut read, line, block, users.as_deref(), units);
         }
     }
     if read == DaemonSites::default() {
@@ -77,49 +80,66 @@ pub(in crate::import) fn read(
 }
 
 /// The sites of a `ChrootDirectory`: one, or one per user if its value differs between them.
+/// `users`: those of the block; `None`: it does not tell.
 fn add_sites(
     read: &mut DaemonSites,
     line: &ChrootLine,
     block: &MatchBlock,
-    users: &[Login],
+    users: Option<&[Login]>,
     units: &Units,
 ) {
-    if !line.root.contains('%') {
-        add_site(read, line, block, users, units);
-    } else if users.is_empty() {
+    let (place, root) = (line.place(), &line.root);
+    let nobody = users.is_some_and(<[Login]>::is_empty);
+    if !root.replace("%%", "").contains('%') {
+        let own = ChrootLine {
+            root: root.replace("%%", "%"),
+            ..line.clone()
+        };
+        let why = if nobody {
+            "no user of this host is one of those whom it is for"
+        } else {
+            "the file does not tell for which users it is: name them under `users`"
+        };
+        let users = users.unwrap_or_default();
+        if let Some(draft) = add_site(read, &own, block, users, units)
+            && users.is_empty()
+        {
+            draft.remarks.push(format!("{place}: {why}."));
+        }
+    } else if nobody {
         read.warnings.push(format!(
-            "{}: ChrootDirectory {}: the file does not tell for which users; write a manifest for \
-             each",
-            line.place(),
-            line.root
+            "{place}: ChrootDirectory {root}: no user of this host is one of those whom it is for"
         ));
-    } else {
+    } else if let Some(users) = users {
         for user in users {
             let own = ChrootLine {
-                root: expand(&line.root, user),
+                root: expand(root, user),
                 ..line.clone()
             };
             add_site(read, &own, block, std::slice::from_ref(user), units);
         }
+    } else {
+        read.warnings.push(format!(
+            "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
+             manifest for each"
+        ));
     }
 }
 
-fn add_site(
-    read: &mut DaemonSites,
+fn add_site<'r>(
+    read: &'r mut DaemonSites,
     line: &ChrootLine,
     block: &MatchBlock,
     users: &[Login],
     units: &Units,
-) {
+) -> Option<&'r mut Draft> {
     let what = if block.criteria.is_empty() {
         "The ChrootDirectory".to_owned()
     } else {
         format!("The ChrootDirectory for {}", block.criteria.join(" "))
     };
     let place = line.place();
-    let Some(draft) = read.site(place, &what, &line.root) else {
-        return;
-    };
+    let draft = read.site(place, &what, &line.root)?;
 
     let users: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
     let needs = Needs {
@@ -132,16 +152,12 @@ fn add_site(
         services: &["ssh.service", "sshd.service"],
     };
     needs.add_to(draft, units);
-    if users.is_empty() {
-        draft.remarks.push(format!(
-            "{place}: the file does not tell for which users it is: name them under `users`."
-        ));
-    }
+    Some(draft)
 }
 
-/// The users that all criteria apply to, as far as these tell: `User a,b`, `Group g`. Empty: they
-/// do not tell.
-fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
+/// The users of the host that all criteria apply to: `User a,b`, `Group g`. `None`: these do not
+/// tell.
+fn users(criteria: &[String], host: &SshdHost<'_>) -> Option<Vec<Login>> {
     let mut found: Option<Vec<Login>> = None;
     let mut excluded = vec![];
     for pair in criteria.chunks(2) {
@@ -165,9 +181,9 @@ fn users(criteria: &[String], host: &SshdHost<'_>) -> Vec<Login> {
             None => found = Some(users),
         }
     }
-    let mut found = found.unwrap_or_default();
+    let mut found = found?;
     found.retain(|user| !excluded.contains(user));
-    found
+    Some(found)
 }
 
 /// The users that a name in a criterion stands for.

@@ -51,9 +51,9 @@ fn read_with(text: &str, included: &dyn Fn(&str) -> Result<Vec<IncludedFile>>) -
 }
 
 fn roots(read: &DaemonSites) -> Vec<(String, Vec<&str>)> {
-    let users = |site: &crate::import::Draft| site.users.len();
+    let users = |site: &Draft| site.users.len();
     assert!(read.sites.iter().all(|site| users(site) < 9));
-    let of = |site: &'_ crate::import::Draft| site.root().unwrap().to_string();
+    let of = |site: &'_ Draft| site.root().unwrap().to_string();
     read.sites
         .iter()
         .map(|site| {
@@ -219,6 +219,19 @@ fn what_cannot_be_known_is_named() {
             .warnings
             .len(),
         1
+    );
+    let read = read_text(
+        "Match Group none User a\nChrootDirectory /srv/%%x\nMatch User nobody-here\n\
+         ChrootDirectory /srv/%u\n",
+    );
+    assert_eq!(roots(&read), [("/srv/%x".to_owned(), vec![])]);
+    assert!(
+        read.sites[0].remarks[0].contains("no user of this host"),
+        "{read:?}"
+    );
+    assert!(
+        read.warnings[0].contains("no user of this host"),
+        "{read:?}"
     );
     assert!(read_text("Port 22\n").warnings[0].contains("it has no ChrootDirectory"));
 }
