@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 32] = [
+    let trials: [(&str, fn()); 33] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -36,6 +36,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a program that cannot be executed is reported",
             closed_program,
+        ),
+        (
+            "an interpreter without its own files is reported with its preset",
+            languages,
         ),
         ("a missing /dev/urandom is reported", no_urandom),
         ("a dead MySQL socket is reported", dead_mysql),
@@ -538,6 +542,41 @@ fn missing_library() {
     let remedy =
         format!("remove it, or bring what it needs: `readelf -d {file}` lists its libraries");
     site.fails("libraries", &remedy);
+}
+
+fn languages() {
+    let sandbox = Sandbox::new();
+    let script = "#!/usr/bin/env -S -i FOO=bar python3 -I\n";
+    let script = sandbox.program("host/script", script);
+    let script = script.display().to_string();
+    for (program, preset, says) in [
+        ("/usr/bin/python3", "python3", "No module named 'encodings'"),
+        (&script, "python3", "No module named 'encodings'"),
+        ("/usr/bin/perl", "perl", "does not work: "),
+        (
+            "/usr/bin/ruby",
+            "ruby",
+            "uninitialized constant Gem::VERSION",
+        ),
+        ("/usr/bin/php", "php-cli", "is not inside"),
+        ("/usr/bin/java", "java", "libjli.so"),
+    ] {
+        let languages = |manifest: &str| {
+            sandbox.site("s", manifest);
+            sandbox.ok(&["up", "s"]);
+            let ran = sandbox.run(&["doctor", "--json", "--timeout", "60", "s"]);
+            sandbox.ok(&["down", "s"]);
+            let mut checks = checks(&ran).into_iter();
+            checks.find(|check| check["check"] == "languages").unwrap()
+        };
+        let bare = languages(&format!("programs: [{program}]\n"));
+        assert_eq!(bare["verdict"], "failed", "{program}: {bare}");
+        assert!(bare["detail"].as_str().unwrap().contains(says), "{bare}");
+        let remedy = format!("presets: [{preset}]");
+        assert_eq!(bare["remedy"], serde_json::json!([remedy]), "{program}");
+        let mended = languages(&format!("programs: [{program}]\n{remedy}\n"));
+        assert_eq!(mended["verdict"], "ok", "{program}: {mended}");
+    }
 }
 
 fn no_urandom() {

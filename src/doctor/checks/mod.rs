@@ -4,6 +4,7 @@ mod code;
 mod data;
 mod devices;
 mod extensions;
+mod interpreters;
 mod mail;
 mod mounts;
 mod names;
@@ -82,11 +83,12 @@ pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
 }
 
 /// In the order in which they are shown.
-pub(super) static ALL: [NamedCheck; 19] = [
+pub(super) static ALL: [NamedCheck; 20] = [
     NamedCheck::new("mounts", Outside(mounts::mounts)),
     NamedCheck::new("processes", Outside(mounts::processes)),
     NamedCheck::new("services", Outside(services::services)),
     NamedCheck::new("libraries", Inside(code::libraries)),
+    NamedCheck::new("languages", Inside(interpreters::interpreters)),
     NamedCheck::new("devices", Inside(devices::devices)),
     NamedCheck::new("dns", Inside(network::dns)),
     NamedCheck::new("nss", Inside(names::nss)),
