@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::missing_program::{self, is_bare, places};
 use super::run_as::command_user;
-use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, JailPath, SEARCH_PATH, SiteName};
-use crate::jail::{self, JailUser};
+use crate::jail::{self, ClosedDirectory, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
 use crate::resolve::{Desired, FileKind, why};
@@ -179,12 +178,19 @@ impl JailCommand {
     }
 
     fn how_to_open(&self, way: &JailPath) -> String {
-        let at = self.root.inside(way);
-        format!(
-            "{} may not enter {at}: `chmod o+x {}` lets everybody enter",
-            self.who.name,
-            shell_path(at.as_path())
-        )
+        let at = if *way == JailPath::slash() {
+            self.root.clone()
+        } else {
+            self.root.inside(way)
+        };
+        let may_not = format!("{} may not enter {at}", self.who.name);
+        match ClosedDirectory::at(way.as_path()) {
+            Ok(closed) => {
+                let command = jail::command_to_open(&self.who, at.as_path(), &closed);
+                format!("{may_not}: `{command}`")
+            }
+            Err(_) => may_not,
+        }
     }
 
     /// Replaces this process by the command; returns only if that fails.

@@ -22,6 +22,7 @@ use super::exam::Exam;
 use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;
+use crate::base::quote::shell_path;
 
 /// A check, and the name that users know it by.
 pub(super) struct NamedCheck {
@@ -72,14 +73,15 @@ pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
     } else {
         root.inside(&closed)
     };
-    let mode = match exam.denied(closed.as_path()) {
-        Some(at) => format!(" ({})", denied::mode(&at)),
-        None => String::new(),
+    let (mode, remedy) = match exam.denied(closed.as_path()) {
+        Some(at) => (format!(" ({})", denied::mode(&at)), exam.opened(&at)),
+        None => (
+            String::new(),
+            Remedy::act(format!("chmod o+x {}", shell_path(directory.as_path()))),
+        ),
     };
-    CheckOutcome::failed(Problem::new(
-        format!("{user} may not enter {directory}{mode}: {error}"),
-        Remedy::act(format!("chmod o+x {directory}")),
-    ))
+    let text = format!("{user} may not enter {directory}{mode}: {error}");
+    CheckOutcome::failed(Problem::new(text, remedy))
 }
 
 /// In the order in which they are shown.
