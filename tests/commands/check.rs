@@ -145,6 +145,14 @@ fn setuid() {
         "{{ source: {}, executable: true, setuid: true }}",
         su.display()
     );
+    let ping = sandbox.program("host/ping", fs::read("/usr/bin/id").unwrap());
+    Ran::of(Command::new("setcap").arg("cap_net_raw+ep").arg(&ping)).exits(0);
+    sandbox.site("s", &format!("programs: [{}]\n", ping.display()));
+    let said = format!(
+        "the file capabilities (capabilities(7)) of {}",
+        ping.display()
+    );
+    sandbox.ok(&["check", "s"]).says(&said);
     let programs = format!("programs: [{}]\n", su.display());
     sandbox.site("s", &programs);
     let said = format!("`mounts: [{line}]`");
