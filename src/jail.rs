@@ -3,14 +3,17 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{
     AccessFlags, Gid, Group, Uid, User, access, chdir, chroot, fchdir, initgroups, setgid, setuid,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::manifest::{Manifest, Request};
 use crate::resolve::WHERE_USERS_ARE;
@@ -173,9 +176,45 @@ fn has_terminal() -> bool {
     }
 }
 
-/// The first of `directories` that this process, which is inside, may not pass through, and why.
+/// The command that lets `user` pass through a directory, which the host has at `path`, and which
+/// has this mode, owner and perhaps an access list.
+pub(crate) fn command_to_open(user: &JailUser, path: &Path, closed: &ClosedDirectory) -> String {
+    let (path, name) = (shell_path(path), &user.name);
+    if user.uid == closed.uid {
+        format!("chmod u+x {path}")
+    } else if closed.has_acl || closed.mode & 0o001 != 0 {
+        format!("setfacl -m u:{name}:x {path}") // others may enter, and this user may not
+    } else {
+        format!("chmod o+x {path}")
+    }
+}
+
+/// A directory that a user may not pass through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClosedDirectory {
+    pub mode: u32,
+    pub uid: u32,
+    /// It has an access list (acl(5)), which may be stricter than the mode.
+    pub has_acl: bool,
+}
+
+impl ClosedDirectory {
+    /// The directory at `path`, as this process sees it.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let found = path.metadata()?;
+        let acl = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0u8; 4096]);
+        Ok(Self {
+            mode: found.mode() & 0o7777,
+            uid: found.uid(),
+            has_acl: acl.is_ok(),
+        })
+    }
+}
+
+/// The first of the root and `directories` that this process, which is inside, may not pass
+/// through, and why.
 pub(crate) fn first_closed(directories: &[JailPath]) -> Option<(JailPath, io::Error)> {
-    for directory in directories {
+    for directory in iter::once(&JailPath::slash()).chain(directories) {
         if let Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) =
             access(directory.as_path(), AccessFlags::X_OK)
         {

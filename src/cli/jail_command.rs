@@ -12,9 +12,8 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::run_as::command_user;
-use crate::base::quote::shell_path;
-use crate::base::{ErrorContext, HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
-use crate::jail::{self, JailUser};
+use crate::base::{ErrorContext, HostPath, JailPath, SEARCH_PATH, SiteName};
+use crate::jail::{self, ClosedDirectory, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
 use crate::resolve::{Desired, FileKind, why};
@@ -134,7 +133,8 @@ impl JailCommand {
         let remedy = if let Some(mounted) = self.mounted.first() {
             missing_program::interpreter(context, desired, mounted)
         } else if let Some(there) = places.find(|place| self.has_in_root(place)) {
-            missing_program::interpreter(context, desired, &there)
+            missing_program::link(context, desired, &there)
+                .or_else(|| missing_program::interpreter(context, desired, &there))
         } else {
             Some(missing_program::remedy(context, desired, program))
         };
@@ -178,12 +178,19 @@ impl JailCommand {
     }
 
     fn how_to_open(&self, way: &JailPath) -> String {
-        let at = self.root.inside(way);
-        format!(
-            "{} may not enter {at}: `chmod o+x {}` lets everybody enter",
-            self.who.name,
-            shell_path(at.as_path())
-        )
+        let at = if *way == JailPath::slash() {
+            self.root.clone()
+        } else {
+            self.root.inside(way)
+        };
+        let may_not = format!("{} may not enter {at}", self.who.name);
+        match ClosedDirectory::at(way.as_path()) {
+            Ok(closed) => {
+                let command = jail::command_to_open(&self.who, at.as_path(), &closed);
+                format!("{may_not}: `{command}`")
+            }
+            Err(_) => may_not,
+        }
     }
 
     /// Replaces this process by the command; returns only if that fails.
@@ -207,13 +214,6 @@ impl JailCommand {
 
     /// Why the program is not found, and which line would bring it. By now `/` is the jail.
     fn what_is_missing(&self, program: &Path) -> String {
-        if let Some(end) = places(program).find_map(|place| end_of_link(&place)) {
-            let program = program.display();
-            return format!(
-                "{program} is a link: `programs: [{}]` in the manifest brings it",
-                end.display()
-            );
-        }
         if let Some(remedy) = &self.remedy {
             return remedy.clone();
         }
@@ -242,16 +242,6 @@ impl JailCommand {
             program.display()
         )
     }
-}
-
-/// Where a link inside leads that leads to nothing.
-fn end_of_link(link: &Path) -> Option<PathBuf> {
-    let mut at = link.to_owned();
-    for _ in 0..MAX_LINKS {
-        let Ok(next) = at.read_link() else { break };
-        at = lexical(at.parent()?, &next);
-    }
-    (at != link && at.symlink_metadata().is_err()).then_some(at)
 }
 
 fn is_mounted(desired: &Desired, place: &Path) -> bool {

@@ -8,6 +8,7 @@ use super::finding::Remedy;
 use super::inside::{Denied, DeniedAt, InsideError};
 use crate::base::JailPath;
 use crate::base::quote::shell_path;
+use crate::jail::{self, ClosedDirectory};
 use crate::manifest::yaml_scalar;
 use crate::sys;
 
@@ -33,7 +34,8 @@ impl Exam<'_> {
     /// The remedy that opens the way: for the site's own files a command. A file that the host
     /// keeps from the user stays private, since others could get at it, too.
     pub(super) fn opened(&self, at: &DeniedAt) -> Remedy {
-        let user = &self.site.user.name;
+        let jail_user = &self.site.user;
+        let user = &jail_user.name;
         let host = self.host_name(&at.path);
         if self.mount_of(&at.path).is_some() {
             let inside = yaml_scalar(&at.path.display().to_string());
@@ -43,12 +45,13 @@ impl Exam<'_> {
                 host.display()
             ));
         }
+        if at.is_directory {
+            let (mode, uid, has_acl) = (at.mode, at.uid, at.has_acl);
+            let closed = ClosedDirectory { mode, uid, has_acl };
+            return Remedy::act(jail::command_to_open(jail_user, &host, &closed));
+        }
         let path = shell_path(&host);
-        Remedy::act(if at.is_directory {
-            format!("chmod o+x {path}")
-        } else {
-            format!("setfacl -m u:{user}:r {path}")
-        })
+        Remedy::act(format!("setfacl -m u:{user}:r {path}"))
     }
 
     /// The host's name of what is at `path` inside.
@@ -71,5 +74,10 @@ impl Exam<'_> {
 
 /// `of mode 0700, root:root`
 pub(super) fn mode(at: &DeniedAt) -> String {
-    sys::mode_in_words(at.mode, at.uid, at.gid)
+    let mode = sys::mode_in_words(at.mode, at.uid, at.gid);
+    if at.has_acl {
+        format!("{mode}, with an access list")
+    } else {
+        mode
+    }
 }

@@ -16,10 +16,9 @@ use crate::jail::JailUser;
 use crate::manifest::Manifest;
 use crate::observe::{Process, Table};
 use crate::plan::Plan;
-use crate::resolve::{Desired, Host, Mount, why};
+use crate::resolve::{Desired, Host, Mount, ProgramLines, why};
 
 /// The site that is examined.
-#[derive(Debug)]
 pub(crate) struct ExaminedSite<'s> {
     pub manifest: &'s Manifest,
     pub desired: &'s Desired,
@@ -34,6 +33,8 @@ pub(crate) struct ExaminedSite<'s> {
     /// When it came up, in milliseconds since boot; `None` if that is not known, as for mounts that
     /// mount(8) made.
     pub since: Option<u64>,
+    /// The lines that bring programs of this host.
+    pub program_lines: ProgramLines<'s>,
 }
 
 /// The caller's own questions and limits.

@@ -1,19 +1,26 @@
-//! Programs that are named in a manifest and would run with the rights of their owners, which the
-//! site's mounts do not allow.
+//! Programs that are named in a manifest and would run with the rights of their owners or with file
+//! capabilities, which the site's mounts do not allow.
 
 use super::desired::{Desired, FileKind, Mount, Note};
 use super::host::Host;
+use crate::base::HostPath;
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 /// Setgid without it means something else.
 const EXECUTED_BY_GROUP: u32 = 0o010;
 
-/// Notes the programs whose setuid or setgid bit has no effect inside, if a line names them.
+/// Notes the programs whose setuid or setgid bit or file capabilities have no effect inside, if a
+/// line names them.
 pub(super) fn note_programs(desired: &mut Desired, host: &Host) {
     let mounts = desired.mounts.iter();
     let notes: Vec<_> = mounts.filter_map(|mount| note(mount, host)).collect();
     desired.notes.extend(notes);
+}
+
+fn has_capabilities(host: &Host, program: &HostPath) -> bool {
+    let file = host.on_disk(program.as_path());
+    rustix::fs::getxattr(&file, "security.capability", &mut [0u8; 64]).is_ok()
 }
 
 fn note(mount: &Mount, host: &Host) -> Option<Note> {
@@ -24,18 +31,21 @@ fn note(mount: &Mount, host: &Host) -> Option<Note> {
     let mut reasons = mount.reasons.iter();
     let named = reasons.find(|reason| reason.chain.is_empty())?;
     let mode = host.walk(&mount.source).ok()?.stat.mode;
-    let bit = if mode & SETUID != 0 {
-        "setuid"
+    let program = &mount.source;
+    let without = if mode & SETUID != 0 {
+        "the setuid bit of {program} has"
     } else if mode & SETGID != 0 && mode & EXECUTED_BY_GROUP != 0 {
-        "setgid"
+        "the setgid bit of {program} has"
+    } else if has_capabilities(host, program) {
+        "the file capabilities (capabilities(7)) of {program} have"
     } else {
         return None;
     };
-    let program = &mount.source;
+    let without = without.replace("{program}", &program.to_string());
     let text = format!(
-        "the {bit} bit of {program} has no effect in the jail: it runs with the rights of its \
-         caller; `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside this \
-         line gives the bit its effect"
+        "{without} no effect in the jail: it runs with the rights of its caller; \
+         `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside this line \
+         changes that"
     );
     Some(Note::new(&named.origin, text))
 }

@@ -1,16 +1,20 @@
 //! Obstacles that would keep a site from coming up, as far as they can be seen without doing it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::unistd::geteuid;
 
+use super::context::Context;
 use super::pipeline::Pipeline;
 use super::{Site, SiteError};
-use crate::base::JailPath;
+use crate::base::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::plan::{Plan, Step};
-use crate::resolve::Desired;
+use crate::resolve::{Desired, FileKind, Note, ProgramLines, why};
 use crate::{Error, adopt};
+
+/// How many paths a note names.
+const SHOWN: usize = 3;
 
 /// The mounts of the site. Errors: obstacles that keep it from coming up, as far as they can be
 /// seen without doing it. Only root can be sure to see what is in the root.
@@ -25,11 +29,60 @@ pub(crate) fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteErr
             }
             let leftovers = adopt::leftovers(&desired);
             desired.warnings.extend(leftovers);
+            desired.notes.extend(bare_programs(pipeline, &desired));
             Ok(desired)
         }
         Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
         Err(_) if !geteuid().is_root() => Ok(desired),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Notes about programs that a preset brings with directories of their own, where the site has none
+/// of these.
+fn bare_programs(pipeline: &Pipeline, desired: &Desired) -> Vec<Note> {
+    let Context { host, presets, .. } = &pipeline.context;
+    let lines = ProgramLines::new(host, &pipeline.resolver, presets);
+    let mut notes = BTreeMap::new();
+    for mount in &desired.mounts {
+        if mount.kind != FileKind::File || mount.attributes.noexec {
+            continue;
+        }
+        let Some(preset) = lines.preset_of(&mount.source) else {
+            continue;
+        };
+        let brought = lines.mounts_of(&preset);
+        let is_brought = |source: &HostPath| {
+            JailPath::new(source.as_path()).is_ok_and(|path| why(desired, &path).mount.is_some())
+        };
+        if brought.is_empty() || brought.iter().any(is_brought) {
+            continue;
+        }
+        let text = format!(
+            "{} comes without {}, which `presets: [{preset}]` brings",
+            mount.source,
+            listed(&brought)
+        );
+        let origin = mount.reasons.iter().map(|reason| &reason.origin).min();
+        if let Some(origin) = origin {
+            let note = Note {
+                origin: origin.clone(),
+                text,
+                always: false,
+            };
+            notes.entry(preset).or_insert(note);
+        }
+    }
+    notes.into_values().collect()
+}
+
+/// The first of the paths, and how many more there are.
+fn listed(paths: &[HostPath]) -> String {
+    let (shown, more) = paths.split_at(paths.len().min(SHOWN));
+    let shown: Vec<_> = shown.iter().map(ToString::to_string).collect();
+    match more.len() {
+        0 => shown.join(", "),
+        count => format!("{} and {count} more", shown.join(", ")),
     }
 }
 

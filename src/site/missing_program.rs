@@ -1,13 +1,13 @@
 //! Which line of a manifest brings a program that is not in a jail.
 
 use std::ffi::OsStr;
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::Context;
-use crate::base::{HostPath, JailPath, SEARCH_PATH};
-use crate::resolve::{Desired, Host, Mount, interpreter_of};
+use crate::base::{HostPath, JailPath, SEARCH_PATH, lexical};
+use crate::resolve::{Desired, Host, LookupError, ProgramLines, interpreter_of, without_version};
 
 /// Whether the program is searched in PATH.
 pub(crate) fn is_bare(program: &Path) -> bool {
@@ -31,22 +31,42 @@ pub(crate) fn remedy(context: &Context, desired: &Desired, program: &Path) -> St
     if let Some(version) = of_a_version(desired, program) {
         return format!("run {version}, which is inside");
     }
-    for place in places(program) {
-        if let Ok(path) = HostPath::new(place)
-            && let Ok(walk) = context.host.walk(&path)
-        {
-            let line = line_for(context, &path, &walk.real);
-            return format!("`{line}` in the manifest brings it");
-        }
+    match line_of(context, places(program).filter_map(host_path)) {
+        Some(line) => format!("`{line}` in the manifest brings it"),
+        None => format!("install {} on the host first", program.display()),
     }
-    format!("install {} on the host first", program.display())
 }
 
-/// The line that brings the host's program at `path`, which leads to `real`.
-fn line_for(context: &Context, path: &HostPath, real: &HostPath) -> String {
-    match preset_for(context, path, real) {
-        Some(name) => format!("presets: [{name}]"),
-        None => format!("programs: [{path}]"),
+/// The line that brings the host's program that is looked for at `places`; `None`: there is none.
+fn line_of(context: &Context, places: impl Iterator<Item = HostPath>) -> Option<String> {
+    let resolver = context.resolver().ok()?;
+    let lines = ProgramLines::new(&context.host, &resolver, &context.presets);
+    Some(lines.line(&places.collect::<Vec<_>>())?.to_string())
+}
+
+fn host_path(path: PathBuf) -> Option<HostPath> {
+    HostPath::new(path).ok()
+}
+
+/// The remedy for the program at `place` in the root, if that is a link to nothing inside.
+pub(crate) fn link(context: &Context, desired: &Desired, place: &Path) -> Option<String> {
+    let end = end_of_link(desired, &HostPath::new(place).ok()?)?;
+    let leads = format!("{} is a link to {end}", place.display());
+    Some(match line_of(context, iter::once(end.clone())) {
+        Some(line) => format!("{leads}: `{line}` in the manifest brings it"),
+        None => format!("{leads}, which this host does not have either: install it there"),
+    })
+}
+
+/// Where the link at `path` inside ends, if there is nothing.
+fn end_of_link(desired: &Desired, path: &HostPath) -> Option<HostPath> {
+    let jail = Host::at(desired.root.as_path());
+    match jail.walk(path) {
+        Err(LookupError::Dangling { link, destination }) => {
+            let directory = link.parent().unwrap_or_else(HostPath::slash);
+            HostPath::new(lexical(directory.as_path(), &destination)).ok()
+        }
+        _ => None,
     }
 }
 
@@ -60,24 +80,26 @@ pub(crate) fn interpreter(context: &Context, desired: &Desired, place: &Path) ->
     if is_there(&jail, &interpreter) || is_there(&context.host, &program) {
         return None;
     }
-    if !is_there(&context.host, &interpreter) {
+    let place = place.display();
+    let wanted = end_of_link(desired, &interpreter).unwrap_or_else(|| interpreter.clone());
+    let needs = if wanted == interpreter {
+        format!("{place} needs {interpreter}")
+    } else {
+        format!("{place} needs {interpreter}, a link to {wanted}")
+    };
+    if !is_there(&context.host, &wanted) {
         return Some(format!(
-            "{place} needs {interpreter}, which this host does not have either: install it on the \
-             host, or correct {place}",
-            place = place.display()
+            "{needs}, which this host does not have either: install it on the host, or correct \
+             {place}"
         ));
     }
-    let name = interpreter.file_name().unwrap_or_default();
+    let name = wanted.file_name().unwrap_or_default();
     let line = if name.to_string_lossy().contains(".so") {
-        format!("libraries: [{interpreter}]")
+        format!("libraries: [{wanted}]")
     } else {
-        let real = context.host.walk(&interpreter).ok()?.real;
-        line_for(context, &interpreter, &real)
+        line_of(context, iter::once(wanted))?
     };
-    let place = place.display();
-    Some(format!(
-        "{place} needs {interpreter}: `{line}` in the manifest brings it"
-    ))
+    Some(format!("{needs}: `{line}` in the manifest brings it"))
 }
 
 /// Also for a path that cannot be looked at.
@@ -99,36 +121,4 @@ fn of_a_version<'d>(desired: &'d Desired, program: &Path) -> Option<&'d JailPath
         }
     }
     None
-}
-
-fn without_version(name: &str) -> &str {
-    name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.')
-}
-
-/// The preset that is named for the program at `path`, which leads to `real`, and that brings it.
-fn preset_for(context: &Context, path: &HostPath, real: &HostPath) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    let base = without_version(name);
-    let resolver = context.resolver().ok()?;
-    let named = [
-        name.to_owned(),
-        base.to_owned(),
-        format!("{base}-cli"),
-        format!("{base}-client"),
-    ];
-    for preset in named {
-        if let Some(Ok(entries)) = context.presets.entries(&preset)
-            && let Ok(brought) = resolver.resolve_preset(&entries)
-            && brings_program(&brought.mounts, real)
-        {
-            return Some(preset);
-        }
-    }
-    None
-}
-
-fn brings_program(mounts: &[Arc<Mount>], program: &HostPath) -> bool {
-    mounts
-        .iter()
-        .any(|mount| mount.source == *program && !mount.attributes.noexec)
 }

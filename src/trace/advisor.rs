@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
 use super::denied::{user_name, why_denied};
 use super::miss::{LookupFailure, Miss, Misses};
-use super::on_host::{MissOnHost, look};
+use super::on_host::{MissKind, MissOnHost, look};
 use crate::Error;
-use crate::base::JailPath;
-use crate::manifest::{self, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
-use crate::resolve::{Desired, Host, Mount, Resolver, Roots};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
+use crate::manifest::{self, Entry, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
+use crate::resolve::{Desired, Host, Mount, ProgramLine, ProgramLines, Resolver, Roots};
 
 /// A site and its host, on which the advice depends.
 pub(crate) struct Advisor<'s> {
@@ -89,14 +90,40 @@ impl Advisor<'_> {
                 users.extend(user_name(*id).map(|name| (*id, name)));
             }
         }
+        let program_lines = self.program_lines(&found);
         advise(
             found,
             &AdviceContext {
                 desired: self.desired,
                 presets: &presets,
                 users: &users,
+                program_lines: &program_lines,
             },
         )
+    }
+
+    /// The lines that bring the programs among what was `found`.
+    fn program_lines(&self, found: &[MissOnHost]) -> BTreeMap<JailPath, ProgramLine> {
+        let lines = ProgramLines::new(self.host, self.resolver, self.presets);
+        let programs = found.iter().filter(|found| found.kind == MissKind::Program);
+        let paths: Vec<_> = programs.map(|found| found.miss.path.on_host()).collect();
+        let mut by_path = BTreeMap::new();
+        for path in &paths {
+            // A name that was looked for in several directories was looked for in PATH.
+            let in_path = SEARCH_PATH.iter().map(|known| Path::new(known));
+            let same_name =
+                in_path.filter_map(|known| HostPath::new(known.join(path.file_name()?)).ok());
+            let places: Vec<_> = same_name.filter(|place| paths.contains(place)).collect();
+            let line = if places.contains(path) {
+                lines.line(&places)
+            } else {
+                lines.line(std::slice::from_ref(path))
+            };
+            if let (Some(line), Ok(path)) = (line, JailPath::new(path.as_path())) {
+                by_path.insert(path, line);
+            }
+        }
+        by_path
     }
 
     /// The mounts that the preset would bring; `None`: it has mistakes, or cannot be used on this
@@ -107,10 +134,14 @@ impl Advisor<'_> {
         }
         let entries = self.presets.entries(name)?.ok()?;
         let preset = self.resolver.resolve_preset(&entries).ok()?;
-        let mut programs = BTreeSet::new();
+        let (mut programs, mut needed_programs) = (BTreeSet::new(), BTreeSet::new());
+        let optional = optional_programs(&entries);
         for mount in &preset.mounts {
-            if is_program_of(name, mount) {
+            for line in program_lines_of(name, mount) {
                 programs.insert(mount.source.clone());
+                if !optional.contains(line) {
+                    needed_programs.insert(mount.source.clone());
+                }
             }
         }
         let nothing = Desired::nothing(&self.desired.site, &self.desired.root);
@@ -123,6 +154,7 @@ impl Advisor<'_> {
             preset: name.to_owned(),
             desired,
             programs,
+            needed_programs,
         })
     }
 
@@ -168,18 +200,27 @@ impl Advisor<'_> {
     }
 }
 
-/// Whether a line of the preset's own names the mount as a program.
-fn is_program_of(preset: &str, mount: &Mount) -> bool {
-    for reason in &mount.reasons {
+/// The lines of the preset's own that name the mount as a program.
+fn program_lines_of<'m>(preset: &str, mount: &'m Mount) -> impl Iterator<Item = &'m str> {
+    mount.reasons.iter().filter_map(move |reason| {
         let origin = &reason.origin;
-        if reason.chain.is_empty()
-            && origin.presets == [preset]
-            && origin.key.starts_with("programs")
+        let is_own = reason.chain.is_empty() && origin.presets == [preset];
+        (is_own && origin.key.starts_with("programs")).then_some(origin.key.as_str())
+    })
+}
+
+/// The preset's own lines of programs that it can do without.
+fn optional_programs(entries: &[Arc<Entry>]) -> BTreeSet<&str> {
+    let mut optional = BTreeSet::new();
+    for entry in entries {
+        if let Request::Program(wanted) = &entry.request
+            && wanted.optional
+            && entry.origin.presets.len() == 1
         {
-            return true;
+            optional.insert(entry.origin.key.as_str());
         }
     }
-    false
+    optional
 }
 
 /// The optional line that names `path`, or a directory above it, which does not exist.

@@ -17,6 +17,10 @@ pub fn all() -> Vec<Trial> {
         ("sources that give the host away are reported", dangerous),
         ("a setuid bit without effect is reported", setuid),
         (
+            "a program without the directories of its preset is named",
+            bare_programs,
+        ),
+        (
             "`why` tells where nothing is in a mounted directory",
             nothing_there,
         ),
@@ -141,6 +145,14 @@ fn setuid() {
         "{{ source: {}, executable: true, setuid: true }}",
         su.display()
     );
+    let ping = sandbox.program("host/ping", fs::read("/usr/bin/id").unwrap());
+    Ran::of(Command::new("setcap").arg("cap_net_raw+ep").arg(&ping)).exits(0);
+    sandbox.site("s", &format!("programs: [{}]\n", ping.display()));
+    let said = format!(
+        "the file capabilities (capabilities(7)) of {}",
+        ping.display()
+    );
+    sandbox.ok(&["check", "s"]).says(&said);
     let programs = format!("programs: [{}]\n", su.display());
     sandbox.site("s", &programs);
     let said = format!("`mounts: [{line}]`");
@@ -153,6 +165,32 @@ fn setuid() {
     assert!(!said.contains("setuid bit"), "{said}");
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);
+}
+
+fn bare_programs() {
+    let sandbox = Sandbox::new();
+    let checked = |manifest: &str| {
+        sandbox.site("s", manifest);
+        sandbox.ok(&["check", "s"]).stderr
+    };
+    for (program, preset) in [
+        ("python3", "python3"),
+        ("perl", "perl"),
+        ("/usr/bin/git", "git"),
+    ] {
+        let said = checked(&format!("programs: [{program}]\n"));
+        let preset = format!("`presets: [{preset}]` brings");
+        assert!(said.contains(&preset), "{program}: {said}");
+        assert!(said.contains(" comes without /usr/"), "{program}: {said}");
+    }
+    for silent in [
+        "presets: [python3, git]\n",
+        "programs: [less, cat, /bin/sh]\n",
+        "programs: [perl]\nmounts: [{ source: /usr/share/perl, executable: true }]\n",
+    ] {
+        let said = checked(silent);
+        assert!(!said.contains("comes without"), "{silent}: {said}");
+    }
 }
 
 fn nothing_there() {

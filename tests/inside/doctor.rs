@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 32] = [
+    let trials: [(&str, fn()); 34] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -37,6 +37,10 @@ pub fn all() -> Vec<Trial> {
             "a program that cannot be executed is reported",
             closed_program,
         ),
+        (
+            "an interpreter without its own files is reported with its preset",
+            languages,
+        ),
         ("a missing /dev/urandom is reported", no_urandom),
         ("a dead MySQL socket is reported", dead_mysql),
         ("mail() without sendmail is reported", no_sendmail),
@@ -46,6 +50,10 @@ pub fn all() -> Vec<Trial> {
         (
             "curl without its authorities is reported",
             curls_certificates,
+        ),
+        (
+            "certificates that a pool's settings name are asked for by name",
+            own_certificates,
         ),
         ("groups without a name inside are reported", strange_group),
         ("missing users and character sets are reported", no_data),
@@ -540,6 +548,41 @@ fn missing_library() {
     site.fails("libraries", &remedy);
 }
 
+fn languages() {
+    let sandbox = Sandbox::new();
+    let script = "#!/usr/bin/env -S -i FOO=bar python3 -I\n";
+    let script = sandbox.program("host/script", script);
+    let script = script.display().to_string();
+    for (program, preset, says) in [
+        ("/usr/bin/python3", "python3", "No module named 'encodings'"),
+        (&script, "python3", "No module named 'encodings'"),
+        ("/usr/bin/perl", "perl", "does not work: "),
+        (
+            "/usr/bin/ruby",
+            "ruby",
+            "uninitialized constant Gem::VERSION",
+        ),
+        ("/usr/bin/php", "php-cli", "is not inside"),
+        ("/usr/bin/java", "java", "libjli.so"),
+    ] {
+        let languages = |manifest: &str| {
+            sandbox.site("s", manifest);
+            sandbox.ok(&["up", "s"]);
+            let ran = sandbox.run(&["doctor", "--json", "--timeout", "60", "s"]);
+            sandbox.ok(&["down", "s"]);
+            let mut checks = checks(&ran).into_iter();
+            checks.find(|check| check["check"] == "languages").unwrap()
+        };
+        let bare = languages(&format!("programs: [{program}]\n"));
+        assert_eq!(bare["verdict"], "failed", "{program}: {bare}");
+        assert!(bare["detail"].as_str().unwrap().contains(says), "{bare}");
+        let remedy = format!("presets: [{preset}]");
+        assert_eq!(bare["remedy"], serde_json::json!([remedy]), "{program}");
+        let mended = languages(&format!("programs: [{program}]\n{remedy}\n"));
+        assert_eq!(mended["verdict"], "ok", "{program}: {mended}");
+    }
+}
+
 fn no_urandom() {
     let by_hand = "presets: [tls, timezone, locale, iconv]\n\
                    etc: [resolv.conf, hosts, nsswitch.conf, ld.so.cache]\n\
@@ -708,6 +751,25 @@ fn curls_certificates() {
     site.sandbox.ok(&["up", "site1"]);
     let detail = site.fails("tls", "run `update-ca-certificates --fresh`");
     assert!(detail.starts_with("curl: "), "{detail}");
+}
+
+/// Files of a pool's own, which the preset tls does not bring.
+fn own_certificates() {
+    let mut site = Site::new();
+    fs::copy("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/mine.pem").unwrap();
+    for key in ["curl.cainfo", "openssl.cafile"] {
+        let set = |file: &str| format!("php_admin_value[{key}] = {file}\n");
+        site.pool("site1", &set("/etc/ssl/none.pem"));
+        let remedy = format!("correct `{key}`: this host does not have /etc/ssl/none.pem either");
+        site.fails("tls", &remedy);
+        site.pool("site1", &set("/etc/ssl/mine.pem"));
+        let line = "etc: [ssl/mine.pem]";
+        if key == "curl.cainfo" {
+            site.fails("tls", line);
+        } else {
+            site.is_mended_by("tls", line);
+        }
+    }
 }
 
 /// The pool's group is nobody's primary group, then no group of the host at all.
@@ -973,7 +1035,20 @@ fn closed() {
         .run(&["doctor", "site1"])
         .exits(3)
         .prints("could not check tls         the root cannot be entered");
+    let exec = ["exec", "site1", "--", "/bin/no-such"];
+    let said = format!("may not enter {0}: `chmod o+x {0}`", site.root.display());
+    site.sandbox.run(&exec).exits(126).says(&said);
     fs::set_permissions(&site.root, fs::Permissions::from_mode(0o755)).unwrap();
+    site.is_well(&[]);
+
+    // The mode lets everybody enter, an access list keeps this user out.
+    let root = site.root.display().to_string();
+    Ran::of(Command::new("setfacl").args(["-m", "u:www-data:---", &root])).exits(0);
+    let remedy = format!("setfacl -m u:www-data:x {root}");
+    let detail = site.fails("entry", &remedy);
+    assert!(detail.contains("with an access list"), "{detail}");
+    site.sandbox.run(&exec).exits(126).says(&remedy);
+    Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
     site.is_well(&[]);
 }
 

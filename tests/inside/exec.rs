@@ -433,9 +433,22 @@ fn missing() {
         ("php", "presets: [php-cli]"),
         ("/usr/bin/openssl", "programs: [/usr/bin/openssl]"),
         ("openssl", "programs: [/usr/bin/openssl]"),
+        ("/bin/openssl", "programs: [/usr/bin/openssl]"),
+        ("sendmail", "presets: [mail]"),
+        ("git", "presets: [git]"),
+        ("nodejs", "presets: [node]"),
+        ("java", "presets: [java]"),
+        ("less", "programs: [/usr/bin/less]"), // wp-cli has it, too
     ] {
         let hint = format!("try: `{line}` in the manifest brings it");
         tries(command, &hint);
+        if !command.contains('/') {
+            let script = format!("{command}; :");
+            let traced = sandbox.ok(&["trace", "s", "--", "sh", "-c", &script]);
+            let lines: Vec<_> = traced.stdout.lines().collect();
+            let lines = lines.iter().filter(|text| !text.starts_with("  "));
+            assert_eq!(lines.collect::<Vec<_>>(), [&line], "{command}: {traced}");
+        }
     }
     tries("no-such", "try: install no-such on the host first");
     // A name without a slash is looked up in PATH, and `--` is not needed.
@@ -449,6 +462,21 @@ fn missing() {
     tries(
         "/script",
         "/script needs /usr/bin/perl: `presets: [perl]` in the manifest brings it",
+    );
+    let python = sandbox.root("s").join("venv/bin/python");
+    fs::create_dir_all(python.parent().unwrap()).unwrap();
+    symlink("python3", &python).unwrap();
+    symlink("/usr/bin/python3", python.with_file_name("python3")).unwrap();
+    tries(
+        "/venv/bin/python",
+        "/venv/bin/python is a link to /usr/bin/python3: `presets: [python3]` in the manifest \
+         brings it",
+    );
+    fs::write(&script, "#!/venv/bin/python\n").unwrap();
+    tries(
+        "/script",
+        "/script needs /venv/bin/python, a link to /usr/bin/python3: `presets: [python3]` in the \
+         manifest brings it",
     );
     fs::write(&script, "#!/usr/bin/no-such\n").unwrap();
     tries(

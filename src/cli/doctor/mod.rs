@@ -28,6 +28,7 @@ use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::{line, row};
+use crate::resolve::ProgramLines;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
 use crate::site::wrappers::Complaints;
@@ -170,6 +171,7 @@ impl DoctorArgs {
             table: &pipeline.table.unwrap_or_default(),
             user,
             since: observed.record.as_ref().and_then(BootRecord::since),
+            program_lines: ProgramLines::new(&context.host, &pipeline.resolver, &context.presets),
         };
         Ok(self.examine(context, &examined, stop)?)
     }

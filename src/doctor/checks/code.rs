@@ -253,7 +253,7 @@ fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<HostPath> {
     missing
 }
 
-fn is_inside(root: &HostPath, path: &HostPath) -> bool {
+pub(super) fn is_inside(root: &HostPath, path: &HostPath) -> bool {
     match JailPath::new(path.as_path()) {
         Ok(path) => root.inside(&path).as_path().symlink_metadata().is_ok(),
         Err(_) => false,

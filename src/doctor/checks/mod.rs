@@ -4,6 +4,7 @@ mod code;
 mod data;
 mod devices;
 mod extensions;
+mod interpreters;
 mod mail;
 mod mounts;
 mod names;
@@ -21,6 +22,7 @@ use super::exam::Exam;
 use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;
+use crate::base::quote::shell_path;
 
 /// A check, and the name that users know it by.
 pub(super) struct NamedCheck {
@@ -71,22 +73,24 @@ pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
     } else {
         root.inside(&closed)
     };
-    let mode = match exam.denied(closed.as_path()) {
-        Some(at) => format!(" ({})", denied::mode(&at)),
-        None => String::new(),
+    let (mode, remedy) = match exam.denied(closed.as_path()) {
+        Some(at) => (format!(" ({})", denied::mode(&at)), exam.opened(&at)),
+        None => (
+            String::new(),
+            Remedy::act(format!("chmod o+x {}", shell_path(directory.as_path()))),
+        ),
     };
-    CheckOutcome::failed(Problem::new(
-        format!("{user} may not enter {directory}{mode}: {error}"),
-        Remedy::act(format!("chmod o+x {directory}")),
-    ))
+    let text = format!("{user} may not enter {directory}{mode}: {error}");
+    CheckOutcome::failed(Problem::new(text, remedy))
 }
 
 /// In the order in which they are shown.
-pub(super) static ALL: [NamedCheck; 19] = [
+pub(super) static ALL: [NamedCheck; 20] = [
     NamedCheck::new("mounts", Outside(mounts::mounts)),
     NamedCheck::new("processes", Outside(mounts::processes)),
     NamedCheck::new("services", Outside(services::services)),
     NamedCheck::new("libraries", Inside(code::libraries)),
+    NamedCheck::new("languages", Inside(interpreters::interpreters)),
     NamedCheck::new("devices", Inside(devices::devices)),
     NamedCheck::new("dns", Inside(network::dns)),
     NamedCheck::new("nss", Inside(names::nss)),

@@ -1,5 +1,6 @@
 //! DNS: the name servers of the jail's resolv.conf, and how names resolve.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
 
@@ -35,6 +36,11 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         let servers_fail = !problems.is_empty();
         for name in [Some(HARMLESS), wanted].into_iter().flatten() {
             match resolve(exam, name) {
+                Ok(addresses) if name == HARMLESS && !addresses.iter().any(|at| is_own(at)) => {
+                    let addresses = addresses.join(", ");
+                    let text = format!("{name} is {addresses}, not this machine");
+                    problems.push(Problem::new(text, own_address(exam)));
+                }
                 Ok(addresses) => good.push(format!("{name} is {}", addresses.join(", "))),
                 Err(why) => problems.push(unresolved(exam, name, &why, servers_fail)),
             }
@@ -54,6 +60,24 @@ fn resolve(exam: &Exam<'_>, name: &str) -> Result<Vec<String>, String> {
     addresses.sort();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Whether it is an address of this machine alone.
+fn is_own(address: &str) -> bool {
+    address
+        .parse()
+        .is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// The remedy for a localhost that is not this machine.
+fn own_address(exam: &Exam<'_>) -> Remedy {
+    if !exam.brings("/etc/hosts") {
+        return exam.bring(Path::new("/etc/hosts"), Remedy::preset("dns"));
+    }
+    Remedy::act(
+        "give localhost the address 127.0.0.1 in /etc/hosts, and say `files` before `dns` for \
+         `hosts` in /etc/nsswitch.conf",
+    )
 }
 
 /// Asks all servers at once, since each may take the whole time limit.

@@ -8,7 +8,7 @@ use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{
-    Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
+    Anchors, Certificates, DanglingLink, Exist, FoundCertificates, Handshake, HandshakeResult,
 };
 use crate::doctor::pools;
 use crate::resolve::ldso::Loader;
@@ -61,7 +61,10 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 /// The complaints of libcurl, which has a file of its own.
 fn curls(exam: &Exam<'_>) -> Option<Problem> {
     let why = why_curl_fails(exam)?;
-    let remedy = if exam.presets.contains("tls") {
+    let cainfo = path_in_settings(exam, "curl.cainfo");
+    let remedy = if let Some(file) = cainfo.filter(|file| !is_inside(exam, file)) {
+        bring_named(exam, "curl.cainfo", &file)
+    } else if exam.presets.contains("tls") {
         Remedy::act("run `update-ca-certificates --fresh`")
     } else {
         Remedy::preset("tls")
@@ -141,7 +144,35 @@ fn handshake(
     })
 }
 
+/// Whether there is something at `path` inside.
+fn is_inside(exam: &Exam<'_>, path: &Path) -> bool {
+    let found = exam.ask(Exist(vec![path.to_owned()]));
+    found.is_ok_and(|found| found.contains(&true))
+}
+
+/// The remedy for a path that the setting `key` names, and that is not inside.
+fn bring_named(exam: &Exam<'_>, key: &str, path: &Path) -> Remedy {
+    if !exam.on_host(path) {
+        return Remedy::act(format!(
+            "correct `{key}`: this host does not have {} either",
+            path.display()
+        ));
+    }
+    let line = match path.strip_prefix("/etc") {
+        Ok(name) => Remedy::line("etc", name.display().to_string()),
+        Err(_) => Remedy::line("mounts", path.display().to_string()),
+    };
+    exam.bring(path, line)
+}
+
 fn bring_certificates(exam: &Exam<'_>, anchors: &Anchors) -> Remedy {
+    for key in ["openssl.cafile", "openssl.capath"] {
+        if let Some(path) = path_in_settings(exam, key)
+            && !is_inside(exam, &path)
+        {
+            return bring_named(exam, key, &path);
+        }
+    }
     let mut paths = [&anchors.directory, &anchors.file].into_iter().flatten();
     match paths.find(|path| exam.on_host(path)) {
         Some(path) => exam.bring(path, Remedy::preset("tls")),

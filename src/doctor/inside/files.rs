@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::probe::{InsideError, Probe};
 use crate::base::JailPath;
-use crate::jail;
+use crate::jail::{self, ClosedDirectory};
 
 /// How deep sockets are looked for.
 const DEPTH: usize = 2;
@@ -28,9 +28,6 @@ impl Probe for Enter {
     type Answer = Result<(), (JailPath, InsideError)>;
 
     fn run(&self) -> Self::Answer {
-        if let Err(error) = access("/", AccessFlags::X_OK) {
-            return Err((JailPath::slash(), io::Error::from(error).into()));
-        }
         match jail::first_closed(&self.0) {
             Some((directory, error)) => Err((directory, error.into())),
             None => Ok(()),
@@ -51,6 +48,7 @@ pub(in crate::doctor) struct DeniedAt {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    pub has_acl: bool,
 }
 
 impl Probe for Denied {
@@ -74,6 +72,7 @@ impl Probe for Denied {
                     mode: metadata.mode() & 0o7777,
                     uid: metadata.uid(),
                     gid: metadata.gid(),
+                    has_acl: ClosedDirectory::at(path).is_ok_and(|closed| closed.has_acl),
                 });
             }
         }

@@ -7,6 +7,7 @@
 
 mod code;
 mod files;
+mod interpreters;
 mod network;
 mod php;
 mod probe;
@@ -33,6 +34,7 @@ pub(super) use code::{CheckLibraries, Mailer, MailerState};
 pub(super) use files::{
     Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot,
 };
+pub(super) use interpreters::{Interpreters, is_known as is_interpreter};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
 pub(super) use php::{Php, PhpState};
 pub(super) use probe::{InsideError, MAX_BYTES, Probe, Reply};
@@ -72,6 +74,7 @@ questions!(
     Enter,
     Exist,
     Handshake,
+    Interpreters,
     CheckLibraries,
     Locale,
     Mailer,

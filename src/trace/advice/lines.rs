@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, DirectoryOwner, Pattern};
+use crate::resolve::ProgramLine;
 use crate::trace::on_host::{MissKind, MissOnHost, TemporaryDirectory};
 
 pub(super) fn addition(key: &'static str, name: String) -> Addition {
@@ -14,6 +15,14 @@ pub(super) fn addition(key: &'static str, name: String) -> Addition {
         optional: false,
         executable: false,
         owner: None,
+    }
+}
+
+/// The line that brings a program.
+pub(super) fn of_program(line: &ProgramLine) -> Addition {
+    match line {
+        ProgramLine::Preset(name) => addition("presets", name.clone()),
+        ProgramLine::Program(path) => addition("programs", pattern(path.as_path())),
     }
 }
 

@@ -20,6 +20,8 @@ pub(in crate::trace) struct PresetContents {
     pub desired: Desired,
     /// The programs that the preset's own lines name, by their real paths on the host.
     pub programs: BTreeSet<HostPath>,
+    /// Those of them that it cannot do without.
+    pub needed_programs: BTreeSet<HostPath>,
 }
 
 impl PresetContents {

@@ -11,9 +11,10 @@ use super::miss::{LookupFailure, Miss};
 use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::Addition;
-use crate::resolve::{Desired, FileKind, Mount, why};
+use crate::resolve::{Desired, FileKind, Mount, ProgramLine, why};
 use lines::{
-    addition, is_on_run, line_of_data, lines_of_objects, own_directory, own_line, pattern,
+    addition, is_on_run, line_of_data, lines_of_objects, of_program, own_directory, own_line,
+    pattern,
 };
 pub(super) use merge::PresetContents;
 use merge::{MANY, merge_below, merge_files, merge_presets, within_mounts};
@@ -27,6 +28,8 @@ pub(super) struct AdviceContext<'c> {
     pub presets: &'c [PresetContents],
     /// The names of the users that the programs ran as.
     pub users: &'c BTreeMap<u32, String>,
+    /// The lines that bring the programs among the misses.
+    pub program_lines: &'c BTreeMap<JailPath, ProgramLine>,
 }
 
 /// A line of a manifest, and the misses that it would bring.
@@ -71,7 +74,7 @@ pub(super) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Adv
     let mut advice = Advice::default();
     let wanted = sort_out(found, context, &mut advice);
 
-    let presets = presets_by_programs(&wanted, context.presets);
+    let presets = presets_by_programs(&wanted, context);
     let mut lines: BTreeMap<Addition, Vec<MissOnHost>> = BTreeMap::new();
     for found in wanted {
         for addition in additions(&found, context, &presets) {
@@ -217,14 +220,21 @@ fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
     wanted
 }
 
-/// The presets of which at least half of the programs were missed. Only programs that no other
-/// preset names count: the shell, which many bring, is not a sign of any of them.
-fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTreeSet<String> {
+/// The presets that are made for a missed program, and those of which several programs were missed
+/// that are at least half of those that it needs. Only programs that no other preset names count:
+/// the shell, which many bring, is not a sign of any of them.
+fn presets_by_programs(wanted: &[MissOnHost], context: &AdviceContext<'_>) -> BTreeSet<String> {
     let mut missed_presets = BTreeSet::new();
-    for preset in presets {
+    for found in wanted {
+        let line = context.program_lines.get(&found.miss.path);
+        if let Some(ProgramLine::Preset(name)) = line {
+            missed_presets.insert(name.clone());
+        }
+    }
+    for preset in context.presets {
         let (mut own, mut missed) = (0, 0);
-        for program in &preset.programs {
-            if is_of_another(program, preset, presets) {
+        for program in &preset.needed_programs {
+            if is_of_another(program, preset, context.presets) {
                 continue;
             }
             own += 1;
@@ -232,7 +242,7 @@ fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTr
                 missed += 1;
             }
         }
-        if missed > 0 && 2 * missed >= own {
+        if missed > 1 && 2 * missed >= own {
             missed_presets.insert(preset.preset.clone());
         }
     }
@@ -279,8 +289,15 @@ fn additions(
         return user_additions(&found.miss, context.users);
     }
 
+    let line = context.program_lines.get(&found.miss.path);
+    if let Some(line @ ProgramLine::Preset(_)) = line {
+        return vec![of_program(line)];
+    }
     if let Some(preset) = smallest_preset(found, context, presets_by_programs) {
         return vec![preset.line()];
+    }
+    if let Some(line) = line {
+        return vec![of_program(line)];
     }
     if found.part_of.is_empty() {
         return vec![own_line(found)];

@@ -89,10 +89,11 @@ fn preset(
     ]
     .concat();
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
-    let programs = programs.iter().map(|path| host(path)).collect();
+    let programs: BTreeSet<_> = programs.iter().map(|path| host(path)).collect();
     PresetContents {
         preset: name.to_owned(),
         desired: desired(mounts),
+        needed_programs: programs.clone(),
         programs,
     }
 }
@@ -149,6 +150,10 @@ fn advice(found: Vec<MissOnHost>) -> Advice {
             desired: &desired,
             presets: &presets(),
             users: &users,
+            program_lines: &BTreeMap::from([
+                (jail("/usr/bin/git"), ProgramLine::Preset("git".to_owned())),
+                (jail("/bin/vim"), ProgramLine::Program(host("/usr/bin/vim"))),
+            ]),
         },
     )
 }
@@ -217,6 +222,10 @@ fn a_program_means_its_preset_only_where_it_is_much_of_it() {
     check(
         &[("/usr/bin/perl", MissKind::Program)],
         &["programs: [/usr/bin/perl]"],
+    );
+    check(
+        &[("/bin/vim", MissKind::Program)],
+        &["programs: [/usr/bin/vim]"],
     );
 }
 
