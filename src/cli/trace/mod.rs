@@ -51,10 +51,13 @@ use crate::{Error, Result};
 /// as soon as the unit has started or failed, also if this command is killed; the unit then runs
 /// on.
 ///
+/// A command is followed until it and all that it started have ended. Ctrl-C or SIGTERM ends any
+/// trace earlier, and the programs run on, unseen.
+///
 /// Only the report goes to standard output; what the command prints goes to standard error. The
-/// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
-/// after a running process was followed, 1 if the unit did not start. Ctrl-C or SIGTERM ends the
-/// trace, and the programs run on; the exit code of a command is then 128 plus the signal's number.
+/// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run, 128
+/// plus the signal's number if the trace ended before it), or 0 after a running process was
+/// followed, 1 if the unit did not start.
 ///
 /// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
 /// much CPU time, one that reads 1500 files 5 times, and find(1), which does little but system
@@ -164,12 +167,12 @@ impl TraceArgs {
         if code != 0 {
             return code;
         }
-        match end {
-            TraceEnd::Ended(code) => code.unwrap_or(0),
-            TraceEnd::Signal(signal) if !trace.command.is_empty() => {
+        match (end.code, end.signal) {
+            (Some(code), _) => code,
+            (None, Some(signal)) if !trace.command.is_empty() => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }
-            TraceEnd::Signal(_) => 0,
+            (None, _) => 0,
         }
     }
 
@@ -247,10 +250,14 @@ impl TraceArgs {
         desired: &Desired,
         follower: &mut Follower,
     ) -> Result<TraceEnd> {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut is_said) = (BTreeSet::new(), false);
         follower.follow(|follower| {
             let Some(unit) = &self.service else {
-                return Ok(None);
+                if !is_said && let Some(code) = follower.code() {
+                    begin::say_what_is_left(out, desired, follower, code);
+                    is_said = true;
+                }
+                return Ok((follower.count() > 0).then_some(PAUSE));
             };
             begin::newcomers(out, desired, follower, unit, &mut seen);
             Ok(Some(PAUSE))
