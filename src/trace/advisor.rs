@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
 use super::denied::{user_name, why_denied};
@@ -9,7 +10,7 @@ use super::miss::{LookupFailure, Miss, Misses};
 use super::on_host::{MissOnHost, look};
 use crate::Error;
 use crate::base::JailPath;
-use crate::manifest::{self, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
+use crate::manifest::{self, Entry, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
 use crate::resolve::{Desired, Host, Mount, Resolver, Roots};
 
 /// A site and its host, on which the advice depends.
@@ -102,14 +103,16 @@ impl Advisor<'_> {
     /// The mounts that the preset would bring; `None`: it has mistakes, or cannot be used on this
     /// host.
     fn contents(&self, name: &str) -> Option<PresetContents> {
-        if !self.presets.is_part(name) {
+        let is_language = self.presets.is_language(name);
+        if !self.presets.is_part(name) && !is_language {
             return None;
         }
         let entries = self.presets.entries(name)?.ok()?;
         let preset = self.resolver.resolve_preset(&entries).ok()?;
+        let keys = keys_of_programs(name, &entries);
         let mut programs = BTreeSet::new();
         for mount in &preset.mounts {
-            if is_program_of(name, mount) {
+            if is_program_of(name, &keys, mount) {
                 programs.insert(mount.source.clone());
             }
         }
@@ -123,6 +126,7 @@ impl Advisor<'_> {
             preset: name.to_owned(),
             desired,
             programs,
+            is_language,
         })
     }
 
@@ -168,13 +172,30 @@ impl Advisor<'_> {
     }
 }
 
-/// Whether a line of the preset's own names the mount as a program.
-fn is_program_of(preset: &str, mount: &Mount) -> bool {
+/// The preset's own lines for programs, by their keys: those that it needs, or if it needs none,
+/// all. One that it only takes along, such as a pager, is no sign of it.
+fn keys_of_programs<'e>(preset: &str, entries: &'e [Arc<Entry>]) -> BTreeSet<&'e str> {
+    let (mut needed, mut all) = (BTreeSet::new(), BTreeSet::new());
+    for entry in entries {
+        if let Request::Program(wanted) = &entry.request
+            && entry.origin.presets == [preset]
+        {
+            all.insert(entry.origin.key.as_str());
+            if !wanted.optional {
+                needed.insert(entry.origin.key.as_str());
+            }
+        }
+    }
+    if needed.is_empty() { all } else { needed }
+}
+
+/// Whether one of these lines of the preset's own names the mount as a program.
+fn is_program_of(preset: &str, keys: &BTreeSet<&str>, mount: &Mount) -> bool {
     for reason in &mount.reasons {
         let origin = &reason.origin;
         if reason.chain.is_empty()
             && origin.presets == [preset]
-            && origin.key.starts_with("programs")
+            && keys.contains(origin.key.as_str())
         {
             return true;
         }

@@ -20,6 +20,8 @@ pub(in crate::trace) struct PresetContents {
     pub desired: Desired,
     /// The programs that the preset's own lines name, by their real paths on the host.
     pub programs: BTreeSet<HostPath>,
+    /// Whether it is that of an interpreter, with all that it loads.
+    pub is_language: bool,
 }
 
 impl PresetContents {

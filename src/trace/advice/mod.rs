@@ -5,11 +5,12 @@ mod merge;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::miss::{LookupFailure, Miss};
 use super::on_host::{MissKind, MissOnHost};
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, why};
 use lines::{addition, is_on_run, lines_of_part, own_directory, own_line, pattern};
@@ -204,15 +205,31 @@ fn lookups(misses: &[Miss]) -> u64 {
 }
 
 /// Each program and library once, even if it was looked for by several names, such as in `/usr/bin`
-/// and `/bin`: by its real path, if that is one of them.
+/// and `/bin`: by its real path, if that is one of them. Of a program that `PATH` was searched for,
+/// the first place counts.
 fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
-    wanted.sort_by_key(|found| found.miss.path.as_path() != found.real.as_path());
-    let mut seen = BTreeSet::new();
+    wanted.sort_by_key(|found| {
+        let is_link = found.miss.path.as_path() != found.real.as_path();
+        (place_in_path(found).unwrap_or(usize::MAX), is_link)
+    });
+    let (mut seen, mut searched) = (BTreeSet::new(), BTreeSet::new());
     wanted.retain(|found| match found.kind {
-        MissKind::Program | MissKind::Library => seen.insert(found.real.clone()),
+        MissKind::Program | MissKind::Library => {
+            let name = found.miss.path.as_path().file_name().map(OsStr::to_owned);
+            let is_first = place_in_path(found).is_none() || searched.insert(name);
+            seen.insert(found.real.clone()) && is_first
+        }
         _ => true,
     });
     wanted
+}
+
+/// The place in `PATH` of the directory that the program is in.
+fn place_in_path(found: &MissOnHost) -> Option<usize> {
+    let directory = found.miss.path.as_path().parent()?;
+    let mut places = SEARCH_PATH.iter();
+    let place = places.position(|place| Path::new(place) == directory);
+    place.filter(|_| found.kind == MissKind::Program)
 }
 
 /// The presets of which at least half of the programs were missed. Only programs that no other
@@ -220,6 +237,9 @@ fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
 fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTreeSet<String> {
     let mut missed_presets = BTreeSet::new();
     for preset in presets {
+        if preset.is_language {
+            continue;
+        }
         let (mut own, mut missed) = (0, 0);
         for program in &preset.programs {
             if is_of_another(program, preset, presets) {
@@ -237,10 +257,11 @@ fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTr
     missed_presets
 }
 
-/// Whether a preset other than `preset` names the program.
+/// Whether a preset other than `preset`, and not of a language, names the program.
 fn is_of_another(program: &HostPath, preset: &PresetContents, presets: &[PresetContents]) -> bool {
     for other in presets {
-        if other.preset != preset.preset && other.programs.contains(program) {
+        let is_other = other.preset != preset.preset && !other.is_language;
+        if is_other && other.programs.contains(program) {
             return true;
         }
     }
@@ -300,9 +321,12 @@ fn smallest_preset<'c>(
 ) -> Option<&'c PresetContents> {
     let mut right = vec![];
     for preset in context.presets {
-        if fits(preset, found, presets_by_programs)
-            && (found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs))
-        {
+        let is_of_use = if preset.is_language {
+            has_its_program(preset, context)
+        } else {
+            found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs)
+        };
+        if is_of_use && fits(preset, found, presets_by_programs) {
             right.push(preset);
         }
     }
@@ -370,6 +394,12 @@ fn is_of_site(
     preset.programs.is_empty()
         || presets_by_programs.contains(&preset.preset)
         || programs.any(|program| is_brought(context, program))
+}
+
+/// Whether the site has a program that the preset is for, by whatever name.
+fn has_its_program(preset: &PresetContents, context: &AdviceContext<'_>) -> bool {
+    let mut mounts = context.desired.mounts.iter();
+    mounts.any(|mount| preset.programs.contains(&mount.source))
 }
 
 /// Whether a line names it; otherwise, only something else needs it.

@@ -76,6 +76,11 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a file made in a missing directory is reported", hunt::made),
         ("links that lead out are followed", hunt::links_out),
+        ("a language comes with its preset", hunt::languages),
+        (
+            "directories of every host are not advised",
+            hunt::components,
+        ),
         ("a failing program is never well", hunt::fails_by_itself),
         (
             "programs that need /proc are named with its line",
