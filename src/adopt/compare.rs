@@ -7,10 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use super::judge::Form;
 use crate::sys::{self, proc};
 
 /// How much is read at once.
 const PIECE: usize = 1 << 16;
+
+/// How much of a file tells its form.
+const BEGINNING: usize = 4096;
 
 /// Opens the regular file `file`, which was opened with `O_PATH`, for reading.
 pub(super) fn open(file: &OwnedFd) -> io::Result<File> {
@@ -35,6 +39,17 @@ pub(super) fn are_equal(mine: &OwnedFd, hosts: &Path) -> io::Result<bool> {
             return Ok(true);
         }
     }
+}
+
+/// The forms of both files.
+pub(super) fn forms(mine: &OwnedFd, hosts: &Path) -> io::Result<(Form, Form)> {
+    Ok((form(open(mine)?)?, form(sys::open_regular(hosts)?)?))
+}
+
+fn form(mut file: File) -> io::Result<Form> {
+    let mut beginning = vec![0; BEGINNING];
+    let length = fill(&mut file, &mut beginning)?;
+    Ok(Form::of(&beginning[..length]))
 }
 
 /// Reads until `buffer` is full or the file ends.

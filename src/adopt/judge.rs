@@ -1,17 +1,72 @@
 //! The line between an old copy and the site's own: pure.
 //!
 //! Below `/usr`, `/bin`, `/sbin` and `/lib*` only packages put files, and administrators of jails
-//! put copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in
-//! `/etc`, files are made to be changed: there a file is a copy only if its contents say so.
+//! put copies of them. There root's file of the same form as the host's is a copy. Anywhere else,
+//! such as in `/etc`, files are made to be changed: there a file is a copy only if its contents say
+//! so.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::Path;
 
 use crate::sys::{self, Stat};
 
 /// The longest file whose contents are judged.
 pub(super) const LONGEST: u64 = 1 << 20;
+
+/// The form of a file, as its beginning shows it. Versions of one file have the same form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Elf,
+    /// A script, with the name of its interpreter.
+    Script(String),
+    Text,
+    Binary,
+}
+
+impl Form {
+    pub(super) fn of(beginning: &[u8]) -> Self {
+        if beginning.starts_with(b"\x7fELF") {
+            Self::Elf
+        } else if let Some(interpreter) = interpreter(beginning) {
+            Self::Script(interpreter)
+        } else if beginning.contains(&0) {
+            Self::Binary
+        } else {
+            Self::Text
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Elf => f.write_str("an ELF file"),
+            Self::Script(interpreter) => write!(f, "a script for {interpreter}"),
+            Self::Text => f.write_str("text"),
+            Self::Binary => f.write_str("binary data"),
+        }
+    }
+}
+
+/// The name of a script's interpreter without its version. Shells that read `sh` are one.
+fn interpreter(beginning: &[u8]) -> Option<String> {
+    let line = beginning.strip_prefix(b"#!")?;
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split_whitespace();
+    let mut program = words.next()?;
+    if program.ends_with("/env") {
+        program = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    }
+    let name = program.rsplit('/').next()?;
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+    Some(match name {
+        "bash" | "dash" | "ash" | "ksh" | "busybox" => "sh".to_owned(),
+        name => name.to_owned(),
+    })
+}
 
 /// Whether packages alone put files at `path`.
 pub(super) fn is_of_packages(path: &Path) -> bool {
@@ -124,6 +179,25 @@ mod tests {
         ] {
             assert!(!is_of_packages(Path::new(path)), "{path}");
         }
+    }
+
+    #[test]
+    fn versions_have_one_form() {
+        let form = |text: &str| Form::of(text.as_bytes());
+        assert_eq!(form("\x7fELF\x02\0"), form("\x7fELF\x01"));
+        assert_eq!(form("#!/bin/sh\nx"), form("#! /usr/bin/bash -e\n\0"));
+        assert_eq!(form("#!/usr/bin/env -S A=b php8.2"), form("#!/usr/bin/php"));
+        assert_eq!(
+            form("#!/usr/bin/python3.11 -I"),
+            form("#!/usr/bin/env python3")
+        );
+        let forms = ["\x7fELF", "#!/bin/sh", "#!/usr/bin/php", "<?php", "TZif2\0"];
+        for (nth, one) in forms.iter().enumerate() {
+            for other in &forms[nth + 1..] {
+                assert_ne!(form(one), form(other), "{one} {other}");
+            }
+        }
+        assert_eq!(form("#!/bin/sh").to_string(), "a script for sh");
     }
 
     #[test]

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::compare::are_equal;
+use super::compare::{are_equal, forms};
 use super::judge::is_of_packages;
 use super::tree::{entries, open_directory};
 use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
-use crate::resolve::{Desired, FileId, FileKind};
+use crate::resolve::ldso::is_library_name;
+use crate::resolve::{Desired, FileId, FileKind, why};
 use crate::sys::{self, Stat};
 
 /// How many files are named.
@@ -23,7 +24,7 @@ const SHOWN: usize = 10;
 const COMPARED: usize = 500;
 
 /// Where programs and the loader look, besides the directories in which mounts are.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 12] = [
     "/bin",
     "/sbin",
     "/usr/bin",
@@ -32,8 +33,23 @@ const PLACES: [&str; 9] = [
     "/lib64",
     "/usr/lib",
     "/usr/lib64",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/local/lib",
     "/dev",
 ];
+
+/// Where the host's programs are.
+const PROGRAMS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// Where the host's libraries are, besides directories such as `/usr/lib/x86_64-linux-gnu`.
+const LIBRARIES: [&str; 4] = ["/usr/lib64", "/lib64", "/usr/lib", "/lib"];
+
+/// The libraries that the loader loads into each program.
+const PRELOAD: &str = "/etc/ld.so.preload";
+
+/// The longest such file that is read.
+const LONGEST: u64 = 1 << 16;
 
 /// Sentences about what stays in the root of `desired`, as far as it can be looked at.
 pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
@@ -44,8 +60,10 @@ pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
     let Ok(stat) = sys::stat_fd(&root) else {
         return vec![];
     };
+    let libraries = directories_of_libraries();
     let mut look = Leftovers {
-        targets: desired.targets(),
+        desired,
+        libraries: &libraries,
         root: stat,
         looked_into: BTreeSet::new(),
         found: FoundLeftovers::default(),
@@ -55,14 +73,75 @@ pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
         look.way(&root, way);
     }
     places.extend(PLACES.iter().flat_map(JailPath::new));
+    places.extend(libraries.iter().flat_map(JailPath::new));
     for place in &places {
         look.directory(&root, place);
     }
+    look.found.preloaded = preloaded(&root, desired);
     look.found.sentences(desired)
 }
 
+/// The host's directories of libraries, those of an architecture first.
+fn directories_of_libraries() -> Vec<PathBuf> {
+    let mut directories = vec![];
+    for above in ["/usr/lib", "/lib", "/usr/local/lib"] {
+        for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().contains("-linux-") && entry.path().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    directories.sort_by_key(|path| (!path.starts_with("/usr/lib"), path.clone()));
+    directories.extend(LIBRARIES.map(PathBuf::from));
+    directories
+}
+
+/// What the root's own [`PRELOAD`] names, each with whether it is inside.
+fn preloaded(root: &OwnedFd, desired: &Desired) -> Vec<(String, bool)> {
+    let path = Path::new(PRELOAD);
+    if JailPath::new(PRELOAD).is_ok_and(|path| is_brought(desired, &path)) {
+        return vec![];
+    }
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let is_regular = sys::open_unmounted(root, path, libc::O_PATH)
+        .and_then(|file| sys::stat_fd(&file))
+        .is_ok_and(|stat| stat.kind == FileKind::File);
+    let Ok(file) = sys::open_unmounted(root, path, flags) else {
+        return vec![];
+    };
+    let Ok(text) = sys::read_at_most(fs::File::from(file), LONGEST) else {
+        return vec![];
+    };
+    let mut named = vec![];
+    for line in String::from_utf8_lossy(&text)
+        .lines()
+        .take_while(|_| is_regular)
+    {
+        let line = line.split('#').next().unwrap_or_default();
+        for name in line
+            .split([' ', '\t', ':', ','])
+            .filter(|name| !name.is_empty())
+        {
+            let is_inside = JailPath::new(name).is_ok_and(|path| {
+                is_brought(desired, &path)
+                    || sys::open_beneath(root, path.relative(), libc::O_PATH).is_ok()
+            });
+            named.push((name.to_owned(), is_inside || !name.starts_with('/')));
+        }
+    }
+    named
+}
+
+/// Whether a mount or a link is to be there, or a mount above.
+fn is_brought(desired: &Desired, path: &JailPath) -> bool {
+    why(desired, path).mount.is_some() || desired.links.iter().any(|link| link.path == *path)
+}
+
 struct Leftovers<'d> {
-    targets: BTreeSet<&'d JailPath>,
+    desired: &'d Desired,
+    /// The host's directories of libraries.
+    libraries: &'d [PathBuf],
     /// That of the root directory.
     root: Stat,
     looked_into: BTreeSet<FileId>,
@@ -71,11 +150,19 @@ struct Leftovers<'d> {
 
 #[derive(Default)]
 struct FoundLeftovers {
-    /// Copies, and whether they have the host's contents.
-    copies: BTreeMap<JailPath, bool>,
+    /// Copies.
+    copies: BTreeMap<JailPath, Copied>,
+    /// The libraries that the root's own [`PRELOAD`] names, and whether they are inside.
+    preloaded: Vec<(String, bool)>,
     with_rights: BTreeSet<JailPath>,
     nodes: BTreeSet<JailPath>,
     writable: BTreeSet<JailPath>,
+}
+
+/// A copy of a file of the host.
+struct Copied {
+    host: HostPath,
+    is_same: bool,
 }
 
 impl Leftovers<'_> {
@@ -97,6 +184,28 @@ impl Leftovers<'_> {
         }
     }
 
+    /// The host's file in whose place the file at `path` is used inside: that at the same path, or
+    /// that of the same name where the loader or `PATH` comes to it later.
+    fn hosts_file(&self, path: &JailPath) -> Option<HostPath> {
+        let (at, name) = (path.as_path(), path.file_name()?);
+        let is_local = at.starts_with("/usr/local");
+        if !is_local && !is_of_packages(at) {
+            return None;
+        }
+        let mut places = vec![];
+        if is_library_name(name) {
+            places.extend(self.libraries.iter().map(|place| place.join(name)));
+        } else if is_local {
+            places.extend(PROGRAMS.iter().map(|place| Path::new(place).join(name)));
+        }
+        let mut candidates = vec![at.to_owned()];
+        candidates.extend(places);
+        let host = candidates
+            .into_iter()
+            .find(|host| fs::metadata(host).is_ok_and(|found| found.is_file()))?;
+        HostPath::new(host).ok()
+    }
+
     fn directory(&mut self, root: &OwnedFd, path: &JailPath) {
         let Ok(dir) = open_directory(root, path.relative()) else {
             return;
@@ -110,7 +219,7 @@ impl Leftovers<'_> {
         for name in &names {
             let inside = JailPath::normal(path.as_path().join(name));
             if let Ok(stat) = sys::stat_at(&dir, Path::new(name))
-                && !self.targets.contains(&inside)
+                && !is_brought(self.desired, &inside)
                 && stat.is_on_mount_of(&self.root)
             {
                 self.entry(&dir, name, inside, &stat);
@@ -125,13 +234,12 @@ impl Leftovers<'_> {
                 if stat.mode & 0o6000 != 0 {
                     self.found.with_rights.insert(path.clone());
                 }
-                if is_of_packages(path.as_path())
-                    && let Some(host) = hosts_file(&path)
+                if let Some(host) = self.hosts_file(&path)
                     && self.found.copies.len() < COMPARED
+                    && let Ok(mine) = sys::open_unmounted(dir, Path::new(name), libc::O_PATH)
+                    && let Some(copied) = copied(&mine, host)
                 {
-                    let mine = sys::open_unmounted(dir, Path::new(name), libc::O_PATH);
-                    let equal = mine.and_then(|mine| are_equal(&mine, host.as_path()));
-                    self.found.copies.insert(path, equal.unwrap_or(true));
+                    self.found.copies.insert(path, copied);
                 }
             }
             _ => {}
@@ -139,18 +247,21 @@ impl Leftovers<'_> {
     }
 }
 
-/// The host's file at the same path, if it is a regular one.
-fn hosts_file(path: &JailPath) -> Option<HostPath> {
-    let host = path.on_host();
-    fs::metadata(&host).ok()?.is_file().then_some(host)
+/// The copy `mine` of the host's file. `None`: it has another form, so it is the site's own.
+fn copied(mine: &OwnedFd, host: HostPath) -> Option<Copied> {
+    let is_same = are_equal(mine, host.as_path()).unwrap_or(true);
+    if !is_same && forms(mine, host.as_path()).is_ok_and(|(mine, hosts)| mine != hosts) {
+        return None;
+    }
+    Some(Copied { host, is_same })
 }
 
 impl FoundLeftovers {
     fn sentences(&self, desired: &Desired) -> Vec<String> {
         let mut said = vec![];
         let (mut same, mut other) = (vec![], vec![]);
-        for (path, equal) in &self.copies {
-            if *equal {
+        for (path, copied) in &self.copies {
+            if copied.is_same {
                 same.push(path);
             } else {
                 other.push(path);
@@ -168,15 +279,29 @@ impl FoundLeftovers {
         }
         if !other.is_empty() {
             said.push(format!(
-                "old copies of the host's files stay in the root, and are used there: {}; lines \
-                 under `programs:` or `libraries:` bring the host's",
-                few(&other, SHOWN)
+                "old copies of the host's files stay in the root, and are used there: {}; {}",
+                few(&other, SHOWN),
+                self.remedy(&other, desired)
             ));
         }
         if !same.is_empty() {
             said.push(format!(
-                "copies of the host's files stay in the root, which no upgrade reaches: {}",
-                few(same, SHOWN)
+                "copies of the host's files stay in the root, which no upgrade reaches: {}; {}",
+                few(&same, SHOWN),
+                self.remedy(&same, desired)
+            ));
+        }
+        if !self.preloaded.is_empty() {
+            let mut named = vec![];
+            for (name, is_inside) in &self.preloaded {
+                let not = if *is_inside { "" } else { " (not inside)" };
+                named.push(format!("{name}{not}"));
+            }
+            said.push(format!(
+                "the root's own {PRELOAD} has the loader load these into each program: {}; remove \
+                 {} if the site does not need them",
+                few(named, SHOWN),
+                desired.root.as_path().join(&PRELOAD[1..]).display()
             ));
         }
         if !self.with_rights.is_empty() {
@@ -198,6 +323,60 @@ impl FoundLeftovers {
             ));
         }
         said
+    }
+}
+
+impl FoundLeftovers {
+    /// How the copies at `paths` come to their end: by lines for what the host has at the same
+    /// path, else by hand.
+    fn remedy(&self, paths: &[&JailPath], desired: &Desired) -> String {
+        let (mut lines, mut by_hand) = (BTreeMap::<_, Vec<_>>::new(), vec![]);
+        for path in paths {
+            let is_at_same_path = self
+                .copies
+                .get(*path)
+                .is_some_and(|copied| copied.host.as_path() == path.as_path());
+            if is_at_same_path {
+                lines.entry(key_of(path)).or_default().push(*path);
+            } else {
+                by_hand.push(desired.root.inside(path));
+            }
+        }
+        let mut remedies = vec![];
+        if !lines.is_empty() {
+            let mut said = vec![];
+            for (key, paths) in &lines {
+                said.push(format!("`{key}: [{}]`", few(paths, SHOWN)));
+            }
+            let lines = few(said, SHOWN);
+            remedies.push(format!(
+                "{lines} in the manifest brings the host's, and `mountjail adopt` then moves the \
+                 copies aside"
+            ));
+        }
+        if !by_hand.is_empty() {
+            remedies.push(format!(
+                "remove what the site does not need: {}",
+                few(by_hand, SHOWN)
+            ));
+        }
+        remedies.join("; ")
+    }
+}
+
+/// The key of a manifest under which a line for the file belongs.
+fn key_of(path: &JailPath) -> &'static str {
+    let is_library = path.file_name().is_some_and(is_library_name);
+    let mut programs = PROGRAMS.iter();
+    if is_library {
+        "libraries"
+    } else if programs.any(|place| {
+        path.parent()
+            .is_some_and(|it| it.as_path() == Path::new(place))
+    }) {
+        "programs"
+    } else {
+        "mounts"
     }
 }
 

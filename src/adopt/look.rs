@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::readlinkat;
 use rustix::fs::{AtFlags, statat};
 
-use super::compare::{are_equal, is_dead_socket, open};
+use super::compare::{are_equal, forms, is_dead_socket, open};
 use super::judge::{
     self, is_of_packages, is_other_version, is_roots_alone, lost_names, names_only_hosts_users,
 };
@@ -24,6 +24,9 @@ use crate::sys::{self, Stat};
 
 /// How many users are named.
 const SHOWN: usize = 10;
+
+/// Where links of packages lead, which update-alternatives(1) makes.
+const ALTERNATIVES: &str = "/etc/alternatives";
 
 /// The things at the paths `in_the_way`, where the site `desired` needs something else.
 ///
@@ -311,7 +314,12 @@ fn class_of_file(
     let path = entry.path.as_path();
     let of_packages = is_of_packages(path) && is_of_packages(hosts.file);
     if of_packages && is_roots_alone(&entry.stat) {
-        return Ok(Class::OldCopy);
+        let (mine, hosts) = forms(&mine, hosts.file).map_err(unread)?;
+        return if mine == hosts {
+            Ok(Class::OldCopy)
+        } else {
+            Err(format!("it is {mine}, where the host has {hosts}"))
+        };
     }
     let (mine, hosts) = (
         contents(&mine),
@@ -369,8 +377,14 @@ fn class_of_link(entry: &RootEntry<'_>, hosts: &Hosts<'_>) -> Result<Class, Stri
             return Ok(Class::Same);
         }
     }
+    let end = lexical(above(entry.path.as_path()), Path::new(&leads));
+    let is_to_packages = is_of_packages(&end) || end.starts_with(ALTERNATIVES);
     let of_packages = is_of_packages(entry.path.as_path()) && is_of_packages(hosts.link);
-    if of_packages && sys::is_roots(entry.stat.uid) && fs::symlink_metadata(hosts.link).is_ok() {
+    if of_packages
+        && is_to_packages
+        && sys::is_roots(entry.stat.uid)
+        && fs::symlink_metadata(hosts.link).is_ok()
+    {
         return Ok(Class::OldCopy);
     }
     Err(format!(

@@ -18,7 +18,8 @@ mod tree;
 pub(crate) use leftovers::leftovers;
 pub(crate) use look::survey;
 pub(crate) use record::{
-    AsideRecord, DIRECTORY, Moved, RECORD, name_of_directory, open_directory, read, read_in,
+    AsideRecord, DIRECTORY, Modified, Moved, RECORD, name_of_directory, open_directory, read,
+    read_in,
 };
 pub(crate) use survey::{Class, OwnThing, Standing, Survey};
 pub(crate) use tree::tree;

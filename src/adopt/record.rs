@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
 use serde::{Deserialize, Serialize};
 
 use crate::base::quote::shell_path;
@@ -35,9 +36,45 @@ const LONGEST: u64 = 64 << 20;
 pub(crate) struct AsideRecord {
     pub version: u32,
     pub moved: Vec<Moved>,
+    /// The directories that changed with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<ChangedDirectory>,
     /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
+}
+
+/// A directory that something was moved out of, or one above.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangedDirectory {
+    pub path: JailPath,
+    /// When it was last changed before.
+    pub modified: Modified,
+}
+
+/// The time of a directory's last change, in seconds and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Modified(i64, i64);
+
+impl Modified {
+    pub(crate) fn of(dir: &OwnedFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(dir)?;
+        let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        Ok(Self(stat.st_mtime, nanoseconds))
+    }
+
+    /// Gives the open directory this time. Its time of access stays.
+    pub(crate) fn set(self, dir: &OwnedFd) -> io::Result<()> {
+        let time = |seconds, nanoseconds| Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds,
+        };
+        let times = Timestamps {
+            last_access: time(0, UTIME_OMIT),
+            last_modification: time(self.0, self.1),
+        };
+        Ok(futimens(dir, &times)?)
+    }
 }
 
 /// One thing that was moved aside, or was about to be.
@@ -60,7 +97,16 @@ impl AsideRecord {
         Self {
             version: VERSION,
             moved: vec![],
+            directories: vec![],
             more: Unknown::new(),
+        }
+    }
+
+    /// Remembers when the directory was last changed, unless something was moved before.
+    pub(crate) fn remember(&mut self, path: &JailPath, modified: Modified) {
+        if !self.directories.iter().any(|known| known.path == *path) {
+            let path = path.clone();
+            self.directories.push(ChangedDirectory { path, modified });
         }
     }
 

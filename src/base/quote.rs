@@ -1,6 +1,7 @@
 //! Text that others chose, such as a site's owner, in what an administrator reads and copies.
 
 use std::borrow::Cow;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// `text` as one word of a shell's command line.
@@ -9,12 +10,48 @@ pub fn shell_word(text: &str) -> Cow<'_, str> {
     if !text.is_empty() && text.chars().all(plain) {
         return Cow::Borrowed(text);
     }
+    if text.contains(is_unprintable) {
+        return Cow::Owned(escaped_word(text.as_bytes()));
+    }
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
-/// `path` as one word of a shell's command line.
+/// `path` as one word of a shell's command line, whatever bytes are in it.
 pub fn shell_path(path: impl AsRef<Path>) -> String {
-    shell_word(&path.as_ref().to_string_lossy()).into_owned()
+    let bytes = path.as_ref().as_os_str().as_bytes();
+    match std::str::from_utf8(bytes) {
+        Ok(text) => shell_word(text).into_owned(),
+        Err(_) => escaped_word(bytes),
+    }
+}
+
+/// A word that stays what it is where unprintable characters are escaped: every shell has printf.
+fn escaped_word(bytes: &[u8]) -> String {
+    let mut format = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '%' => format.push_str("%%"),
+                '\\' => format.push_str(r"\\"),
+                c if c == '\'' || is_unprintable(c) => {
+                    octal(&mut format, c.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                c => format.push(c),
+            }
+        }
+        octal(&mut format, chunk.invalid());
+    }
+    if bytes.ends_with(b"\n") {
+        // The shell takes newlines from the end of what a command prints; this form is bash's.
+        return format!("$'{}'", format.replace("%%", "%"));
+    }
+    format!("\"$(printf '{format}')\"")
+}
+
+fn octal(format: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        format.push_str(&format!(r"\{byte:03o}"));
+    }
 }
 
 /// `text` on one line, with nothing in it that commands a terminal or changes the order of what is
@@ -63,6 +100,8 @@ fn is_unprintable(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::process::Command;
 
     #[test]
@@ -124,6 +163,23 @@ mod tests {
                 .unwrap()
                 .stdout;
             assert_eq!(String::from_utf8_lossy(&printed), text, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_word_can_be_typed_as_it_is_shown() {
+        for path in [
+            &b"/a\nb"[..],
+            b"/b\xe9d %s\\n it's $(id) \x1b[2J",
+            b"\xff-",
+            "/\u{202e}ä\n%".as_bytes(),
+            b"/ends\n",
+        ] {
+            let word = super::shell_path(OsStr::from_bytes(path));
+            assert_eq!(super::printable(&word), word);
+            let line = format!("printf %s {word}");
+            let printed = Command::new("bash").args(["-c", &line]).output().unwrap();
+            assert_eq!(printed.stdout, path, "{line}");
         }
     }
 }

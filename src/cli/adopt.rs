@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde_json::json;
 
 use super::args::Which;
@@ -29,19 +30,20 @@ const SHOWN: usize = 20;
 /// Jails are often full of copies of the host's files. Where a mount belongs, adopt tells what
 /// stands there: the same as the host's file, a hard link of it, an old copy of it, or something of
 /// the site's own. With --write it moves the first three into ROOT/.mountjail-adopted, which is
-/// root's alone, and brings the site up. Nothing of a site is moved as long as anything of its own
-/// is in the way that is not named with --also. If the site does not come up, everything is put
-/// back.
+/// root's alone, and brings the site up, as it does with a site in which nothing is in the way.
+/// Nothing of a site is moved as long as anything of its own is in the way that is not named with
+/// --also. If the site does not come up, everything is put back.
 ///
-/// Below /usr, /bin, /sbin and /lib*, a file of root's that differs from the host's is an old copy.
-/// Elsewhere, such as in /etc, it is the site's own.
+/// Below /usr, /bin, /sbin and /lib*, a file of root's that differs from the host's is an old copy
+/// if both are of one form: ELF files, scripts for one interpreter, texts or other data. Otherwise,
+/// and elsewhere, such as in /etc, it is the site's own.
 ///
 /// Exit code 3: there are copies to move aside. Exit code 1: something of the site's own is in the
 /// way.
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 #[command(after_help = "Examples:\n  mountjail adopt site1\n  \
-                        mountjail adopt --all --write && mountjail up --all\n  \
+                        mountjail adopt --all --write\n  \
                         mountjail adopt site1 --write --also /etc/hosts\n  \
                         mountjail adopt site1 --undo")]
 pub(super) struct AdoptArgs {
@@ -57,15 +59,16 @@ pub(super) struct AdoptArgs {
     #[arg(long, conflicts_with = "write")]
     dry_run: bool,
     /// Move also what is the site's own at PATH, as a process inside sees it, or below
-    #[arg(long, value_name = "PATH", value_parser = jail_path, conflicts_with = "undo")]
+    #[arg(long, value_name = "PATH", value_parser = jail_path(), conflicts_with = "undo")]
     also: Vec<JailPath>,
     /// Print the result as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-fn jail_path(text: &str) -> Result<JailPath, crate::base::BadPath> {
-    JailPath::new(text)
+/// A path inside, of any bytes.
+fn jail_path() -> impl TypedValueParser<Value = JailPath> {
+    OsStringValueParser::new().try_map(JailPath::new)
 }
 
 impl AdoptArgs {
@@ -121,10 +124,8 @@ impl AdoptArgs {
             Adoption::MovedAside => object["adopted"] = json!(true),
             Adoption::Left => object["adopted"] = json!(false),
         }
-        if found.is_something() {
-            for stays in &found.stays {
-                context.out.site(&survey.site).warn(stays);
-            }
+        for stays in &found.stays {
+            context.out.site(&survey.site).warn(stays);
         }
         let mut code = 0;
         if let Some(error) = found.refusal(&self.also) {
@@ -158,7 +159,7 @@ impl AdoptArgs {
         })
     }
 
-    /// Brings the site up, from which things were moved aside.
+    /// Brings the site up, from which things were moved aside, or in which nothing is in the way.
     fn finish(
         &self,
         context: &'static Context,
@@ -167,9 +168,14 @@ impl AdoptArgs {
         adopter: &Arc<Adopter>,
         report: &mut Report,
     ) -> anyhow::Result<()> {
-        let is_refused = !found.survey.refused(&self.also).is_empty();
-        if is_refused || !found.is_something() {
+        if !found.survey.refused(&self.also).is_empty() {
             self.add(report, context, found, Adoption::Left);
+            return Ok(());
+        }
+        if !found.is_something() {
+            self.add(report, context, found, Adoption::Left);
+            let code = UpArgs::to_adopt().run_for(context, std::slice::from_ref(site))?;
+            report.code(code);
             return Ok(());
         }
         let root = &found.survey.root;

@@ -178,6 +178,12 @@ impl Presets {
         groups.all(|(group, names)| !WHOLE.contains(&group) || !names.contains(&name))
     }
 
+    /// Whether the preset is that of an interpreter, with all that it loads.
+    pub fn is_language(&self, name: &str) -> bool {
+        let mut groups = self.groups().into_iter();
+        groups.any(|(group, names)| group == "Languages" && names.contains(&name))
+    }
+
     /// The groups, each with the names of its presets, in the order in which they are listed. Those
     /// that are not part of the binary come last.
     pub fn groups(&self) -> Vec<(&'static str, Vec<&str>)> {

@@ -8,7 +8,7 @@ use super::context::Purpose;
 use super::pipeline::{MountLookup, Pipeline};
 use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
-use crate::base::quote::shell_word;
+use crate::base::quote::shell_path;
 use crate::base::text::{few, plural};
 use crate::base::{ErrorContext, HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
@@ -115,9 +115,9 @@ impl Examined {
             let standing = self.survey.standing.iter().filter(own);
             paths.extend(standing.map(|standing| standing.path.clone()));
         }
-        let words = paths
-            .iter()
-            .map(|path| format!(" --also {}", shell_word(&path.to_string())));
+        let words = uppermost(&paths)
+            .into_iter()
+            .map(|path| format!(" --also {}", shell_path(path.as_path())));
         format!(
             "`mountjail adopt --write {}{}` moves {} aside as well, or give the mounts other \
              targets",
@@ -126,6 +126,17 @@ impl Examined {
             if refused.len() == 1 { "it" } else { "them" },
         )
     }
+}
+
+/// The paths that are not below another one of them, each once.
+fn uppermost(paths: &[JailPath]) -> BTreeSet<&JailPath> {
+    let mut uppermost: BTreeSet<_> = paths.iter().collect();
+    let is_below = |path: &JailPath| {
+        let mut others = paths.iter();
+        others.any(|other| other != path && path.starts_with(other))
+    };
+    uppermost.retain(|path| !is_below(path));
+    uppermost
 }
 
 /// The remedy against the mount in `root` that `path` is on.

@@ -129,7 +129,8 @@ impl Advisor<'_> {
     /// The mounts that the preset would bring; `None`: it has mistakes, or cannot be used on this
     /// host.
     fn contents(&self, name: &str) -> Option<PresetContents> {
-        if !self.presets.is_part(name) {
+        let is_language = self.presets.is_language(name);
+        if !self.presets.is_part(name) && !is_language {
             return None;
         }
         let entries = self.presets.entries(name)?.ok()?;
@@ -144,6 +145,9 @@ impl Advisor<'_> {
                 }
             }
         }
+        if needed_programs.is_empty() {
+            needed_programs.clone_from(&programs);
+        }
         let nothing = Desired::nothing(&self.desired.site, &self.desired.root);
         let desired = Desired {
             mounts: preset.mounts,
@@ -155,6 +159,7 @@ impl Advisor<'_> {
             desired,
             programs,
             needed_programs,
+            is_language,
         })
     }
 

@@ -60,12 +60,14 @@ pub(crate) struct TraceResult {
 
 /// How a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TraceEnd {
-    /// Everything that was followed ended, or the command that was started did, with this exit
-    /// code: 128 and the signal's number, if one ended it.
-    Ended(Option<u8>),
-    /// This signal asked to stop; the followed processes run on.
-    Signal(i32),
+pub(crate) struct TraceEnd {
+    /// The exit code of the command that was started, if it has ended: 128 and the signal's number,
+    /// if one ended it.
+    pub code: Option<u8>,
+    /// The signal that asked to stop. `None`: everything that was followed has ended.
+    pub signal: Option<i32>,
+    /// How many threads run on, which were followed so far.
+    pub left: usize,
 }
 
 /// Where a followed thread is.
@@ -162,9 +164,14 @@ impl Follower {
         seized.map_err(|error| tracee::refused(child, error))
     }
 
-    /// Follows until the command or everything has ended, or a signal asks to stop. Now and then
-    /// `more` may attach to further processes. It returns when to call it again, or if there can be
-    /// no such processes, `None`: then the trace ends when nothing is left to follow.
+    /// The exit code of the command that was started, if it has ended.
+    pub(crate) fn code(&self) -> Option<u8> {
+        self.code
+    }
+
+    /// Follows until everything has ended, or a signal asks to stop. Now and then `more` may attach
+    /// to further processes. It returns when to call it again, or if there can be no such
+    /// processes, `None`: then the trace ends when nothing is left to follow.
     pub(crate) fn follow(
         &mut self,
         mut more: impl FnMut(&mut Self) -> Result<Option<Duration>>,
@@ -178,25 +185,29 @@ impl Follower {
             } else {
                 pause.unwrap_or(PAUSE)
             };
-            if self.code.is_some() {
-                // Processes that the command left running do not count.
-                return Ok(TraceEnd::Ended(self.code));
-            }
             if self.threads.is_empty() {
                 (pause, looked) = (more(self)?, Instant::now());
                 if self.threads.is_empty() && pause.is_none() {
-                    return Ok(TraceEnd::Ended(self.code));
+                    return Ok(self.end(None));
                 }
             }
             match self.signal(timeout)? {
                 Some(signal) if signal != Signal::SIGCHLD as i32 => {
-                    return Ok(TraceEnd::Signal(signal));
+                    return Ok(self.end(Some(signal)));
                 }
                 _ => {}
             }
             if pause.is_some_and(|pause| looked.elapsed() >= pause) {
                 (pause, looked) = (more(self)?, Instant::now());
             }
+        }
+    }
+
+    fn end(&self, signal: Option<i32>) -> TraceEnd {
+        TraceEnd {
+            code: self.code,
+            signal,
+            left: self.threads.len(),
         }
     }
 

@@ -46,6 +46,26 @@ pub(crate) struct TemporaryDirectory {
     pub mode: u32,
 }
 
+/// Directories in which the files of many packages are, besides those that no site gets as a whole.
+const COMMON: [&str; 16] = [
+    "/bin",
+    "/lib",
+    "/lib64",
+    "/sbin",
+    "/usr/games",
+    "/usr/include",
+    "/usr/libexec",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/etc",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/sbin",
+    "/usr/local/share",
+    "/usr/share/man",
+    "/var/spool",
+];
+
 /// Where programs keep what they can make again.
 const SCRATCH: [&str; 4] = ["/tmp", "/var/tmp", "/var/cache", "/var/log"];
 
@@ -213,6 +233,10 @@ fn refusal_of_place(
 /// Why a jail should not get `path`, which `miss` is about, because of what it is.
 fn refusal_of_kind(host: &Host, path: &HostPath, kind: MissKind, miss: &Miss) -> Option<String> {
     match kind {
+        MissKind::Directory if is_of_every_host(path.as_path()) => Some(
+            "every host has this directory; lines for what is looked for in it bring it, too"
+                .to_owned(),
+        ),
         MissKind::Device => refusal_of_device(path),
         MissKind::Socket => refusal_of_socket(host, path),
         MissKind::Program | MissKind::Library | MissKind::Directory | MissKind::Data => {
@@ -234,6 +258,16 @@ fn refusal_of_file(host: &Host, path: &HostPath) -> Option<String> {
         return Some("not everybody may read it, or it is more than a site should get".to_owned());
     }
     (!is_only_roots(host, path)).then(|| "users other than root can change it".to_owned())
+}
+
+/// Whether it is a directory in which the files of many packages are: programs look at it on the
+/// way to others, or because the loader did not find a library in it.
+fn is_of_every_host(path: &Path) -> bool {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return true;
+    };
+    let is_of_libraries = above.ends_with("lib") && name.to_string_lossy().contains("-linux-");
+    is_of_libraries || COMMON.iter().any(|common| Path::new(common) == path)
 }
 
 fn refusal_of_device(path: &HostPath) -> Option<String> {

@@ -22,6 +22,14 @@ pub fn all() -> Vec<Trial> {
         ("a socket that died and one that lives", sockets),
         ("directories and links of another layout", layouts),
         ("old copies are told from the site's own", versions),
+        (
+            "a file of another form than the host's is the site's own",
+            forms,
+        ),
+        ("what is left is named with what ends it", ends),
+        ("copies in other directories are named", elsewhere),
+        ("sites with nothing in the way come up too", beside_others),
+        ("the remedy can be typed, and an undo restores times", typed),
         ("a site's own files are moved if they are named", named),
         ("users of the host are copies", users),
         ("a site that does not come up is as before", put_back),
@@ -345,6 +353,143 @@ fn versions() {
     let refused = sandbox.run(&["adopt", "s"]).exits(1);
     let refused = refused.says("zoneinfo/Own: the host has no such file");
     refused.says("etc/localtime: it differs from the host's");
+}
+
+fn forms() {
+    let sandbox = Sandbox::new();
+    let programs = "programs: [/usr/bin/id, /usr/bin/env, /usr/bin/ldd]\n";
+    let root = sandbox.site("s", programs);
+    shell(
+        &root,
+        "mkdir -p usr/bin app; printf '#!/usr/bin/php8.2\\necho 1;' >usr/bin/id
+         echo >app/env; ln -s /app/env usr/bin/env
+         cp /bin/true usr/bin/ldd; chmod 755 usr/bin/id",
+    );
+    let before = tree(&root);
+    let ran = sandbox.run(&["adopt", "--write", "s"]).exits(1);
+    let ran = ran.says("usr/bin/id: it is a script for php, where the host has an ELF file");
+    let ran = ran.says("usr/bin/ldd: it is an ELF file, where the host has a script for sh");
+    let _ = ran.says("usr/bin/env: it is a symbolic link to /app/env");
+    before.assert_same(&tree(&root));
+    there_and_back(&sandbox, "s", &["--also", "/usr/bin"]);
+
+    // Beside mounts, it is no copy either.
+    let root = sandbox.site("beside", "presets: [dns]\n");
+    shell(
+        &root,
+        "mkdir -p usr/bin; printf '#!/usr/bin/php\\n' >usr/bin/id; cp /bin/cat usr/bin/
+         echo >>usr/bin/cat",
+    );
+    let ran = sandbox.ok(&["check", "beside"]).says("/usr/bin/cat");
+    assert!(!ran.stderr.contains("/usr/bin/id"), "{ran}");
+}
+
+fn ends() {
+    let sandbox = Sandbox::new();
+    // What a link of the site replaces does not stay.
+    let root = sandbox.site("mail", "presets: [mail]\n");
+    shell(
+        &root,
+        "mkdir -p usr/sbin; cp /usr/sbin/sendmail usr/sbin/; echo >>usr/sbin/sendmail",
+    );
+    for arguments in [
+        &["adopt", "mail", "--write"][..],
+        &["adopt", "mail"],
+        &["check", "mail"],
+    ] {
+        let ran = sandbox.ok(arguments);
+        assert!(!ran.stderr.contains("in the root"), "{ran}");
+    }
+
+    // What a copied link led to stays, and so do other programs and devices.
+    let root = sandbox.site("jail", "programs: [/bin/sh]\n");
+    shell(
+        &root,
+        "mkdir -p usr/bin dev; cp /usr/bin/dash usr/bin/; ln -s dash usr/bin/sh
+         cp /usr/bin/id usr/bin/; chmod u+s usr/bin/id; mknod dev/kmem c 1 2",
+    );
+    sandbox.ok(&["adopt", "jail", "--write"]);
+    let lines = "programs: [/usr/bin/dash, /usr/bin/id]";
+    for command in ["adopt", "check"] {
+        let ran = sandbox.ok(&[command, "jail"]);
+        let ran = ran.says(&format!("`{lines}` in the manifest brings the host's"));
+        let ran = ran.says("(setuid, setgid): /usr/bin/id");
+        let _ = ran.says("device nodes of its own: /dev/kmem");
+    }
+    let more = lines.replace('[', "[/bin/sh, ");
+    sandbox.manifest("jail", format!("root: {}\n{more}\n", root.display()));
+    sandbox.ok(&["adopt", "jail", "--write"]);
+    let ran = sandbox.ok(&["check", "jail"]);
+    assert!(!ran.stderr.contains("stay in the root"), "{ran}");
+}
+
+fn elsewhere() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "presets: [dns]\n");
+    shell(
+        &root,
+        "mkdir -p lib usr/lib usr/local/bin etc
+         for it in /usr/lib/*-linux-gnu*/libnss_compat.so.2; do cp $it usr/lib/; cp $it lib/; done
+         echo >>lib/libnss_compat.so.2
+         cp /usr/bin/dash usr/local/bin/sh; echo own >usr/local/bin/own
+         echo '/lib/gone.so /lib/libnss_compat.so.2 # more' >etc/ld.so.preload",
+    );
+    for command in ["check", "adopt"] {
+        let ran = sandbox.ok(&[command, "s"]);
+        let ran =
+            ran.says("which no upgrade reaches: /usr/lib/libnss_compat.so.2, /usr/local/bin/sh");
+        let ran = ran.says("and are used there: /lib/libnss_compat.so.2");
+        let ran = ran.says("remove what the site does not need");
+        let ran = ran.says(
+            "ld.so.preload has the loader load these into each program: /lib/gone.so (not inside), \
+             /lib/libnss_compat.so.2;",
+        );
+        assert!(!ran.stderr.contains("bin/own"), "{ran}");
+    }
+}
+
+fn beside_others() {
+    let sandbox = Sandbox::new();
+    let copy = sandbox.site("a", "etc: [hosts]\n");
+    let own = sandbox.site("b", "etc: [hosts]\n");
+    sandbox.site("c", "etc: [hosts]\n");
+    shell(&copy, "mkdir etc; cp /etc/hosts etc/");
+    shell(&own, "mkdir etc; echo own >etc/hosts");
+    let ran = sandbox.run(&["adopt", "--all", "--write"]).exits(1);
+    let _ = ran.says("a: up, ").says("c: up, ");
+    sandbox.ok(&["status", "a", "c"]);
+    assert!(mounts_below(&own).is_empty());
+    sandbox.ok(&["adopt", "--all", "--write", "--also", "/etc/hosts"]);
+    sandbox.ok(&["status", "--all"]);
+}
+
+fn typed() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [ssl]\n");
+    shell(
+        &root,
+        "mkdir -p etc/ssl/x; touch etc/ssl/x/y \"etc/ssl/$(printf 'nl\\nx')\" \
+         \"etc/ssl/$(printf 'b\\351d')\"; touch -d 2001-01-01 etc etc/ssl .",
+    );
+    let before = tree(&root);
+    let times = || {
+        let time = |path: &str| fs::metadata(root.join(path)).unwrap().mtime();
+        ["", "etc", "etc/ssl"].map(time)
+    };
+    let old = times();
+    let also = ["--also", "/etc/ssl/x", "--also", "/etc/ssl/x/y"];
+    let ran = sandbox
+        .run(&[&["adopt", "s", "--write"], &also[..]].concat())
+        .exits(1);
+    assert!(!ran.stderr.contains("x/y"), "{ran}");
+    let (_, remedy) = ran.stderr.split_once("try: `mountjail ").unwrap();
+    let (remedy, _) = remedy.split_once("` moves").unwrap();
+    let mut command = sandbox.command_under(&["sh", "-c", &format!("exec \"$0\" {remedy}")]);
+    Ran::of(&mut command).exits(0).says("up, ");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    sandbox.ok(&["adopt", "s", "--undo"]);
+    before.assert_same(&tree(&root));
+    assert_eq!(times(), old);
 }
 
 fn named() {

@@ -22,10 +22,13 @@ use crate::cli::complete;
 /// as soon as the unit has started or failed, also if this command is killed; the unit then runs
 /// on.
 ///
+/// A command is followed until it and all that it started have ended. Ctrl-C or SIGTERM ends any
+/// trace earlier, and the programs run on, unseen.
+///
 /// Only the report goes to standard output; what the command prints goes to standard error. The
-/// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
-/// after a running process was followed, 1 if the unit did not start. Ctrl-C or SIGTERM ends the
-/// trace, and the programs run on; the exit code of a command is then 128 plus the signal's number.
+/// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run, 128
+/// plus the signal's number if the trace ended before it), or 0 after a running process was
+/// followed, 1 if the unit did not start.
 ///
 /// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
 /// much CPU time, one that reads 1500 files 5 times, and find(1), which does little but system

@@ -6,6 +6,7 @@ use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
 
+use crate::base::text::plural;
 use crate::cli::jail_command::JailCommand;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
@@ -35,6 +36,17 @@ fn run_redirected(out: &Out, jail: &JailCommand, command: &[OsString]) -> Result
         Error::failed("cannot send the command's output to standard error").because(&errno.into())
     })?;
     jail.run(command, out)
+}
+
+/// Says that the command has ended, if what it started has not.
+pub(super) fn say_what_is_left(out: &Out, desired: &Desired, follower: &Follower, code: u8) {
+    if follower.count() > 0 {
+        let threads = plural(follower.count(), "thread");
+        out.site(&desired.site).info(format_args!(
+            "the command has ended (exit code {code}); following {threads} that it left running; \
+             Ctrl-C ends it"
+        ));
+    }
 }
 
 /// The process `pid`, which must be inside.

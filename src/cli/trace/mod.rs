@@ -82,12 +82,12 @@ impl TraceArgs {
         if code != 0 {
             return code;
         }
-        match end {
-            TraceEnd::Ended(code) => code.unwrap_or(0),
-            TraceEnd::Signal(signal) if !trace.command.is_empty() => {
+        match (end.code, end.signal) {
+            (Some(code), _) => code,
+            (None, Some(signal)) if !trace.command.is_empty() => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }
-            TraceEnd::Signal(_) => 0,
+            (None, _) => 0,
         }
     }
 
@@ -165,10 +165,14 @@ impl TraceArgs {
         desired: &Desired,
         follower: &mut Follower,
     ) -> Result<TraceEnd> {
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut is_said) = (BTreeSet::new(), false);
         follower.follow(|follower| {
             let Some(unit) = &self.service else {
-                return Ok(None);
+                if !is_said && let Some(code) = follower.code() {
+                    begin::say_what_is_left(out, desired, follower, code);
+                    is_said = true;
+                }
+                return Ok((follower.count() > 0).then_some(PAUSE));
             };
             begin::newcomers(out, desired, follower, unit, &mut seen);
             Ok(Some(PAUSE))

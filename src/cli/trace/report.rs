@@ -11,6 +11,7 @@ use crate::cli::report::error_objects;
 use crate::render::{self, text};
 use crate::resolve::{Desired, WITHOUT_PROC};
 use crate::site::context::Context;
+use crate::site::out::SiteOut;
 use crate::site::{Reported, Site};
 use crate::trace::{Advice, AdvisedLine, Miss, TraceEnd};
 
@@ -21,7 +22,7 @@ const SHOWN: usize = 8;
 pub(super) struct TraceReport {
     site: SiteName,
     root: HostPath,
-    code: Option<u8>,
+    end: TraceEnd,
     pub advice: Advice,
     /// Paths that the host does not have either.
     pub nowhere: Vec<Miss>,
@@ -42,10 +43,7 @@ impl TraceReport {
         Self {
             site: site.name.clone(),
             root: desired.root.clone(),
-            code: match end {
-                TraceEnd::Ended(code) => code,
-                TraceEnd::Signal(_) => None,
-            },
+            end,
             advice: Advice::default(),
             nowhere: vec![],
             without_proc: vec![],
@@ -67,13 +65,7 @@ impl TraceReport {
         } = &self.advice;
         let is_empty = lines.is_empty() && not_mounted.is_empty() && self.without_proc.is_empty();
         if is_empty && refused.is_empty() {
-            match self.code {
-                Some(code) if code != 0 => out.info(format_args!(
-                    "the program failed (exit code {code}), but looked up nothing in vain that \
-                     the host has"
-                )),
-                _ => out.info("nothing was missing that the host has"),
-            }
+            self.say_nothing_was_missing(&out);
         }
         if !lines.is_empty() && !arguments.write {
             let lines = plural(lines.len(), "line");
@@ -87,8 +79,27 @@ impl TraceReport {
         context.out.print_and(text, 0)
     }
 
+    fn say_nothing_was_missing(&self, out: &SiteOut<'_>) {
+        let TraceEnd { code, left, .. } = self.end;
+        match code {
+            Some(code) if code != 0 => out.info(format_args!(
+                "the program failed (exit code {code}), but looked up nothing in vain that the \
+                 host has"
+            )),
+            _ if left > 0 => out.info("nothing was missing so far that the host has"),
+            _ => out.info("nothing was missing that the host has"),
+        }
+    }
+
     fn report_omissions(&self, context: &Context) {
         let out = context.out.site(&self.site);
+        if self.end.left > 0 {
+            let threads = plural(self.end.left, "thread");
+            out.info(format_args!(
+                "the trace ended before the programs: {threads} run on, and what they look up from \
+                 now on is not in this report"
+            ));
+        }
         for program in &self.not_understood {
             out.warn(format_args!(
                 "{program} was not followed: it is of another architecture than this mountjail, \
@@ -109,6 +120,10 @@ impl TraceReport {
             text::line(&mut text, format_args!("{}", line.addition));
             for miss in line.misses.iter().take(SHOWN) {
                 text::line(&mut text, format_args!("  # {}", described(miss)));
+            }
+            if line.addition.key == "users" {
+                let others = "  # it ran as this user; each user that it looks up needs one, too";
+                text::line(&mut text, format_args!("{others}"));
             }
             if line.misses.len() > SHOWN {
                 text::line(
@@ -167,7 +182,8 @@ impl TraceReport {
             refused.push(value);
         }
         let mut value = json!({
-            "site": self.site, "root": self.root, "exit_code": self.code, "written": self.written,
+            "site": self.site, "root": self.root,
+            "exit_code": self.end.code, "written": self.written,
             "lines": lines,
             "not_mounted": all_json(&self.advice.not_mounted),
             "refused": refused,

@@ -18,7 +18,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::outcome::{EngineFailure, check_signal};
 use super::replace::{Durability, FileAccess, rename_over, write_new};
-use crate::adopt::{self, AsideRecord, DIRECTORY, Moved, RECORD, Standing};
+use crate::adopt::{self, AsideRecord, DIRECTORY, Modified, Moved, RECORD, Standing};
 use crate::base::hints::Doing;
 use crate::base::{Error, ErrorContext, HostPath, JailPath, Result, in_words};
 use crate::observe::{Identity, Unknown};
@@ -115,13 +115,16 @@ impl Aside {
     /// Makes the directory if there is none.
     fn make(root: &HostPath) -> Result<Self> {
         let fd = open_root(root)?;
+        let time = Modified::of(&fd).context(format_args!("cannot look at the root {root}"))?;
         if adopt::open_directory(&fd, root)?.is_none()
             && let Err(error) = make_directory(&fd, adopt::name_of_directory())
         {
             return Err(cannot_make(root, &error));
         }
         if let Some(dir) = adopt::open_directory(&fd, root)? {
-            return Self::of(root, fd, dir);
+            let mut aside = Self::of(root, fd, dir)?;
+            aside.record.remember(&JailPath::slash(), time);
+            return Ok(aside);
         }
         let is_gone = io::Error::from_raw_os_error(libc::ENOENT);
         Err(cannot_make(root, &is_gone))
@@ -162,6 +165,7 @@ impl Aside {
     fn announce(&mut self, standing: &[&Standing]) -> Result<()> {
         for standing in standing {
             let (path, to) = (&standing.path, self.free_name(&standing.path)?);
+            self.remember_times(path);
             let stat = self.explained("move", path, self.stat(path))?;
             self.record.moved.push(Moved {
                 path: path.clone(),
@@ -172,6 +176,37 @@ impl Aside {
             });
         }
         self.write()
+    }
+
+    /// Records when the directories on the way to `path` were last changed.
+    fn remember_times(&mut self, path: &JailPath) {
+        for above in path.directories_above() {
+            if let Ok(dir) = self.directory(&above)
+                && let Ok(time) = Modified::of(&dir)
+            {
+                self.record.remember(&above, time);
+            }
+        }
+    }
+
+    /// Sets the times of the directories that changed with what was moved.
+    fn restore_times(&self) {
+        for directory in &self.record.directories {
+            if let Ok(dir) = self.directory(&directory.path) {
+                let _ = directory.modified.set(&dir); // nothing depends on it
+            }
+        }
+    }
+
+    /// The directory `path`, on the mount that the root is on, open for reading.
+    fn directory(&self, path: &JailPath) -> io::Result<OwnedFd> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NONBLOCK;
+        match path.relative() {
+            path if path.as_os_str().is_empty() => {
+                sys::open_unmounted(&self.root, Path::new("."), flags)
+            }
+            path => sys::open_unmounted(&self.root, path, flags),
+        }
     }
 
     /// A name below the directory that nothing has.
@@ -244,6 +279,7 @@ impl Aside {
         let _ = rustix::fs::syncfs(&self.dir);
         if self.record.moved.is_empty() {
             self.remove()?;
+            self.restore_times();
         } else {
             self.write()?;
         }
@@ -252,14 +288,15 @@ impl Aside {
 
     /// Whether it had been moved. Errors: why it stays, a clause.
     fn put_one_back(&self, moved: &Moved) -> Result<bool, String> {
+        let at = self.path.inside(&moved.to);
         let (aside, home) = (self.slot(&moved.to), self.slot(&moved.path));
         let aside = match aside.and_then(Slot::with_stat) {
             Ok((aside, stat)) if self.is_it(moved, &stat) => aside,
-            Ok(_) => return Err(format!("{} is another file now", moved.to)),
+            Ok(_) => return Err(format!("{at} is another file now")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return match home.and_then(Slot::with_stat) {
                     Ok((_, stat)) if self.is_it(moved, &stat) => Ok(false),
-                    _ => Err(format!("{} is not there any more", moved.to)),
+                    _ => Err(format!("{at} is not there any more")),
                 };
             }
             Err(error) => return Err(in_words(&error)),
@@ -270,7 +307,7 @@ impl Aside {
         };
         match renamed {
             Ok(()) => Ok(true),
-            Err(error) => Err(why_aside(moved, &error)),
+            Err(error) => Err(why_aside(&at, &error)),
         }
     }
 
@@ -363,8 +400,7 @@ impl Aside {
 }
 
 /// Why something that could not be renamed stays aside, a clause.
-fn why_aside(moved: &Moved, error: &io::Error) -> String {
-    let at = &moved.to;
+fn why_aside(at: &HostPath, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EEXIST | libc::ENOTEMPTY | libc::EISDIR) => {
             format!("something else is there now; it stays at {at}")

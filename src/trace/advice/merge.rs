@@ -20,8 +20,10 @@ pub(in crate::trace) struct PresetContents {
     pub desired: Desired,
     /// The programs that the preset's own lines name, by their real paths on the host.
     pub programs: BTreeSet<HostPath>,
-    /// Those of them that it cannot do without.
+    /// Those of them that it cannot do without, or all if it needs none.
     pub needed_programs: BTreeSet<HostPath>,
+    /// Whether it is that of an interpreter, with all that it loads.
+    pub is_language: bool,
 }
 
 impl PresetContents {

@@ -5,11 +5,12 @@ mod merge;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::path::Path;
 
 use super::miss::{LookupFailure, Miss};
 use super::on_host::{MissKind, MissOnHost};
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::manifest::Addition;
 use crate::resolve::{Desired, FileKind, Mount, ProgramLine, why};
 use lines::{
@@ -209,15 +210,31 @@ fn lookups(misses: &[Miss]) -> u64 {
 }
 
 /// Each program and library once, even if it was looked for by several names, such as in `/usr/bin`
-/// and `/bin`: by its real path, if that is one of them.
+/// and `/bin`: by its real path, if that is one of them. Of a program that `PATH` was searched for,
+/// the first place counts.
 fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
-    wanted.sort_by_key(|found| found.miss.path.as_path() != found.real.as_path());
-    let mut seen = BTreeSet::new();
+    wanted.sort_by_key(|found| {
+        let is_link = found.miss.path.as_path() != found.real.as_path();
+        (place_in_path(found).unwrap_or(usize::MAX), is_link)
+    });
+    let (mut seen, mut searched) = (BTreeSet::new(), BTreeSet::new());
     wanted.retain(|found| match found.kind {
-        MissKind::Program | MissKind::Library => seen.insert(found.real.clone()),
+        MissKind::Program | MissKind::Library => {
+            let name = found.miss.path.as_path().file_name().map(OsStr::to_owned);
+            let is_first = place_in_path(found).is_none() || searched.insert(name);
+            seen.insert(found.real.clone()) && is_first
+        }
         _ => true,
     });
     wanted
+}
+
+/// The place in `PATH` of the directory that the program is in.
+fn place_in_path(found: &MissOnHost) -> Option<usize> {
+    let directory = found.miss.path.as_path().parent()?;
+    let mut places = SEARCH_PATH.iter();
+    let place = places.position(|place| Path::new(place) == directory);
+    place.filter(|_| found.kind == MissKind::Program)
 }
 
 /// The presets that are made for a missed program, and those of which several programs were missed
@@ -232,6 +249,9 @@ fn presets_by_programs(wanted: &[MissOnHost], context: &AdviceContext<'_>) -> BT
         }
     }
     for preset in context.presets {
+        if preset.is_language {
+            continue;
+        }
         let (mut own, mut missed) = (0, 0);
         for program in &preset.needed_programs {
             if is_of_another(program, preset, context.presets) {
@@ -249,10 +269,11 @@ fn presets_by_programs(wanted: &[MissOnHost], context: &AdviceContext<'_>) -> BT
     missed_presets
 }
 
-/// Whether a preset other than `preset` names the program.
+/// Whether a preset other than `preset`, and not of a language, names the program.
 fn is_of_another(program: &HostPath, preset: &PresetContents, presets: &[PresetContents]) -> bool {
     for other in presets {
-        if other.preset != preset.preset && other.programs.contains(program) {
+        let is_other = other.preset != preset.preset && !other.is_language;
+        if is_other && other.programs.contains(program) {
             return true;
         }
     }
@@ -324,9 +345,12 @@ fn smallest_preset<'c>(
 ) -> Option<&'c PresetContents> {
     let mut right = vec![];
     for preset in context.presets {
-        if fits(preset, found, presets_by_programs)
-            && (found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs))
-        {
+        let is_of_use = if preset.is_language {
+            has_its_program(preset, context)
+        } else {
+            found.part_of.is_empty() || is_of_site(preset, context, presets_by_programs)
+        };
+        if is_of_use && fits(preset, found, presets_by_programs) {
             right.push(preset);
         }
     }
@@ -394,6 +418,12 @@ fn is_of_site(
     preset.programs.is_empty()
         || presets_by_programs.contains(&preset.preset)
         || programs.any(|program| is_brought(context, program))
+}
+
+/// Whether the site has a program that the preset is for, by whatever name.
+fn has_its_program(preset: &PresetContents, context: &AdviceContext<'_>) -> bool {
+    let mut mounts = context.desired.mounts.iter();
+    mounts.any(|mount| preset.needed_programs.contains(&mount.source))
 }
 
 /// Whether a line names it; otherwise, only something else needs it.

@@ -95,6 +95,7 @@ fn preset(
         desired: desired(mounts),
         needed_programs: programs.clone(),
         programs,
+        is_language: name == "perl",
     }
 }
 
@@ -136,6 +137,13 @@ fn presets() -> Vec<PresetContents> {
             &[],
             &["/dev/null"],
             &["/usr/bin/cat", "/usr/bin/ls", "/usr/bin/sed", "/usr/bin/sh"],
+            &libc,
+        ),
+        preset(
+            "perl",
+            &["/usr/share/perl"],
+            &[],
+            &["/usr/bin/perl5"],
             &libc,
         ),
     ]
@@ -227,6 +235,72 @@ fn a_program_means_its_preset_only_where_it_is_much_of_it() {
         &[("/bin/vim", MissKind::Program)],
         &["programs: [/usr/bin/vim]"],
     );
+}
+
+/// A preset of a language is for sites that have its interpreter.
+#[test]
+fn a_language_comes_as_a_whole_where_its_program_is() {
+    let mut module = found("/usr/share/perl/5/strict.pm", MissKind::Data);
+    module.part_of = vec![(host("/usr/share/perl/5"), false)];
+    let users = BTreeMap::new();
+    for (target, line) in [
+        ("/usr/bin/perl", "presets: [perl]"),
+        ("/usr/bin/php", "mounts: [/usr/share/perl/5]"),
+    ] {
+        let mut program = Arc::unwrap_or_clone(mount(target, FileKind::File, true));
+        if target == "/usr/bin/perl" {
+            program.source = host("/usr/bin/perl5");
+        }
+        let context = AdviceContext {
+            desired: &desired(vec![Arc::new(program)]),
+            presets: &presets(),
+            users: &users,
+            program_lines: &BTreeMap::new(),
+        };
+        let advice = advise(vec![module.clone()], &context);
+        let advised: Vec<_> = advice
+            .lines
+            .iter()
+            .map(|line| line.addition.to_string())
+            .collect();
+        assert_eq!(advised, [line]);
+    }
+}
+
+/// The directories of `PATH` are searched one after the other.
+#[test]
+fn a_program_has_the_name_by_which_it_is_found_first() {
+    let program = |path: &str, real: &str| MissOnHost {
+        real: host(real),
+        ..found(path, MissKind::Program)
+    };
+    for (missed, lines) in [
+        (
+            vec![
+                program("/bin/x", "/usr/bin/x"),
+                program("/usr/bin/x", "/usr/bin/x"),
+                program("/usr/local/bin/x", "/usr/local/bin/x"),
+            ],
+            &["programs: [/usr/local/bin/x]"][..],
+        ),
+        (
+            vec![
+                program("/bin/java", "/usr/lib/jvm/17/bin/java"),
+                program("/usr/bin/java", "/usr/lib/jvm/17/bin/java"),
+            ],
+            &["programs: [/usr/bin/java]"],
+        ),
+        (
+            vec![program("/opt/x", "/opt/x"), program("/opt/b/x", "/opt/b/x")],
+            &["programs: [/opt/b/x]", "programs: [/opt/x]"],
+        ),
+    ] {
+        let advice = advice(missed);
+        let lines_of = advice.lines.iter();
+        let mut advised: Vec<_> = lines_of.map(|line| line.addition.to_string()).collect();
+        advised.sort();
+        assert_eq!(advised, lines);
+    }
 }
 
 #[test]

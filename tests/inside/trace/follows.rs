@@ -120,17 +120,31 @@ pub fn interrupted() {
 }
 
 pub fn left_running() {
-    let (sandbox, _) = site("programs: [/bin/busybox]\ndevices: [\"null\"]\n");
-    let program = "busybox sleep 60 </dev/null >/dev/null 2>&1 & echo $!; exit 4";
-    let ran = sandbox
-        .run(&["trace", "-q", "s", "--", "busybox", "sh", "-c", program])
-        .exits(4);
-    let id: u32 = ran.stderr.trim().parse().unwrap();
+    let (sandbox, root) = site("programs: [/bin/busybox]\ndevices: [\"null\"]\n");
+    let program = "(while ! test -e /go; do busybox usleep 9999; done; busybox cat /etc/services) \
+                   </dev/null & echo $!; exit 4";
+    let start = || {
+        let command = ["--", "busybox", "sh", "-c", program];
+        let mut trace = Trace::start(&sandbox, &command);
+        let mut line = String::new();
+        trace.stderr.read_line(&mut line).unwrap();
+        trace.until("the command has ended (exit code 4); following ");
+        (trace, line.trim().parse::<u32>().unwrap())
+    };
+    let (trace, id) = start();
+    let (code, report) = trace.end(Signal::SIGTERM);
+    assert_eq!((code, &report["exit_code"]), (4, &Value::from(4)));
+    assert_eq!(lines(&report), Vec::<&str>::new());
     assert_eq!(
         (status(id, "TracerPid:"), status(id, "Name:")),
         ("0".to_owned(), "busybox".to_owned())
     );
     kill(pid(id), Signal::SIGKILL).unwrap();
+
+    let (trace, _) = start();
+    fs::write(root.join("go"), "").unwrap();
+    let (code, report) = trace.ended();
+    assert_eq!((code, lines(&report)), (4, vec!["presets: [dns]"]));
 }
 
 pub fn endings() {

@@ -249,7 +249,7 @@ pub fn made() {
     let report = trace("busybox readlink /usr/local");
     assert_eq!(report["lines"], serde_json::json!([]), "{report:#}");
     let report = trace("busybox readlink /usr/local; test -d /usr/local");
-    has(&report, "mounts: [/usr/local]");
+    refused(&report, "/usr/local", "every host has this directory");
     let source = sandbox.directory("uploads");
     fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).unwrap();
     let mount = format!(
@@ -265,6 +265,52 @@ pub fn made() {
     let file = source.join("new").display().to_string();
     let report = trace(&format!("test -e {file} || echo 1 >{file}"));
     assert_eq!(report["not_mounted"], serde_json::json!([]), "{report:#}");
+}
+
+/// Sites with an interpreter alone.
+pub fn languages() {
+    let perl = [
+        "perl",
+        "-MPOSIX",
+        "-MSocket",
+        "-MEncode",
+        "-e",
+        "print POSIX::floor(4.5)",
+    ];
+    let python = ["python3", "-c", "import tempfile, ssl; print(4)"];
+    for command in [&perl[..], &python] {
+        let name = command[0];
+        let (sandbox, _) = site(&format!("programs: [/usr/bin/{name}]\nusers: [www-data]\n"));
+        works_after_two_rounds(&sandbox, command, "4");
+        let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+        let is_its = |line: &str| line.starts_with("presets: ") && line.contains(name);
+        assert!(manifest.lines().any(is_its), "{manifest}");
+        assert!(manifest.lines().count() < 6, "{manifest}");
+    }
+}
+
+/// What the loader and others look at on their way to something else.
+pub fn components() {
+    let (sandbox, root) = site("programs: [/bin/busybox]\n");
+    let source = sandbox.file(
+        "l.c",
+        "#include <dlfcn.h>\n#include <stdio.h>\nint main(void) {\n\
+         if (dlopen(\"libz.so.1\", RTLD_NOW)) return 0;\nputs(dlerror());\nreturn 1;\n}\n",
+    );
+    let program = root.join("load");
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-static", "-w", "-o"]);
+    Ran::of(compiler.arg(&program).arg(source)).exits(0);
+    let report = sandbox
+        .run(&["trace", "--json", "s", "--", "/load"])
+        .exits(1)
+        .json();
+    let lines = lines(&report).join("\n");
+    assert!(
+        lines.contains("libz.so.1") && !lines.contains("mounts"),
+        "{report:#}"
+    );
+    works_after_two_rounds(&sandbox, &["/load"], "");
 }
 
 /// Links of the site's own that lead out of what is inside.

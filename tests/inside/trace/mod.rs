@@ -41,7 +41,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a command runs on after a signal", follows::interrupted),
         (
-            "processes that a command leaves running are let go",
+            "processes that a command leaves running are followed, and let go by a signal",
             follows::left_running,
         ),
         ("processes may end at any moment", follows::endings),
@@ -76,6 +76,11 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a file made in a missing directory is reported", hunt::made),
         ("links that lead out are followed", hunt::links_out),
+        ("a language comes with its preset", hunt::languages),
+        (
+            "directories of every host are not advised",
+            hunt::components,
+        ),
         ("a failing program is never well", hunt::fails_by_itself),
         (
             "programs that need /proc are named with its line",
@@ -196,6 +201,11 @@ impl Trace {
     /// Ends it by a signal; its exit code and report.
     fn end(self, signal: Signal) -> (i32, Value) {
         kill(self.pid(), signal).unwrap();
+        self.ended()
+    }
+
+    /// Its exit code and report, once it has ended by itself.
+    fn ended(self) -> (i32, Value) {
         let output = self.child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
