@@ -1,6 +1,7 @@
 //! Text that others chose, such as a site's owner, in what an administrator reads and copies.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -50,7 +51,7 @@ fn escaped_word(bytes: &[u8]) -> String {
 
 fn octal(format: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        format.push_str(&format!(r"\{byte:03o}"));
+        let _ = write!(format, r"\{byte:03o}"); // a string takes all
     }
 }
 

@@ -110,7 +110,7 @@ impl Advisor<'_> {
         let mut by_path = BTreeMap::new();
         for path in &paths {
             // A name that was looked for in several directories was looked for in PATH.
-            let in_path = SEARCH_PATH.iter().map(|known| Path::new(known));
+            let in_path = SEARCH_PATH.iter().map(Path::new);
             let same_name =
                 in_path.filter_map(|known| HostPath::new(known.join(path.file_name()?)).ok());
             let places: Vec<_> = same_name.filter(|place| paths.contains(place)).collect();

@@ -55,7 +55,7 @@ impl Probe for Interpreters {
     type Answer = Vec<Option<String>>;
 
     fn run(&self) -> Self::Answer {
-        self.0.iter().map(|program| failure(program)).collect()
+        self.0.iter().map(failure).collect()
     }
 }
 

@@ -405,12 +405,11 @@ mod tests {
                 .filter_map(|(l, nth)| split(l, nth))
                 .collect();
             let found = expanded_by_uwsgi(root, file, &lines);
-            match expected {
-                Some(expected) => assert_eq!(found, expected),
-                None => {
-                    let read = read(DaemonKind::Uwsgi, file, &text, &Units::default());
-                    assert!(read.warnings[0].contains("only uWSGI knows"), "{read:?}");
-                }
+            if let Some(expected) = expected {
+                assert_eq!(found, expected);
+            } else {
+                let read = read(DaemonKind::Uwsgi, file, &text, &Units::default());
+                assert!(read.warnings[0].contains("only uWSGI knows"), "{read:?}");
             }
         }
     }
