@@ -87,7 +87,11 @@ impl<'p> ProgramLines<'p> {
             }
             first.get_or_insert(place);
         }
-        Some(ProgramLine::Program(self.usual(first?)))
+        let first = first?;
+        Some(ProgramLine::Program(match places {
+            [only] => only.clone(), // the usual name may not bring this one
+            _ => self.usual(first),
+        }))
     }
 
     /// The preset that is named after the host's program at `path`, or made for it.

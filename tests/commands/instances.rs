@@ -283,7 +283,7 @@ fn odd_names() {
     );
     up.says("these are not sites, because their names cannot be a site's: ")
         .says("'a b'")
-        .says(r"\n")
+        .says(r"new\012line")
         .says("and 2 more")
         .says("these are not sites, because links are not followed here: linked, outside");
 

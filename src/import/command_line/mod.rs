@@ -1,17 +1,16 @@
 //! The programs that a command starts in turn: `env`, `nice`, a shell or a script often stands
 //! before the one that does the work. Only scripts are read; nothing is started.
 
+mod command;
 mod shell;
 mod wrappers;
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub(super) use self::command::CommandLine;
 use self::wrappers::wrapped;
-use crate::base::SEARCH_PATH;
 
 /// How many programs start each other at most.
 const MAX_DEPTH: usize = 8;
@@ -21,52 +20,6 @@ const MAX_COMMANDS: usize = 200;
 
 /// How much of a script is read.
 const MAX_SCRIPT: u64 = 64 << 10;
-
-/// A command, as it is started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct CommandLine {
-    /// The program, and its arguments.
-    pub words: Vec<String>,
-    /// The variables that are known to be set.
-    pub environment: BTreeMap<String, String>,
-    /// Where its relative paths begin; empty: it is not known.
-    pub directory: PathBuf,
-}
-
-impl CommandLine {
-    pub(super) fn new(words: Vec<String>) -> Self {
-        Self {
-            words,
-            ..Self::default()
-        }
-    }
-
-    /// The same, with other words.
-    fn with(&self, words: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            words: words.into_iter().collect(),
-            ..self.clone()
-        }
-    }
-
-    /// The name of the program, without its directory.
-    fn name(&self) -> &str {
-        let program = self.words.first().map_or("", String::as_str);
-        let name = Path::new(program).file_name().and_then(OsStr::to_str);
-        name.unwrap_or_default()
-    }
-
-    /// The file of the program, where the host has it.
-    pub(super) fn program(&self) -> Option<PathBuf> {
-        let program = self.words.first().filter(|program| !program.is_empty())?;
-        if program.contains('/') {
-            let path = self.directory.join(program);
-            return (path.is_absolute() && path.is_file()).then_some(path);
-        }
-        let places = SEARCH_PATH.map(|directory| Path::new(directory).join(program));
-        places.into_iter().find(|place| place.is_file())
-    }
-}
 
 /// The command, and those that it starts, each before those that it starts itself.
 pub(super) fn chain(first: CommandLine) -> Vec<CommandLine> {

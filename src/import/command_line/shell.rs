@@ -4,7 +4,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::CommandLine;
+use super::command::CommandLine;
 use super::wrappers::{assign, is_assignment};
 
 /// Words that a command follows.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::CommandLine;
+use super::command::CommandLine;
 use crate::import::words::words;
 
 /// A program that starts the command after its own options.

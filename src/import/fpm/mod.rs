@@ -1,6 +1,7 @@
 //! PHP-FPM's configuration, read as PHP-FPM reads it. `php-fpm -tt` prints the same values.
 
 mod drafts;
+mod master;
 mod masters;
 mod needs;
 mod of_units;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
-pub use masters::{Master, masters};
+pub use master::Master;
+pub use masters::masters;
 pub(crate) use needs::{mode_of_written, written_by};
 pub use pool::{FpmConfiguration, Pool};
 pub(crate) use pool_user::{PoolUser, pool_users};

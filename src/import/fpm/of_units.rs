@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::masters::{Master, prefix_of};
+use super::master::{Master, prefix_of};
 use crate::import::command_line::{CommandLine, last_ones};
 use crate::import::unit_file::{self, UnitFile};
 

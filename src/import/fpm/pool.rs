@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::refused;
 use crate::Error;
 use crate::base::HostPath;
 use crate::import::php_ini::PhpValue;
@@ -53,16 +52,6 @@ impl Pool {
             Some(value) if value.unknown.is_none() => Some(&value.text),
             _ => None,
         }
-    }
-
-    /// Why PHP-FPM does not start with this pool, as far as its own list of directives and their
-    /// types tells.
-    pub fn refusals(&self) -> Vec<String> {
-        let mut why = self.refused_values.clone();
-        if why.is_empty() {
-            why = refused::of_pool(self);
-        }
-        why
     }
 
     /// The absolute path of its `chroot`, if it has one.

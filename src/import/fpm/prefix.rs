@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::masters::Master;
+use super::master::Master;
 use super::pool::{FpmConfiguration, Pool};
 use super::reader;
 use crate::Result;

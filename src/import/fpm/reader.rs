@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::masters::Master;
+use super::master::Master;
 use super::pool::{FpmConfiguration, Pool};
 use super::refused;
 use crate::base::ErrorContext;

@@ -141,8 +141,20 @@ fn number(text: &str) -> i64 {
     sign * digits[..end].parse().unwrap_or(0)
 }
 
+impl Pool {
+    /// Why PHP-FPM does not start with this pool, as far as its own list of directives and their
+    /// types tells.
+    pub fn refusals(&self) -> Vec<String> {
+        let mut why = self.refused_values.clone();
+        if why.is_empty() {
+            why = of_pool(self);
+        }
+        why
+    }
+}
+
 /// Why PHP-FPM refuses a pool whose values are all right.
-pub(super) fn of_pool(pool: &Pool) -> Vec<String> {
+fn of_pool(pool: &Pool) -> Vec<String> {
     let mut why = vec![];
     let is_unknown = |name: &str| match pool.directives.get(name) {
         Some(value) => value.unknown.is_some(),
