@@ -12,7 +12,7 @@ use super::site_list::SiteList;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest;
 use crate::observe::{BootId, SiteRecords};
-use crate::{Error, Result};
+use crate::{Error, Result, patience};
 
 /// Which sites a command is for.
 #[derive(Clone, Debug)]
@@ -173,14 +173,32 @@ pub(crate) fn of_another_configuration(
     ))
 }
 
+/// As [`brought_up_by`], for a warning: also `None` if that configuration does not answer.
+pub(crate) fn known_to_be_brought_up_by(site: &Site, records: &SiteRecords) -> Option<BroughtUpBy> {
+    if is_beside(site, records.manifest()?) {
+        return None; // the usual case, for which nothing is asked
+    }
+    let ask = |(site, records): &(Site, SiteRecords)| brought_up_by(site, records);
+    let question = (site.clone(), records.clone());
+    let mut answers = patience::each_within(vec![question], Some(patience::SHORT), ask);
+    answers.pop().flatten().flatten()
+}
+
+/// Whether `manifest` is in the directory of the site's manifest. A site can have one of its own or
+/// be in a template.
+fn is_beside(site: &Site, manifest: &Path) -> bool {
+    manifest.parent() == site.file.parent()
+}
+
 /// The other configuration that brought the site up, by its `records`; `None`: this one did, or it
 /// is not known.
 pub(crate) fn brought_up_by(site: &Site, records: &SiteRecords) -> Option<BroughtUpBy> {
     let (root, by) = (records.root()?, records.manifest()?);
+    if is_beside(site, by) {
+        return None;
+    }
     let was_moved = by.symlink_metadata().is_err() && site.file.symlink_metadata().is_ok();
-    // A site can have a manifest of its own or be in a template.
-    let is_beside = by.parent() == site.file.parent();
-    if is_beside || was_moved || root_of(site).as_ref() == Some(root) {
+    if was_moved || root_of(site).as_ref() == Some(root) {
         return None;
     }
     Some(BroughtUpBy {

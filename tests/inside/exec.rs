@@ -433,7 +433,7 @@ fn missing() {
         ("php", "presets: [php-cli]"),
         ("/usr/bin/openssl", "programs: [/usr/bin/openssl]"),
         ("openssl", "programs: [/usr/bin/openssl]"),
-        ("/bin/openssl", "programs: [/usr/bin/openssl]"),
+        ("/bin/openssl", "programs: [/bin/openssl]"),
         ("sendmail", "presets: [mail]"),
         ("git", "presets: [git]"),
         ("nodejs", "presets: [node]"),

@@ -13,7 +13,7 @@ pub(super) use self::run::has_copies_aside;
 pub(crate) use self::run::{DownError, DownOptions, TakeDown, TakenDown};
 use super::bring_up::lock;
 use super::pipeline;
-use super::select::{BroughtUpBy, brought_up_by};
+use super::select::{BroughtUpBy, known_to_be_brought_up_by};
 use super::templates;
 use super::{Site, SiteError, load, manifest_file};
 use crate::Result;
@@ -103,7 +103,7 @@ impl TakeDown {
             ));
             return Ok(TakenDown::nothing(root));
         }
-        if let Some(BroughtUpBy { manifest, root }) = brought_up_by(site, &records) {
+        if let Some(BroughtUpBy { manifest, root }) = known_to_be_brought_up_by(site, &records) {
             self.context.out.site(&site.name).warn(format_args!(
                 "{} brought it up, in {root}, and not this configuration",
                 manifest.display()

@@ -109,19 +109,18 @@ pub fn script() {
     run(&["--write", "--up"])
         .prints("presets: [timezone]\n")
         .says("s: added ");
-    let second = run(&["--write", "--up"])
-        .prints("programs: [/usr/bin/perl]\n  # /usr/bin/perl (exec by sh)\n");
+    let second =
+        run(&["--write", "--up"]).prints("presets: [perl]\n  # /usr/bin/perl (exec by sh)\n");
     second
         .says("zone: 7200\nfont: \"00010000\"\nsocket: true\n")
         .says("/usr/bin/perl: not found");
-    run(&["--write", "--up"]).prints("presets: [base]\n"); // perl wants /dev/null
     let last = run(&[])
         .says(ALL_WELL)
         .says("s: nothing was missing that the host has");
     assert_eq!(last.stdout, "");
     let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
     let head = format!(
-        "root: {}\nprograms: [{}, /bin/sh, /usr/bin/perl] # PHP\n",
+        "root: {}\nprograms: [{}, /bin/sh] # PHP\n",
         root.display(),
         php.display()
     );
@@ -204,10 +203,7 @@ pub fn worker() {
     );
     let (well, report) = look(&["--write", "--up"]);
     assert_eq!(well, [true, true, true, false]);
-    has(&report, "programs: [/usr/bin/perl]");
-    // perl wants /dev/null.
-    let (_, report) = look(&["--write", "--up"]);
-    has(&report, "presets: [base]");
+    has(&report, "presets: [perl]");
     assert_eq!(
         work(&fpm, &root, "worker"),
         [true; 4],
@@ -391,7 +387,7 @@ pub fn streams() {
     Ran::of(&mut shell).exits(0).says("0027\n123\n");
     let ran = sandbox.run(&["trace", "s", "--", "perl", "-v"]).exits(127);
     ran.says("s: cannot run perl in the jail")
-        .prints("programs: [/usr/bin/perl]");
+        .prints("presets: [perl]");
     sandbox.ok(&["down", "s"]);
     sandbox
         .run(&["trace", "s", "--", "sh"])
@@ -438,14 +434,14 @@ pub fn interpreters() {
     let ran = sandbox
         .run(&["trace", "--json", "s", "--", "/script"])
         .exits(127);
-    assert_eq!(lines(&ran.json()), ["programs: [/usr/bin/perl]"]);
+    assert_eq!(lines(&ran.json()), ["presets: [perl]"]);
     ran.says("try: /script needs /usr/bin/perl: `");
     sandbox.program(root.join("nested"), "#!/script\n");
     let report = sandbox
         .run(&["trace", "--json", "s", "--", "/nested"])
         .exits(127)
         .json();
-    assert_eq!(lines(&report), ["programs: [/usr/bin/perl]"]);
+    assert_eq!(lines(&report), ["presets: [perl]"]);
     sandbox.program(root.join("none"), "#!/usr/bin/no-such-interpreter\n");
     let report = sandbox
         .run(&["trace", "--json", "--all-misses", "s", "--", "/none"])

@@ -22,7 +22,7 @@ pub fn threads() {
         .exits(5);
     assert_eq!(
         lines(&ran.json()),
-        ["presets: [dns]", "programs: [/usr/bin/perl]"],
+        ["presets: [dns]", "presets: [perl]"],
         "{ran}"
     );
     let paths: Vec<_> = ran.json()["lines"][0]["misses"]

@@ -166,11 +166,11 @@ pub fn odd_manifest() {
     let file = sandbox.manifest("s", &odd);
     sandbox.ok(&["up", "s"]);
     sandbox
-        .run(&["trace", "--write", "s", "--", "busybox", "env", "perl"])
+        .run(&["trace", "--write", "s", "--", "busybox", "env", "less"])
         .exits(1)
         .says("it is written in a style of YAML that cannot be added to without disturbing it")
         .says("try: add the lines by hand; the file is as it was")
-        .prints("programs: [/usr/bin/perl]\n");
+        .prints("programs: [/usr/bin/less]\n");
     assert_eq!(fs::read_to_string(&file).unwrap(), odd);
 }
 
@@ -191,7 +191,7 @@ pub fn kept() {
     sandbox.ok(&["up", "s"]);
     sandbox
         .run(&[
-            "trace", "--write", "--up", "s", "--", "busybox", "env", "perl", "-v",
+            "trace", "--write", "--up", "s", "--", "busybox", "env", "less", "-V",
         ])
         .exits(127);
     let before = fs::metadata(&real).unwrap();
@@ -199,7 +199,7 @@ pub fn kept() {
     assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
     assert_eq!(
         fs::read_to_string(&real).unwrap(),
-        format!("{text}- /usr/bin/perl\r\n")
+        format!("{text}- /usr/bin/less\r\n")
     );
-    sandbox.ok(&["trace", "s", "--", "busybox", "env", "perl", "-v"]);
+    sandbox.ok(&["trace", "s", "--", "busybox", "env", "less", "-V"]);
 }
