@@ -43,6 +43,11 @@ pub fn all_goes_down(riot: &Riot<'_>) {
             );
         }
     }
+    let covered: Vec<_> = world
+        .owners
+        .iter()
+        .filter(|owner| is_covered(owner))
+        .collect();
     unmount(world, is_owners);
     let Some(down) = run(&["down", "--all", "--lazy"]) else {
         return;
@@ -50,7 +55,7 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     if !down.is_ok() {
         finds("c: `down` fails, and nothing is in its way", &down, &());
     }
-    is_bare(riot, &down);
+    is_bare(riot, &down, &covered);
     for (owner, made) in world.owners.iter().zip(&made) {
         let left: Vec<_> = made
             .iter()
@@ -66,7 +71,7 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     let _ = run(&["up", "--all"]);
     let _ = run(&["status"]);
     if let Some(down) = run(&["down", "--all", "--lazy"]) {
-        is_bare(riot, &down);
+        is_bare(riot, &down, &[]);
     }
     // And as in the beginning: leftovers that were found must not be in the way.
     unmount(world, |_| true);
@@ -105,12 +110,19 @@ pub fn all_goes_down(riot: &Riot<'_>) {
             );
         }
     }
-    is_bare(riot, &down);
+    is_bare(riot, &down, &[]);
     oracle.looks_at_all();
 }
 
-/// After this `down`, nothing of ours is left anywhere.
-fn is_bare(riot: &Riot<'_>, down: &Ended) {
+/// Whether the root is what its owner has mounted there.
+fn is_covered(owner: &Owner) -> bool {
+    let mut mounts = owner.mounts().into_iter().filter(is_owners);
+    mounts.any(|mount| mount.point == owner.root)
+}
+
+/// After this `down`, nothing of ours is left anywhere. The roots of `covered` owners were unmounted
+/// before it, perhaps with things that were made in them.
+fn is_bare(riot: &Riot<'_>, down: &Ended, covered: &[&Owner]) {
     let (world, journal, oracle) = (riot.world, riot.journal, riot.oracle);
     let mut left: Vec<_> = world.owners.iter().flat_map(Owner::sites_mounts).collect();
     left.extend(mounts_below(&world.sandbox.state()));
@@ -131,6 +143,7 @@ fn is_bare(riot: &Riot<'_>, down: &Ended) {
         .owners
         .iter()
         .filter(|owner| !is_there(&owner.root))
+        .chain(covered.iter().copied())
         .collect();
     let of_missing = |path: &PathBuf| {
         missing
