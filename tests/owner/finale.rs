@@ -120,8 +120,8 @@ fn is_covered(owner: &Owner) -> bool {
     mounts.any(|mount| mount.point == owner.root)
 }
 
-/// After this `down`, nothing of ours is left anywhere. The roots of `covered` owners were unmounted
-/// before it, perhaps with things that were made in them.
+/// After this `down`, nothing of ours is left anywhere. The roots of `covered` owners were
+/// unmounted before it, perhaps with things that were made in them.
 fn is_bare(riot: &Riot<'_>, down: &Ended, covered: &[&Owner]) {
     let (world, journal, oracle) = (riot.world, riot.journal, riot.oracle);
     let mut left: Vec<_> = world.owners.iter().flat_map(Owner::sites_mounts).collect();
