@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::{AccessFlags, access};
+
 use super::apply::ManifestChange;
 use super::boot::UNITS;
 use super::configuration::{self, has_manifest, own_file, site_named};
@@ -234,6 +236,16 @@ impl Remover {
             return Err(failed.hint(format!(
                 "take {instance} out of `instances` there, or remove the directory that gives it, \
                  and then run the command again"
+            )));
+        }
+        if there.manifest.is_change()
+            && let Some(directory) = file.parent()
+            && let Err(why) = access(directory, AccessFlags::W_OK)
+        {
+            let failed = Error::failed(format!("{name}: cannot remove {}", file.display()));
+            return Err(failed.at(file).because(&why.into()).hint(format!(
+                "make {} writable first; the site is as it was",
+                directory.display()
             )));
         }
         let kept = there.records.kept.as_ref();

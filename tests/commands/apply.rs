@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -833,6 +834,21 @@ fn refused() {
         .says("mountjail fstab --uninstall s");
     assert!(own(&sandbox, "s").exists());
     sandbox.ok(&["fstab", "--file", fstab, "--uninstall", "s"]);
+
+    let (sites, before) = (sandbox.path("config/sites"), mounts_below(&root));
+    let none = None::<&str>;
+    mount(Some(&sites), &sites, none, MsFlags::MS_BIND, none).unwrap();
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, &sites, none, read_only, none).unwrap();
+    for arguments in [["remove", "s", "--dry-run"], ["remove", "s", "--json"]] {
+        sandbox
+            .run(&arguments)
+            .exits(1)
+            .says("Read-only file system")
+            .says("writable first; the site is as it was");
+    }
+    assert_eq!(mounts_below(&root), before);
+    umount2(&sites, MntFlags::MNT_DETACH).unwrap();
     sandbox.ok(&["remove", "s"]);
 }
 
