@@ -93,14 +93,21 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     [path, &beside(path)].into_iter().try_for_each(remove_file)
 }
 
-/// Removes the file at `path`. An absent file is not an error.
+/// Removes the file at `path`. An absent file is not an error, also on a read-only file system,
+/// which is what the kernel reports first.
 pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::failed(format!("cannot remove {}", path.display())).because(&error))
+        Err(error) if is_there(path) => {
+            let cannot = Error::failed(format!("cannot remove {}", path.display()));
+            Err(cannot.because(&error).hint_while(Doing::Recording))
         }
         _ => Ok(()),
     }
+}
+
+/// Also if it cannot be looked at.
+fn is_there(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// `NAME.new` for `NAME`.

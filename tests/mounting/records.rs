@@ -2,7 +2,7 @@
 //! system has then; records are understood, or reported, by the previous and the next version.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -12,6 +12,7 @@ use crate::support::{
     Ran, Sandbox, for_each_engine, grafts_below, mounts_below, tree, trials, unmount_all,
 };
 use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 pub fn all() -> Vec<Trial> {
@@ -35,6 +36,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a limit of the size of files is an error like others",
             file_size,
+        ),
+        (
+            "a site that is down needs no writable records to stay so",
+            read_only,
         ),
     ]);
     all.extend(for_each_engine(
@@ -113,6 +118,30 @@ fn contending(engine: &'static str) {
 }
 
 /// One site's record has no room: the run ends in an orderly way, and the others come up.
+fn read_only() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts]\n");
+    let none = None::<&str>;
+    for directory in ["run", "lib"] {
+        let records = sandbox.directory(format!("state/{directory}"));
+        fs::set_permissions(&records, fs::Permissions::from_mode(0o700)).unwrap();
+        mount(Some(&records), &records, none, MsFlags::MS_BIND, none).unwrap();
+    }
+    let records = sandbox.path("state/lib");
+    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, &records, none, read_only, none).unwrap();
+    sandbox
+        .ok(&["down", "s"])
+        .says("s: down; nothing was mounted");
+    let up = sandbox.run(&["up", "s"]).exits(1);
+    assert_eq!(
+        up.stderr.matches("Read-only file system").count(),
+        1,
+        "{up}"
+    );
+    assert_eq!(mounts_below(&sandbox.root("s")), []);
+}
+
 fn file_size() {
     let sandbox = Sandbox::new();
     let lines: Vec<_> = (0..20)
