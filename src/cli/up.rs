@@ -393,7 +393,7 @@ pub(super) fn leave_services(
                 }
                 Ok(Left::Apart) => out.warn(format_args!(
                     "its mounts in {unit} stay until that is restarted, since mounts of the host \
-                     do not appear there"
+                     do not appear there, or cannot be told from them (before Linux 6.8)"
                 )),
                 Err(failed) => {
                     if let Some(site) = sites.iter().find(|site| site.name == name) {

@@ -33,7 +33,8 @@ pub(crate) enum Left {
     Gone(usize),
     /// It is in use there, by these. Until it is not, it is kept as its manifest asks for.
     InUse(Vec<String>),
-    /// The host's mounts do not appear there, so it is kept as its manifest asks for.
+    /// The host's mounts do not appear there, or cannot be told from its own, so it is kept as its
+    /// manifest asks for.
     Apart,
 }
 
@@ -95,8 +96,12 @@ fn leave(
 }
 
 /// Whether the host's mounts of the site appear in this mount namespace, which is a slave of the
-/// host's as far as that one's mounts are shared. `host`: those that are there now.
+/// host's as far as that one's mounts are shared. `host`: those that are there now. Before Linux 6.8
+/// nothing tells them from the namespace's own, which then count as all that is there.
 fn sees_the_hosts_mounts(site: &Site, host: &Table) -> Result<bool> {
+    if !sys::probe::statmount() {
+        return Ok(false);
+    }
     let Some(root) = manifest_file::root_of(site) else {
         return Ok(false);
     };

@@ -573,6 +573,9 @@ fn to_host() {
 
 /// Mounts of the host appear in the service's namespace, as with systemd.
 fn to_host_shared() {
+    if !mountjail::sys::probe::statmount() {
+        return to_host(); // they cannot be told from the namespace's own
+    }
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
     let mut service = Service::start(&sandbox);
@@ -618,6 +621,9 @@ fn to_host_shared() {
 /// The kernel takes the mount of the namespace away with that of the host beneath it, when this is
 /// replaced: what is there then is the host's.
 fn beneath() {
+    if !mountjail::sys::probe::statmount() {
+        return to_host();
+    }
     let sandbox = sandbox("ExecStart=/bin/true");
     let root = served(&sandbox, "s");
     let mut service = Service::start(&sandbox);
