@@ -96,8 +96,8 @@ fn leave(
 }
 
 /// Whether the host's mounts of the site appear in this mount namespace, which is a slave of the
-/// host's as far as that one's mounts are shared. `host`: those that are there now. Before Linux 6.8
-/// nothing tells them from the namespace's own, which then count as all that is there.
+/// host's as far as that one's mounts are shared. `host`: those that are there now. Before Linux
+/// 6.8 nothing tells them from the namespace's own, which then count as all that is there.
 fn sees_the_hosts_mounts(site: &Site, host: &Table) -> Result<bool> {
     if !sys::probe::statmount() {
         return Ok(false);
