@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 
+use crate::resolve::ldso::script;
 use crate::sys::{self, Stat};
 
 /// The longest file whose contents are judged.
@@ -52,15 +53,8 @@ impl fmt::Display for Form {
 
 /// The name of a script's interpreter without its version. Shells that read `sh` are one.
 fn interpreter(beginning: &[u8]) -> Option<String> {
-    let line = beginning.strip_prefix(b"#!")?;
-    let line = line.split(|byte| *byte == b'\n').next()?;
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split_whitespace();
-    let mut program = words.next()?;
-    if program.ends_with("/env") {
-        program = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
-    }
-    let name = program.rsplit('/').next()?;
+    let script = script::parse(beginning)?;
+    let name = script.reader();
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     Some(match name {
         "bash" | "dash" | "ash" | "ksh" | "busybox" => "sh".to_owned(),

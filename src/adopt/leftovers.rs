@@ -8,11 +8,12 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::compare::{are_equal, forms};
+use super::compare::{are_equal, forms, open};
 use super::judge::is_of_packages;
 use super::tree::{entries, open_directory};
 use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
+use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::is_library_name;
 use crate::resolve::{Desired, FileId, FileKind, why};
 use crate::sys::{self, Stat};
@@ -98,39 +99,37 @@ fn directories_of_libraries() -> Vec<PathBuf> {
 
 /// What the root's own [`PRELOAD`] names, each with whether it is inside.
 fn preloaded(root: &OwnedFd, desired: &Desired) -> Vec<(String, bool)> {
-    let path = Path::new(PRELOAD);
-    if JailPath::new(PRELOAD).is_ok_and(|path| is_brought(desired, &path)) {
-        return vec![];
-    }
-    let path = path.strip_prefix("/").unwrap_or(path);
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
-    let is_regular = sys::open_unmounted(root, path, libc::O_PATH)
-        .and_then(|file| sys::stat_fd(&file))
-        .is_ok_and(|stat| stat.kind == FileKind::File);
-    let Ok(file) = sys::open_unmounted(root, path, flags) else {
+    let Some(text) = own_preload(root, desired) else {
         return vec![];
     };
-    let Ok(text) = sys::read_at_most(fs::File::from(file), LONGEST) else {
-        return vec![];
+    let is_inside = |name: &str| {
+        JailPath::new(name).is_ok_and(|path| {
+            is_brought(desired, &path)
+                || sys::open_beneath(root, path.relative(), libc::O_PATH).is_ok()
+        })
     };
     let mut named = vec![];
-    for line in String::from_utf8_lossy(&text)
-        .lines()
-        .take_while(|_| is_regular)
-    {
+    for line in String::from_utf8_lossy(&text).lines() {
         let line = line.split('#').next().unwrap_or_default();
-        for name in line
-            .split([' ', '\t', ':', ','])
-            .filter(|name| !name.is_empty())
-        {
-            let is_inside = JailPath::new(name).is_ok_and(|path| {
-                is_brought(desired, &path)
-                    || sys::open_beneath(root, path.relative(), libc::O_PATH).is_ok()
-            });
-            named.push((name.to_owned(), is_inside || !name.starts_with('/')));
+        let words = line.split([' ', '\t', ':', ',']);
+        for name in words.filter(|name| !name.is_empty()) {
+            named.push((name.to_owned(), is_inside(name) || !name.starts_with('/')));
         }
     }
     named
+}
+
+/// The text of the root's own [`PRELOAD`], if it is a regular file.
+fn own_preload(root: &OwnedFd, desired: &Desired) -> Option<Vec<u8>> {
+    let path = JailPath::new(PRELOAD).ok()?;
+    if is_brought(desired, &path) {
+        return None;
+    }
+    let file = sys::open_unmounted(root, path.relative(), libc::O_PATH).ok()?;
+    if sys::stat_fd(&file).ok()?.kind != FileKind::File {
+        return None;
+    }
+    sys::read_at_most(open(&file).ok()?, LONGEST).ok()
 }
 
 /// Whether a mount or a link is to be there, or a mount above.
@@ -332,11 +331,8 @@ impl FoundLeftovers {
     fn remedy(&self, paths: &[&JailPath], desired: &Desired) -> String {
         let (mut lines, mut by_hand) = (BTreeMap::<_, Vec<_>>::new(), vec![]);
         for path in paths {
-            let is_at_same_path = self
-                .copies
-                .get(*path)
-                .is_some_and(|copied| copied.host.as_path() == path.as_path());
-            if is_at_same_path {
+            let copied = self.copies.get(*path);
+            if copied.is_some_and(|copied| copied.host.as_path() == path.as_path()) {
                 lines.entry(key_of(path)).or_default().push(*path);
             } else {
                 by_hand.push(desired.root.inside(path));
@@ -346,7 +342,10 @@ impl FoundLeftovers {
         if !lines.is_empty() {
             let mut said = vec![];
             for (key, paths) in &lines {
-                said.push(format!("`{key}: [{}]`", few(paths, SHOWN)));
+                // The next ones are named once these are gone.
+                let shown = paths.iter().take(SHOWN);
+                let shown: Vec<_> = shown.map(|path| yaml_scalar(&path.to_string())).collect();
+                said.push(format!("`{key}: [{}]`", shown.join(", ")));
             }
             let lines = few(said, SHOWN);
             remedies.push(format!(

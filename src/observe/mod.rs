@@ -62,6 +62,7 @@ pub use record::{
     PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
 pub(crate) use recorded::{as_recorded, mount_ids};
+pub(crate) use run_namespaces::NamespaceDirectories;
 pub use run_namespaces::{
     NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
     namespace_record, of_units,

@@ -101,17 +101,24 @@ pub struct RunNamespaces {
     pub gone: Vec<PathBuf>,
 }
 
-impl RunNamespaces {
-    /// Whether one of them may have the site, by the records alone: perhaps it is gone.
-    pub(crate) fn may_have(state: &StateDir, site: &SiteName) -> bool {
-        let mut directories = fs::read_dir(state.namespaces())
-            .into_iter()
-            .flatten()
-            .flatten();
-        let record = format!("{site}.json");
-        directories.any(|directory| directory.path().join(&record).exists())
+/// The directories of namespaces, of which some may be gone.
+pub(crate) struct NamespaceDirectories(Vec<PathBuf>);
+
+impl NamespaceDirectories {
+    pub(crate) fn list(state: &StateDir) -> Self {
+        let directories = fs::read_dir(state.namespaces()).into_iter().flatten();
+        Self(directories.flatten().map(|entry| entry.path()).collect())
     }
 
+    /// Whether a namespace may have the site, by the records alone.
+    pub(crate) fn may_have(&self, site: &SiteName) -> bool {
+        let record = format!("{site}.json");
+        let mut directories = self.0.iter();
+        directories.any(|directory| directory.join(&record).exists())
+    }
+}
+
+impl RunNamespaces {
     /// Finds them by their records and by the processes of this host.
     pub fn find(state: &StateDir, boot: &BootId) -> Self {
         // The records come first: a namespace that has one by now has a process by then.

@@ -66,7 +66,7 @@ pub use lookup_error::LookupError;
 pub(crate) use nss::services as name_services;
 pub use others::Others;
 pub(crate) use proc::WITHOUT_PROC;
-pub(crate) use program_lines::{ProgramLine, ProgramLines, without_version};
+pub(crate) use program_lines::{OwnProgram, ProgramLine, ProgramLines, without_version};
 pub use resolver::{Resolution, ResolvedPreset, Resolver};
 pub use root::root_id;
 pub(crate) use root::{nearest_existing, refuse_system};

@@ -54,10 +54,19 @@ impl fmt::Display for ProgramLine {
 }
 
 /// A line under `programs` of a preset itself.
-struct OwnProgram {
+pub(crate) struct OwnProgram {
     is_required: bool,
     /// The real paths of its files.
-    files: Vec<HostPath>,
+    pub(crate) files: Vec<HostPath>,
+}
+
+impl OwnProgram {
+    /// Those that the preset cannot do without, or all if it needs none.
+    pub(crate) fn needed(own: &[Self]) -> impl Iterator<Item = &Self> {
+        let any_is_required = own.iter().any(|program| program.is_required);
+        own.iter()
+            .filter(move |program| program.is_required == any_is_required)
+    }
 }
 
 impl<'p> ProgramLines<'p> {
@@ -176,7 +185,7 @@ impl<'p> ProgramLines<'p> {
     }
 
     /// The programs that the preset's own lines name, as far as this host has them.
-    fn own_programs(&self, preset: &str) -> Vec<OwnProgram> {
+    pub(crate) fn own_programs(&self, preset: &str) -> Vec<OwnProgram> {
         let Some(Ok(entries)) = self.presets.entries(preset) else {
             return vec![];
         };
@@ -237,19 +246,17 @@ impl<'p> ProgramLines<'p> {
     }
 }
 
-/// The programs that a preset needs; none, if there are many. A preset whose lines are all optional
-/// needs all of them.
+/// The programs that a preset needs; none, if there are many.
 fn needed(own: &[OwnProgram], is_its_own: impl Fn(&HostPath) -> bool) -> Vec<HostPath> {
-    let any_is_required = own.iter().any(|program| program.is_required);
     let mut lines = 0;
     let mut files = vec![];
-    for program in own {
+    for program in OwnProgram::needed(own) {
         let its_own: Vec<_> = program
             .files
             .iter()
             .filter(|file| is_its_own(file))
             .collect();
-        if program.is_required == any_is_required && !its_own.is_empty() {
+        if !its_own.is_empty() {
             lines += 1;
             files.extend(its_own.into_iter().cloned());
         }

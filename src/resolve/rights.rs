@@ -32,20 +32,19 @@ fn note(mount: &Mount, host: &Host) -> Option<Note> {
     let named = reasons.find(|reason| reason.chain.is_empty())?;
     let mode = host.walk(&mount.source).ok()?.stat.mode;
     let program = &mount.source;
-    let without = if mode & SETUID != 0 {
-        "the setuid bit of {program} has"
+    let (what, have) = if mode & SETUID != 0 {
+        ("setuid bit", "has")
     } else if mode & SETGID != 0 && mode & EXECUTED_BY_GROUP != 0 {
-        "the setgid bit of {program} has"
+        ("setgid bit", "has")
     } else if has_capabilities(host, program) {
-        "the file capabilities (capabilities(7)) of {program} have"
+        ("file capabilities (capabilities(7))", "have")
     } else {
         return None;
     };
-    let without = without.replace("{program}", &program.to_string());
     let text = format!(
-        "{without} no effect in the jail: it runs with the rights of its caller; \
-         `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside this line \
-         changes that"
+        "the {what} of {program} {have} no effect in the jail: it runs with the rights of its \
+         caller; `mounts: [{{ source: {program}, executable: true, setuid: true }}]` beside this \
+         line changes that"
     );
     Some(Note::new(&named.origin, text))
 }

@@ -7,6 +7,7 @@ use nix::unistd::geteuid;
 use super::context::Context;
 use super::pipeline::Pipeline;
 use super::{Site, SiteError};
+use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::plan::{Plan, Step};
@@ -61,7 +62,7 @@ fn bare_programs(pipeline: &Pipeline, desired: &Desired) -> Vec<Note> {
         let text = format!(
             "{} comes without {}, which `presets: [{preset}]` brings",
             mount.source,
-            listed(&brought)
+            few(&brought, SHOWN)
         );
         let origin = mount.reasons.iter().map(|reason| &reason.origin).min();
         if let Some(origin) = origin {
@@ -74,16 +75,6 @@ fn bare_programs(pipeline: &Pipeline, desired: &Desired) -> Vec<Note> {
         }
     }
     notes.into_values().collect()
-}
-
-/// The first of the paths, and how many more there are.
-fn listed(paths: &[HostPath]) -> String {
-    let (shown, more) = paths.split_at(paths.len().min(SHOWN));
-    let shown: Vec<_> = shown.iter().map(ToString::to_string).collect();
-    match more.len() {
-        0 => shown.join(", "),
-        count => format!("{} and {count} more", shown.join(", ")),
-    }
 }
 
 /// An error for each directory of the root in which the plan makes or removes something and cannot.

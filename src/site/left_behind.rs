@@ -14,7 +14,7 @@ use super::users::SiteUsers;
 use super::{Site, SiteError, manifest_file, parallel, records};
 use crate::Result;
 use crate::base::{ErrorContext, SiteName};
-use crate::observe::{self, Depth, RunNamespaces, Table};
+use crate::observe::{self, Depth, NamespaceDirectories, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Plan};
 use crate::resolve::{Desired, Host};
@@ -56,9 +56,10 @@ pub(crate) fn leave_services(
 
 /// Those of `sites` that a service may have in its mount namespace.
 fn left_in_services(context: &Context, sites: &[Site]) -> Vec<ServedSite> {
+    let directories = NamespaceDirectories::list(&context.state);
     let mut left = vec![];
     for site in sites {
-        if RunNamespaces::may_have(&context.state, &site.name) {
+        if directories.may_have(&site.name) {
             left.push((site.clone(), vec![]));
         }
     }
@@ -118,7 +119,7 @@ fn sees_the_hosts_mounts(site: &Site, host: &Table) -> Result<bool> {
 
 /// The mount namespaces in which a site of the host is left.
 pub(crate) fn places(context: &Context, site: &SiteName) -> Result<Vec<ServicePlace>> {
-    if !RunNamespaces::may_have(&context.state, site) {
+    if !NamespaceDirectories::list(&context.state).may_have(site) {
         return Ok(vec![]);
     }
     let namespaces = Namespaces::find(context)?;

@@ -13,7 +13,7 @@ use super::down::{DownError, DownOptions, TakeDown, TakenDown, has_copies_aside}
 use super::down_in_services::down_in_services;
 use super::drop_ins::DropInFiles;
 use super::fstab::FstabLines;
-use super::select::{BroughtUpBy, brought_up_by};
+use super::select::brought_up_by;
 use super::{Site, SiteError, manifest_file};
 use crate::adopt::DIRECTORY;
 use crate::base::{ErrorContext, SiteName};
@@ -219,12 +219,9 @@ impl Remover {
     /// Refuses a site of which something would be left.
     fn refuse(there: &There) -> Result<()> {
         let Site { name, file } = &there.site;
-        if let Some(BroughtUpBy { manifest, root }) = brought_up_by(&there.site, &there.records) {
-            let failed = Error::failed(format!(
-                "{name}: {} brought it up, in {root}, and not this configuration",
-                manifest.display()
-            ));
-            return Err(failed.at(manifest).hint(format!(
+        if let Some(other) = brought_up_by(&there.site, &there.records) {
+            let failed = Error::failed(format!("{name}: {other}, and not this configuration"));
+            return Err(failed.at(other.manifest).hint(format!(
                 "`mountjail down {name}` takes it down there; then run the command again"
             )));
         }

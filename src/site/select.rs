@@ -1,5 +1,6 @@
 //! Which sites a command is for.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Site;
@@ -144,7 +145,15 @@ fn reported(context: &Context, list: SiteList) -> Vec<Site> {
 /// The manifest of another configuration that brought the site up, and its root there.
 pub(crate) struct BroughtUpBy {
     pub manifest: PathBuf,
-    pub root: HostPath,
+    root: HostPath,
+}
+
+impl fmt::Display for BroughtUpBy {
+    /// `/etc/other/sites/a.yaml brought it up, in /srv/a`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { manifest, root } = self;
+        write!(f, "{} brought it up, in {root}", manifest.display())
+    }
 }
 
 /// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`:
@@ -166,11 +175,8 @@ pub(crate) fn of_another_configuration(
             )
         });
     }
-    let BroughtUpBy { manifest, root } = brought_up_by(site, &records)?;
-    let by = manifest.display();
-    Some(format!(
-        "{by} brought it up, in {root}; `mountjail down {name}` takes it down"
-    ))
+    let other = brought_up_by(site, &records)?;
+    Some(format!("{other}; `mountjail down {name}` takes it down"))
 }
 
 /// As [`brought_up_by`], for a warning: also `None` if that configuration does not answer.

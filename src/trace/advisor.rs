@@ -1,8 +1,7 @@
 //! The paths that one site lacks on this host, and the lines that would bring them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
 use super::denied::{user_name, why_denied};
@@ -10,8 +9,8 @@ use super::miss::{LookupFailure, Miss, Misses};
 use super::on_host::{MissKind, MissOnHost, look};
 use crate::Error;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
-use crate::manifest::{self, Entry, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
-use crate::resolve::{Desired, Host, Mount, ProgramLine, ProgramLines, Resolver, Roots};
+use crate::manifest::{self, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
+use crate::resolve::{Desired, Host, OwnProgram, ProgramLine, ProgramLines, Resolver, Roots};
 
 /// A site and its host, on which the advice depends.
 pub(crate) struct Advisor<'s> {
@@ -80,9 +79,10 @@ impl Advisor<'_> {
         if found.is_empty() {
             return Advice::default();
         }
+        let lines = ProgramLines::new(self.host, self.resolver, self.presets);
         let mut presets = vec![];
         for name in self.presets.names() {
-            presets.extend(self.contents(name));
+            presets.extend(self.contents(name, &lines));
         }
         let mut users = BTreeMap::new();
         for found in &found {
@@ -90,7 +90,7 @@ impl Advisor<'_> {
                 users.extend(user_name(*id).map(|name| (*id, name)));
             }
         }
-        let program_lines = self.program_lines(&found);
+        let program_lines = program_lines(&lines, &found);
         advise(
             found,
             &AdviceContext {
@@ -102,52 +102,18 @@ impl Advisor<'_> {
         )
     }
 
-    /// The lines that bring the programs among what was `found`.
-    fn program_lines(&self, found: &[MissOnHost]) -> BTreeMap<JailPath, ProgramLine> {
-        let lines = ProgramLines::new(self.host, self.resolver, self.presets);
-        let programs = found.iter().filter(|found| found.kind == MissKind::Program);
-        let paths: Vec<_> = programs.map(|found| found.miss.path.on_host()).collect();
-        let mut by_path = BTreeMap::new();
-        for path in &paths {
-            // A name that was looked for in several directories was looked for in PATH.
-            let in_path = SEARCH_PATH.iter().map(Path::new);
-            let same_name =
-                in_path.filter_map(|known| HostPath::new(known.join(path.file_name()?)).ok());
-            let places: Vec<_> = same_name.filter(|place| paths.contains(place)).collect();
-            let line = if places.contains(path) {
-                lines.line(&places)
-            } else {
-                lines.line(std::slice::from_ref(path))
-            };
-            if let (Some(line), Ok(path)) = (line, JailPath::new(path.as_path())) {
-                by_path.insert(path, line);
-            }
-        }
-        by_path
-    }
-
     /// The mounts that the preset would bring; `None`: it has mistakes, or cannot be used on this
     /// host.
-    fn contents(&self, name: &str) -> Option<PresetContents> {
+    fn contents(&self, name: &str, lines: &ProgramLines<'_>) -> Option<PresetContents> {
         let is_language = self.presets.is_language(name);
         if !self.presets.is_part(name) && !is_language {
             return None;
         }
         let entries = self.presets.entries(name)?.ok()?;
         let preset = self.resolver.resolve_preset(&entries).ok()?;
-        let (mut programs, mut needed_programs) = (BTreeSet::new(), BTreeSet::new());
-        let optional = optional_programs(&entries);
-        for mount in &preset.mounts {
-            for line in program_lines_of(name, mount) {
-                programs.insert(mount.source.clone());
-                if !optional.contains(line) {
-                    needed_programs.insert(mount.source.clone());
-                }
-            }
-        }
-        if needed_programs.is_empty() {
-            needed_programs.clone_from(&programs);
-        }
+        let own = lines.own_programs(name);
+        let programs = own.iter().flat_map(|program| &program.files);
+        let needed = OwnProgram::needed(&own).flat_map(|program| &program.files);
         let nothing = Desired::nothing(&self.desired.site, &self.desired.root);
         let desired = Desired {
             mounts: preset.mounts,
@@ -157,8 +123,8 @@ impl Advisor<'_> {
         Some(PresetContents {
             preset: name.to_owned(),
             desired,
-            programs,
-            needed_programs,
+            programs: programs.cloned().collect(),
+            needed_programs: needed.cloned().collect(),
             is_language,
         })
     }
@@ -205,27 +171,30 @@ impl Advisor<'_> {
     }
 }
 
-/// The lines of the preset's own that name the mount as a program.
-fn program_lines_of<'m>(preset: &str, mount: &'m Mount) -> impl Iterator<Item = &'m str> {
-    mount.reasons.iter().filter_map(move |reason| {
-        let origin = &reason.origin;
-        let is_own = reason.chain.is_empty() && origin.presets == [preset];
-        (is_own && origin.key.starts_with("programs")).then_some(origin.key.as_str())
-    })
-}
-
-/// The preset's own lines of programs that it can do without.
-fn optional_programs(entries: &[Arc<Entry>]) -> BTreeSet<&str> {
-    let mut optional = BTreeSet::new();
-    for entry in entries {
-        if let Request::Program(wanted) = &entry.request
-            && wanted.optional
-            && entry.origin.presets.len() == 1
-        {
-            optional.insert(entry.origin.key.as_str());
+/// The lines that bring the programs among what was `found`.
+fn program_lines(
+    lines: &ProgramLines<'_>,
+    found: &[MissOnHost],
+) -> BTreeMap<JailPath, ProgramLine> {
+    let programs = found.iter().filter(|found| found.kind == MissKind::Program);
+    let paths: Vec<_> = programs.map(|found| found.miss.path.on_host()).collect();
+    let mut by_path = BTreeMap::new();
+    for path in &paths {
+        // A name that was looked for in several directories was looked for in PATH.
+        let in_path = SEARCH_PATH.iter().map(Path::new);
+        let same_name =
+            in_path.filter_map(|known| HostPath::new(known.join(path.file_name()?)).ok());
+        let places: Vec<_> = same_name.filter(|place| paths.contains(place)).collect();
+        let line = if places.contains(path) {
+            lines.line(&places)
+        } else {
+            lines.line(std::slice::from_ref(path))
+        };
+        if let (Some(line), Ok(path)) = (line, JailPath::new(path.as_path())) {
+            by_path.insert(path, line);
         }
     }
-    optional
+    by_path
 }
 
 /// The optional line that names `path`, or a directory above it, which does not exist.

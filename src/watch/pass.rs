@@ -11,7 +11,7 @@ use crate::base::sync::processors;
 use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 use crate::engine::SiteLock;
 use crate::manifest::{Manifest, Scope};
-use crate::observe::{self, RunNamespaces, SiteRecords};
+use crate::observe::{self, NamespaceDirectories, SiteRecords};
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Desired, Host, Resolution};
 use crate::site::bring_up::{BringUp, lock};
@@ -187,7 +187,7 @@ impl SitePass<'_> {
     /// Whether this is a pass over the host, and a service may have the site.
     fn may_be_in_services(&self) -> bool {
         let state = &self.context().state;
-        !state.is_of_namespace() && RunNamespaces::may_have(state, &self.site.name)
+        !state.is_of_namespace() && NamespaceDirectories::list(state).may_have(&self.site.name)
     }
 
     /// Brings a site that is on the host right where it was before its scope was changed: in mount

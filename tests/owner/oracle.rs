@@ -130,7 +130,7 @@ impl<'w> Oracle<'w> {
     }
 
     /// Whether the mount shows what the manifest may name, in the way that it may be shown.
-    fn is_named(&self, owner: &Owner, mount: &Mount) -> Result<(), &'static str> {
+    fn is_named(&self, owner: &Owner, mount: &Mount) -> Result<(), String> {
         if mount.kind.starts_with("fuse") {
             return Ok(()); // it shows what its owner likes, read-only
         }
@@ -140,7 +140,7 @@ impl<'w> Oracle<'w> {
         let upload = self.world.upload(owner);
         let writable = shown.starts_with(&upload);
         if !mount.has("ro") && !writable {
-            return Err("it is writable");
+            return Err("it is writable".to_owned());
         }
         let host = |name: &str| self.world.sandbox.path("host").join(name);
         let generated = self
@@ -175,7 +175,10 @@ impl<'w> Oracle<'w> {
         if is_named {
             Ok(())
         } else {
-            Err("no line names what it shows")
+            let [source, target] = [&shown, &mount.point].map(|path| owner_of(path));
+            Err(format!(
+                "no line names what it shows, of user {source:?}, and at the target {target:?}"
+            ))
         }
     }
 
@@ -289,10 +292,17 @@ impl<'w> Oracle<'w> {
 
 /// Whether the file at `path` is the owner's own. He may move it to where another owner lets him.
 fn is_of(owner: &Owner, path: &Path) -> bool {
-    // A FUSE file system may not answer.
+    owner_of(path) == Some(owner.uid)
+}
+
+/// The user to whom the file at `path` belongs, if a FUSE file system, which may not answer, need
+/// not be asked.
+fn owner_of(path: &Path) -> Option<u32> {
     let is_fuse = |mount: &Mount| mount.kind.starts_with("fuse") && path.starts_with(&mount.point);
-    !mounts().iter().any(is_fuse)
-        && fs::symlink_metadata(path).is_ok_and(|found| found.uid() == owner.uid)
+    if mounts().iter().any(is_fuse) {
+        return None;
+    }
+    Some(fs::symlink_metadata(path).ok()?.uid())
 }
 
 /// The mounts that belong to no site, as text.

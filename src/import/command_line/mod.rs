@@ -11,6 +11,7 @@ use std::path::Path;
 
 pub(super) use self::command::CommandLine;
 use self::wrappers::wrapped;
+use crate::resolve::ldso::script;
 
 /// How many programs start each other at most.
 const MAX_DEPTH: usize = 8;
@@ -97,11 +98,7 @@ fn by_shell(command: &CommandLine) -> Vec<CommandLine> {
 /// The text of a shell's script.
 fn script(file: &Path) -> Option<String> {
     let text = head(file)?;
-    let interpreter = text.lines().next()?.strip_prefix("#!")?;
-    let words = interpreter.split_whitespace();
-    let mut names = words.filter_map(|word| Path::new(word).file_name()?.to_str());
-    let name = names.find(|name| *name != "env" && !name.starts_with('-'))?;
-    is_shell(name).then_some(text)
+    is_shell(&script::parse(text.as_bytes())?.reader()).then_some(text)
 }
 
 /// The beginning of a regular file that is text.

@@ -1,6 +1,8 @@
 //! `#!` lines as the kernel parses them (`fs/binfmt_script.c`), and what `env` is told to run.
 //! Pure.
 
+use std::borrow::Cow;
+
 /// `BINPRM_BUF_SIZE` (Linux 5.1), the bytes that the kernel looks at, less the one that ends them.
 pub(super) const LINE: usize = 255;
 
@@ -60,6 +62,13 @@ fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 impl Script {
+    /// The name of the program that reads the script, also if `env` starts it.
+    pub fn reader(&self) -> Cow<'_, str> {
+        let program = self.program_of_env().unwrap_or(&self.interpreter);
+        let name = program.rsplit(|byte| *byte == b'/').next();
+        String::from_utf8_lossy(name.unwrap_or_default())
+    }
+
     /// The program that `env` would run: `#!/usr/bin/env python3`, `#!/usr/bin/env -S A=b perl -w`.
     pub fn program_of_env(&self) -> Option<&[u8]> {
         if self.interpreter.rsplit(|byte| *byte == b'/').next() != Some(b"env") {

@@ -13,7 +13,7 @@ pub(super) use self::run::has_copies_aside;
 pub(crate) use self::run::{DownError, DownOptions, TakeDown, TakenDown};
 use super::bring_up::lock;
 use super::pipeline;
-use super::select::{BroughtUpBy, known_to_be_brought_up_by};
+use super::select::known_to_be_brought_up_by;
 use super::templates;
 use super::{Site, SiteError, load, manifest_file};
 use crate::Result;
@@ -103,11 +103,9 @@ impl TakeDown {
             ));
             return Ok(TakenDown::nothing(root));
         }
-        if let Some(BroughtUpBy { manifest, root }) = known_to_be_brought_up_by(site, &records) {
-            self.context.out.site(&site.name).warn(format_args!(
-                "{} brought it up, in {root}, and not this configuration",
-                manifest.display()
-            ));
+        if let Some(other) = known_to_be_brought_up_by(site, &records) {
+            let out = self.context.out.site(&site.name);
+            out.warn(format_args!("{other}, and not this configuration"));
         }
         let down = Down::new(self, site, root, records)?;
 
