@@ -66,7 +66,7 @@ impl Engine {
     pub(crate) fn templates(&self) -> Result<&TemplateStore> {
         let open = || {
             let choice = Choice::select(self.forced.as_deref(), Features::probe())?;
-            Ok(TemplateStore::new(&self.state, choice))
+            Ok(TemplateStore::new(&self.state, choice, &self.boot))
         };
         self.templates
             .get_or_init(open)

@@ -33,17 +33,19 @@ pub(crate) struct TemplateStore {
     /// The file whose lock is held while the place is made, used for one more site, or removed.
     lock: PathBuf,
     place: TemplatePlace,
+    boot: BootId,
 }
 
 impl TemplateStore {
     /// The place for an engine with the records `state`.
-    pub(super) fn new(state: &StateDir, choice: Choice) -> Self {
+    pub(super) fn new(state: &StateDir, choice: Choice, boot: &BootId) -> Self {
         let lock = state.run.join("templates.lock");
         let state = state.templates();
         Self {
             place: TemplatePlace::new(state.run.clone(), choice),
             state,
             lock,
+            boot: boot.clone(),
         }
     }
 
@@ -86,19 +88,26 @@ impl TemplateStore {
         {
             return None;
         }
-        Some(template)
+        self.may_show(&template, contents).then_some(template)
+    }
+
+    /// Whether nothing else than `contents` is recorded of the template. A new one has no record of
+    /// its contents until it is complete.
+    fn may_show(&self, template: &SiteName, contents: &str) -> bool {
+        let Ok(Some(known)) = self.state.known_template(template, &self.boot) else {
+            return true;
+        };
+        let Some(known) = &known.contents else {
+            return true;
+        };
+        known.key.as_deref() == Some(contents)
     }
 
     /// Marks the template, of which `site` has a graft, as one whose contents change: no other site
-    /// can get a graft of it meanwhile.
+    /// can get a graft of it until it is [published](Self::publish) again.
     ///
     /// Errors: another site has one already.
-    pub(crate) fn begin_change(
-        &self,
-        template: &SiteName,
-        site: &SiteName,
-        boot: &BootId,
-    ) -> Result<()> {
+    pub(crate) fn begin_change(&self, template: &SiteName, site: &SiteName) -> Result<()> {
         let _lock = Lock::take(&self.lock, || ())?;
         let sites = fs::read_dir(self.state.sites_of(template));
         for other in self.explained("change", template, sites)?.flatten() {
@@ -111,14 +120,14 @@ impl TemplateStore {
             }
         }
 
-        let Some(mut record) = self.state.template(template, boot) else {
+        self.unindex(template);
+        let Some(mut record) = self.state.template(template, &self.boot) else {
             return Ok(());
         };
         let Some(contents) = record.contents.as_mut() else {
             return Ok(());
         };
-        if let Some(key) = contents.key.take() {
-            self.unindex(&key, template);
+        if contents.key.take().is_some() {
             journal::write_record(&self.state, template, &record)?;
         }
         Ok(())
@@ -131,9 +140,8 @@ impl TemplateStore {
         template: &SiteName,
         contents: &str,
         at: &JailPath,
-        boot: &BootId,
     ) -> Result<()> {
-        let Some(mut record) = self.state.template(template, boot) else {
+        let Some(mut record) = self.state.template(template, &self.boot) else {
             return Ok(());
         };
         let before = record.clone();
@@ -153,11 +161,12 @@ impl TemplateStore {
         if record != before {
             journal::write_record(&self.state, template, &record)?;
         }
-        if self.find(contents).is_none() {
-            let indexed = self.index(contents, template);
-            self.explained("look at", template, indexed)?;
-        }
         Ok(())
+    }
+
+    /// Makes the template, of which this is recorded to be shown, one that other sites can use.
+    pub(crate) fn publish(&self, template: &SiteName, contents: &str) -> Result<()> {
+        self.explained("use", template, self.index(contents, template))
     }
 
     fn entry_of(&self, contents: &str) -> PathBuf {
@@ -177,14 +186,8 @@ impl TemplateStore {
         fs::rename(new, self.entry_of(contents))
     }
 
-    fn unindex(&self, contents: &str, template: &SiteName) {
-        let entry = self.entry_of(contents);
-        if is_link_to(&entry, template) {
-            let _ = fs::remove_file(entry);
-        }
-    }
-
-    fn unindex_all(&self, template: &SiteName) {
+    /// Makes the template one that is not found by any contents.
+    fn unindex(&self, template: &SiteName) {
         let entries = fs::read_dir(&self.state.run)
             .into_iter()
             .flatten()
@@ -305,7 +308,7 @@ impl TemplateStore {
     }
 
     fn remove(&self, template: &SiteName) -> Result<()> {
-        self.unindex_all(template);
+        self.unindex(template);
         let root = self.root_of(template);
         match self.place.unmount(&root)? {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -379,12 +382,14 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::observe;
 
     #[test]
     fn templates_that_come_to_have_the_same_contents_at_once_are_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
-        let store = &TemplateStore::new(&state, Choice::Classic);
+        let boot = observe::boot_id().unwrap();
+        let store = &TemplateStore::new(&state, Choice::Classic, &boot);
         let templates = ["template-a", "template-b"].map(|name| SiteName::new(name).unwrap());
         for template in &templates {
             fs::create_dir_all(store.state.sites_of(template)).unwrap();

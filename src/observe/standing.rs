@@ -54,7 +54,7 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
         }
         observed.mounts.insert(target, stack);
     }
-    look_into_cut_off(&mut observed, &known.root);
+    look_into_unclear(&mut observed, &known.root);
 
     let ids = table.mounts().iter().filter_map(|mount| mount.unique_id);
     observed.newest = ids.max();
@@ -68,13 +68,16 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     observed
 }
 
-/// Looks at the members of grafts that follow no template any more: only their files tell whose
-/// they are.
-fn look_into_cut_off(observed: &mut Observed, root: &HostPath) {
+/// Looks at the members of grafts that only their files tell: the graft follows no template any
+/// more, or a run was killed that changed the template.
+fn look_into_unclear(observed: &mut Observed, root: &HostPath) {
     let mut unclear = vec![];
     for graft in &observed.grafts {
-        if observed.is_cut_off(&graft.target) {
-            unclear.extend(graft.members.iter().map(|member| member.target.clone()));
+        let is_cut_off = observed.is_cut_off(&graft.target);
+        for member in graft.members.iter() {
+            if is_cut_off || member.peer_group.is_none() {
+                unclear.push(member.target.clone());
+            }
         }
     }
     for target in unclear {

@@ -155,7 +155,7 @@ impl StateDir {
     }
 
     /// The facts in the record of a template, if there is one of this boot.
-    pub(super) fn known_template(
+    pub(crate) fn known_template(
         &self,
         name: &SiteName,
         boot: &BootId,

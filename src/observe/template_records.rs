@@ -17,7 +17,7 @@ use crate::sys::{self, FileId};
 
 /// What the record of a template tells about grafts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct KnownTemplate {
+pub(crate) struct KnownTemplate {
     boot: BootId,
     pub contents: Option<Contents>,
     /// Its mounts, sorted by target.

@@ -104,12 +104,8 @@ impl Templates {
         };
         let name = &known.template;
         let mut lock = store.lock_of(name)?;
-        let old = known
-            .contents
-            .as_ref()
-            .filter(|old| **old != template.contents);
         if known.contents.as_ref() != Some(&template.contents) {
-            store.begin_change(name, site, &self.boot)?;
+            store.begin_change(name, site)?;
         }
 
         let mut then = || {
@@ -117,14 +113,21 @@ impl Templates {
             then()
         };
         let result = self.bring_up(run, name, template, Some(&mut then));
-        if result.is_err() {
-            let contents = old.unwrap_or(&template.contents);
-            // The first error is the one to report. A template of unknown contents is brought up by
-            // the next run.
-            let _ = store.within(name, || {
-                let end = store.end_change(name, contents, &template.at, &self.boot);
-                end.and_then(|()| store.seal(name))
-            });
+        match (&result, &known.contents) {
+            // Without it, other sites get a template of their own.
+            (Ok(_), _) => drop(store.publish(name, &template.contents)),
+            // The first error is the one to report.
+            (Err(_), Some(old)) => {
+                let _ = store.within(name, || {
+                    store.end_change(name, old, &template.at)?;
+                    store.seal(name)?;
+                    store.publish(name, old)
+                });
+            }
+            // Its contents stay unknown, and are brought up by the next run.
+            (Err(_), None) => {
+                let _ = store.begin_change(name, site);
+            }
         }
         result.map_err(|failed| failed.of_site(site))
     }
@@ -146,7 +149,7 @@ impl Templates {
         let log: Log<'_> = &|line| (run.log)(format_args!("template of {}: {line}", template.at));
         let run = SiteRun { log, ..run };
         let mut then = || {
-            store.end_change(name, &template.contents, &template.at, &self.boot)?;
+            store.end_change(name, &template.contents, &template.at)?;
             store.seal(name)?;
             let done = match &mut then {
                 Some(then) => self.engine.in_host(&mut **then),
@@ -207,7 +210,7 @@ impl Templates {
 /// The sites that need the template of a graft.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TemplateNeed {
-    /// The graft stays, and one of its mounts is put back.
+    /// The graft stays as it is, and one of its mounts is put back.
     Member,
     /// It is mounted.
     Mounted,

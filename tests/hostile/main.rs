@@ -11,6 +11,7 @@ mod limits;
 mod links;
 mod moved;
 mod races;
+mod shared_templates;
 mod unknown;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ("links", links::all()),
         ("moved", moved::all()),
         ("races", races::all()),
+        ("shared_templates", shared_templates::all()),
         ("unknown", unknown::all()),
     ])
 }
