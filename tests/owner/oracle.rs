@@ -290,9 +290,10 @@ impl<'w> Oracle<'w> {
     }
 }
 
-/// Whether the file at `path` is the owner's own. He may move it to where another owner lets him.
+/// Whether the file at `path` is the owner's own, or may be, if that is not known. He may move it
+/// to where another owner lets him.
 fn is_of(owner: &Owner, path: &Path) -> bool {
-    owner_of(path) == Some(owner.uid)
+    owner_of(path).is_none_or(|user| user == owner.uid)
 }
 
 /// The user to whom the file at `path` belongs, if a FUSE file system, which may not answer, need
