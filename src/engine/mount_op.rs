@@ -335,7 +335,7 @@ fn moved(root: &Root, target: &JailPath) -> Error {
 
 /// The name of the template.
 fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
-    if let Some(name) = store.find(&template.contents) {
+    if let Some(name) = store.held(&template.contents) {
         return Ok(name);
     }
     let gone = Error::failed(format!("the template of {} is gone", template.at));

@@ -81,14 +81,20 @@ impl TemplateStore {
     }
 
     /// The template with these contents, if this engine can use it.
-    pub(super) fn find(&self, contents: &str) -> Option<SiteName> {
+    fn find(&self, contents: &str) -> Option<SiteName> {
+        let template = self.held(contents)?;
+        self.may_show(&template, contents).then_some(template)
+    }
+
+    /// As [`Self::find`], if a site that [holds](Self::hold) it asks: then it has these contents.
+    pub(super) fn held(&self, contents: &str) -> Option<SiteName> {
         let name = fs::read_link(self.entry_of(contents)).ok()?;
         let template = SiteName::new(name.to_str()?).ok()?;
         if !self.state.sites_of(&template).exists() || !self.place.can_use(&self.root_of(&template))
         {
             return None;
         }
-        self.may_show(&template, contents).then_some(template)
+        Some(template)
     }
 
     /// Whether nothing else than `contents` is recorded of the template. A new one has no record of
