@@ -1,6 +1,8 @@
 //! An engine: the way in which it mounts, and where its records and templates are.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::classic::Classic;
@@ -24,8 +26,24 @@ pub(crate) struct Engine {
     pub(super) boot: BootId,
     scratch: ScratchDir,
     templates: OnceLock<Result<TemplateStore>>,
-    /// The mount namespace of the sources, if it is another one than that of the roots.
-    host: Option<OwnedFd>,
+    /// Where the sources are, if that is another mount namespace than that of the roots.
+    host: Option<HostRoot>,
+}
+
+/// A mount namespace, and the root directory in it.
+struct HostRoot {
+    namespace: OwnedFd,
+    root: OwnedFd,
+}
+
+impl HostRoot {
+    /// Those of this process.
+    fn own() -> io::Result<Self> {
+        Ok(Self {
+            namespace: sys::mount_namespace()?,
+            root: sys::open_host(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?,
+        })
+    }
 }
 
 impl Engine {
@@ -52,8 +70,7 @@ impl Engine {
 
     /// Returns an engine that makes and changes templates. Its roots are where the templates are.
     pub(crate) fn for_templates(&self) -> Result<Self> {
-        let host =
-            sys::mount_namespace().context("cannot open the mount namespace of this process")?;
+        let host = HostRoot::own().context("cannot open the mount namespace of this process")?;
         let (forced, boot) = (self.forced.clone(), self.boot.clone());
         let engine = Self::new(forced, self.state.templates(), boot, Serves::OneSite);
         Ok(Self {
@@ -79,7 +96,7 @@ impl Engine {
         let Some(host) = &self.host else {
             return work();
         };
-        let enter = || sys::enter_mount_namespace(host);
+        let enter = || sys::enter_root(&host.namespace, &host.root);
         let done = sys::on_thread(|| enter().map(|()| work()));
         done.context("cannot go back to the mount namespace of the host")?
     }

@@ -20,7 +20,7 @@ use super::features::Choice;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, ErrorContext, Extent, Result};
-use crate::observe::TEMPLATE_SOURCE;
+use crate::observe::{self, TEMPLATE_SOURCE};
 use crate::sys;
 
 /// The flags of all tmpfs mounts here and of templates.
@@ -204,7 +204,7 @@ impl TemplatePlace {
     }
 
     fn pin(&self) -> PathBuf {
-        self.directory.join("ns")
+        observe::pin(&self.directory)
     }
 }
 

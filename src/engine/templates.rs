@@ -4,7 +4,7 @@
 //! template itself is mounted: a tmpfs whose mount is shared. `NAME.sites` beside it has an empty
 //! directory per site with a graft of the template.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::template_place::{FLAGS, TemplatePlace, make_tmpfs};
 use crate::base::hints::Doing;
 use crate::base::{Error, ErrorContext, Extent, HostPath, JailPath, Result, SiteName};
-use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
+use crate::observe::{BootId, Contents, StateDir, Table, Unknown, template_with, templates_in};
 use crate::resolve::FileId;
 use crate::sys;
 
@@ -30,6 +30,8 @@ pub(crate) type ShownTemplate = (SiteName, Vec<Option<FileId>>);
 /// The templates of one mount namespace.
 pub(crate) struct TemplateStore {
     state: StateDir,
+    /// The records of the sites.
+    sites: StateDir,
     /// The file whose lock is held while the place is made, used for one more site, or removed.
     lock: PathBuf,
     place: TemplatePlace,
@@ -40,8 +42,10 @@ impl TemplateStore {
     /// The place for an engine with the records `state`.
     pub(super) fn new(state: &StateDir, choice: Choice, boot: &BootId) -> Self {
         let lock = state.run.join("templates.lock");
+        let sites = state.clone();
         let state = state.templates();
         Self {
+            sites,
             place: TemplatePlace::new(state.run.clone(), choice),
             state,
             lock,
@@ -54,30 +58,52 @@ impl TemplateStore {
     /// is none.
     pub(crate) fn hold(&self, contents: &str, site: &SiteName) -> Result<SiteName> {
         let _lock = Lock::take(&self.lock, || ())?;
-        if self.place.is_still_open()
-            && let Some(template) = self.find(contents)
-        {
-            let hold = fs::create_dir_all(self.state.sites_of(&template).join(site.as_str()));
+        if !self.place.is_still_open() {
+            self.place.make()?;
+        }
+        if let Some(template) = self.find(contents) {
+            let hold = self.register_also(&template, site);
             self.explained("use", &template, hold)?;
             return Ok(template);
         }
 
-        self.place.make()?;
-        let template = match self.find(contents) {
-            Some(template) => template,
-            None => self.unused_name(contents)?,
-        };
-        let registered = self.register(contents, &template, site);
+        let template = self.unused_name(contents)?;
+        let registered = self.register_first(contents, &template, site);
         self.explained("use", &template, registered)?;
         Ok(template)
     }
 
-    fn register(&self, contents: &str, template: &SiteName, site: &SiteName) -> io::Result<()> {
+    fn register_also(&self, template: &SiteName, site: &SiteName) -> io::Result<()> {
+        self.restore_sites(template)?;
+        fs::create_dir_all(self.state.sites_of(template).join(site.as_str()))
+    }
+
+    fn register_first(
+        &self,
+        contents: &str,
+        template: &SiteName,
+        site: &SiteName,
+    ) -> io::Result<()> {
         let sites = self.state.sites_of(template);
         fs::create_dir_all(&self.state.lib)?;
         fs::create_dir_all(&sites)?;
         self.index(contents, template)?;
         fs::create_dir_all(sites.join(site.as_str()))
+    }
+
+    /// Registers the sites with a graft of the template again, if it is lost which they are. A site
+    /// whose record cannot be used may be one of them.
+    fn restore_sites(&self, template: &SiteName) -> io::Result<()> {
+        let sites = self.state.sites_of(template);
+        if sites.exists() {
+            return Ok(());
+        }
+        for site in self.sites.sites_of_boot().map_err(io::Error::other)? {
+            if self.sites.may_graft(&site, template) {
+                fs::create_dir_all(sites.join(site.as_str()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The template with these contents, if this engine can use it.
@@ -88,13 +114,15 @@ impl TemplateStore {
 
     /// As [`Self::find`], if a site that [holds](Self::hold) it asks: then it has these contents.
     pub(super) fn held(&self, contents: &str) -> Option<SiteName> {
-        let name = fs::read_link(self.entry_of(contents)).ok()?;
+        let name = fs::read_link(template_with(&self.state.run, contents)).ok()?;
         let template = SiteName::new(name.to_str()?).ok()?;
-        if !self.state.sites_of(&template).exists() || !self.place.can_use(&self.root_of(&template))
-        {
-            return None;
-        }
-        Some(template)
+        let is_usable = self.is_there(&template) && self.place.can_use(&self.root_of(&template));
+        is_usable.then_some(template)
+    }
+
+    /// Whether there is a template of this name. One that is being made has no directory yet.
+    fn is_there(&self, template: &SiteName) -> bool {
+        self.state.sites_of(template).exists() || self.root_of(template).exists()
     }
 
     /// Whether nothing else than `contents` is recorded of the template. A new one has no record of
@@ -115,7 +143,8 @@ impl TemplateStore {
     /// Errors: another site has one already.
     pub(crate) fn begin_change(&self, template: &SiteName, site: &SiteName) -> Result<()> {
         let _lock = Lock::take(&self.lock, || ())?;
-        let sites = fs::read_dir(self.state.sites_of(template));
+        let restored = self.restore_sites(template);
+        let sites = restored.and_then(|()| fs::read_dir(self.state.sites_of(template)));
         for other in self.explained("change", template, sites)?.flatten() {
             if other.file_name() != site.as_str() {
                 return Err(Error::failed(format!(
@@ -175,10 +204,6 @@ impl TemplateStore {
         self.explained("use", template, self.index(contents, template))
     }
 
-    fn entry_of(&self, contents: &str) -> PathBuf {
-        self.state.run.join(format!("{contents}.is"))
-    }
-
     /// Makes `template` the one that is found by its contents, in place of one that is gone.
     /// Another command may do the same for a template of its own: either is right, so the last one
     /// stays.
@@ -189,7 +214,7 @@ impl TemplateStore {
         let new = self.state.run.join(format!("{template}.is"));
         let _ = fs::remove_file(&new); // of a killed run
         symlink(template.as_str(), &new)?;
-        fs::rename(new, self.entry_of(contents))
+        fs::rename(new, template_with(&self.state.run, contents))
     }
 
     /// Makes the template one that is not found by any contents.
@@ -214,7 +239,7 @@ impl TemplateStore {
                 nth => format!("template-{contents}-{nth}"),
             };
             if let Ok(name) = SiteName::new(&name)
-                && !self.state.sites_of(&name).exists()
+                && !self.is_there(&name)
             {
                 return Ok(name);
             }
@@ -227,8 +252,9 @@ impl TemplateStore {
     pub(crate) fn release_besides(&self, used: &HashSet<SiteName>, site: &SiteName) -> Result<()> {
         let lock = Lock::take(&self.lock, || ())?;
         let mut any = false;
-        for template in self.all() {
+        for template in templates_in(&self.state.run) {
             let sites = self.state.sites_of(&template);
+            self.explained("release", &template, self.restore_sites(&template))?;
             if !used.contains(&template) {
                 match fs::remove_dir(sites.join(site.as_str())) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -250,19 +276,6 @@ impl TemplateStore {
             lock.remove_file(&self.lock);
         }
         Ok(())
-    }
-
-    /// All templates, also those that are not complete.
-    fn all(&self) -> BTreeSet<SiteName> {
-        let entries = fs::read_dir(&self.state.run)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let mut templates = BTreeSet::new();
-        for entry in entries {
-            templates.extend(template_of(&entry));
-        }
-        templates
     }
 
     /// Takes the lock of a template: it is made, changed or removed by one at a time.
@@ -296,6 +309,23 @@ impl TemplateStore {
     pub(crate) fn make_root(&self, template: &SiteName) -> Result<()> {
         let made = make_root(&self.root_of(template));
         self.explained("make", template, made)
+    }
+
+    /// Whether the template, whose grafts show `at`, has lost its record. It is called where the
+    /// templates are.
+    ///
+    /// Errors: the record cannot be read now, or not by this mountjail.
+    pub(crate) fn lacks_record(&self, template: &SiteName, at: &JailPath) -> Result<bool> {
+        let record = self.state.read(template, &self.boot)?.record;
+        Ok(record.is_none() && self.open_in(template, at).is_ok())
+    }
+
+    /// Writes the record of a template by what that shows. It is called on the host.
+    pub(crate) fn restore_record(&self, template: &SiteName, at: &JailPath) -> Result<()> {
+        match self.state.template_by_looking(template, &self.boot, at) {
+            Some(record) => journal::write_record(&self.state, template, &record),
+            None => Ok(()),
+        }
     }
 
     /// Makes the file system of a template writable, to change it.
@@ -351,16 +381,6 @@ fn make_root(root: &Path) -> io::Result<()> {
     set_propagation(root, libc::MS_SHARED, Extent::Mount)
 }
 
-/// The template that something in the directory of the templates belongs to.
-fn template_of(entry: &fs::DirEntry) -> Option<SiteName> {
-    let name = entry.file_name();
-    let name = name.to_str()?.split('.').next()?;
-    if !name.starts_with("template-") {
-        return None;
-    }
-    SiteName::new(name).ok()
-}
-
 fn is_link_to(entry: &Path, template: &SiteName) -> bool {
     fs::read_link(entry).is_ok_and(|name| name.as_os_str() == template.as_str())
 }
@@ -403,7 +423,7 @@ mod tests {
 
         for round in 0..500 {
             let contents = &format!("{round}");
-            symlink("template-gone", store.entry_of(contents)).unwrap();
+            symlink("template-gone", template_with(&store.state.run, contents)).unwrap();
             thread::scope(|scope| {
                 for template in &templates {
                     scope.spawn(|| store.index(contents, template).unwrap());

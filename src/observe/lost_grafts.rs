@@ -7,6 +7,8 @@ use super::mountinfo;
 use super::observed::{Holder, Observed, ObservedMount};
 use super::record::{BootRecord, KnownGraft, RecordedMount, Unknown};
 use super::state::{SiteRecords, TemplateRecords};
+use super::template_files::templates_in;
+use super::template_records::KnownTemplate;
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
 use crate::resolve::Desired;
 use crate::sys::{self, FileId};
@@ -32,8 +34,9 @@ struct LostGraft {
     members: Arc<[RecordedMount]>,
 }
 
-/// The records with the grafts in the root that `observed` has and that are not recorded.
-/// `desired`: what comes along with those whose template is gone. `None`: there are none.
+/// The records with the grafts in the root that `observed` has and that are not recorded, and with
+/// what came along with those whose template is lost. `desired`: what comes along with them.
+/// `None`: there are none.
 pub(super) fn found(
     observed: &Observed,
     desired: &Desired,
@@ -43,7 +46,8 @@ pub(super) fn found(
     let mut candidates = candidates(observed, root);
     let mut lost = of_templates(&mut candidates, known);
     lost.extend(of_no_template(candidates, desired));
-    if lost.is_empty() {
+    let has_lost_members = observed.grafts.iter().any(|graft| graft.members_are_lost);
+    if lost.is_empty() && !has_lost_members {
         return None;
     }
 
@@ -63,44 +67,42 @@ pub(super) fn found(
         records.grafts.retain(|known| known.target != graft.target);
         records.grafts.push(graft.known());
     }
+    for graft in &mut records.grafts {
+        if graft.members_are_lost {
+            graft.members = members_of(desired, &graft.target);
+        }
+    }
     Some(records)
 }
 
-/// Those of the `candidates` that show a directory of a template with a record. The others stay.
+/// Those of the `candidates` that show a directory of a template, which has a record or can be
+/// looked at. The others stay.
 fn of_templates(candidates: &mut Vec<Candidate>, known: &TemplateRecords) -> Vec<LostGraft> {
     let mut lost = vec![];
     if candidates.is_empty() {
         return lost;
     }
-    for name in known.state.recorded_sites().unwrap_or_default() {
-        let Ok(Some(template)) = known.state.known_template(&name, &known.boot) else {
-            continue;
-        };
-        let Some(contents) = &template.contents else {
-            continue;
-        };
-        let Some(directory) = contents.directory else {
-            continue;
-        };
-        let shows_it = |(_, seen): &mut Candidate| {
-            seen.device == Some(directory.dev)
-                && seen.fs_root.as_deref() == Some(contents.at.as_path())
-        };
-        for (target, seen) in candidates.extract_if(.., shows_it) {
-            lost.push(LostGraft {
-                target,
-                seen,
-                template: name.clone(),
-                contents: contents.key.clone(),
-                directory,
-                members: Arc::clone(&template.members),
+    for name in templates_in(&known.state.run) {
+        // One that only a newer mountjail understands is also looked at.
+        let recorded = known.state.known_template(&name, &known.boot);
+        let recorded = recorded.ok().flatten();
+        candidates.retain(|(target, seen)| {
+            let template = recorded.clone().or_else(|| {
+                let seen = known
+                    .state
+                    .template_by_looking(&name, &known.boot, target)?;
+                Some(Arc::new(KnownTemplate::new(seen)))
             });
-        }
+            let graft = template.and_then(|found| LostGraft::of(&name, &found, (target, seen)));
+            let is_graft = graft.is_some();
+            lost.extend(graft);
+            !is_graft
+        });
     }
     lost
 }
 
-/// Those of the `candidates` that show a directory of a template whose record is lost, too. Only
+/// Those of the `candidates` that show a directory of a template that is gone. Only
 /// root can mount a tmpfs of that name. The mounts that come along with it are those that the
 /// manifest asks for.
 fn of_no_template(candidates: Vec<Candidate>, desired: &Desired) -> Vec<LostGraft> {
@@ -208,6 +210,26 @@ fn seen_by(holder: &Holder) -> ObservedMount {
 }
 
 impl LostGraft {
+    /// The `candidate`, if it shows the directory of the template.
+    fn of(
+        name: &SiteName,
+        template: &KnownTemplate,
+        (target, seen): (&JailPath, &ObservedMount),
+    ) -> Option<Self> {
+        let contents = template.contents.as_ref()?;
+        let directory = contents.directory?;
+        let shows_it = seen.device == Some(directory.dev)
+            && seen.fs_root.as_deref() == Some(contents.at.as_path());
+        shows_it.then(|| Self {
+            target: target.clone(),
+            seen: seen.clone(),
+            template: name.clone(),
+            contents: contents.key.clone(),
+            directory,
+            members: Arc::clone(&template.members),
+        })
+    }
+
     fn record(&self, root: &HostPath) -> RecordedMount {
         RecordedMount {
             file_system: None,
@@ -232,6 +254,7 @@ impl LostGraft {
             may_be_a_copy: self.contents.is_some(),
             contents: self.contents,
             alone: false,
+            members_are_lost: false,
             members: self.members,
         }
     }

@@ -4,6 +4,7 @@
 //! records. Out: what is at each target, each directory on the way and each link, and what of it is
 //! recorded. This stage only reads and never changes anything.
 
+mod clock;
 mod file_systems;
 mod holders;
 mod home;
@@ -31,6 +32,8 @@ mod state;
 mod strays;
 mod submounts;
 mod table;
+mod template_files;
+mod template_look;
 mod template_records;
 mod unit_files;
 mod unit_lines;
@@ -39,6 +42,7 @@ mod unwritable;
 mod users;
 mod watching;
 
+pub use clock::{boot_id, now, since_boot};
 pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
 pub(crate) use look::look_into_grafts;
@@ -70,9 +74,10 @@ pub use run_namespaces::{
 pub(crate) use settled::Settled;
 pub use shared_storage::shared_storage;
 pub use standing::standing;
-pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};
+pub use state::{SiteRecords, StateDir};
 pub use submounts::submounts;
 pub use table::Table;
+pub(crate) use template_files::{pin, template_with, templates_in};
 pub use unit_files::Units;
 pub use unit_lines::{UnitLine, unit_lines};
 pub(crate) use unmounting::unmount_command;

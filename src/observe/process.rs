@@ -129,7 +129,7 @@ fn is_unit(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::since_boot;
+    use super::super::clock::since_boot;
     use super::*;
 
     #[test]

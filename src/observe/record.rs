@@ -315,6 +315,8 @@ pub struct KnownGraft {
     pub contents: Option<String>,
     /// No other site has a graft of the template.
     pub alone: bool,
+    /// What its template shows is unknown: the record of that is lost, and so is the template.
+    pub members_are_lost: bool,
     /// Its own record is lost or of another mount namespace, of which this may be a copy.
     pub may_be_a_copy: bool,
     /// The mounts that came along with it: the records of those in the template, sorted by target.

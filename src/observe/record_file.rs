@@ -5,10 +5,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::record::Unreadable;
+use crate::base::quote::shell_path;
 use crate::{Error, Result};
 
 /// A size larger than any record. A record of 100,000 mounts has about 40 MB.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
+
+/// What can be done about a template without its record.
+pub(super) const WITHOUT_TEMPLATE_RECORD: &str =
+    "the mounts that come from this template are found by looking at it";
 
 /// The bytes of the record at `path`. `None` if there is no record.
 pub(super) fn record_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
@@ -23,6 +29,34 @@ pub(super) fn record_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
                 ),
         ),
     }
+}
+
+/// Refuses records that only a newer mountjail understands. The hint tells how to go on without
+/// them; `then` is what follows.
+pub(super) fn refuse_newer(versions: &[(&Path, Option<u32>)], then: &str) -> Result<()> {
+    let mut first = None;
+    let mut aside = vec![];
+    for (path, version) in versions {
+        if let Some(version) = version {
+            let (from, to) = (
+                shell_path(path),
+                shell_path(format!("{}.newer", path.display())),
+            );
+            aside.push(format!("mv {from} {to}"));
+            first = first.or(Some((path.display(), version)));
+        }
+    }
+    let Some((first, version)) = first else {
+        return Ok(());
+    };
+    Err(Error::failed(format!(
+        "the record {first} was written by a newer mountjail"
+    ))
+    .because_of(Unreadable::Newer(*version))
+    .hint(format!(
+        "use the newer one; or go on without its records: `{}`; then {then}",
+        aside.join(" && ")
+    )))
 }
 
 /// Reads a regular file that is not larger than a record can be. It never waits for a FIFO.

@@ -6,17 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
-use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, Unreadable};
-use super::record_file::record_bytes;
+use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, RecordedMount, Unreadable};
+use super::record_file::{WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
+use super::template_look::by_looking;
 use super::template_records::{KnownTemplate, TemplateCache};
-use crate::base::quote::shell_path;
-use crate::base::{ErrorContext, HostPath, SiteName};
-use crate::{Error, Result};
+use crate::Result;
+use crate::base::{ErrorContext, HostPath, JailPath, SiteName};
 
 /// The directories of records and locks. `run` is gone after the boot, `lib` outlives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,10 +122,10 @@ impl StateDir {
         self.run.join(format!("{template}.sites"))
     }
 
-    /// The grafts in `record`. If the record of a template is lost, the mounts that came along with
+    /// The grafts in `record`. If a template is lost with its record, the mounts that came along with
     /// its graft are unknown.
     ///
-    /// Errors: the record of a template cannot be read now.
+    /// Errors: the record of a template cannot be read now, or not by this mountjail.
     fn grafts(&self, record: &BootRecord) -> Result<Vec<KnownGraft>> {
         let templates = self.templates();
         let mut grafts = vec![];
@@ -136,7 +134,9 @@ impl StateDir {
                 continue;
             };
             let (mut contents, mut members) = (None, Arc::default());
-            if let Some(template) = templates.known_template(name, &record.boot)? {
+            let template = templates.template_of(name, &record.boot, mount)?;
+            let members_are_lost = template.is_none();
+            if let Some(template) = template {
                 members = Arc::clone(&template.members);
                 if let Some(known) = &template.contents {
                     contents.clone_from(&known.key);
@@ -147,11 +147,38 @@ impl StateDir {
                 template: name.clone(),
                 contents,
                 alone: has_one_directory(&templates.sites_of(name)),
+                members_are_lost,
                 may_be_a_copy: false,
                 members,
             });
         }
         Ok(grafts)
+    }
+
+    /// What is known about the template of `graft`: by its record, or by looking at the template if
+    /// that is lost. The name of a template that is gone may be given to a new one.
+    fn template_of(
+        &self,
+        name: &SiteName,
+        boot: &BootId,
+        graft: &RecordedMount,
+    ) -> Result<Option<Arc<KnownTemplate>>> {
+        if let Some(recorded) = self.known_template(name, boot)? {
+            return Ok(Some(recorded));
+        }
+        let seen = self.template_by_looking(name, boot, &graft.target);
+        let seen = seen.map(KnownTemplate::new);
+        Ok(seen.filter(|seen| seen.shows(graft.file)).map(Arc::new))
+    }
+
+    /// A record of the template as it is now, if its grafts show the directory `at`.
+    pub(crate) fn template_by_looking(
+        &self,
+        name: &SiteName,
+        boot: &BootId,
+        at: &JailPath,
+    ) -> Option<BootRecord> {
+        by_looking(&self.run, name, boot, at)
     }
 
     /// The facts in the record of a template, if there is one of this boot.
@@ -161,6 +188,23 @@ impl StateDir {
         boot: &BootId,
     ) -> Result<Option<Arc<KnownTemplate>>> {
         self.template_cache.get(name, &self.record(name), boot)
+    }
+
+    /// Whether the site has a graft of the template, by its record. `true` if that cannot be used.
+    pub(crate) fn may_graft(&self, site: &SiteName, template: &SiteName) -> bool {
+        let Ok(bytes) = record_bytes(&self.record(site)) else {
+            return true;
+        };
+        let Some(bytes) = bytes else {
+            return false;
+        };
+        match BootRecord::parse(&bytes) {
+            Ok(record) => {
+                let mut mounts = record.mounts.iter();
+                mounts.any(|mount| mount.template.as_ref() == Some(template))
+            }
+            Err(_) => true,
+        }
     }
 
     /// The record of a template, if there is one of this boot.
@@ -184,8 +228,11 @@ impl StateDir {
         let (record, kept) = (record_bytes(&run)?, record_bytes(&lib)?);
         let record = record.map(|bytes| BootRecord::parse(&bytes));
         let kept = kept.map(|bytes| PersistentRecord::parse(&bytes));
-        let versions = [(&run, newer(record.as_ref())), (&lib, newer(kept.as_ref()))];
-        refuse_newer(site, &versions)?;
+        let versions = [
+            (run.as_path(), newer(record.as_ref())),
+            (lib.as_path(), newer(kept.as_ref())),
+        ];
+        refuse_newer(&versions, &self.without_records(site))?;
 
         let mut warnings = vec![];
         let mut record = or_lost(record, &run, &mut warnings);
@@ -202,6 +249,14 @@ impl StateDir {
             warnings,
             ..self.no_records(boot)
         })
+    }
+
+    /// What can be done about `site` without its records, in words.
+    fn without_records(&self, site: &SiteName) -> String {
+        if self.lib.starts_with(&self.run) {
+            return WITHOUT_TEMPLATE_RECORD.to_owned();
+        }
+        format!("`mountjail down {site}` finds the mounts by looking, and placeholders stay")
     }
 
     /// The records of a site of which none can be read.
@@ -282,6 +337,11 @@ impl SiteRecords {
         }
     }
 
+    /// Whether it is unknown what came along with a graft.
+    pub fn lack_members(&self) -> bool {
+        self.grafts.iter().any(|graft| graft.members_are_lost)
+    }
+
     /// The manifest that the site was brought up with, if it is recorded.
     pub fn manifest(&self) -> Option<&Path> {
         if let Some(record) = &self.record
@@ -305,35 +365,6 @@ fn newer<T>(read: Option<&Result<T, Unreadable>>) -> Option<u32> {
     }
 }
 
-/// Refuses records that only a newer mountjail understands. The hint tells how to go on without
-/// them.
-fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result<()> {
-    let mut first = None;
-    let mut aside = vec![];
-    for (path, version) in versions {
-        if let Some(version) = version {
-            let (from, to) = (
-                shell_path(path),
-                shell_path(format!("{}.newer", path.display())),
-            );
-            aside.push(format!("mv {from} {to}"));
-            first = first.or(Some((path.display(), version)));
-        }
-    }
-    let Some((first, version)) = first else {
-        return Ok(());
-    };
-    Err(Error::failed(format!(
-        "the record {first} was written by a newer mountjail"
-    ))
-    .because_of(Unreadable::Newer(*version))
-    .hint(format!(
-        "use the newer one; or go on without its records: `{}`; then `mountjail down {site}` \
-         finds the mounts by looking, and placeholders stay",
-        aside.join(" && ")
-    )))
-}
-
 /// The record that was read, if there is one. A damaged one is lost, which adds a warning.
 fn or_lost<T>(
     read: Option<Result<T, Unreadable>>,
@@ -351,30 +382,6 @@ fn or_lost<T>(
             None
         }
     }
-}
-
-/// The time for records, in seconds since 1970. It is 0 if the clock is before 1970.
-pub fn now() -> u64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => since.as_secs(),
-        Err(_) => 0,
-    }
-}
-
-/// The milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
-pub fn since_boot() -> u64 {
-    match clock_gettime(ClockId::CLOCK_BOOTTIME) {
-        Ok(now) => u64::try_from(Duration::from(now).as_millis()).unwrap_or(u64::MAX),
-        Err(_) => 0,
-    }
-}
-
-/// The identity of this boot.
-pub fn boot_id() -> Result<BootId> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).context(format_args!("cannot read {path}"));
-    let text = text.map_err(|error| error.hint("is /proc mounted?"))?;
-    Ok(BootId(text.trim().to_owned()))
 }
 
 #[cfg(test)]

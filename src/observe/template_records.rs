@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use nix::fcntl::AT_FDCWD;
 
-use super::record::{BootId, BootRecord, Contents, RecordedMount};
-use super::record_file::record_bytes;
+use super::record::{BootId, BootRecord, Contents, RecordedMount, Unreadable};
+use super::record_file::{WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
 use crate::base::sync::lock;
 use crate::base::{ErrorContext, Result, SiteName};
 use crate::sys::{self, FileId};
@@ -46,7 +46,7 @@ struct Version {
 impl TemplateCache {
     /// The facts in the record of `template` at `path`, if it is one of this boot.
     ///
-    /// Errors: it cannot be read now. One that is damaged counts as lost.
+    /// Errors: it cannot be read now, or not by this mountjail. One that is damaged counts as lost.
     pub(super) fn get(
         &self,
         template: &SiteName,
@@ -88,16 +88,31 @@ fn read(path: &Path) -> Result<Option<KnownTemplate>> {
     let Some(bytes) = record_bytes(path)? else {
         return Ok(None);
     };
-    let Ok(record) = BootRecord::parse(&bytes) else {
-        return Ok(None);
-    };
-    let mut members = record.mounts;
-    members.sort_by(|a, b| a.target.cmp(&b.target));
-    Ok(Some(KnownTemplate {
-        boot: record.boot,
-        contents: record.contents,
-        members: members.into(),
-    }))
+    match BootRecord::parse(&bytes) {
+        Ok(record) => Ok(Some(KnownTemplate::new(record))),
+        Err(Unreadable::Newer(version)) => {
+            refuse_newer(&[(path, Some(version))], WITHOUT_TEMPLATE_RECORD).map(|()| None)
+        }
+        Err(Unreadable::Damaged(_)) => Ok(None),
+    }
+}
+
+impl KnownTemplate {
+    pub(super) fn new(record: BootRecord) -> Self {
+        let mut members = record.mounts;
+        members.sort_by(|a, b| a.target.cmp(&b.target));
+        Self {
+            boot: record.boot,
+            contents: record.contents,
+            members: members.into(),
+        }
+    }
+
+    /// Whether `directory` is the one that its grafts show.
+    pub(super) fn shows(&self, directory: FileId) -> bool {
+        let contents = self.contents.as_ref();
+        contents.is_some_and(|contents| contents.directory == Some(directory))
+    }
 }
 
 impl fmt::Debug for TemplateCache {

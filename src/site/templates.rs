@@ -163,6 +163,10 @@ impl Templates {
         store.within(name, || {
             self.engine.sweep();
             store.make_root(name)?;
+            if store.lacks_record(name, &template.at)? {
+                let engine = &self.engine;
+                engine.in_host(|| store.restore_record(name, &template.at))?;
+            }
             self.carry_out(run, &desired, &mut then)
         })?
     }

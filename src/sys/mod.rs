@@ -47,8 +47,8 @@ pub use mount::{
     umount_at, umount_expire_probe,
 };
 pub use namespace::{
-    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,
-    pinned_namespace, run_on, usable_processors,
+    change_root, enter_mount_namespace, enter_root, mount_namespace, new_mount_namespace,
+    on_thread, pinned_namespace, run_on, usable_processors,
 };
 pub use open::{open_beneath, open_host, open_in_root, open_unmounted, stat_beneath};
 pub use owner::{is_roots, maps_all_users, may_look_everywhere, mode_in_words};

@@ -10,8 +10,9 @@ use std::thread;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Pid, chdir, gettid, pivot_root};
+use nix::unistd::{Pid, chdir, chroot, fchdir, gettid, pivot_root};
 
+use super::open::open_host;
 use super::result::new_descriptor;
 
 /// `NSFS_MAGIC` in linux/magic.h.
@@ -79,9 +80,20 @@ pub fn new_mount_namespace() -> io::Result<()> {
     )?)
 }
 
-/// Makes the mount at `root` the root of the mount namespace, and detaches all others.
+/// Moves this thread into the mount namespace, as [`enter_mount_namespace`], to the directory `root`
+/// of it.
+pub fn enter_root(namespace: impl AsFd, root: impl AsFd) -> io::Result<()> {
+    enter_mount_namespace(namespace)?;
+    fchdir(root)?;
+    Ok(chroot(".")?)
+}
+
+/// Makes the mount at `root` the root of the mount namespace, and detaches all others, also those
+/// that are outside of the root directory of this process.
 pub fn change_root(root: &Path) -> io::Result<()> {
-    chdir(root)?;
+    let root = open_host(root, libc::O_PATH | libc::O_DIRECTORY)?;
+    enter_mount_namespace(mount_namespace()?)?; // at its root
+    fchdir(root)?;
     pivot_root(".", ".")?; // the old root is on top of the new one now: pivot_root(2)
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(chdir("/")?)

@@ -2,30 +2,51 @@
 //! that `up` and `down` cannot mend.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::templates::{nothing_is_left, read, sites, without_a_gap};
 use crate::support::{
-    OnEngine, Ran, Sandbox, Tree, for_each_engine, grafts_below, replace, tree, unmount_all,
-    where_templates_are,
+    OnEngine, Ran, Sandbox, Tree, for_each_engine, for_each_engine_alone, grafts_below,
+    mounts_below, replace, tree, unmount_all, where_templates_are,
 };
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let all: [(&str, OnEngine); 4] = [
+    let all: [(&str, OnEngine); 8] = [
         ("sites get new templates when theirs are gone", made_anew),
         ("sites go down when their templates are gone", down),
         ("grafts without any record are recognised", without_records),
+        (
+            "what is in grafts is known without the templates' records",
+            without_template_records,
+        ),
+        (
+            "what is in grafts is known without templates and their records",
+            without_templates_and_records,
+        ),
+        (
+            "templates of a newer mountjail are left alone and reported",
+            newer_template_records,
+        ),
+        (
+            "sites keep their grafts when it is lost which sites have them",
+            without_the_list_of_sites,
+        ),
         (
             "sites of the other engine go down and come up",
             other_engine,
         ),
     ];
     let all = all.into_iter();
-    where_templates_are(
-        all.flat_map(|(name, body)| for_each_engine(name, body))
-            .collect(),
-    )
+    let mut trials: Vec<_> = all
+        .flat_map(|(name, body)| for_each_engine(name, body))
+        .collect();
+    trials.extend(for_each_engine_alone(
+        "a run that fails in a copy of the root changes no record",
+        in_a_copy,
+    ));
+    where_templates_are(trials)
 }
 
 /// Two sites that share a template, and that are up.
@@ -68,6 +89,17 @@ impl Sites {
         }
     }
 
+    /// What is in the directory of the templates and ends so.
+    fn files_of_templates(&self, ending: &str) -> Vec<PathBuf> {
+        files_in(&self.sandbox.state().join("run/templates"), ending)
+    }
+
+    fn change_template_records(&self, change: impl Fn(&Path)) {
+        for record in self.files_of_templates("json") {
+            change(&record);
+        }
+    }
+
     /// Takes them down.
     fn end(&self) {
         nothing_is_left(&self.sandbox);
@@ -75,6 +107,15 @@ impl Sites {
             bare.assert_same(&tree(root));
         }
     }
+}
+
+/// What is in the directory and ends so.
+fn files_in(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|found| found == ending));
+    assert!(!files.is_empty());
+    files
 }
 
 fn made_anew(engine: &'static str) {
@@ -118,6 +159,119 @@ fn without_records(engine: &'static str) {
         sites.sandbox.ok(&["status", "--all"]);
         sites.end();
     }
+}
+
+/// What can become of a record.
+const LOSSES: [fn(&Path); 2] = [
+    |record| fs::remove_file(record).unwrap(),
+    |record| fs::write(record, "{").unwrap(),
+];
+
+fn without_template_records(engine: &'static str) {
+    for lose in LOSSES {
+        for first in ["up", "down"] {
+            let sites = Sites::up(engine);
+            let sandbox = &sites.sandbox;
+            sites.change_template_records(lose);
+            sandbox.ok(&["status", "--all"]);
+            replace(&sandbox.path("host/one"), "new");
+            sandbox.ok(&[first, "--all"]);
+            sandbox.ok(&["up", "--all"]);
+            sandbox.ok(&["status", "--all"]);
+            for root in &sites.roots {
+                assert_eq!(read(root, "x/one"), "new");
+            }
+            sites.end();
+        }
+    }
+}
+
+fn without_templates_and_records(engine: &'static str) {
+    for first in ["up", "down"] {
+        let sites = Sites::up(engine);
+        sites.change_template_records(LOSSES[0]);
+        sites.lose_templates();
+        sites.sandbox.ok(&[first, "--all"]);
+        sites.sandbox.ok(&["up", "--all"]);
+        sites.sandbox.ok(&["status", "--all"]);
+        sites.end();
+    }
+}
+
+fn newer_template_records(engine: &'static str) {
+    let sites = Sites::up(engine);
+    let sandbox = &sites.sandbox;
+    sites.change_template_records(|record| {
+        let text = fs::read_to_string(record).unwrap();
+        fs::write(record, text.replacen("\"version\":", "\"version\":9", 1)).unwrap();
+    });
+    super::templates::sites(sandbox, &["c"], "");
+    let before = mounts_below(&sandbox.path("."));
+    for command in ["status", "up", "down"] {
+        let said = sandbox.run(&[command, "a"]).exits(1);
+        said.says("was written by a newer mountjail")
+            .says(".newer`");
+    }
+    let said = sandbox.run(&["up", "c"]).exits(1);
+    said.says("was written by a newer mountjail")
+        .says("found by looking at it");
+    assert_eq!(mounts_below(&sandbox.path(".")), before);
+
+    sites.change_template_records(|record| {
+        fs::rename(record, record.with_extension("json.newer")).unwrap();
+    });
+    sandbox.ok(&["up", "--all"]);
+    sandbox.ok(&["status", "--all"]);
+    sites.end();
+}
+
+fn without_the_list_of_sites(engine: &'static str) {
+    let lose = |sites: &Sites| {
+        for list in sites.files_of_templates("sites") {
+            fs::remove_dir_all(list).unwrap();
+        }
+    };
+    let sites = Sites::up(engine);
+    let sandbox = &sites.sandbox;
+    lose(&sites);
+    sandbox.ok(&["down", "a"]);
+    sandbox.ok(&["status", "b"]);
+
+    lose(&sites);
+    sandbox.ok(&["up", "a"]);
+    sandbox.ok(&["down", "a"]);
+    sandbox.ok(&["status", "b"]);
+    sites.end();
+}
+
+fn in_a_copy(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sites(&sandbox, &["a"], "").remove(0);
+    let bare = tree(&root);
+    let copy = sandbox.directory("copy");
+    let run = |line: &[&str]| Ran::of(Command::new(line[0]).args(&line[1..])).exits(0);
+    run(&["mount", "--rbind", "/", copy.to_str().unwrap()]);
+    sandbox.ok(&["up", "a"]);
+    let records = || {
+        let text = |path: &str| fs::read_to_string(sandbox.state().join(path)).unwrap();
+        let of_template = sandbox.state().join("run/templates");
+        let template = files_in(&of_template, "json").remove(0);
+        let template = fs::read_to_string(template).unwrap();
+        [text("run/a.json"), text("lib/a.json"), template]
+    };
+    let before = records();
+
+    for command in ["up", "down"] {
+        let mut inside = sandbox.command_under(&["chroot", copy.to_str().unwrap()]);
+        let _ = Ran::of(inside.args([command, "a"])).exits(1);
+        assert_eq!(records(), before, "{command}");
+    }
+
+    run(&["umount", "--recursive", copy.to_str().unwrap()]);
+    sandbox.ok(&["status", "a"]);
+    sandbox.ok(&["down", "a"]);
+    fs::remove_dir(&copy).unwrap();
+    bare.assert_same(&tree(&root));
 }
 
 fn other_engine(engine: &'static str) {

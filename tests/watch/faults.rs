@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::mount::{MsFlags, mount, umount};
 
 pub fn all() -> Vec<Trial> {
-    let alone: [(&str, fn()); 15] = [
+    let alone: [(&str, fn()); 16] = [
         (
             "a site can be up while none of its sources exist",
             nothing_there,
@@ -36,6 +36,10 @@ pub fn all() -> Vec<Trial> {
             moved_root,
         ),
         ("a record that cannot be read is not lost", records),
+        (
+            "a file is swapped in a template without a record",
+            template_without_record,
+        ),
         (
             "presets that change while sites cannot be listed are followed",
             configuration,
@@ -286,6 +290,26 @@ fn moved_root() {
     assert!(mounts_below(&aside).is_empty());
     sandbox.ok(&["status"]);
     watcher.end();
+}
+
+fn template_without_record() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("host/conf", "one");
+    let lines = [line(&source, "/x/conf"), line(&source, "/x/again")];
+    let root = sandbox.site("s", &format!("mounts:\n{}", lines.concat()));
+    sandbox.ok(&["up", "s"]);
+    let watcher = Watcher::start(&sandbox);
+    let templates = fs::read_dir(sandbox.state().join("run/templates")).unwrap();
+    for file in templates.map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|ending| ending == "json") {
+            fs::write(file, "{").unwrap();
+        }
+    }
+    replace(&source, "two");
+    soon_reads(&root.join("x/conf"), "two");
+    watcher.end();
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
 }
 
 fn records() {

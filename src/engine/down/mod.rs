@@ -14,7 +14,6 @@ use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::outcome::{EngineFailure, Log, Outcome};
 use super::root::{Root, Spot, Spots};
@@ -202,7 +201,7 @@ impl<'a> DownRun<'a> {
             match self.step(step, &mut spots) {
                 Ok(()) => done.add(step, path),
                 Err(error) => {
-                    if let Some(path) = path {
+                    if let Some(path) = path.or(stray_of(step)) {
                         stuck.push(path);
                         done.detached.remove(path); // one of two mounts there stays
                     }
@@ -334,13 +333,6 @@ fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &ObservedMount)> {
     })
 }
 
-/// The pauses after which a mount in use is asked about again, one second in all. A path lookup
-/// uses the mount that it passes for a moment, and so does ps(1), which reads the links of
-/// `/proc/PID/fd`.
-fn pauses() -> impl Iterator<Item = Duration> {
-    (0..10).map(|power| Duration::from_millis(1 << power))
-}
-
 /// Whether the mount `expected` is visible at `spot`.
 fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
@@ -357,6 +349,14 @@ fn path_of(step: &Step) -> Option<&JailPath> {
     match step {
         Step::Detach { target, .. } => Some(target),
         Step::RemovePlaceholder { path, .. } | Step::RemoveLink { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+/// The target of a mount that was moved away, if `step` detaches one.
+fn stray_of(step: &Step) -> Option<&JailPath> {
+    match step {
+        Step::DetachStray(stray) => Some(&stray.target),
         _ => None,
     }
 }

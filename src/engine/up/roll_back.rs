@@ -1,7 +1,7 @@
 //! Undoes a run that failed, last change first.
 
 use super::run::UpRun;
-use super::site_record::{history, kept_before};
+use super::site_record::kept_before;
 use crate::base::{Error, Result};
 use crate::engine::backend::Backend;
 use crate::engine::journal;
@@ -61,13 +61,19 @@ impl<B: Backend> UpRun<'_, B> {
         journal::write_kept(&self.engine.state, &self.plan.site, &records.kept)
     }
 
-    /// Restores the records after an undo. A site that was down gets no boot record, because that
-    /// would mark it as up.
+    /// Restores the records after an undo, but for what could not be undone. A site that was down
+    /// gets no boot record, because that would mark it as up.
     fn restore_records(&self, before: Records) -> Result<()> {
-        if self.observed.record.is_some() || !before.mounts.is_empty() {
-            return self.write_records(before, history(self.observed));
+        let (state, site) = (&self.engine.state, &self.plan.site);
+        match &self.observed.record {
+            Some(record) => {
+                let mut record = record.clone();
+                record.mounts = before.mounts;
+                journal::write_record(state, site, &record)?;
+            }
+            None if before.mounts.is_empty() => journal::remove_record(state, site)?,
+            None => self.write_record(before.mounts, None)?,
         }
-        journal::remove_record(&self.engine.state, &self.plan.site)?;
-        journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
+        journal::write_kept(state, site, &before.kept)
     }
 }

@@ -89,8 +89,8 @@ impl TakeDown {
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
         let desired = match records.record {
-            Some(_) => None,
-            None => self.desired(site),
+            Some(_) if !records.lack_members() => None,
+            _ => self.desired(site),
         };
         let Some(root) = self.root(site, &records, desired.as_ref())? else {
             return self.without_root(site, records);
