@@ -44,7 +44,7 @@ impl CheckArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let found = parallel::look(context, &sites, move |site: &Site| check(&pipeline, site));
 
-        let mut report = Report::new(context, self.json);
+        let mut report = Report::new(context, self.json).of_all(self.sites.is_empty());
         if let Some(mistakes) = context.presets.mistakes_in_defaults() {
             let out = context.out.about(Event::Mistake, &[]);
             out.diagnostics(&"defaults.yaml", mistakes);

@@ -104,7 +104,7 @@ impl DownArgs {
     ) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let options = self.how.options();
-        let mut report = Report::new(context, self.json);
+        let mut report = Report::new(context, self.json).of_all(self.which.all);
         let (sites, elsewhere) =
             self.down_in_services(context, sites, options, &stop, &mut report)?;
         let run = Arc::new(TakeDown::new(context, sites.len(), options)?);

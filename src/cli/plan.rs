@@ -35,6 +35,7 @@ impl PlanArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let which = WhichSteps {
+            of_all: self.which.all,
             only: None,
             renew: self.renew,
         };
@@ -45,6 +46,8 @@ impl PlanArgs {
 /// Which steps are shown.
 #[derive(Clone, Copy)]
 pub(super) struct WhichSteps {
+    /// The sites are all of the configuration.
+    pub(super) of_all: bool,
     /// The sites that count.
     pub(super) only: Option<OnlyScope>,
     /// Those of `up --renew`.
@@ -71,7 +74,7 @@ pub(super) fn show(
     let pipeline = which.pipeline(context)?;
     let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
 
-    let mut report = Report::new(context, json);
+    let mut report = Report::new(context, json).of_all(which.of_all);
     let (mut served, mut on_host) = (vec![], vec![]);
     for (site, planned) in sites.into_iter().zip(plans) {
         match planned {

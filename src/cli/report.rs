@@ -44,6 +44,8 @@ pub(super) fn report_all(context: &Context, errors: &[Error]) -> (u8, Vec<Value>
 pub(super) struct Report {
     out: &'static Out,
     json: bool,
+    /// The command is for all sites of the configuration, whichever these are.
+    of_all: bool,
     code: u8,
     sites: Vec<Value>,
     /// The errors that belong to no site, as JSON.
@@ -59,11 +61,21 @@ impl Report {
         Self {
             out: context.out,
             json,
+            of_all: false,
             code: 0,
             sites: vec![],
             errors: vec![],
             more: Map::new(),
             text: vec![],
+        }
+    }
+
+    /// The same, of a command for all sites of the configuration if `all`: one that is removed
+    /// before its turn comes is passed over.
+    pub(super) fn of_all(self, all: bool) -> Self {
+        Self {
+            of_all: all,
+            ..self
         }
     }
 
@@ -75,6 +87,10 @@ impl Report {
 
     /// Adds a site that failed, and reports its errors. `more`: the other keys of its object.
     pub(super) fn failed(&mut self, site: &Site, failed: &SiteError, more: Value) {
+        if self.of_all && failed.is_of_no_site() {
+            self.out.site(&site.name).info("it was removed meanwhile");
+            return;
+        }
         let (code, errors) = failed.report(self.out, site);
         self.site_with_errors(code, site, &errors, more);
     }

@@ -149,6 +149,7 @@ impl UpArgs {
         }
         if self.dry_run {
             let which = plan::WhichSteps {
+                of_all: self.which.all,
                 only: self.scope,
                 renew: self.renew,
             };
@@ -163,7 +164,7 @@ impl UpArgs {
         let run = self.bring_up(context, MountLookup::OneByOne, sites.len())?;
         context.out.progress(sites.len());
         let done = bring_all(context, run, sites, &stop);
-        let mut report = Report::new(context, self.json);
+        let mut report = Report::new(context, self.json).of_all(self.which.all);
         report.not_begun(sites.len() - done.len());
         let (mut changed, mut for_services, mut mounts) = (vec![], vec![], 0);
         let mut on_host = vec![];

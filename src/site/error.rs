@@ -101,6 +101,14 @@ impl SiteError {
         errors.iter().any(|error| error.kind() == ErrorKind::Silent)
     }
 
+    /// Whether it failed because there is no such site.
+    pub(crate) fn is_of_no_site(&self) -> bool {
+        match self {
+            Self::Manifest(ManifestError::Error(error)) => error.code() == ErrorCode::NoSuchSite,
+            _ => false,
+        }
+    }
+
     /// How many errors there are.
     pub(crate) fn count(&self) -> usize {
         if let Self::Errors(errors) = self {

@@ -18,7 +18,7 @@ use super::manifest_file::text;
 use super::site_list::SiteList;
 use crate::base::quote::{brief, shell_word};
 use crate::base::text::{few, nearest};
-use crate::base::{ErrorKind, HostPath, SiteName};
+use crate::base::{ErrorCode, ErrorKind, HostPath, SiteName};
 use crate::manifest::{self, Diagnostics, InstancePattern, Instances, SourceFile};
 use crate::{Error, patience, sys};
 
@@ -355,7 +355,8 @@ pub(super) fn check(site: &Site, instances: &Instances) -> Result<(), Error> {
     let instance = site.instance().unwrap_or_default();
     let missing = Error::usage(format!(
         "there is no site {name}: {file} has no instance {instance}"
-    ));
+    ))
+    .coded(ErrorCode::NoSuchSite);
     let found = of_templates(std::slice::from_ref(&site.file)).sites;
     let near = nearest(name.as_str(), found.iter().map(|site| site.name.as_str()));
     Err(missing.hint(match (near, instances.patterns.first()) {

@@ -175,6 +175,11 @@ impl SiteStatus {
         }
     }
 
+    /// Whether nothing is known about it because there is no such site.
+    pub(crate) fn is_of_no_site(&self) -> bool {
+        self.plan.is_none() && self.failed.iter().any(SiteError::is_of_no_site)
+    }
+
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
         self.plan.is_none() && self.failed.iter().any(SiteError::is_silent)

@@ -12,7 +12,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ran, Running, Sandbox, alone, bind, empty_run, mounts_below, overlay, tree, trials, wait_until,
+    Ran, Running, Sandbox, Watcher, alone, bind, empty_run, mounts_below, overlay, tree, trials,
+    wait_until,
 };
 
 pub fn all() -> Vec<Trial> {
@@ -35,6 +36,10 @@ pub fn all() -> Vec<Trial> {
         ("in the namespaces of services", services),
         ("all namespaces of services or none", services_fail),
         ("nothing is left of a removed site", removed),
+        (
+            "a site that is removed meanwhile is passed over",
+            passed_over,
+        ),
         ("a site in use is not removed", in_use),
         ("a site with a broken manifest is removed", broken),
         ("a site that is only recorded is removed", recorded),
@@ -735,6 +740,35 @@ fn removed() {
         (&json!(false), &json!(false))
     );
     assert_eq!(state(&sandbox), records);
+}
+
+fn passed_over() {
+    for command in ["up", "down"] {
+        for (how, code) in [("--all", 0), ("site", 2)] {
+            let sandbox = Sandbox::new();
+            sandbox.site("site", "");
+            let lock = sandbox.file("state/run/site.lock", "");
+            let held = fs::File::options().write(true).open(&lock).unwrap();
+            held.lock().unwrap();
+
+            let mut waiting = Watcher::spawn(sandbox.command().args([command, how]));
+            waiting.says("site: waiting for another mountjail");
+            fs::remove_file(sandbox.config().join("sites/site.yaml")).unwrap();
+            drop(held);
+            let ended = waiting.ended();
+            assert_eq!(
+                ended.code(),
+                Some(code),
+                "{command} {how}: {}",
+                waiting.said()
+            );
+            if how == "--all" {
+                waiting.says("site: it was removed meanwhile");
+            } else {
+                waiting.says("there is no site site");
+            }
+        }
+    }
 }
 
 fn in_use() {

@@ -199,6 +199,9 @@ impl StatusArgs {
         let pipeline = Pipeline::new(context.with_new_host(), MountLookup::WholeTable)?;
         let pipeline = Arc::new(pipeline);
         let mut found = statuses(&pipeline, sites, recorded);
+        if self.sites.is_empty() {
+            found.retain(|status| !status.is_of_no_site()); // it was removed meanwhile
+        }
         for status in &mut found {
             add_left_behind(context, status)?;
         }
