@@ -8,14 +8,17 @@ use std::process::Command;
 use std::thread;
 
 use crate::support::{
-    OnEngine, Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root,
-    grafts_below, mounts_below, replace, tree, where_templates_are,
+    OnEngine, Ran, Running, Sandbox, Watcher, bind, for_each_engine,
+    for_each_engine_on_shared_root, grafts_below, mounts_below, replace, tree, wait_until,
+    where_templates_are,
 };
 use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 19] = [
+    let both: [(&str, OnEngine); 20] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -59,6 +62,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a directory with things of others is not covered by a graft",
             not_renewed,
+        ),
+        (
+            "a site goes down while another one changes their template",
+            changed_meanwhile,
         ),
         ("a graft in use stays", used),
         ("a graft with a copy in use stays", used_elsewhere),
@@ -307,6 +314,45 @@ fn forks(engine: &'static str) {
 }
 
 /// Users in this namespace and in others, of a directory of the graft itself and of a file in it.
+fn changed_meanwhile(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    replace(&sandbox.path("host/one"), "new");
+
+    // `down` stops when it has opened the record of the template.
+    let log = sandbox.path("stops");
+    let template = template_record(&sandbox);
+    let more = [
+        "-P",
+        template.to_str().unwrap(),
+        "-o",
+        log.to_str().unwrap(),
+    ];
+    let mut down = sandbox.command_with_fault("openat:signal=STOP:when=1", &more);
+    let mut down = Watcher::spawn(down.args(["down", "a"]));
+    wait_until("it has stopped", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP"))
+    });
+    sandbox.ok(&["up", "b"]);
+
+    let worker = fs::read_to_string(sandbox.state().join("run/a.lock")).unwrap();
+    let worker = worker.split(' ').next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+    assert!(down.ended().success(), "{}", down.said());
+    assert!(mounts_below(&roots[0]).is_empty());
+    assert_eq!(read(&roots[1], "x/one"), "new");
+    nothing_is_left(&sandbox);
+}
+
+/// The record of the only template.
+fn template_record(sandbox: &Sandbox) -> PathBuf {
+    let entries = fs::read_dir(sandbox.state().join("run/templates")).unwrap();
+    let mut entries = entries.map(|entry| entry.unwrap().path());
+    let record = entries.find(|path| path.extension().is_some_and(|ending| ending == "json"));
+    record.unwrap()
+}
+
 fn used(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");

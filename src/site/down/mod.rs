@@ -22,9 +22,9 @@ use crate::base::sync::lock as locked;
 use crate::base::text::few;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Outcome, SiteLock};
-use crate::observe::{self, Depth, Observed, SiteRecords, Table};
+use crate::observe::{self, Depth, KnownGraft, Observed, SiteRecords, Table};
 use crate::patience::{self, Stop};
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan, State, Step};
 use crate::resolve::{Desired, FileKind, Host};
 use crate::sys::IfInUse;
 
@@ -107,6 +107,7 @@ impl TakeDown {
             let out = self.context.out.site(&site.name);
             out.warn(format_args!("{other}, and not this configuration"));
         }
+        let grafts = records.grafts.clone();
         let down = Down::new(self, site, root, records)?;
 
         // Carry out what is recorded, if nothing else is there. This is the usual case, for which
@@ -124,6 +125,10 @@ impl TakeDown {
             (observed, plan) = down.observe_and_plan(self.desired(site))?;
         }
 
+        if has_foreign(&plan) && self.were_changed(site, &grafts)? {
+            return self.take_down(site); // it is not foreign: another run made it
+        }
+
         // Carry out: unless the site is in use.
         if unmounts(&plan) {
             down.stop_if_in_use(&observed, Depth::All)?;
@@ -136,6 +141,12 @@ impl TakeDown {
             .map_err(SiteError::Engine)?;
         outcome.left.extend(stays);
         Ok(down.done(outcome, plan.steps.len()))
+    }
+
+    /// Whether another run changed a template of the site after these `grafts` were known.
+    fn were_changed(&self, site: &Site, grafts: &[KnownGraft]) -> Result<bool> {
+        let records = self.context.state.read(&site.name, &self.boot);
+        Ok(records.context(&site.name)?.grafts != grafts)
     }
 
     fn records(&self, site: &Site) -> Result<SiteRecords> {
@@ -276,4 +287,9 @@ fn real_root(root: &HostPath) -> Option<HostPath> {
 fn unmounts(plan: &Plan) -> bool {
     let mut steps = plan.steps.iter();
     steps.any(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)))
+}
+
+fn has_foreign(plan: &Plan) -> bool {
+    let mut states = plan.states.iter();
+    states.any(|seen| matches!(seen.state, State::Foreign | State::Shadowed))
 }
