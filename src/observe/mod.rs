@@ -12,6 +12,7 @@ mod late;
 mod look;
 mod lost;
 mod lost_grafts;
+mod lost_placeholders;
 mod mountinfo;
 mod namespace;
 mod observed;

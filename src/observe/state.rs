@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use nix::unistd::geteuid;
 
+use super::lost_placeholders::beneath_grafts;
 use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, RecordedMount, Unreadable};
 use super::record_file::{WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
 use super::template_look::by_looking;
@@ -235,12 +236,22 @@ impl StateDir {
         refuse_newer(&versions, &self.without_records(site))?;
 
         let mut warnings = vec![];
-        let mut record = or_lost(record, &run, &mut warnings);
-        let kept = or_lost(kept, &lib, &mut warnings);
+        let is_absent = kept.is_none();
+        let record = or_lost(record, &run, &mut warnings);
+        let record = record.filter(|found| found.boot == *boot);
+        let mut kept = or_lost(kept, &lib, &mut warnings);
         let mut grafts = vec![];
-        match &record {
-            Some(found) if found.boot == *boot => grafts = self.grafts(found)?,
-            _ => record = None,
+        if let Some(found) = &record {
+            grafts = self.grafts(found)?;
+            kept = kept.or_else(|| beneath_grafts(found));
+        }
+        if is_absent && let Some(found) = &kept {
+            warnings.push(format!(
+                "the record {} is lost: of what mountjail made in {}, only the directories \
+                 beneath grafts are known; other placeholders stay",
+                lib.display(),
+                found.root
+            ));
         }
         Ok(SiteRecords {
             record,

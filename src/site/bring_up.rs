@@ -114,7 +114,7 @@ impl BringUp {
             return None;
         }
         let records = context.state.read(&manifest.site, boot).ok()?;
-        if records.record.is_none() || !records.warnings.is_empty() {
+        if records.record.is_none() {
             return None;
         }
         let desired = self.pipeline.resolve(manifest).ok()?;

@@ -23,7 +23,8 @@ impl SettledSites {
     /// Whether the site needs nothing, because one of these does not, which it is like.
     pub(super) fn have_one_like(&self, desired: &Desired, records: &SiteRecords) -> bool {
         let known = lock(&self.0).clone();
-        known.iter().any(|known| known.is_like(desired, records))
+        let mut known = known.iter();
+        records.warnings.is_empty() && known.any(|known| known.is_like(desired, records))
     }
 
     /// Adds the site, if `plan` has nothing to do for it.

@@ -13,7 +13,7 @@ use crate::support::{
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let all: [(&str, OnEngine); 8] = [
+    let all: [(&str, OnEngine); 9] = [
         ("sites get new templates when theirs are gone", made_anew),
         ("sites go down when their templates are gone", down),
         ("grafts without any record are recognised", without_records),
@@ -32,6 +32,10 @@ pub fn all() -> Vec<Trial> {
         (
             "sites keep their grafts when it is lost which sites have them",
             without_the_list_of_sites,
+        ),
+        (
+            "the directories beneath grafts are known without their record",
+            without_kept_records,
         ),
         (
             "sites of the other engine go down and come up",
@@ -222,6 +226,24 @@ fn newer_template_records(engine: &'static str) {
     });
     sandbox.ok(&["up", "--all"]);
     sandbox.ok(&["status", "--all"]);
+    sites.end();
+}
+
+fn without_kept_records(engine: &'static str) {
+    let sites = Sites::up(engine);
+    let sandbox = &sites.sandbox;
+    let lost = sandbox.state().join("lib/a.json");
+    let lose = || fs::remove_file(&lost).unwrap();
+    lose();
+    let told = "is lost: of what mountjail made in";
+    sandbox.ok(&["up", "--all"]).says(told).says("a: in sync");
+    let up = sandbox.ok(&["up", "--all"]);
+    assert!(!up.stderr.contains("lost") && lost.exists(), "{up}");
+
+    lose();
+    sandbox.ok(&["status", "a"]).says(told);
+    sandbox.ok(&["down", "a"]).says(told);
+    sites.bare[0].assert_same(&tree(&sites.roots[0]));
     sites.end();
 }
 

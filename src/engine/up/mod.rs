@@ -31,6 +31,7 @@ pub(super) fn carry_out(
     log: Log<'_>,
     then: Then<'_>,
 ) -> Result<Outcome, Box<EngineFailure>> {
+    restore_kept(engine, plan, observed)?;
     if plan.steps.is_empty() {
         let adopted = adopt(engine, plan, observed)?;
         then()?;
@@ -43,6 +44,16 @@ pub(super) fn carry_out(
         Way::Classic(mounter) => {
             UpRun::new(engine, mounter, plan, observed, stop, log)?.carry_out(then)
         }
+    }
+}
+
+/// Writes the persistent record anew if it is lost, with what is known of it.
+fn restore_kept(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<()> {
+    match &observed.kept {
+        Some(kept) if !engine.state.kept(&plan.site).exists() => {
+            journal::write_kept(&engine.state, &plan.site, kept)
+        }
+        _ => Ok(()),
     }
 }
 
