@@ -154,6 +154,7 @@ impl Observed {
                 targets.push(member.target.clone());
             }
         }
+        targets.sort(); // of two grafts, one after the other
         targets.dedup();
         targets
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{
     Ran, Running, Sandbox, Watcher, alone, bind, for_each_engine, line, mounts_below, replace,
-    soon_reads, trials, wait_until,
+    soon_reads, tree, trials, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -72,32 +72,41 @@ fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
 }
 
 fn mounted_over(engine: &'static str) {
-    let sandbox = Sandbox::with_engine(engine);
-    let lines = ["one", "two"].map(|name| {
-        let source = sandbox.file(format!("host/{name}"), name);
-        line(&source, &format!("/x/{name}"))
-    });
-    let root = sandbox.site("s", &format!("mounts:\n{}", lines.concat()));
-    // Below the old root, each file in /x is mounted by itself; below the new one, /x is a graft.
-    sandbox.file(root.join("x/own"), "of the root");
-    sandbox.ok(&["up", "s"]);
-    let mut over = Command::new("mount");
-    Ran::of(over.args(["-t", "tmpfs", "theirs"]).arg(&root)).exits(0);
+    // With a file of its own in /x, the old root gets each mount by itself; the new one has a
+    // graft.
+    for own in [true, false] {
+        let sandbox = Sandbox::with_engine(engine);
+        let lines = ["one", "two"].map(|name| {
+            let source = sandbox.file(format!("host/{name}"), name);
+            line(&source, &format!("/x/{name}"))
+        });
+        let root = sandbox.site("s", &format!("mounts:\n{}", lines.concat()));
+        if own {
+            sandbox.file(root.join("x/own"), "of the root");
+        }
+        let bare = tree(&root);
+        sandbox.ok(&["up", "s"]);
+        let mut over = Command::new("mount");
+        Ran::of(over.args(["-t", "tmpfs", "theirs"]).arg(&root)).exits(0);
 
-    sandbox.ok(&["up", "s"]);
-    assert_eq!(fs::read_to_string(root.join("x/one")).unwrap(), "one");
-    let before = mounts_below(&root);
-    sandbox.ok(&["up", "s"]).says("nothing to do");
-    assert_eq!(mounts_below(&root), before);
-    sandbox
-        .ok(&["status", "--verbose", "s"])
-        .prints("s: up, 2 of 2 mounts ok")
-        .prints("hidden");
+        sandbox.ok(&["up", "s"]);
+        assert_eq!(fs::read_to_string(root.join("x/one")).unwrap(), "one");
+        let before = mounts_below(&root);
+        sandbox.ok(&["up", "s"]).says("nothing to do");
+        assert_eq!(mounts_below(&root), before);
+        sandbox
+            .ok(&["status", "--verbose", "s"])
+            .prints("s: up, 2 of 2 mounts ok")
+            .prints("hidden");
 
-    sandbox.ok(&["down", "s"]);
-    Ran::of(Command::new("umount").arg(&root)).exits(0);
-    sandbox.ok(&["down", "s"]);
-    assert!(mounts_below(&root).is_empty());
+        sandbox
+            .ok(&["down", "s"])
+            .says("s: down, 4 mounts detached");
+        Ran::of(Command::new("umount").arg(&root)).exits(0);
+        assert_eq!(tree(&root), bare);
+        sandbox.ok(&["down", "s"]);
+        assert!(mounts_below(&root).is_empty());
+    }
 }
 
 fn two_paths(engine: &'static str) {

@@ -11,7 +11,7 @@ mod in_use;
 mod remove;
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::rc::Rc;
 
@@ -37,7 +37,8 @@ pub(super) fn carry_out(
     if_in_use: IfInUse,
     log: Log<'_>,
 ) -> Result<Outcome, Box<EngineFailure>> {
-    let run = DownRun::new(engine, plan, observed, if_in_use, log)?;
+    let mut run = DownRun::new(engine, plan, observed, if_in_use, log)?;
+    run.others = open_others(plan, &run.root);
     if if_in_use == IfInUse::Fail {
         run.stop_if_in_use()?;
     }
@@ -65,6 +66,9 @@ struct DownRun<'a> {
     plan: &'a Plan,
     observed: &'a Observed,
     root: Rc<Root>,
+    /// The root as it is on other mounts, if a file system was mounted over it, and the site came up
+    /// in that, too.
+    others: Vec<Root>,
     /// The root without anything mounted in it, opened on first use. `None`: it cannot be opened.
     bare: OnceCell<Option<Root>>,
     if_in_use: IfInUse,
@@ -108,6 +112,7 @@ impl<'a> DownRun<'a> {
             engine,
             plan,
             observed,
+            others: vec![],
             root,
             bare: OnceCell::new(),
             if_in_use,
@@ -185,12 +190,16 @@ impl<'a> DownRun<'a> {
         }
         self.failed = self.shadowed();
         let mut stuck: Vec<_> = self.states(State::Shadowed).collect();
+        let hidden = self.hidden();
 
         for step in &self.plan.steps {
             let path = path_of(step);
-            if let Some(path) = path
-                && stuck.iter().any(|stuck| stuck.starts_with(path))
-            {
+            let holds = |mounts: &[&JailPath]| match path {
+                Some(path) => mounts.iter().any(|mount| mount.starts_with(path)),
+                None => false,
+            };
+            let is_removal = !matches!(step, Step::Detach { .. });
+            if holds(&stuck) || is_removal && holds(&hidden) {
                 continue; // something of ours is still in it or on it; the next run finishes that
             }
             if let Some(foreign) = self.foreign_on(step) {
@@ -210,6 +219,21 @@ impl<'a> DownRun<'a> {
             }
         }
         done
+    }
+
+    /// The targets of the recorded mounts that exist and are not seen now.
+    fn hidden(&self) -> Vec<&'a JailPath> {
+        let detached: HashSet<_> = self.detaches().map(|(_, seen)| seen.unique_id).collect();
+        let strays = self.observed.strays.iter();
+        let strays: HashSet<_> = strays.map(|stray| Some(stray.unique_id)).collect();
+        let mut hidden = vec![];
+        for mount in self.observed.recorded_mounts() {
+            let id = &mount.unique_id;
+            if !detached.contains(id) && !strays.contains(id) && still_exists(mount) {
+                hidden.push(&mount.target);
+            }
+        }
+        hidden
     }
 
     /// The record of the mounts that remain.
@@ -304,6 +328,21 @@ fn open(plan: &Plan) -> Result<Root> {
         return visible;
     }
     open_hidden(id, &plan.root).or(visible)
+}
+
+/// Opens the root as it is seen, and on each mount that holds mounts to detach, besides `root`.
+fn open_others(plan: &Plan, root: &Root) -> Vec<Root> {
+    let visible = Root::open(&plan.root).ok();
+    let known = [Some(root), visible.as_ref()];
+    let known = known.map(|root| root.and_then(Root::mount));
+    let holders = detaches(plan).filter_map(|(target, seen)| holder_of(plan, target, seen));
+    let holders: BTreeSet<_> = holders.filter(|id| !known.contains(&Some(*id))).collect();
+    let mut others = vec![];
+    others.extend(visible.filter(|visible| visible.mount() != root.mount()));
+    for id in holders {
+        others.extend(open_hidden(id, &plan.root).ok());
+    }
+    others
 }
 
 /// Opens the root as it is on the mount with the unique mount ID `id`.

@@ -17,6 +17,11 @@ impl DownRun<'_> {
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
+        let is_known = file.is_some() || matches!(kind, CreatedKind::Link(_));
+        let is_in = |other: &Root| matches!(remove_beneath(other, path, kind, file), Ok(true));
+        if is_known && self.others.iter().any(is_in) {
+            return Ok(());
+        }
         match self.remove_at(path, kind, file, spots) {
             Ok(true) => {}
             Ok(false) => self.left.push(path.clone()),

@@ -85,7 +85,19 @@ impl TakeDown {
         lock(self.context, &self.engine, &site.name, stop)
     }
 
+    /// Takes away what is seen of the site, then what that has hidden.
     fn take_down(&self, site: &Site) -> Result<TakenDown, DownError> {
+        let first = self.take_down_what_is_seen(site)?;
+        if first.outcome.detached == 0 || !self.context.state.record(&site.name).exists() {
+            return Ok(first);
+        }
+        let mut rest = self.take_down(site)?;
+        rest.outcome.detached += first.outcome.detached;
+        rest.outcome.left.splice(..0, first.outcome.left);
+        Ok(rest)
+    }
+
+    fn take_down_what_is_seen(&self, site: &Site) -> Result<TakenDown, DownError> {
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
         let desired = match records.record {
