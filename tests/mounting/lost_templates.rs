@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::templates::{nothing_is_left, read, sites, without_a_gap};
 use crate::support::{
@@ -11,6 +10,7 @@ use crate::support::{
     mounts_below, replace, tree, unmount_all, where_templates_are,
 };
 use libtest_mimic::Trial;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 pub fn all() -> Vec<Trial> {
     let all: [(&str, OnEngine); 9] = [
@@ -271,8 +271,8 @@ fn in_a_copy(engine: &'static str) {
     let root = sites(&sandbox, &["a"], "").remove(0);
     let bare = tree(&root);
     let copy = sandbox.directory("copy");
-    let run = |line: &[&str]| Ran::of(Command::new(line[0]).args(&line[1..])).exits(0);
-    run(&["mount", "--rbind", "/", copy.to_str().unwrap()]);
+    let (none, all): (Option<&str>, _) = (None, MsFlags::MS_BIND | MsFlags::MS_REC);
+    mount(Some("/"), &copy, none, all, none).unwrap();
     sandbox.ok(&["up", "a"]);
     let records = || {
         let text = |path: &str| fs::read_to_string(sandbox.state().join(path)).unwrap();
@@ -289,7 +289,7 @@ fn in_a_copy(engine: &'static str) {
         assert_eq!(records(), before, "{command}");
     }
 
-    run(&["umount", "--recursive", copy.to_str().unwrap()]);
+    umount2(&copy, MntFlags::MNT_DETACH).unwrap();
     sandbox.ok(&["status", "a"]);
     sandbox.ok(&["down", "a"]);
     fs::remove_dir(&copy).unwrap();
