@@ -78,7 +78,7 @@ impl Templates {
             }
 
             let name = &shown.0;
-            let _lock = store.lock_of(name)?;
+            let _lock = store.lock_of(name).context(&plan.site)?;
             self.bring_up(run, name, template, None)
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
@@ -103,9 +103,9 @@ impl Templates {
             );
         };
         let name = &known.template;
-        let mut lock = store.lock_of(name)?;
+        let mut lock = store.lock_of(name).context(site)?;
         if known.contents.as_ref() != Some(&template.contents) {
-            store.begin_change(name, site)?;
+            store.begin_change(name, site).context(site)?;
         }
 
         let mut then = || {

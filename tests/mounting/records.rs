@@ -163,6 +163,21 @@ fn file_size() {
     bare.assert_same(&tree(&large));
     assert_eq!(mounts_below(&small).len(), 1);
     sandbox.ok(&["up", "--all"]);
+
+    // The template of this site changes.
+    let host = sandbox.path("host");
+    let files = [0, 1, 2].map(|nth| {
+        let host = host.display();
+        format!("{{ source: {host}/{nth}, target: /y/{nth} }}")
+    });
+    sandbox.site("changes", &format!("mounts: [{}]\n", files.join(", ")));
+    sandbox.ok(&["up", "changes"]);
+    sandbox.site("changes", &format!("mounts: [{}]\n", files[1..].join(", ")));
+    let mut command = sandbox.command_under(&["prlimit", "--fsize=0"]);
+    Ran::of(command.args(["up", "changes"]))
+        .exits(1)
+        .says("error: changes: cannot write");
+    sandbox.ok(&["up", "--all"]);
     sandbox.ok(&["down", "--all"]);
 }
 
