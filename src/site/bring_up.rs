@@ -114,9 +114,6 @@ impl BringUp {
             return None;
         }
         let records = context.state.read(&manifest.site, boot).ok()?;
-        if records.record.is_none() {
-            return None;
-        }
         let desired = self.pipeline.resolve(manifest).ok()?;
         let is_settled = self.settled.have_one_like(&desired, &records);
         is_settled.then(|| Done {
