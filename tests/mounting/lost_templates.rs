@@ -232,13 +232,13 @@ fn newer_template_records(engine: &'static str) {
 fn without_kept_records(engine: &'static str) {
     let sites = Sites::up(engine);
     let sandbox = &sites.sandbox;
-    let lost = sandbox.state().join("lib/a.json");
-    let lose = || fs::remove_file(&lost).unwrap();
+    let record = sandbox.state().join("lib/a.json");
+    let lose = || fs::remove_file(&record).unwrap();
     lose();
     let told = "is lost: of what mountjail made in";
     sandbox.ok(&["up", "--all"]).says(told).says("a: in sync");
     let up = sandbox.ok(&["up", "--all"]);
-    assert!(!up.stderr.contains("lost") && lost.exists(), "{up}");
+    assert!(!up.stderr.contains("lost") && record.exists(), "{up}");
 
     lose();
     sandbox.ok(&["status", "a"]).says(told);
