@@ -15,7 +15,7 @@ use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::is_library_name;
-use crate::resolve::{Desired, FileId, FileKind, why};
+use crate::resolve::{Desired, FileId, FileKind, Host, to_allow_execution, why};
 use crate::sys::{self, Stat};
 
 /// How many files are named.
@@ -42,6 +42,16 @@ const PLACES: [&str; 12] = [
 
 /// Where the host's programs are.
 const PROGRAMS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// Where programs in a root are looked for.
+const PROGRAMS_INSIDE: [&str; 6] = [
+    "/bin",
+    "/sbin",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+];
 
 /// Where the host's libraries are, besides directories such as `/usr/lib/x86_64-linux-gnu`.
 const LIBRARIES: [&str; 4] = ["/usr/lib64", "/lib64", "/usr/lib", "/lib"];
@@ -79,6 +89,7 @@ pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
         look.directory(&root, place);
     }
     look.found.preloaded = preloaded(&root, desired);
+    look.found.without_execution = Host::new().without_execution(&desired.root);
     look.found.sentences(desired)
 }
 
@@ -153,6 +164,10 @@ struct FoundLeftovers {
     copies: BTreeMap<JailPath, Copied>,
     /// The libraries that the root's own [`PRELOAD`] names, and whether they are inside.
     preloaded: Vec<(String, bool)>,
+    /// The root's own programs.
+    programs: BTreeSet<JailPath>,
+    /// The mount point of the root, if nothing can be executed there.
+    without_execution: Option<HostPath>,
     with_rights: BTreeSet<JailPath>,
     nodes: BTreeSet<JailPath>,
     writable: BTreeSet<JailPath>,
@@ -233,6 +248,14 @@ impl Leftovers<'_> {
                 if stat.mode & 0o6000 != 0 {
                     self.found.with_rights.insert(path.clone());
                 }
+                let above = path.as_path().parent();
+                if stat.mode & 0o111 != 0
+                    && PROGRAMS_INSIDE
+                        .iter()
+                        .any(|place| above == Some(Path::new(place)))
+                {
+                    self.found.programs.insert(path.clone());
+                }
                 if let Some(host) = self.hosts_file(&path)
                     && self.found.copies.len() < COMPARED
                     && let Ok(mine) = sys::open_unmounted(dir, Path::new(name), libc::O_PATH)
@@ -301,6 +324,15 @@ impl FoundLeftovers {
                  {} if the site does not need them",
                 few(named, SHOWN),
                 desired.root.as_path().join(&PRELOAD[1..]).display()
+            ));
+        }
+        if let Some(point) = &self.without_execution
+            && !self.programs.is_empty()
+        {
+            said.push(format!(
+                "programs of the root's own cannot be executed: {}; {}",
+                few(&self.programs, SHOWN),
+                to_allow_execution(point)
             ));
         }
         if !self.with_rights.is_empty() {

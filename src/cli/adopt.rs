@@ -117,7 +117,9 @@ impl AdoptArgs {
         adoption: Adoption,
     ) -> u8 {
         let (survey, record) = (&found.survey, found.record.as_ref());
-        report.text(render::adoption::text(survey, record, adoption));
+        if !context.out.is_quiet() {
+            report.text(render::adoption::text(survey, record, adoption));
+        }
         let mut object = render::adoption::json(survey, record, &self.also);
         match adoption {
             Adoption::Looked => {}
@@ -130,7 +132,9 @@ impl AdoptArgs {
         let mut code = 0;
         if let Some(error) = found.refusal(&self.also) {
             context.out.error(&error);
-            object["errors"] = json!([render::json::error(Some(&survey.site), &error)]);
+            let each = found.refusals(&self.also).into_iter();
+            let each = each.map(|error| render::json::error(Some(&survey.site), &error));
+            object["errors"] = each.collect();
             code = error.exit_code();
         }
         report.site(code, object);

@@ -264,7 +264,7 @@ fn add_plans(
     }
     let mut places = vec![];
     for (place, plan, on_host) in shown {
-        context.out.errors(&plan.conflicts);
+        context.out.errors_of(&plan.site, &plan.conflicts);
         let at = place.as_ref().map(ServicePlace::to_string).or(on_host);
         report.styled(render::text::plan(plan, at.as_deref()));
         let steps = render::json::plan(plan);

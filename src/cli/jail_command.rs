@@ -16,7 +16,7 @@ use crate::base::{ErrorContext, HostPath, JailPath, SEARCH_PATH, SiteName};
 use crate::jail::{self, ClosedDirectory, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
-use crate::resolve::{Desired, FileKind, why};
+use crate::resolve::{Desired, FileKind, to_allow_execution, why};
 use crate::site::context::Context;
 use crate::site::missing_program::{self, is_bare, places};
 use crate::site::out::Out;
@@ -46,6 +46,8 @@ pub(super) struct JailCommand {
     ways: Vec<JailPath>,
     /// The remedy if the command or its interpreter is not inside, if one is known.
     remedy: Option<String>,
+    /// Why the file of the command, which is the root's own, cannot be executed.
+    noexec: Option<String>,
 }
 
 /// The site and its state; a warning is given if it is drifted.
@@ -123,6 +125,7 @@ impl JailCommand {
             mounted,
             ways: desired.ways().into_iter().collect(),
             remedy: None,
+            noexec: None,
         })
     }
 
@@ -130,6 +133,9 @@ impl JailCommand {
     pub(super) fn with_remedy(self, context: &Context, desired: &Desired, of: &[OsString]) -> Self {
         let program = program(of);
         let mut places = places(program);
+        let there = self.own_file(program);
+        let noexec = there.and_then(|file| context.host.without_execution(&file));
+        let noexec = noexec.map(|point| to_allow_execution(&point));
         let remedy = if let Some(mounted) = self.mounted.first() {
             missing_program::interpreter(context, desired, mounted)
         } else if let Some(there) = places.find(|place| self.has_in_root(place)) {
@@ -138,7 +144,18 @@ impl JailCommand {
         } else {
             Some(missing_program::remedy(context, desired, program))
         };
-        Self { remedy, ..self }
+        Self {
+            remedy,
+            noexec,
+            ..self
+        }
+    }
+
+    /// The file of the program, if it is in the root and not mounted.
+    fn own_file(&self, program: &Path) -> Option<HostPath> {
+        let mut there = places(program).filter(|place| self.has_in_root(place));
+        let first = there.next().filter(|place| !self.mounted.contains(place))?;
+        Some(self.root.inside(&JailPath::new(first).ok()?))
     }
 
     fn has_in_root(&self, place: &Path) -> bool {
@@ -164,6 +181,10 @@ impl JailCommand {
         if reason.kind() != io::ErrorKind::NotFound {
             out.error(&match jail::first_closed(&self.ways) {
                 Some((way, _)) if is_denied(&reason) => error.hint(self.how_to_open(&way)),
+                None if is_denied(&reason) => match &self.noexec {
+                    Some(why) => error.hint(why),
+                    None => error,
+                },
                 _ => error,
             });
             return Ok(126);

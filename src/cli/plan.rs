@@ -215,8 +215,10 @@ fn add_at(
     place: Option<&ServicePlace>,
     at: Option<&str>,
 ) {
-    context.out.errors(&plan.conflicts);
-    report.styled(render::text::plan(plan, at));
+    context.out.errors_of(&plan.site, &plan.conflicts);
+    if !context.out.is_quiet() {
+        report.styled(render::text::plan(plan, at));
+    }
     let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
         (false, _) => 1,
         (true, false) => DIFFERENT,

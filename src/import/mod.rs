@@ -35,6 +35,7 @@ pub(crate) mod words;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub(crate) use command_line::{CommandLine, chain};
 pub(crate) use compare::compare;
 pub(crate) use draft::{Draft, DraftKind};
 

@@ -215,6 +215,14 @@ impl Host {
         Ok(attributes)
     }
 
+    /// The mount point of the mount that the file at `path` lies on, if nothing can be executed
+    /// there.
+    pub(crate) fn without_execution(&self, path: &HostPath) -> Option<HostPath> {
+        let walk = self.walk(path).ok()?;
+        let attributes = self.mount_attributes(&walk.real, &walk.stat).ok()?;
+        attributes.noexec.then(|| self.mount_point(&walk.real))
+    }
+
     fn known_attributes(&self, stat: &Stat) -> Option<MountAttributes> {
         lock(&self.cache.mounts).get(&stat.mount_id?).copied()
     }

@@ -45,16 +45,18 @@ impl Made {
 /// Errors: everything that contradicts something else, or that cannot be made.
 pub(super) fn add(desired: &mut Desired, made: &[Asked<'_, Made>], host: &Host) -> Vec<Error> {
     let mut errors = vec![];
-    for (made, origin) in made {
+    for (made, origin) in in_order(made) {
         let reason = Reason::line(origin);
         // A link of the jail may be on the way: /var/run.
+        let path = match made {
+            Made::Directory(path, _) | Made::FileSystem(path, _) => why(desired, path).leads_to,
+        };
+        if !origin.presets.is_empty() && yields(desired, made, &path) {
+            continue;
+        }
         let added = match made {
-            Made::Directory(path, owner) => {
-                let path = why(desired, path).leads_to;
-                add_directory(desired, path, *owner, reason)
-            }
-            Made::FileSystem(path, file_system) => {
-                let path = why(desired, path).leads_to;
+            Made::Directory(_, owner) => add_directory(desired, path, *owner, reason),
+            Made::FileSystem(_, file_system) => {
                 add_mount(desired, path, *file_system, reason, host)
             }
         };
@@ -74,6 +76,30 @@ pub(super) fn add(desired: &mut Desired, made: &[Asked<'_, Made>], host: &Host) 
         }
     }
     errors
+}
+
+/// Lines of presets after those to which they yield.
+fn in_order<'a, 'm>(made: &'a [Asked<'m, Made>]) -> Vec<&'a Asked<'m, Made>> {
+    let mut ordered: Vec<_> = made.iter().collect();
+    ordered.sort_by_key(|(made, origin)| {
+        let is_directory = matches!(made, Made::Directory(..));
+        (!origin.presets.is_empty(), is_directory)
+    });
+    ordered
+}
+
+/// Whether a preset's line yields to another one about `path`: to any of the site's own, and a
+/// directory to whatever is mounted there.
+fn yields(desired: &Desired, made: &Made, path: &JailPath) -> bool {
+    let is_own = |reason: &Reason| reason.chain.is_empty() && reason.origin.presets.is_empty();
+    let mut directories = desired.directories.iter();
+    let directory = directories.find(|known| known.path == *path);
+    if directory.is_some_and(|known| known.reasons.iter().any(is_own)) {
+        return true;
+    }
+    let is_directory = matches!(made, Made::Directory(..));
+    let mount = desired.mount_at(path);
+    mount.is_some_and(|mount| is_directory || mount.reasons.iter().any(is_own))
 }
 
 /// The mounts and directories of a preset by itself: `mounts`, and what `made` asks for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::dedup;
 use super::desired::{Cause, Note};
 use super::layout::{Layout, MountDraft};
+use crate::base::quote::shell_path;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::manifest::Origin;
@@ -17,6 +18,12 @@ pub(super) struct Restriction {
     source: HostPath,
     origin: Arc<Origin>,
     forbidden: Use,
+}
+
+/// Why nothing of a root's own can be executed, and the command that changes that.
+pub(crate) fn to_allow_execution(point: &HostPath) -> String {
+    let shown = shell_path(point.as_path());
+    format!("{point} is mounted noexec: `mount -o remount,exec {shown}`, and the same in fstab(5)")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use super::{Context, Site, SiteError, load, manifest_file};
 use crate::adopt::{self, AsideRecord, OwnThing, Standing, Survey};
 use crate::base::quote::shell_path;
 use crate::base::text::{few, plural};
-use crate::base::{ErrorContext, HostPath, JailPath};
+use crate::base::{ErrorCode, ErrorContext, HostPath, JailPath};
 use crate::engine::{self, Engine, GoesBack, PutBack};
 use crate::observe::{self, Process, Table, unmount_command};
 use crate::patience::Stop;
@@ -93,6 +93,22 @@ impl Examined {
             few(why, SHOWN)
         ));
         Some(error.hint(self.remedy(also)))
+    }
+
+    /// The same, for programs: an error for each path.
+    pub(crate) fn refusals(&self, also: &[JailPath]) -> Vec<Error> {
+        let Survey { site, root, .. } = &self.survey;
+        let mut errors = vec![];
+        for own in self.survey.refused(also) {
+            let path = root.inside(&own.path);
+            let error = Error::failed(format!(
+                "{site}: {path} is in the way and not a copy of the host's: {}",
+                own.why
+            ));
+            let error = error.coded(ErrorCode::Conflict).at(path);
+            errors.push(error.hint(self.remedy(also)));
+        }
+        errors
     }
 
     fn remedy(&self, also: &[JailPath]) -> String {

@@ -25,6 +25,7 @@ use crate::base::SiteName;
 use crate::base::quote::brief;
 use crate::base::style;
 use crate::base::sync::lock;
+use crate::base::text::plural;
 use crate::manifest::Diagnostics;
 use crate::render::{self, nagios};
 use crate::resolve::Desired;
@@ -166,6 +167,16 @@ impl Out {
         self.plain().errors(errors);
     }
 
+    /// The same, of one site.
+    pub(crate) fn errors_of(&self, site: &SiteName, errors: &[Error]) {
+        let about = About {
+            out: self,
+            event: None,
+            sites: &[site],
+        };
+        about.errors(errors);
+    }
+
     /// An error that does not end the command and belongs to no site: it counts in
     /// [`Out::exit_code`].
     pub(crate) fn error_aside(&self, error: &Error) {
@@ -257,6 +268,12 @@ impl Out {
     }
 }
 
+/// If there are more errors with one remedy than this,
+const MANY_ALIKE: usize = 10;
+
+/// so many of them are shown.
+const SHOWN_ALIKE: usize = 5;
+
 /// Messages, with what the journal keeps beside their text: the event and the sites.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'o> {
@@ -303,12 +320,30 @@ impl About<'_> {
         self.write(ERROR, &format!("{word} {}{hint}", one_line(error)));
     }
 
-    /// Errors one after the other. Those with the same remedy name it once, after the last of them.
+    /// Errors one after the other. Those with the same remedy name it once, after the last of them,
+    /// and of many such only the first are shown without `-v`.
     pub(crate) fn errors(&self, errors: &[Error]) {
-        for (nth, error) in errors.iter().enumerate() {
-            let next = errors.get(nth + 1);
-            let repeats = next.is_some_and(|next| next.hint_text() == error.hint_text());
-            self.error_with(error, error.hint_text().filter(|_| !repeats));
+        let is_alike = |a: &Error, b: &Error| a.hint_text() == b.hint_text();
+        for alike in errors.chunk_by(is_alike) {
+            let hint = alike[0].hint_text();
+            let is_long = hint.is_some() && alike.len() > MANY_ALIKE && !self.out.is_verbose();
+            let shown = if is_long { SHOWN_ALIKE } else { alike.len() };
+            for (nth, error) in alike[..shown].iter().enumerate() {
+                self.error_with(error, hint.filter(|_| nth + 1 == alike.len()));
+            }
+            if is_long {
+                self.error_with(&self.more(alike.len() - shown), hint);
+            }
+        }
+    }
+
+    /// The error that stands for others of its kind.
+    fn more(&self, count: usize) -> Error {
+        let more = plural(count, "more error");
+        let more = Error::failed(format!("{more} of this kind, which -v shows"));
+        match self.sites {
+            [site] => more.context(site),
+            _ => more,
         }
     }
 

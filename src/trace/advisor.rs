@@ -1,6 +1,6 @@
 //! The paths that one site lacks on this host, and the lines that would bring them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise, why_read_only};
@@ -10,7 +10,9 @@ use super::on_host::{MissKind, MissOnHost, look};
 use crate::Error;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::manifest::{self, Manifest, MountRequest, Origin, Presets, Request, SourceFile};
-use crate::resolve::{Desired, Host, OwnProgram, ProgramLine, ProgramLines, Resolver, Roots};
+use crate::resolve::{
+    Desired, Host, OwnProgram, ProgramLine, ProgramLines, Resolver, Roots, name_services,
+};
 
 /// A site and its host, on which the advice depends.
 pub(crate) struct Advisor<'s> {
@@ -98,6 +100,7 @@ impl Advisor<'_> {
                 presets: &presets,
                 users: &users,
                 program_lines: &program_lines,
+                account_modules: &account_modules(self.host),
             },
         )
     }
@@ -169,6 +172,23 @@ impl Advisor<'_> {
             (None, None) => nothing,
         }
     }
+}
+
+/// The names of the modules that the host asks for users and groups, and not for names of hosts.
+fn account_modules(host: &Host) -> BTreeSet<String> {
+    let text = HostPath::new("/etc/nsswitch.conf").ok();
+    let text = text.and_then(|path| host.read(&path).ok());
+    let text = text.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut asked: BTreeSet<String> = BTreeSet::new();
+    for database in ["passwd", "group"] {
+        asked.extend(name_services(&text, database));
+    }
+    for others in name_services(&text, "hosts") {
+        asked.remove(&others);
+    }
+    let modules = asked.iter().map(|service| format!("libnss_{service}.so.2"));
+    modules.collect()
 }
 
 /// The lines that bring the programs among what was `found`.

@@ -3,7 +3,7 @@
 use nix::unistd::{Uid, User};
 
 use super::miss::Miss;
-use crate::base::JailPath;
+use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
 use crate::sys::{self, Stat, mode_in_words};
 
@@ -15,26 +15,53 @@ pub(super) fn why_denied(desired: &Desired, miss: &Miss) -> String {
         Some(user) => user_name(user).unwrap_or_else(|| format!("user {user}")),
         None => "the program".to_owned(),
     };
-    let mut way = miss.path.directories_above();
+    let mut way = vec![JailPath::slash()];
+    way.extend(miss.path.directories_above());
     way.push(miss.path.clone());
+    let mut last = None;
     for at in way {
         let Some(stat) = stat_inside(desired, &at) else {
             break;
         };
-        let is_directory = stat.kind == FileKind::Directory;
-        let mode = mode_in_words(stat.mode, stat.uid, stat.gid);
-        let at = desired.root.inside(&at);
-        if is_directory
-            && let Some(user) = user
-            && !may_enter(&stat, user)
+        let (inside, mode) = described(desired, &at, &stat);
+        if stat.kind != FileKind::Directory {
+            return format!("{name} may not use {inside}, which is {mode}");
+        }
+        if let Some(user) = user
+            && !may(0o1, &stat, user)
         {
-            return format!("{name} may not enter {at}, which is {mode}");
+            return format!("{name} may not enter {inside}, which is {mode}");
         }
-        if !is_directory {
-            return format!("{name} may not use {at}, which is {mode}");
-        }
+        last = Some((at, stat));
     }
-    format!("{name} may not use it: an access list, a capability or a security module denies it")
+    // All directories may be entered: the last one was to be changed, or read.
+    let Some((at, stat)) = last else {
+        return format!("{name} may not use it: {OTHERWISE}");
+    };
+    let (inside, mode) = described(desired, &at, &stat);
+    let (verb, bit) = if at == miss.path && !miss.is_written {
+        ("read", 0o4)
+    } else {
+        ("write to", 0o2)
+    };
+    let otherwise = match user {
+        Some(user) if may(bit, &stat, user) => format!(": {OTHERWISE}"),
+        _ => String::new(),
+    };
+    format!("{name} may not {verb} {inside}, which is {mode}{otherwise}")
+}
+
+/// Why a path is denied if the mode does not do it.
+const OTHERWISE: &str = "an access list, a capability or a security module denies it";
+
+/// The path on the host, and the mode in words.
+fn described(desired: &Desired, at: &JailPath, stat: &Stat) -> (HostPath, String) {
+    let inside = if *at == JailPath::slash() {
+        desired.root.clone()
+    } else {
+        desired.root.inside(at)
+    };
+    (inside, mode_in_words(stat.mode, stat.uid, stat.gid))
 }
 
 /// The name of a user of the host.
@@ -43,13 +70,14 @@ pub(super) fn user_name(id: u32) -> Option<String> {
     Some(user.name)
 }
 
-/// Whether the user may enter the directory, as its owner or as one of all. Members of its group
-/// are not known here, so the group's bit counts for each.
-fn may_enter(directory: &Stat, user: u32) -> bool {
+/// Whether the user has the right to the directory (`0o1`: to enter it, `0o2`: to write, `0o4`: to
+/// read) as its owner or as one of all. Members of its group are not known here, so the group's
+/// right counts for each.
+fn may(right: u32, directory: &Stat, user: u32) -> bool {
     let bits = if user == 0 || user == directory.uid {
-        0o100
+        right << 6
     } else {
-        0o011
+        right << 3 | right
     };
     directory.mode & bits != 0
 }

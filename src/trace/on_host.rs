@@ -7,10 +7,11 @@
 
 use std::path::Path;
 
+use super::denied::user_name;
 use super::miss::{Miss, READLINK};
 use super::packages;
-use crate::base::quote::shell_word;
 use crate::base::{HostPath, JailPath};
+use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Code;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
@@ -67,7 +68,7 @@ const COMMON: [&str; 16] = [
 ];
 
 /// Where programs keep what they can make again.
-const SCRATCH: [&str; 4] = ["/tmp", "/var/tmp", "/var/cache", "/var/log"];
+const SCRATCH: [&str; 5] = ["/dev/shm", "/tmp", "/var/tmp", "/var/cache", "/var/log"];
 
 /// The names of such directories in other places.
 const SCRATCH_NAMES: [&str; 4] = ["cache", "sessions", "temp", "tmp"];
@@ -155,7 +156,8 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
         return None;
     }
     let user = miss.users.first().copied().unwrap_or_default();
-    let at = shell_word(&root.inside(&directory).to_string()).into_owned();
+    let user = user_name(user).unwrap_or_else(|| user.to_string());
+    let shown = yaml_scalar(&directory.to_string());
     Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
@@ -165,7 +167,7 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
         scratch: scratch(host, &directory, miss),
         refusal: Some(format!(
             "it was to be made, and its directory {directory} is not inside: \
-             `install -d -o {user} {at}` makes one of the site's own"
+             `directories: [{{ path: {shown}, user: {user} }}]` makes one of the site's own"
         )),
     })
 }

@@ -1,6 +1,7 @@
 //! Promise: a root full of copies becomes a site, whatever tool made the copies; nothing of the
 //! site's own is moved unless it is named, and `--undo` leaves the root as it was.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Trial> {
         ("sites with nothing in the way come up too", beside_others),
         ("the remedy can be typed, and an undo restores times", typed),
         ("a site's own files are moved if they are named", named),
+        ("many things in the way are a short report", many),
         ("users of the host are copies", users),
         ("a site that does not come up is as before", put_back),
         ("an undo takes nothing that came since", changed),
@@ -518,6 +520,45 @@ fn named() {
         .run(&["adopt", "s", "--also", "etc/hosts"])
         .exits(2)
         .says("it is not absolute");
+}
+
+/// Of many errors with one remedy the first are shown. `-q` prints no list, and JSON has an error
+/// for each path.
+fn many() {
+    let sandbox = Sandbox::new();
+    let names: Vec<_> = (1..=20).map(|nth| format!("file{nth}")).collect();
+    let mut manifest = "mounts:\n".to_owned();
+    let root = sandbox.directory("srv/s");
+    for name in &names {
+        let source = sandbox.file(format!("host/{name}"), "the host's");
+        let source = source.display();
+        writeln!(manifest, "  - {{ source: {source}, target: /data/{name} }}").unwrap();
+        sandbox.file(format!("srv/s/data/{name}"), "own");
+    }
+    assert_eq!(sandbox.site("s", &manifest), root);
+    for command in ["up", "plan", "check"] {
+        let ran = sandbox.run(&[command, "s"]).exits(1);
+        let lines = ran.stderr.lines().count();
+        assert_eq!(lines, 5 + 2, "{ran}");
+        ran.says(
+            "error: s: 15 more errors of this kind, which -v shows\n  try: `mountjail adopt s`",
+        );
+    }
+    let ran = sandbox.run(&["-v", "check", "s"]).exits(1);
+    assert_eq!(ran.stderr.matches("error: s: ").count(), 20, "{ran}");
+    for command in ["adopt", "plan"] {
+        let ran = sandbox.run(&[command, "-q", "s"]).exits(1);
+        assert_eq!(ran.stdout, "", "{ran}");
+    }
+    let ran = sandbox.run(&["adopt", "--json", "s"]).exits(1);
+    let json = ran.json();
+    let errors = json["sites"][0]["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 20, "{ran}");
+    for (error, name) in errors.iter().zip(&names) {
+        let path = error["path"].as_str().unwrap();
+        assert!(path.starts_with(root.to_str().unwrap()), "{error} {name}");
+        assert_eq!(error["code"], "conflict", "{error}");
+    }
 }
 
 fn users() {

@@ -815,6 +815,12 @@ fn needs_of_php() {
          php_value[session.save_path] = \"2;0600;/data/sessions\"\nenv[TMPDIR] = /data/tmp\n\
          php_admin_value[error_log] = syslog\n",
     );
+    let code = sandbox.directory("code").display().to_string();
+    let lines = format!(
+        "php_value[include_path] = .:/no:{code}:/own\nphp_value[auto_append_file] = /no/a.php\n\
+         php_value[error_log] = /var/log/php/e.log\nenv[TMPDIR] = $NO\n"
+    );
+    std::fs::create_dir(pool("paths", &lines).join("own")).unwrap();
     std::fs::create_dir_all(own.join("data/tmp")).unwrap();
     pool(
         "none",
@@ -882,6 +888,17 @@ fn needs_of_php() {
         ],
     );
     assert!(manifest("own").contains("hosts"), "{}", manifest("own"));
+    has(
+        "paths",
+        &[
+            &format!("  - {code}"),
+            r#"  - { path: /tmp, mode: "1777" }"#,
+            r#"  - { path: /var/log/php, mode: "1733" }"#,
+            "# PHP's auto_append_file names /no/a.php, which neither the root nor this host has: \
+             PHP answers no request without it.",
+        ],
+    );
+    assert!(!manifest("paths").contains("/own"), "{}", manifest("paths"));
     // It is there already.
     assert!(
         !manifest("own").contains("/data/tmp"),

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 34] = [
+    let trials: [(&str, fn()); 36] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -45,6 +45,11 @@ pub fn all() -> Vec<Trial> {
         ("a dead MySQL socket is reported", dead_mysql),
         ("mail() without sendmail is reported", no_sendmail),
         ("a mailer of the pool's own is tried", own_mailer),
+        ("a mailer behind other programs is found", mailer_behind),
+        (
+            "sessions, code and logs that PHP's settings name are tried",
+            named_by_settings,
+        ),
         ("Imagick and LDAP without their files are reported", imagick),
         ("PHP's default socket is tried", default_socket),
         (
@@ -579,7 +584,16 @@ fn languages() {
         let remedy = format!("presets: [{preset}]");
         assert_eq!(bare["remedy"], serde_json::json!([remedy]), "{program}");
         let mended = languages(&format!("programs: [{program}]\n{remedy}\n"));
-        assert_eq!(mended["verdict"], "ok", "{program}: {mended}");
+        if preset != "php-cli" {
+            assert_eq!(mended["verdict"], "ok", "{program}: {mended}");
+            continue;
+        }
+        // Its extension opens files of its own.
+        assert_eq!(mended["verdict"], "failed", "{mended}");
+        let remedy = "presets: [php-imagick]";
+        assert_eq!(mended["remedy"], serde_json::json!([remedy]), "{mended}");
+        let mended = languages("presets: [php-cli, php-imagick]\n");
+        assert_eq!(mended["verdict"], "ok", "{mended}");
     }
 }
 
@@ -678,12 +692,9 @@ fn own_mailer() {
         .into_iter()
         .filter(|check| check["verdict"] == "failed")
         .collect();
-    let lines = ["programs: [/bin/sh, /usr/bin/msmtp]", "etc: [msmtprc]"];
-    assert_eq!(failed[0]["remedy"], serde_json::json!(lines), "{ran}");
-    for line in lines {
-        site.apply(line);
-    }
-    site.is_well(&[]);
+    assert_eq!(failed[0]["remedy"], serde_json::json!(["presets: [mail]"]));
+    site.apply("programs: [/bin/sh, /usr/bin/msmtp]");
+    site.is_mended_by("mail", "etc: [msmtprc]");
     mailer(&site, "/usr/bin/msmtp -C /etc/msmtp-web -t");
     site.is_mended_by("mail", "etc: [msmtp-web]");
     fs::write("/etc/msmtp-web", "nonsense here\n").unwrap();
@@ -703,6 +714,105 @@ fn own_mailer() {
     let mail = all.iter().find(|check| check["check"] == "mail").unwrap();
     let verdict = &mail["verdict"];
     assert_eq!(verdict, "could-not-check");
+}
+
+/// Programs and scripts that start the mailer in turn.
+fn mailer_behind() {
+    let mut site = Site::new();
+    let script = "#!/bin/sh\nexec /usr/bin/msmtp -C /etc/msmtp-web \"$@\"\n";
+    let script = site.sandbox.program("host/mailer", script);
+    let script = script.display();
+    msmtprc();
+    fs::copy("/etc/msmtprc", "/etc/msmtp-web").unwrap();
+    for (line, remedies) in [
+        (
+            "/usr/bin/env -i /usr/sbin/sendmail -t -i",
+            vec!["programs: [/bin/sh, /usr/bin/env]", "presets: [mail]"],
+        ),
+        (
+            "nice -n 5 /usr/bin/msmtp -t",
+            vec!["programs: [/usr/bin/nice]"],
+        ),
+        ("sh -c 'exec /usr/bin/msmtp -t'", vec![]),
+        (
+            &format!("{script} -t"),
+            vec![&format!("programs: [{script}]"), "etc: [msmtp-web]"],
+        ),
+    ] {
+        mailer(&site, &format!("\"{line}\""));
+        let mail = |site: &Site| {
+            let mut checks = checks(&site.doctor(&[])).into_iter();
+            checks.find(|check| check["check"] == "mail").unwrap()
+        };
+        let found = mail(&site);
+        assert_eq!(found["remedy"], serde_json::json!(remedies), "{found}");
+        for line in remedies {
+            site.apply(line);
+        }
+        let found = mail(&site);
+        assert_eq!(found["verdict"], "ok", "{found}");
+        assert!(found["detail"].as_str().unwrap().ends_with("would send"));
+    }
+    mailer(&site, "no-such-mailer -t");
+    let detail = site.fails(
+        "mail",
+        "correct `sendmail_path`, or install no-such-mailer: it is not on this host either",
+    );
+    assert_eq!(detail, "no-such-mailer is not inside");
+}
+
+/// Each setting, the check that fails with its remedy, and PHP's own opinion of it.
+fn named_by_settings() {
+    let mut site = Site::new();
+    let inside = |path: &str| format!("{}{path}", site.root.display());
+    let (log, logs) = (inside("/var/log/php/e.log"), inside("/var/log/php"));
+    let set = |site: &Site, line: &str| site.pool("site1", &format!("{line}\n"));
+
+    set(&site, "env[LC_ALL] = $MJ_NO_SUCH_VARIABLE");
+    site.is_well(&[]);
+
+    set(&site, "php_value[session.save_handler] = redis");
+    let detail = site.fails(
+        "php",
+        "install PHP's extension redis and load it, or correct `session.save_handler`",
+    );
+    let why = "session.save_handler: no extension that is loaded keeps sessions in redis";
+    assert_eq!(detail, why);
+
+    set(&site, "php_admin_value[error_log] = /var/log/php/e.log");
+    let remedy = format!("install -d -m 1733 {logs}");
+    let detail = site.fails("directories", &remedy);
+    let why = "/var/log/php/e.log for error_log, as www-data: No such file or directory";
+    assert_eq!(detail, why);
+    Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
+    site.is_well(&[]);
+    fs::write(&log, "").unwrap();
+    let remedy = format!("setfacl -m u:www-data:rw {log}");
+    site.fails("directories", &remedy);
+    Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
+    site.is_well(&[]);
+    set(&site, "php_admin_value[error_log] = /e.log");
+    let ran = site.doctor(&[]).exits(3);
+    ran.prints("name a file in a directory in `error_log`");
+
+    let code = site.sandbox.directory("code");
+    fs::write(code.join("before.php"), "<?php").unwrap();
+    let code = code.display().to_string();
+    let line = format!("php_admin_value[auto_prepend_file] = {code}/before.php");
+    set(&site, &line);
+    let line = format!("mounts: [{code}/before.php]");
+    let detail = site.is_mended_by("php", &line);
+    assert!(detail.contains("which auto_prepend_file names: No such"));
+    let more = site.sandbox.directory("more").display().to_string();
+    set(&site, &format!("php_value[include_path] = .:/no:{more}"));
+    site.is_mended_by("php", &format!("mounts: [{more}]"));
+    set(&site, "php_value[auto_append_file] = /no/after.php");
+    site.fails(
+        "php",
+        "correct `auto_append_file`, or put the file there: this host has no /no/after.php either",
+    );
+    set(&site, "php_value[auto_append_file] = none");
+    site.is_well(&[]);
 }
 
 /// An extension that is loaded, and whose files are not inside.

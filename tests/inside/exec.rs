@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Sandbox, mounts_below, on_shared_root, trials};
+use crate::support::{Ran, Sandbox, alone, mounts_below, on_shared_root, trials};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
@@ -39,7 +39,42 @@ pub fn all() -> Vec<Trial> {
         "a command runs as the right user, and never as root by default",
         default_user,
     ));
+    trials.push(alone("ping works with its capability or its sysctl", ping));
     trials
+}
+
+/// The host's ping, in a network namespace in which only a capability opens its sockets.
+fn ping() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    Ran::of(Command::new("ip").args(["link", "set", "lo", "up"])).exits(0);
+    let sandbox = Sandbox::new();
+    // Some distributions leave its capability out.
+    let own = sandbox.program("host/ping", fs::read("/usr/bin/ping").unwrap());
+    Ran::of(Command::new("setcap").arg("cap_net_raw+ep").arg(&own)).exits(0);
+    mount(
+        Some(&own),
+        "/usr/bin/ping",
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    let exec = |manifest: &str| {
+        sandbox.site("s", manifest);
+        sandbox.ok(&["up", "s"]);
+        sandbox.run(&["exec", "s", "--", "ping", "-c1", "127.0.0.1"])
+    };
+    exec("presets: [ping]\n")
+        .exits(2)
+        .says("Operation not permitted");
+    let line = "mounts: [{ source: /usr/bin/ping, executable: true, setuid: true }]";
+    sandbox
+        .ok(&["-v", "check", "s"])
+        .says(&format!("`{line}` beside this line changes that"));
+    let with_capability = format!("presets: [ping]\n{line}\n");
+    exec(&with_capability).exits(0).prints("1 received");
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+    exec("presets: [ping]\n").exits(0).prints("1 received");
 }
 
 /// A site with a shell that is up.

@@ -45,6 +45,10 @@ pub fn all() -> Vec<Trial> {
     trials.push(alone("an existing directory stays as it is", there_already));
     trials.push(alone("why and plan name what is made", named));
     trials.push(alone(
+        "a preset's directory yields to the site's own line",
+        yields,
+    ));
+    trials.push(alone(
         "presets of packages are found, and those of the host go first",
         vendor,
     ));
@@ -351,4 +355,47 @@ fn standing_proc(engine: &'static str) {
     let mounted = ["-t", "tmpfs", "-o", "mode=0700", "tmpfs"];
     Ran::of(Command::new("mount").args(mounted).arg(&tmp)).exits(0);
     sandbox.run(&["up", "t"]).exits(1).says("not by mountjail");
+}
+
+/// A preset asks for a directory at a path of which the site's own lines say something else.
+fn yields() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.directory("data");
+    sandbox.preset(
+        "asks",
+        "description: a preset\ndirectories: [{ path: /tmp, mode: \"1777\" }]\n",
+    );
+    sandbox.preset(
+        "mounts",
+        "description: another\ntmpfs: [{ target: /tmp, size: 8M }]\n",
+    );
+    for own in [
+        "tmpfs: [{ target: /tmp, size: 8M }]",
+        "presets: [asks, mounts]",
+        "directories: [{ path: /tmp, mode: \"0700\" }]",
+        &format!("mounts: [{{ source: {}, target: /tmp }}]", data.display()),
+    ] {
+        let presets = if own.starts_with("presets") {
+            ""
+        } else {
+            "presets: [asks]\n"
+        };
+        let root = sandbox.site("s", &format!("{presets}{own}\n"));
+        sandbox.ok(&["up", "s"]);
+        let mounts = mounts_below(&root).len();
+        assert_eq!(
+            mounts,
+            usize::from(!own.starts_with("directories")),
+            "{own}"
+        );
+        if mounts == 0 {
+            let mode = fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777;
+            assert_eq!(mode, 0o700, "{own}");
+        }
+        sandbox.ok(&["down", "s"]);
+    }
+    let root = sandbox.site("s", "presets: [asks]\n");
+    sandbox.ok(&["up", "s"]);
+    let mode = fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777;
+    assert_eq!(mode, 0o1777);
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::quote::shell_word;
-use crate::base::text::plural;
+use crate::base::quote::{shell_path, shell_word};
+use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
@@ -19,6 +19,12 @@ use crate::sys::mode_in_words;
 
 /// The programs that PHP is most often built for, to send mail.
 pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
+
+/// A mailer that PHP can be told to start in place of these.
+const MSMTP: &str = "/usr/bin/msmtp";
+
+/// How many programs are named.
+const SHOWN: usize = 5;
 
 /// If this many files of one directory are missing, the directory is advised.
 const MANY: usize = 5;
@@ -43,6 +49,8 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     for path in &checked.not_executable {
         problems.extend(not_executable(exam, path));
     }
+
+    problems.extend(on_noexec(exam, &checked.on_noexec));
 
     let counts = match (checked.programs, checked.libraries) {
         (0, 0) if problems.is_empty() => {
@@ -116,6 +124,19 @@ fn not_executable(exam: &Exam<'_>, path: &Path) -> Option<Problem> {
     ))
 }
 
+/// The root's own programs that cannot be executed because of a mount of the host.
+fn on_noexec(exam: &Exam<'_>, programs: &[HostPath]) -> Option<Problem> {
+    let root = &exam.site.desired.root;
+    let is_own = |program: &&HostPath| exam.mount_of(program.as_path()).is_none();
+    let programs: Vec<_> = programs.iter().filter(is_own).collect();
+    let first = JailPath::new(programs.first()?.as_path()).ok()?;
+    let point = exam.host.without_execution(&root.inside(&first))?;
+    let programs = few(programs, SHOWN);
+    let text = format!("{programs} cannot be executed: {point} is mounted noexec");
+    let command = format!("mount -o remount,exec {}", shell_path(point.as_path()));
+    Some(Problem::new(text, Remedy::act(command)))
+}
+
 fn libraries_count(count: usize) -> String {
     format!(
         "{count} {}",
@@ -177,10 +198,15 @@ fn own_line(path: &HostPath) -> Remedy {
     Remedy::line("programs", path.to_string())
 }
 
-pub(super) fn is_sendmail(path: &HostPath) -> bool {
+fn is_sendmail(path: &HostPath) -> bool {
     SENDMAIL
         .iter()
         .any(|sendmail| path.as_path() == Path::new(sendmail))
+}
+
+/// Whether the preset mail brings this program, for those who send mail.
+pub(super) fn is_mailer(path: &HostPath) -> bool {
+    is_sendmail(path) || path.as_path() == Path::new(MSMTP)
 }
 
 /// The lines for missing files: directories in place of many files.

@@ -183,8 +183,8 @@ fn bring_locale(exam: &Exam<'_>, name: &str) -> Remedy {
 fn locales(exam: &Exam<'_>) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for pool_user in exam.site.pool_users {
-        for variable in ["env[LANG]", "env[LC_ALL]", "env[LC_CTYPE]"] {
-            names.extend(pool_user.pool.get(variable).map(ToOwned::to_owned));
+        for variable in ["LANG", "LC_ALL", "LC_CTYPE"] {
+            names.extend(pool_user.pool.env(variable).map(ToOwned::to_owned));
         }
     }
     for file in LOCALE_CONF {

@@ -4,24 +4,30 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::includes;
 use super::php::NO_POOL;
+use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::PhpState;
 use crate::doctor::pool_php::PoolPhp;
 use crate::doctor::pools;
 
 /// The configuration of `OpenLDAP`'s library, which names the certificates that ldaps:// trusts.
 const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 
+/// The setting that names the extension which keeps sessions.
+const SESSIONS: &str = "session.save_handler";
+
 /// The remedy that brings the files of an extension that did not load.
 const PRESETS: [(&str, &str); 1] = [("imagick", "php-imagick")];
 
-pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
+pub(super) fn extensions(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if pools::of(exam).is_empty() {
-        return CheckOutcome::not_needed(NO_POOL);
+        return Ok(CheckOutcome::not_needed(NO_POOL));
     }
 
-    let (mut problems, mut good, mut untried) = (vec![], BTreeSet::new(), None);
+    let (mut problems, mut good, mut untried) = (includes::problems(exam)?, BTreeSet::new(), None);
     for php in pools::of(exam) {
         match &php.state {
             Ok(state) => {
@@ -30,7 +36,7 @@ pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
                 // The check of TLS has curl's authorities.
                 for (name, why) in state.failed.iter().filter(|(name, _)| *name != "curl") {
                     let text = format!("{name}: {why}");
-                    problems.push(Problem::new(text, mend(exam, name)));
+                    problems.push(Problem::new(text, mend(exam, state, name)));
                 }
             }
             Err(why) => untried = Some(why.as_str()),
@@ -43,13 +49,24 @@ pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
     } else {
         good.join("; ")
     };
-    CheckOutcome::judge(problems, good).unless(untried)
+    Ok(CheckOutcome::judge(problems, good).unless(untried))
 }
 
-fn mend(exam: &Exam<'_>, extension: &str) -> Remedy {
-    let preset = PRESETS.iter().find(|(name, _)| *name == extension);
-    match preset {
-        Some((_, preset)) if !exam.presets.contains(preset) => Remedy::preset(preset),
+/// The preset with the files that an extension opens.
+pub(super) fn preset_of(extension: &str) -> Option<&'static str> {
+    let (_, preset) = PRESETS.iter().find(|(name, _)| *name == extension)?;
+    Some(preset)
+}
+
+fn mend(exam: &Exam<'_>, state: &PhpState, extension: &str) -> Remedy {
+    if extension == SESSIONS {
+        let handler = state.get(SESSIONS).unwrap_or_default();
+        return Remedy::act(format!(
+            "install PHP's extension {handler} and load it, or correct `{SESSIONS}`"
+        ));
+    }
+    match preset_of(extension) {
+        Some(preset) if !exam.presets.contains(preset) => Remedy::preset(preset),
         _ if !exam.is_as_it_should_be() => exam.up(),
         _ => Remedy::act(format!(
             "see what it misses: `mountjail trace {} --pid PID`, with the id of a worker inside",

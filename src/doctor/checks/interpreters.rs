@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::code::is_inside;
+use super::extensions;
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
@@ -24,7 +25,7 @@ pub(super) fn interpreters(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
             Some(_) if fails_on_host(exam, &program)? => {}
             Some(why) => {
                 let text = format!("{program} does not work: {why}");
-                problems.push(Problem::new(text, bring(exam, &program)));
+                problems.push(Problem::new(text, bring(exam, &program, &why)));
             }
             None => good.push(program.to_string()),
         }
@@ -65,11 +66,17 @@ fn fails_on_host(exam: &Exam<'_>, program: &HostPath) -> Result<bool, NoAnswer> 
     Ok(answers.iter().any(Option::is_some))
 }
 
-fn bring(exam: &Exam<'_>, program: &HostPath) -> Remedy {
+/// The preset of the extension of PHP that fails, or of the interpreter.
+fn bring(exam: &Exam<'_>, program: &HostPath, why: &str) -> Remedy {
     if !exam.is_as_it_should_be() {
         return exam.up();
     }
-    match exam.site.program_lines.preset_of(program) {
+    let of_extension = why.split(':').next().and_then(extensions::preset_of);
+    let preset = match of_extension {
+        Some(preset) => Some(preset.to_owned()),
+        None => exam.site.program_lines.preset_of(program),
+    };
+    match preset {
         Some(preset) if !exam.presets.contains(preset.as_str()) => Remedy::preset(&preset),
         _ => Remedy::act(format!(
             "see what it misses: `mountjail trace {} -- {program}`",

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::code::{self, SENDMAIL};
-use crate::base::HostPath;
+use crate::base::quote::shell_word;
+use crate::base::{HostPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::{Mailer, MailerState};
+use crate::doctor::inside::{Exist, Mailer, MailerState};
 use crate::doctor::pools;
+use crate::import::{CommandLine, chain};
 
 const SHELL: &str = "/bin/sh";
 
@@ -18,10 +20,16 @@ const MSMTPRC: &str = "/etc/msmtprc";
 
 /// A command that sends mail.
 struct MailCommand {
-    line: String,
-    program: HostPath,
+    /// The programs that it starts, each once: a wrapper or a script before what it starts.
+    programs: Vec<MailProgram>,
     /// The administrator asked for it: by `sendmail_path`, or by the manifest.
     is_asked_for: bool,
+}
+
+/// A program that a command starts.
+struct MailProgram {
+    path: HostPath,
+    command: CommandLine,
     is_msmtp: bool,
 }
 
@@ -33,12 +41,21 @@ pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
             unneeded.push(why);
             continue;
         }
-        problems.extend(try_mailer(exam, &command)?);
-        let program = &command.program;
-        if command.is_msmtp {
-            good.push(format!("{program} would send"));
-        } else {
-            good.push(format!("{program} starts"));
+        for program in &command.programs {
+            for problem in try_mailer(exam, program)? {
+                if problems
+                    .iter()
+                    .all(|known: &Problem| known.text != problem.text)
+                {
+                    problems.push(problem);
+                }
+            }
+        }
+        let mut msmtps = command.programs.iter().filter(|program| program.is_msmtp);
+        if let Some(msmtp) = msmtps.next() {
+            good.push(format!("{} would send", msmtp.path));
+        } else if let Some(first) = command.programs.first() {
+            good.push(format!("{} starts", first.path));
             untried.push("only a mail shows whether it is delivered");
         }
     }
@@ -59,53 +76,55 @@ pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 /// Why the host's own mailer, which nobody asked for, does not work on the host either. PHP names
 /// one in any case.
 fn works_nowhere(exam: &Exam<'_>, command: &MailCommand) -> Result<Option<String>, NoAnswer> {
-    let program = &command.program;
     if command.is_asked_for {
         return Ok(None);
     }
-    if !exam.on_host(program.as_path()) {
-        return Ok(Some(format!(
-            "no `sendmail_path` is set, and this host has no {program}"
-        )));
+    for program in &command.programs {
+        let path = &program.path;
+        if !exam.on_host(path.as_path()) {
+            return Ok(Some(format!(
+                "no `sendmail_path` is set, and this host has no {path}"
+            )));
+        }
+        if let Some(why) = exam.ask_on_host(program.probe())?.failure() {
+            return Ok(Some(format!(
+                "no `sendmail_path` is set, and {path} does not work on this host either: {why}"
+            )));
+        }
     }
-    let Some(why) = exam.ask_on_host(command.probe())?.failure() else {
-        return Ok(None);
-    };
-    Ok(Some(format!(
-        "no `sendmail_path` is set, and {program} does not work on this host either: {why}"
-    )))
+    Ok(None)
 }
 
-/// PHP starts the program by a shell.
-fn try_mailer(exam: &Exam<'_>, command: &MailCommand) -> Result<Vec<Problem>, NoAnswer> {
-    let program = &command.program;
-    let is_sendmail = code::is_sendmail(program);
-    let state = exam.ask(command.probe())?;
+/// PHP starts the command by a shell.
+fn try_mailer(exam: &Exam<'_>, program: &MailProgram) -> Result<Vec<Problem>, NoAnswer> {
+    let path = &program.path;
+    let state = exam.ask(program.probe())?;
     let mut problems = vec![];
     if let Some(error) = &state.shell {
         let text = format!("{SHELL}, which starts it: {error}");
-        problems.push(Problem::new(text, bring(exam, command, SHELL)));
+        problems.push(Problem::new(text, bring(exam, program, SHELL)));
     }
     if state.missing {
-        let text = format!("{program} is not inside");
-        let remedy = bring(exam, command, &program.to_string());
+        let text = format!("{path} is not inside");
+        let remedy = bring(exam, program, &path.to_string());
         problems.push(Problem::new(text, remedy));
     }
     if let Some(why) = &state.broken {
-        let text = format!("{program}: {why}");
-        let remedies = code::remedies(exam, program);
+        let text = format!("{path}: {why}");
+        let remedies = code::remedies(exam, path);
         problems.push(Problem::with(text, remedies));
     }
-    let covers_all = is_sendmail && !problems.is_empty() && !exam.presets.contains("mail");
-    if command.is_msmtp && !covers_all {
-        problems.extend(configuration(exam, command, &state));
+    let is_mailer = code::is_mailer(path);
+    let covers_all = is_mailer && !problems.is_empty() && !exam.presets.contains("mail");
+    if program.is_msmtp && !covers_all {
+        problems.extend(configuration(exam, program, &state));
     }
     Ok(problems)
 }
 
-/// Brings the file at `path`, which the command needs.
-fn bring(exam: &Exam<'_>, command: &MailCommand, path: &str) -> Remedy {
-    let line = if code::is_sendmail(&command.program) {
+/// Brings the file at `path`, which the program needs.
+fn bring(exam: &Exam<'_>, program: &MailProgram, path: &str) -> Remedy {
+    let line = if code::is_mailer(&program.path) {
         Remedy::preset("mail")
     } else {
         Remedy::line("programs", path)
@@ -114,9 +133,9 @@ fn bring(exam: &Exam<'_>, command: &MailCommand, path: &str) -> Remedy {
 }
 
 /// The file that msmtp's configuration lacks inside.
-fn configuration(exam: &Exam<'_>, command: &MailCommand, state: &MailerState) -> Vec<Problem> {
+fn configuration(exam: &Exam<'_>, msmtp: &MailProgram, state: &MailerState) -> Vec<Problem> {
     let mut problems = vec![];
-    for file in command.files() {
+    for file in msmtp.files() {
         if exam.on_host(&file) && exam.mount_of(&file).is_none() {
             let text = format!("{}, its configuration, is not inside", file.display());
             let line = match file.strip_prefix("/etc") {
@@ -132,60 +151,131 @@ fn configuration(exam: &Exam<'_>, command: &MailCommand, state: &MailerState) ->
     if !problems.is_empty() {
         return problems;
     }
-    let program = &command.program;
-    for file in command.files() {
+    let path = &msmtp.path;
+    for file in msmtp.files() {
         if let Some(at) = exam.denied(&file) {
-            let text = format!("{program}: {complaint}; {}", exam.described(&at));
+            let text = format!("{path}: {complaint}; {}", exam.described(&at));
             return vec![Problem::new(text, exam.opened(&at))];
         }
     }
     let user = &exam.site.user.name;
-    let line = command.pretending();
-    let on_host = format!("setpriv --reuid={user} --init-groups {line} nobody@localhost");
+    let line = msmtp.pretending();
+    let environment = if msmtp.command.environment.is_empty() {
+        ""
+    } else {
+        "env "
+    };
+    let on_host =
+        format!("setpriv --reuid={user} --init-groups {environment}{line} nobody@localhost");
     vec![Problem::new(
-        format!("{program} starts, but complains: {complaint}"),
+        format!("{path} starts, but complains: {complaint}"),
         Remedy::act(format!("make it work on the host first: `{on_host}`")),
     )]
 }
 
 impl MailCommand {
-    fn new(exam: &Exam<'_>, line: String, is_asked_for: bool) -> Result<Self, Problem> {
-        let program = first_word(&line).unwrap_or_default();
-        let Ok(program) = HostPath::new(&program) else {
-            return Err(Problem::new(
-                format!("`{program}` is not an absolute path"),
-                Remedy::act("name the program in `sendmail_path` by its absolute path"),
-            ));
-        };
-        let is_msmtp = match exam.host.walk(&program) {
+    /// The command `line` of a shell.
+    fn new(exam: &Exam<'_>, line: &str, is_asked_for: bool) -> Result<Self, Problem> {
+        let mut programs: Vec<MailProgram> = vec![];
+        for (nth, command) in by_shell(line).into_iter().enumerate() {
+            let path = match program_of(exam, &command) {
+                Some(path) => path,
+                // A branch of a script may be for other hosts.
+                None if nth > 0 => continue,
+                None => return Err(unknown(&command)),
+            };
+            if programs.iter().all(|known| known.path != path) {
+                programs.push(MailProgram::new(exam, path, command));
+            }
+        }
+        Ok(Self {
+            programs,
+            is_asked_for,
+        })
+    }
+}
+
+/// The commands that a shell starts for `line`, and those that they start in turn.
+fn by_shell(line: &str) -> Vec<CommandLine> {
+    let shell = [SHELL, "-c", line].map(str::to_owned);
+    let mut commands = chain(CommandLine::new(shell.into()));
+    commands.remove(0);
+    commands
+}
+
+/// The program of a command: where it is inside, else where the host has it.
+fn program_of(exam: &Exam<'_>, command: &CommandLine) -> Option<HostPath> {
+    let name = command.words.first()?;
+    if name.starts_with('/') {
+        return HostPath::new(name).ok();
+    }
+    if name.contains('/') {
+        return HostPath::new(command.program()?).ok();
+    }
+    let places = SEARCH_PATH.map(|directory| Path::new(directory).join(name));
+    let there = exam.ask(Exist(places.to_vec())).unwrap_or_default();
+    let mut inside = places
+        .into_iter()
+        .zip(there)
+        .filter(|(_, is_there)| *is_there);
+    let inside = inside.next().map(|(place, _)| place);
+    HostPath::new(inside.or_else(|| command.program())?).ok()
+}
+
+fn unknown(command: &CommandLine) -> Problem {
+    let name = command.words.first().map_or("", String::as_str);
+    if name.contains('/') {
+        return Problem::new(
+            format!("`{name}` is not an absolute path"),
+            Remedy::act("name the program in `sendmail_path` by its absolute path"),
+        );
+    }
+    Problem::new(
+        format!("{name} is not inside"),
+        Remedy::act(format!(
+            "correct `sendmail_path`, or install {name}: it is not on this host either"
+        )),
+    )
+}
+
+impl MailProgram {
+    fn new(exam: &Exam<'_>, path: HostPath, command: CommandLine) -> Self {
+        let is_msmtp = match exam.host.walk(&path) {
             Ok(walk) => walk.real.as_path().ends_with("msmtp"),
             Err(_) => false,
         };
-        Ok(Self {
-            line,
-            program,
-            is_asked_for,
+        Self {
+            path,
+            command,
             is_msmtp,
-        })
+        }
     }
 
     fn probe(&self) -> Mailer {
         Mailer {
-            program: self.program.clone(),
+            program: self.path.clone(),
             pretend: self.is_msmtp.then(|| self.pretending()),
         }
     }
 
-    /// The command that reads a mail and sends nothing.
+    /// The command that reads a mail and sends nothing. A script that starts msmtp is not started:
+    /// it may do more than that.
     fn pretending(&self) -> String {
-        format!("{} --pretend", self.line)
+        let mut words = vec![];
+        for (name, value) in &self.command.environment {
+            words.push(format!("{name}={}", shell_word(value)));
+        }
+        for word in &self.command.words {
+            words.push(shell_word(word).into_owned());
+        }
+        words.push("--pretend".to_owned());
+        words.join(" ")
     }
 
     /// The files that the command names, or else msmtp's own.
     fn files(&self) -> Vec<PathBuf> {
         let mut named = vec![];
-        for word in self.line.split_whitespace().skip(1) {
-            let word = word.trim_matches(['"', '\'']);
+        for word in self.command.words.iter().skip(1) {
             let word = word.strip_prefix("--file=").unwrap_or(word);
             let word = word.strip_prefix("-C").unwrap_or(word);
             if word.starts_with('/') {
@@ -203,8 +293,7 @@ impl MailCommand {
 /// The commands of the pools' PHP; without a pool, a sendmail that the manifest brings. And what is
 /// wrong with them.
 fn commands(exam: &Exam<'_>) -> (Vec<MailCommand>, Vec<Problem>) {
-    let is_brought = |path: &&str| exam.brings(path) || exam.presets.contains("mail");
-    let brought = SENDMAIL.into_iter().find(is_brought);
+    let is_brought = |path: &str| exam.brings(path) || exam.presets.contains("mail");
     // Each once, and whether it was asked for.
     let mut lines: BTreeMap<String, bool> = BTreeMap::new();
     for php in pools::of(exam) {
@@ -215,45 +304,22 @@ fn commands(exam: &Exam<'_>) -> (Vec<MailCommand>, Vec<Problem>) {
         let line = php
             .get("sendmail_path")
             .unwrap_or("/usr/sbin/sendmail -t -i");
-        let program = first_word(line).unwrap_or_default();
-        let is_brought = exam.brings(&program) || exam.presets.contains("mail");
-        let is_asked_for = is_brought || settings.get("sendmail_path").is_some();
+        let first = by_shell(line).into_iter().next().unwrap_or_default();
+        let program = first.words.first().map_or("", String::as_str);
+        let is_asked_for = is_brought(program) || settings.get("sendmail_path").is_some();
         *lines.entry(line.to_owned()).or_default() |= is_asked_for;
     }
     if lines.is_empty() && exam.site.pool_users.is_empty() {
+        let brought = SENDMAIL.into_iter().find(|path| is_brought(path));
         lines.extend(brought.map(|program| (format!("{program} -t -i"), true)));
     }
 
     let (mut commands, mut problems) = (vec![], vec![]);
     for (line, is_asked_for) in lines {
-        match MailCommand::new(exam, line, is_asked_for) {
+        match MailCommand::new(exam, &line, is_asked_for) {
             Ok(command) => commands.push(command),
             Err(problem) => problems.push(problem),
         }
     }
     (commands, problems)
-}
-
-/// The first word of a shell's command line.
-fn first_word(line: &str) -> Option<String> {
-    let line = line.trim_start();
-    let word = match line.chars().next()? {
-        quote @ ('"' | '\'') => line[1..].split(quote).next()?,
-        _ => line.split_whitespace().next()?,
-    };
-    if word.is_empty() {
-        return None;
-    }
-    Some(word.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_program_is_the_first_word() {
-        let program = |line| super::first_word(line).unwrap_or_default();
-        assert_eq!(program("/usr/sbin/sendmail -t -i"), "/usr/sbin/sendmail");
-        assert_eq!(program("  '/opt/my mail/send' -t"), "/opt/my mail/send");
-        assert_eq!(program(""), "");
-    }
 }

@@ -4,6 +4,7 @@ mod code;
 mod data;
 mod devices;
 mod extensions;
+mod includes;
 mod interpreters;
 mod mail;
 mod mounts;
@@ -63,7 +64,14 @@ pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
     let user = &exam.site.user.name;
 
     let (closed, error) = match exam.ask(Enter(desired.ways())) {
-        Ok(Ok(())) => return CheckOutcome::ok(format!("{user} can enter the root")),
+        Ok(Ok(())) => {
+            let own = exam.host.without_execution(root);
+            let own = own.map(|point| {
+                format!("; nothing of the root's own can be executed: {point} is mounted noexec")
+            });
+            let own = own.unwrap_or_default();
+            return CheckOutcome::ok(format!("{user} can enter the root{own}"));
+        }
         Ok(Err(closed)) => closed,
         Err(no_answer) => return CheckOutcome::could_not_check(no_answer.to_string()),
     };
@@ -102,7 +110,7 @@ pub(super) static ALL: [NamedCheck; 20] = [
     NamedCheck::new("mail", Inside(mail::mail)),
     NamedCheck::new("syslog", Inside(sockets::syslog)),
     NamedCheck::new("sockets", Inside(sockets::sockets)),
-    NamedCheck::new("php", Inside(|exam| Ok(extensions::extensions(exam)))),
+    NamedCheck::new("php", Inside(extensions::extensions)),
     NamedCheck::new("directories", Inside(php::directories)),
     NamedCheck::new("opcache", Outside(php::opcache)),
     NamedCheck::new("web-root", Inside(php::web_root)),

@@ -10,8 +10,8 @@ use crate::base::quote::shell_path;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::{Directories, WebRoot};
-use crate::import::fpm::{mode_of_written, written_by};
+use crate::doctor::inside::{Appendable, Directories, WebRoot};
+use crate::import::fpm::{Written, mode_of_written, written_by};
 
 /// Configurations of web servers.
 const WEB_SERVERS: [&str; 5] = [
@@ -35,17 +35,27 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         if pool_user.user.is_root() {
             continue;
         }
-        let needed = written_by(&pool_user.pool, &pool_user.settings);
-        let paths: Vec<_> = needed.iter().map(|(path, _)| path.clone()).collect();
-        let errors = exam.ask_as(&pool_user.user, Directories(paths))?;
-        for ((path, use_), error) in needed.iter().zip(errors) {
-            let shown = path.display();
-            match error {
+        let user = &pool_user.user;
+        let written = written_by(&pool_user.pool, &pool_user.settings);
+        let paths = |is_file| {
+            let those = written.iter().filter(|place| place.is_file == is_file);
+            those.map(|place| place.path.clone()).collect()
+        };
+        let mut of_directories = exam.ask_as(user, Directories(paths(false)))?.into_iter();
+        let mut of_files = exam.ask_as(user, Appendable(paths(true)))?.into_iter();
+        for place in &written {
+            let shown = place.path.display();
+            let error = if place.is_file {
+                of_files.next()
+            } else {
+                of_directories.next()
+            };
+            match error.flatten() {
                 None => drop(good.insert(shown.to_string())),
                 Some(error) => {
-                    let user = &pool_user.user.name;
-                    let text = format!("{shown} for {use_}, as {user}: {error}");
-                    problems.push(Problem::new(text, make_directory(exam, path)));
+                    let (what_for, name) = (place.what_for, &user.name);
+                    let text = format!("{shown} for {what_for}, as {name}: {error}");
+                    problems.push(Problem::new(text, let_write(exam, name, place)));
                 }
             }
         }
@@ -56,18 +66,36 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     Ok(CheckOutcome::judge(problems, good))
 }
 
-/// The command that makes the directory.
-fn make_directory(exam: &Exam<'_>, path: &Path) -> Remedy {
-    let mode = mode_of_written(path);
+/// The remedy that lets the user write there.
+fn let_write(exam: &Exam<'_>, user: &str, place: &Written) -> Remedy {
     let root = exam.site.desired.root.as_path();
-    let path = root.join(path.strip_prefix("/").unwrap_or(path));
-    let command = format!("install -d -m {mode} {}", shell_path(&path));
+    let inside = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    let file = inside(&place.path);
+    if place.is_file && file.is_file() {
+        let command = format!("setfacl -m u:{user}:rw {}", shell_path(&file));
+        return Remedy::act(by_owner(root, &file, command));
+    }
+    let directory = place.directory();
+    if place.is_file && directory == Path::new("/") {
+        let setting = place.what_for;
+        return Remedy::act(format!(
+            "name a file in a directory in `{setting}`, such as /var/log/php/{setting}: others \
+             than root do not write to /"
+        ));
+    }
+    let mode = mode_of_written(directory);
+    let directory = inside(directory);
+    let command = format!("install -d -m {mode} {}", shell_path(&directory));
+    Remedy::act(by_owner(root, &directory, command))
+}
 
-    match owner_on_the_way(root, &path) {
-        Some((uid, gid)) => Remedy::act(format!(
-            "setpriv --reuid={uid} --regid={gid} --clear-groups {command}"
-        )),
-        None => Remedy::act(command),
+/// The command, run by the owner of what is on the way to `path`.
+fn by_owner(root: &Path, path: &Path, command: String) -> String {
+    match owner_on_the_way(root, path) {
+        Some((uid, gid)) => {
+            format!("setpriv --reuid={uid} --regid={gid} --clear-groups {command}")
+        }
+        None => command,
     }
 }
 

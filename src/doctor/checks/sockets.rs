@@ -159,10 +159,9 @@ fn listening(exam: &Exam<'_>, path: &str) -> Option<PathBuf> {
 /// The socket of the server that keeps sessions: `unix:///run/redis/redis.sock?…` for Redis,
 /// `/run/memcached/memcached.sock` for memcached.
 fn session_socket(php: &PoolPhp<'_>) -> Option<PathBuf> {
-    if !matches!(
-        php.get("session.save_handler")?,
-        "redis" | "memcached" | "memcache"
-    ) {
+    let handler = php.get("session.save_handler")?;
+    // Without the extension no server is asked; the check of PHP has that.
+    if !["redis", "memcached", "memcache"].contains(&handler) || !php.loads(handler) {
         return None;
     }
     let path = php.get("session.save_path")?;
@@ -236,6 +235,12 @@ fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
 }
 
 fn bring_socket(exam: &Exam<'_>, path: &Path) -> Remedy {
+    let shown = path.display();
+    if exam.on_host(path) && listening(exam, &shown.to_string()).is_none() {
+        return Remedy::act(format!(
+            "correct the setting: {shown} is not a socket on the host either"
+        ));
+    }
     let directory = path.parent().unwrap_or(path);
     let on_run = on_run(directory);
     let preset = OF_PRESETS

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,8 @@ pub(in crate::doctor) struct CheckedCode {
     pub without_proc: Vec<HostPath>,
     /// Programs that the user may not execute.
     pub not_executable: Vec<PathBuf>,
+    /// Programs where these are looked for, and on a mount with `noexec`.
+    pub on_noexec: Vec<HostPath>,
 }
 
 impl Probe for CheckLibraries {
@@ -63,6 +66,9 @@ impl Probe for CheckLibraries {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
+            if is_searched(file.parent()) && is_on_noexec(&file) {
+                checked.on_noexec.push(path.clone());
+            }
             let closure = match &loader {
                 Ok(loader) => loader.closure(&path),
                 Err(error) => Err(error.clone()),
@@ -89,6 +95,10 @@ fn is_closed(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK) == Err(nix::Error::EACCES)
 }
 
+fn is_on_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC))
+}
+
 fn is_program(closure: &Closure) -> bool {
     closure.interpreter.is_some() || !closure.script_interpreters.is_empty()
 }
@@ -108,7 +118,7 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         };
     }
 
-    let is_searched = SEARCH_PATH.iter().any(|place| path == Path::new(place));
+    let is_searched = is_searched(Some(path));
     let mut programs = vec![];
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -124,6 +134,13 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     }
     programs.sort();
     programs
+}
+
+/// Whether programs are looked for in the directory.
+fn is_searched(directory: Option<&Path>) -> bool {
+    SEARCH_PATH
+        .iter()
+        .any(|place| directory == Some(Path::new(place)))
 }
 
 fn code_of(path: &Path) -> Option<Code> {

@@ -245,6 +245,58 @@ fn writable(path: &Path) -> io::Result<()> {
     access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
 }
 
+/// Whether the user can write to each of these files, or make it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Appendable(pub Vec<PathBuf>);
+
+impl Probe for Appendable {
+    type Answer = Vec<Option<InsideError>>;
+
+    fn run(&self) -> Self::Answer {
+        let mut errors = vec![];
+        for path in &self.0 {
+            errors.push(appendable(path).err().map(InsideError::from));
+        }
+        errors
+    }
+}
+
+fn appendable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        Ok(_) => access(path, AccessFlags::W_OK).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            writable(path.parent().unwrap_or(path))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the user can read each of these files, and enter each of these directories.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Readable(pub Vec<PathBuf>);
+
+impl Probe for Readable {
+    type Answer = Vec<Option<InsideError>>;
+
+    fn run(&self) -> Self::Answer {
+        let mut errors = vec![];
+        for path in &self.0 {
+            errors.push(readable(path).err().map(InsideError::from));
+        }
+        errors
+    }
+}
+
+fn readable(path: &Path) -> io::Result<()> {
+    let right = if fs::metadata(path)?.is_dir() {
+        AccessFlags::X_OK
+    } else {
+        AccessFlags::R_OK
+    };
+    access(path, right).map_err(io::Error::from)
+}
+
 /// The files in `/` that a web server would serve as a site's first page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct WebRoot;

@@ -33,6 +33,10 @@ foreach ([PHP_CONFIG_FILE_SCAN_DIR, PHP_EXTENSION_DIR] as $directory) {
     }
 }
 new DateTime;
+if (class_exists("Imagick") && !Imagick::queryFormats()) {
+    fwrite(STDERR, "imagick: it knows no format of images\n");
+    exit(1);
+}
 "#;
 
 /// Whether a program of this name is an interpreter that can be tried.

@@ -32,7 +32,8 @@ use crate::{Error, Result, sys};
 
 pub(super) use code::{CheckLibraries, Mailer, MailerState};
 pub(super) use files::{
-    Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot,
+    Appendable, Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Readable, Socket,
+    Sockets, WebRoot,
 };
 pub(super) use interpreters::{Interpreters, is_known as is_interpreter};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
@@ -65,6 +66,7 @@ macro_rules! questions {
 
 questions!(
     AccountIds,
+    Appendable,
     Certificates,
     Connect,
     Convert,
@@ -82,6 +84,7 @@ questions!(
     Nameserver,
     Nameservers,
     Php,
+    Readable,
     Resolve,
     Sockets,
     WebRoot,

@@ -21,6 +21,11 @@ if (!chroot($root) || !posix_setgid($gid) || !posix_setuid($uid)) {
 
 $failed = [];
 $worked = [];
+$handler = $settings['session.save_handler'];
+if (!in_array($handler, ['', 'files', 'user']) && function_exists('session_module_name')
+    && session_module_name($handler) === false) {
+    $failed['session.save_handler'] = "no extension that is loaded keeps sessions in $handler";
+}
 $try = function (string $what, callable $f) use (&$failed, &$worked) {
     try {
         $why = $f();

@@ -8,7 +8,7 @@ use crate::base::SEARCH_PATH;
 
 /// A command, as it is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::import) struct CommandLine {
+pub(crate) struct CommandLine {
     /// The program, and its arguments.
     pub words: Vec<String>,
     /// The variables that are known to be set.
@@ -18,7 +18,7 @@ pub(in crate::import) struct CommandLine {
 }
 
 impl CommandLine {
-    pub(in crate::import) fn new(words: Vec<String>) -> Self {
+    pub(crate) fn new(words: Vec<String>) -> Self {
         Self {
             words,
             ..Self::default()
@@ -41,7 +41,7 @@ impl CommandLine {
     }
 
     /// The file of the program, where the host has it.
-    pub(in crate::import) fn program(&self) -> Option<PathBuf> {
+    pub(crate) fn program(&self) -> Option<PathBuf> {
         let program = self.words.first().filter(|program| !program.is_empty())?;
         if program.contains('/') {
             let path = self.directory.join(program);

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub(super) use self::command::CommandLine;
+pub(crate) use self::command::CommandLine;
 use self::wrappers::wrapped;
 use crate::resolve::ldso::script;
 
@@ -23,7 +23,7 @@ const MAX_COMMANDS: usize = 200;
 const MAX_SCRIPT: u64 = 64 << 10;
 
 /// The command, and those that it starts, each before those that it starts itself.
-pub(super) fn chain(first: CommandLine) -> Vec<CommandLine> {
+pub(crate) fn chain(first: CommandLine) -> Vec<CommandLine> {
     let mut chain = vec![];
     add(&mut chain, first, 0);
     chain

@@ -5,6 +5,7 @@ mod master;
 mod masters;
 mod needs;
 mod of_units;
+mod paths;
 mod pool;
 mod pool_user;
 mod prefix;
@@ -17,7 +18,7 @@ pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use master::Master;
 pub use masters::masters;
-pub(crate) use needs::{mode_of_written, written_by};
+pub(crate) use paths::{Included, Written, included_by, mode_of_written, written_by};
 pub use pool::{FpmConfiguration, Pool};
 pub(crate) use pool_user::{PoolUser, pool_users};
 

@@ -1,10 +1,10 @@
 //! The needs of PHP in a pool besides PHP-FPM itself: sockets of databases, files of extensions, a
 //! program that sends mail, directories to write to.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::paths::{Included, included_by, mode_of_written, written_by};
 use super::pool::Pool;
 use crate::base::HostPath;
 use crate::import::command_line::{CommandLine, chain};
@@ -40,9 +40,6 @@ const MAILERS: [&str; 3] = ["/usr/sbin/sendmail", "/usr/lib/sendmail", "/usr/bin
 /// The configuration of the LDAP library.
 const LDAP_CONF: [&str; 2] = ["ldap/ldap.conf", "openldap/ldap.conf"];
 
-/// Where Debian's PHP keeps sessions when nothing is set.
-const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
-
 /// Adds to the draft of the site with this root what the pool's PHP needs.
 pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     let settings = PhpSettings::new(pool);
@@ -53,8 +50,13 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     if settings.get("error_log") == Some("syslog") {
         add_preset(draft, "syslog");
     }
-    for (path, _) in written_by(pool, &settings) {
-        add_directory(draft, root, &path);
+    for written in written_by(pool, &settings) {
+        if written.directory() != Path::new("/") {
+            add_directory(draft, root, written.directory());
+        }
+    }
+    for code in included_by(&settings) {
+        add_code(draft, root, &code);
     }
 }
 
@@ -135,13 +137,26 @@ fn is_in_etc(name: &str) -> bool {
     Path::new("/etc").join(name).is_file()
 }
 
-/// The mode of a directory that PHP writes to. `/tmp` is everybody's; files of sessions are not for
-/// other users to list.
-pub(crate) fn mode_of_written(path: &Path) -> &'static str {
-    if path.ends_with("tmp") {
-        "1777"
-    } else {
-        "1733"
+/// Adds the mount of code that a setting names, which the host has and the root lacks.
+fn add_code(draft: &mut Draft, root: &HostPath, code: &Included) {
+    let Included { path, setting, .. } = code;
+    let inside = root.as_path().join(path.trim_start_matches('/'));
+    if inside.symlink_metadata().is_ok() {
+        return;
+    }
+    if !Path::new(path).exists() {
+        if code.is_needed {
+            draft.remarks.push(format!(
+                "PHP's {setting} names {path}, which neither the root nor this host has: PHP \
+                 answers no request without it."
+            ));
+        }
+        return;
+    }
+    let mount = DraftMount::of_path(path);
+    if !draft.mounts.contains(&mount) {
+        draft.found.push(format!("PHP's {setting} names {path}."));
+        draft.mounts.push(mount);
     }
 }
 
@@ -184,36 +199,6 @@ fn is_on_mount_of(root: &HostPath, inside: &Path) -> bool {
     }
 }
 
-/// The directories that PHP writes to, each once, and what for.
-pub(crate) fn written_by(pool: &Pool, settings: &PhpSettings) -> Vec<(PathBuf, &'static str)> {
-    let temporary = settings.get("sys_temp_dir").or(pool.get("env[TMPDIR]"));
-    let temporary = temporary.unwrap_or("/tmp");
-
-    let mut needed = vec![(temporary, "temporary files")];
-    if settings.flag("file_uploads") != Some(false) {
-        let uploads = settings.get("upload_tmp_dir").unwrap_or(temporary);
-        needed.push((uploads, "uploads"));
-    }
-    if matches!(settings.get("session.save_handler"), None | Some("files")) {
-        needed.push((session_directory(settings).unwrap_or(temporary), "sessions"));
-    }
-
-    let mut known = BTreeSet::new();
-    needed.retain(|(path, _)| known.insert(*path));
-    let paths = needed.into_iter();
-    paths
-        .map(|(path, use_)| (PathBuf::from(path), use_))
-        .collect()
-}
-
-fn session_directory(settings: &PhpSettings) -> Option<&str> {
-    if let Some(set) = settings.get("session.save_path") {
-        return set.rsplit(';').next(); // "N;MODE;/path"
-    }
-    let is_debians = Path::new(DEBIANS_SESSIONS).is_dir();
-    is_debians.then_some(DEBIANS_SESSIONS)
-}
-
 /// Whether it is new.
 fn add_preset(draft: &mut Draft, preset: &str) -> bool {
     let is_new = draft.presets.iter().all(|known| known != preset);
@@ -227,22 +212,5 @@ fn add_item(items: &mut Vec<DraftItem>, name: &str) {
     let item = DraftItem::new(name);
     if !items.contains(&item) {
         items.push(item);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_directory_named_tmp_is_everybodys() {
-        for (path, mode) in [
-            ("/tmp", "1777"),
-            ("/var/tmp", "1777"),
-            ("/srv/upload_tmp", "1733"),
-            ("/var/lib/php/sessions", "1733"),
-        ] {
-            assert_eq!(mode_of_written(Path::new(path)), mode, "{path}");
-        }
     }
 }

@@ -54,6 +54,13 @@ impl Pool {
         }
     }
 
+    /// The value of a variable of its workers' environment. One whose value begins with `$` has
+    /// that of the master's variable, or is not set at all: it is not known.
+    pub(crate) fn env(&self, name: &str) -> Option<&str> {
+        let value = self.get(&format!("env[{name}]"))?;
+        (!value.starts_with('$')).then_some(value)
+    }
+
     /// The absolute path of its `chroot`, if it has one.
     pub fn chroot(&self) -> Option<&str> {
         self.get("chroot")

@@ -31,6 +31,8 @@ pub(super) struct AdviceContext<'c> {
     pub users: &'c BTreeMap<u32, String>,
     /// The lines that bring the programs among the misses.
     pub program_lines: &'c BTreeMap<JailPath, ProgramLine>,
+    /// The names of the modules that this host asks for accounts alone (nsswitch.conf(5)).
+    pub account_modules: &'c BTreeSet<String>,
 }
 
 /// A line of a manifest, and the misses that it would bring.
@@ -145,6 +147,12 @@ fn verdict(found: &MissOnHost, context: &AdviceContext<'_>) -> MissVerdict {
     if brings(context.desired, &found.miss.path) {
         return MissVerdict::NotMounted;
     }
+    if is_of_accounts(found, context) {
+        let why = "it is asked for an account that /etc/passwd or /etc/group does not have inside: \
+                   name the user that the program looked up under `users`, or add `nss: [passwd]` \
+                   for all that it knows";
+        return MissVerdict::Refused(why.to_owned());
+    }
     if let Some(scratch) = &found.scratch {
         let mut own = context.desired.directories.iter();
         return if own.any(|own| own.path == scratch.path) {
@@ -162,6 +170,14 @@ fn verdict(found: &MissOnHost, context: &AdviceContext<'_>) -> MissVerdict {
         return MissVerdict::Refused(why);
     }
     MissVerdict::Wanted
+}
+
+/// Whether a module that knows accounts is asked, although the site has files with its own.
+fn is_of_accounts(found: &MissOnHost, context: &AdviceContext<'_>) -> bool {
+    let name = found.miss.path.file_name().and_then(OsStr::to_str);
+    let mut own = ["/etc/passwd", "/etc/group"].iter();
+    name.is_some_and(|name| context.account_modules.contains(name))
+        && own.any(|file| JailPath::new(file).is_ok_and(|file| brings(context.desired, &file)))
 }
 
 /// Whether nothing need be said about `path`: a directory on the way to something that is wanted

@@ -162,6 +162,7 @@ fn advice(found: Vec<MissOnHost>) -> Advice {
                 (jail("/usr/bin/git"), ProgramLine::Preset("git".to_owned())),
                 (jail("/bin/vim"), ProgramLine::Program(host("/usr/bin/vim"))),
             ]),
+            account_modules: &BTreeSet::new(),
         },
     )
 }
@@ -256,6 +257,7 @@ fn a_language_comes_as_a_whole_where_its_program_is() {
             presets: &presets(),
             users: &users,
             program_lines: &BTreeMap::new(),
+            account_modules: &BTreeSet::new(),
         };
         let advice = advise(vec![module.clone()], &context);
         let advised: Vec<_> = advice

@@ -242,7 +242,8 @@ pub fn made() {
         sandbox.run(&command).json()
     };
     let report = trace("mkdir /var/lib/mountjail-none; echo >/var/lib/x.pid");
-    let remedy = "its directory /var/lib is not inside: `install -d ";
+    let remedy = "its directory /var/lib is not inside: \
+                  `directories: [{ path: /var/lib, user: nobody }]` makes one";
     refused(&report, "/var/lib/mountjail-none", remedy);
     refused(&report, "/var/lib/x.pid", remedy);
     // What readlink(2) says of a directory is the same on the host.

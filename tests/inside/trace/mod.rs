@@ -4,6 +4,7 @@
 mod finds;
 mod follows;
 mod hunt;
+mod rights;
 mod writes;
 
 use std::fs;
@@ -71,6 +72,18 @@ pub fn all() -> Vec<Trial> {
         ("writes to read-only mounts are reported", hunt::read_only),
         ("a directory that is closed is named", hunt::denied),
         (
+            "a directory that may not be written to or read is named",
+            rights::closed_directories,
+        ),
+        (
+            "shared memory and other directories get a line",
+            rights::shared_memory,
+        ),
+        (
+            "a root whose own files cannot be executed is named",
+            rights::root_without_execution,
+        ),
+        (
             "a program that is missing gets its remedy",
             hunt::no_program,
         ),
@@ -95,6 +108,10 @@ pub fn all() -> Vec<Trial> {
             writes::kept,
         ),
     ]);
+    all.push(alone(
+        "an account that a program looks up is asked for",
+        writes::other_users,
+    ));
     all.extend(beside_daemons());
     all.push(on_shared_root(
         "the workers of a unit are followed, later ones too",

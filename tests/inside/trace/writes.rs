@@ -4,9 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use std::process::Command;
+
 use super::finds::daemon;
 use super::{lines, refused, site};
-use crate::support::Sandbox;
+use crate::support::{Ran, Sandbox};
+use serde_json::Value;
 
 pub fn private() {
     let (sandbox, root) = site("programs: [/bin/busybox]\n");
@@ -137,6 +140,32 @@ pub fn users() {
     sandbox
         .ok(&["trace", "-u", "www-data", "s", "--", "busybox", "id", "-un"])
         .says("www-data\n");
+}
+
+/// A user whom the program looks up, and as whom nothing runs.
+pub fn other_users() {
+    let manifest = "programs: [/usr/bin/id]\netc: [nsswitch.conf]\nusers: [nobody";
+    let (sandbox, _) = site(&format!("{manifest}]\n"));
+    let nsswitch = sandbox.file(
+        "nsswitch.conf",
+        "passwd: files systemd\ngroup: files systemd\n",
+    );
+    let bind = ["--bind", nsswitch.to_str().unwrap(), "/etc/nsswitch.conf"];
+    Ran::of(Command::new("mount").args(bind)).exits(0);
+    sandbox.ok(&["up", "s"]);
+    let command = ["trace", "--json", "s", "--", "id", "www-data"];
+    let report = sandbox.run(&command).exits(1).json();
+    let module = |refused: &&Value| refused["path"].to_string().contains("libnss_systemd.so.2");
+    let all = report["refused"].as_array().unwrap();
+    let found = all
+        .iter()
+        .find(module)
+        .unwrap_or_else(|| panic!("{report:#}"));
+    let why = found["why"].as_str().unwrap();
+    assert!(why.contains("name the user that the program looked up under `users`"));
+    sandbox.site("s", &format!("{manifest}, www-data]\n"));
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["exec", "s", "--", "id", "www-data"]);
 }
 
 pub fn not_mounted() {
