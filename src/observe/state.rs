@@ -123,8 +123,8 @@ impl StateDir {
         self.run.join(format!("{template}.sites"))
     }
 
-    /// The grafts in `record`. If a template is lost with its record, the mounts that came along with
-    /// its graft are unknown.
+    /// The grafts in `record`. If a template is lost with its record, the mounts that came along
+    /// with its graft are unknown.
     ///
     /// Errors: the record of a template cannot be read now, or not by this mountjail.
     fn grafts(&self, record: &BootRecord) -> Result<Vec<KnownGraft>> {

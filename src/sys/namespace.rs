@@ -80,8 +80,8 @@ pub fn new_mount_namespace() -> io::Result<()> {
     )?)
 }
 
-/// Moves this thread into the mount namespace, as [`enter_mount_namespace`], to the directory `root`
-/// of it.
+/// Moves this thread into the mount namespace, as [`enter_mount_namespace`], to the directory
+/// `root` of it.
 pub fn enter_root(namespace: impl AsFd, root: impl AsFd) -> io::Result<()> {
     enter_mount_namespace(namespace)?;
     fchdir(root)?;

@@ -18,9 +18,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// The calls that mount, that look up targets, and that write records. The `?` is for older
 /// versions of strace, which do not know statmount(2).
-pub(super) const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,\
-                     symlinkat,unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,\
-                     flock,fstatfs";
+pub(super) const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,\
+                                mkdir,symlinkat,unlinkat,unlink,rename,renameat2,fsync,\
+                                ?statmount,?listmount,flock,fstatfs";
 
 pub fn all() -> Vec<Trial> {
     let each = [

@@ -66,8 +66,8 @@ struct DownRun<'a> {
     plan: &'a Plan,
     observed: &'a Observed,
     root: Rc<Root>,
-    /// The root as it is on other mounts, if a file system was mounted over it, and the site came up
-    /// in that, too.
+    /// The root as it is on other mounts, if a file system was mounted over it, and the site came
+    /// up in that, too.
     others: Vec<Root>,
     /// The root without anything mounted in it, opened on first use. `None`: it cannot be opened.
     bare: OnceCell<Option<Root>>,
