@@ -63,7 +63,7 @@ const PRELOAD: &str = "/etc/ld.so.preload";
 const LONGEST: u64 = 1 << 16;
 
 /// Sentences about what stays in the root of `desired`, as far as it can be looked at.
-pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
+pub(crate) fn leftovers(host: &Host, desired: &Desired) -> Vec<String> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let Ok(root) = sys::open_host(desired.root.as_path(), flags) else {
         return vec![];
@@ -89,7 +89,7 @@ pub(crate) fn leftovers(desired: &Desired) -> Vec<String> {
         look.directory(&root, place);
     }
     look.found.preloaded = preloaded(&root, desired);
-    look.found.without_execution = Host::new().without_execution(&desired.root);
+    look.found.without_execution = host.without_execution(&desired.root);
     look.found.sentences(desired)
 }
 

@@ -59,7 +59,7 @@ impl Examiner {
         Ok(Examined {
             survey: survey.context(&site.name)?,
             record: adopt::read(&desired.root).context(&site.name)?,
-            stays: adopt::leftovers(desired),
+            stays: adopt::leftovers(&self.pipeline.context.host, desired),
         })
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteErr
             if !unwritable.is_empty() {
                 return Err(SiteError::Errors(unwritable));
             }
-            let leftovers = adopt::leftovers(&desired);
+            let leftovers = adopt::leftovers(&pipeline.context.host, &desired);
             desired.warnings.extend(leftovers);
             desired.notes.extend(bare_programs(pipeline, &desired));
             Ok(desired)

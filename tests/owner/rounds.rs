@@ -248,7 +248,7 @@ impl<'w> Riot<'w> {
                     );
                 }
             }
-            if let Some(up) = is_ok(&["up", owner.name])
+            if let Some(up) = is_ok(&["-v", "up", owner.name])
                 && let Some(status) =
                     commands::run(self.world, self.journal, &["status", owner.name])
                 && !status.is_ok()
