@@ -185,6 +185,12 @@ impl Ended {
         replaced > 1 && failed && said.iter().any(|said| self.stderr.contains(said))
     }
 
+    /// Whether it left this site as it was because somebody uses it: an owner whose link leads
+    /// there can open what everybody may read.
+    pub fn says_in_use(&self, site: &str) -> bool {
+        self.stderr.contains(&format!("error: {site}: in use"))
+    }
+
     pub fn is_ok(&self) -> bool {
         self.code == Some(0)
     }

@@ -357,7 +357,8 @@ fn administrator(
                     &["down", "--all"]
                 };
                 if let Some(down) = run(arguments) {
-                    for nth in 0..QUIET.len() {
+                    let is_held = |nth: &usize| !lazy && down.says_in_use(QUIET[*nth]);
+                    for nth in (0..QUIET.len()).filter(|nth| !is_held(nth)) {
                         judge(
                             nth,
                             oracle
