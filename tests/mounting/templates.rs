@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 20] = [
+    let both: [(&str, OnEngine); 21] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -65,7 +65,11 @@ pub fn all() -> Vec<Trial> {
         ),
         (
             "a site goes down while another one changes their template",
-            changed_meanwhile,
+            down_meanwhile,
+        ),
+        (
+            "a site comes up while another one changes their template",
+            up_meanwhile,
         ),
         ("a graft in use stays", used),
         ("a graft with a copy in use stays", used_elsewhere),
@@ -313,14 +317,31 @@ fn forks(engine: &'static str) {
     nothing_is_left(&sandbox);
 }
 
-/// Users in this namespace and in others, of a directory of the graft itself and of a file in it.
-fn changed_meanwhile(engine: &'static str) {
+fn down_meanwhile(engine: &'static str) {
+    let (sandbox, roots) = changed_during(engine, "down");
+    assert!(mounts_below(&roots[0]).is_empty());
+    assert_eq!(read(&roots[1], "x/one"), "new");
+    nothing_is_left(&sandbox);
+}
+
+fn up_meanwhile(engine: &'static str) {
+    let (sandbox, roots) = changed_during(engine, "up");
+    for root in &roots {
+        assert_eq!(read(root, "x/one"), "new");
+    }
+    sandbox.ok(&["status"]);
+    nothing_is_left(&sandbox);
+}
+
+/// Two sites and their roots, after `command` for the first one, during which another run swapped
+/// a mount in the template.
+fn changed_during(engine: &'static str, command: &str) -> (Sandbox, Vec<PathBuf>) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");
     sandbox.ok(&["up", "--all"]);
     replace(&sandbox.path("host/one"), "new");
 
-    // `down` stops when it has opened the record of the template.
+    // It stops when it has opened the record of the template.
     let log = sandbox.path("stops");
     let template = template_record(&sandbox);
     let more = [
@@ -329,8 +350,8 @@ fn changed_meanwhile(engine: &'static str) {
         "-o",
         log.to_str().unwrap(),
     ];
-    let mut down = sandbox.command_with_fault("openat:signal=STOP:when=1", &more);
-    let mut down = Watcher::spawn(down.args(["down", "a"]));
+    let mut runs = sandbox.command_with_fault("openat:signal=STOP:when=1", &more);
+    let mut runs = Watcher::spawn(runs.args([command, "a"]));
     wait_until("it has stopped", || {
         fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP"))
     });
@@ -339,10 +360,8 @@ fn changed_meanwhile(engine: &'static str) {
     let worker = fs::read_to_string(sandbox.state().join("run/a.lock")).unwrap();
     let worker = worker.split(' ').next().unwrap().parse().unwrap();
     kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
-    assert!(down.ended().success(), "{}", down.said());
-    assert!(mounts_below(&roots[0]).is_empty());
-    assert_eq!(read(&roots[1], "x/one"), "new");
-    nothing_is_left(&sandbox);
+    assert!(runs.ended().success(), "{}", runs.said());
+    (sandbox, roots)
 }
 
 /// The record of the only template.
@@ -353,6 +372,7 @@ fn template_record(sandbox: &Sandbox) -> PathBuf {
     record.unwrap()
 }
 
+/// Users in this namespace and in others, of a directory of the graft itself and of a file in it.
 fn used(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");
