@@ -179,9 +179,10 @@ pub(crate) fn of_another_configuration(
     Some(format!("{other}; `mountjail down {name}` takes it down"))
 }
 
-/// As [`brought_up_by`], for a warning: also `None` if that configuration does not answer.
+/// As [`brought_up_by`], for a warning: also `None` if that configuration does not answer, or if
+/// this one has no site of that name, which could be meant instead.
 pub(crate) fn known_to_be_brought_up_by(site: &Site, records: &SiteRecords) -> Option<BroughtUpBy> {
-    if is_beside(site, records.manifest()?) {
+    if is_beside(site, records.manifest()?) || site.file.symlink_metadata().is_err() {
         return None; // the usual case, for which nothing is asked
     }
     let ask = |(site, records): &(Site, SiteRecords)| brought_up_by(site, records);

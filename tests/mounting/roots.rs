@@ -467,7 +467,11 @@ fn other_configuration() {
         .says("other/sites/mine2.yaml brought it up");
     assert!(mounts_below(&theirs[1]).is_empty());
     sandbox.ok(&["remove", "mine2"]);
-    sandbox.ok(&["down", "theirs"]);
+    let down = sandbox.ok(&["down", "theirs"]);
+    assert!(
+        !down.stderr.contains("warning"),
+        "no other is meant: {down}"
+    );
     sandbox.ok(&["--config-dir", &config, "down", "--all"]);
     assert!(theirs.iter().all(|root| mounts_below(root).is_empty()));
 }
