@@ -178,7 +178,7 @@ impl AdoptArgs {
         }
         if !found.is_something() {
             self.add(report, context, found, Adoption::Left);
-            let code = UpArgs::to_adopt().run_for(context, std::slice::from_ref(site))?;
+            let code = UpArgs::default().run_for(context, std::slice::from_ref(site))?;
             report.code(code);
             return Ok(());
         }

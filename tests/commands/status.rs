@@ -923,6 +923,12 @@ fn ran_before() {
     let note = format!("s: note: waits (pid {}", inside.pid());
     let up = sandbox.ok(&["up", "s"]).says(&note);
     up.says(") ran inside before, and may remember what was missing; ");
+    let other = sandbox.site("other", "etc: [hosts]\n");
+    sandbox.compile("srv/other/waits", program);
+    let _inside = Inside::chrooted(&other, Path::new("/waits"));
+    sandbox
+        .ok(&["adopt", "--write", "other"])
+        .says("other: note: waits (pid ");
     // Nothing came, or nothing ran.
     assert!(!sandbox.ok(&["up", "s"]).stderr.contains("note:"));
     sandbox.manifest(
