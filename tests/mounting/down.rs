@@ -77,6 +77,10 @@ pub fn all() -> Vec<Trial> {
         "a mount that another run swapped while down waited goes",
         after_another_run,
     ));
+    trials.extend(for_each_engine(
+        "a mount that is looked at for a moment does not stop down",
+        looked_at,
+    ));
     trials.extend(for_each_engine_alone(
         "a source whose server is dead, fails or hangs does not stop down",
         dead_source,
@@ -503,6 +507,28 @@ fn after_another_run(engine: &'static str) {
     assert!(!down.said().contains("not by mountjail"), "{}", down.said());
     assert!(mounts_below(&root).is_empty());
     assert_eq!(tree(&root), bare);
+}
+
+/// Each question whether a mount is in use, and each unmount, meets a use that is over the next
+/// time: the kernel counts a path lookup that passes a mount, and a process that reads the links of
+/// `/proc/PID/fd`.
+fn looked_at(engine: &'static str) {
+    let site = Site::new(engine);
+    let mut met = 0;
+    loop {
+        let log = site.sandbox.path("strace");
+        let more = ["-o", log.to_str().unwrap()];
+        let fault = format!("umount2:error=EBUSY:when={}", met + 1);
+        let mut down = site.sandbox.command_with_fault(&fault, &more);
+        Ran::of(down.args(["down", "s"])).exits(0);
+        site.is_bare();
+        if !fs::read_to_string(&log).unwrap().contains("(INJECTED)") {
+            break;
+        }
+        met += 1;
+        site.sandbox.ok(&["up", "s"]);
+    }
+    assert!(met >= 3, "hardly any call met it: {met}");
 }
 
 fn owners_file_system(engine: &'static str) {

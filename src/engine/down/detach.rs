@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::thread;
 
-use super::{DownRun, is_at};
+use super::{DownRun, is_at, pauses};
 use crate::base::quote::shell_path;
 use crate::base::{Error, JailPath, Result};
 use crate::engine::hidden;
@@ -69,6 +70,9 @@ impl DownRun<'_> {
         let mut result = spot.umount(first);
         if is_busy(&result) && self.detach_uncovered(expected) {
             result = spot.umount(first);
+        }
+        if is_busy(&result) && self.if_in_use == IfInUse::Fail {
+            result = umount_when_unused(spot, expected, first);
         }
         match result {
             result if self.if_in_use == IfInUse::Detach && is_busy(&result) => {
@@ -208,6 +212,22 @@ impl DownRun<'_> {
         };
         cannot(&self.root, "unmount", target, error).hint(hint)
     }
+}
+
+/// Unmounts `expected`, which was in use just now, as soon as it is not; an error if it stays so.
+fn umount_when_unused(spot: &Spot, expected: &ObservedMount, if_in_use: IfInUse) -> io::Result<()> {
+    let mut result = Err(io::Error::from_raw_os_error(libc::EBUSY));
+    for pause in pauses() {
+        thread::sleep(pause);
+        if !is_at(spot, expected)? {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL)); // as umount(2)
+        }
+        result = spot.umount(if_in_use);
+        if !is_busy(&result) {
+            break;
+        }
+    }
+    result
 }
 
 fn is_busy(result: &io::Result<()>) -> bool {

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::thread;
 
-use super::{DownRun, is_at};
+use super::{DownRun, is_at, pauses};
 use crate::base::{Error, JailPath, Result};
 use crate::engine::outcome::EngineFailure;
 use crate::engine::root::{Spot, Spots};
@@ -29,7 +30,7 @@ impl<'a> DownRun<'a> {
             }));
         }
 
-        let busy = self.busy_targets();
+        let busy = self.still_busy_targets();
         if busy.is_empty() {
             return Ok(());
         }
@@ -43,6 +44,19 @@ impl<'a> DownRun<'a> {
             busy: true,
             ..EngineFailure::from(error)
         }))
+    }
+
+    /// The mounts that stay in use.
+    fn still_busy_targets(&self) -> Vec<String> {
+        let mut busy = self.busy_targets();
+        for pause in pauses() {
+            if busy.is_empty() {
+                break;
+            }
+            thread::sleep(pause);
+            busy = self.busy_targets();
+        }
+        busy
     }
 
     /// The mounts that the kernel reports as in use.

@@ -14,6 +14,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::outcome::{EngineFailure, Log, Outcome};
 use super::root::{Root, Spot, Spots};
@@ -370,6 +371,13 @@ fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &ObservedMount)> {
         } => Some((target, expected)),
         _ => None,
     })
+}
+
+/// The pauses after which a mount in use is asked about again, one second in all. A path lookup
+/// uses the mount that it passes for a moment, and so does ps(1), which reads the links of
+/// `/proc/PID/fd`.
+fn pauses() -> impl Iterator<Item = Duration> {
+    (0..10).map(|power| Duration::from_millis(1 << power))
 }
 
 /// Whether the mount `expected` is visible at `spot`.
