@@ -104,6 +104,19 @@ pub(crate) fn lexical(directory: &Path, destination: &Path) -> PathBuf {
     path
 }
 
+/// Where `path` leads: `next` gives it with the first link on its way followed, or `None` if there
+/// is none. After [`MAX_LINKS`] it is returned as far as it came.
+pub(crate) fn follow_links<P: PartialEq>(path: P, mut next: impl FnMut(&P) -> Option<P>) -> P {
+    let mut at = path;
+    for _ in 0..MAX_LINKS {
+        match next(&at) {
+            Some(further) if further != at => at = further,
+            _ => break,
+        }
+    }
+    at
+}
+
 /// The order of normal paths by their components: `/` sorts before every other byte.
 fn by_component(a: &[u8], b: &[u8]) -> Ordering {
     let same = length_of_same(a, b);

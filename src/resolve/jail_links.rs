@@ -8,7 +8,7 @@ use super::item::{Item, WayTo};
 use super::layout::{Layout, MountDraft, stands_in};
 use super::route::Route;
 use super::walk::LinkOnTheWay;
-use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
+use crate::base::{HostPath, JailPath, follow_links, lexical};
 use crate::manifest::Origin;
 
 /// Adds the host's links on the way to the item, and gives its target.
@@ -87,14 +87,8 @@ fn add_link(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item, link: &L
 }
 
 /// `target` with the links above it followed, so that none of its components is one.
-pub(super) fn follow_links_above(layout: &Layout<'_>, mut target: JailPath) -> JailPath {
-    for _ in 0..MAX_LINKS {
-        match follow_link_above(layout, &target) {
-            Some(next) if next != target => target = next,
-            _ => break,
-        }
-    }
-    target
+pub(super) fn follow_links_above(layout: &Layout<'_>, target: JailPath) -> JailPath {
+    follow_links(target, |target| follow_link_above(layout, target))
 }
 
 fn follow_link_above(layout: &Layout<'_>, target: &JailPath) -> Option<JailPath> {

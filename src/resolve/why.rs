@@ -1,10 +1,11 @@
 //! Why a path is in a jail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::desired::{Desired, Link, Mount, OwnDirectory, Reason};
 use crate::base::hints::is_absent;
-use crate::base::{JailPath, MAX_LINKS, lexical};
+use crate::base::{JailPath, follow_links, lexical};
 use crate::manifest::Origin;
 
 /// The lines that bring a path into a jail.
@@ -22,18 +23,12 @@ pub(crate) struct Explanation<'d> {
 
 /// The part of `desired` that brings `path`.
 pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> {
-    let mut at = path.clone();
     let mut first = None;
-    for _ in 0..MAX_LINKS {
-        let Some(link) = link_on_the_way(desired, &at) else {
-            break;
-        };
+    let at = follow_links(path.clone(), |at| {
+        let link = link_on_the_way(desired, at)?;
         first = first.or(Some(link));
-        match through(link, &at) {
-            Some(next) if next != at => at = next,
-            _ => break,
-        }
-    }
+        through(link, at)
+    });
 
     let mount = mount_at(desired, &at);
     let mut directories = desired.directories.iter();
@@ -49,29 +44,40 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
 /// Where `path`, which something brings, leads by the links in mounted directories, if nothing is
 /// there: neither in a mount nor in the root itself.
 pub(crate) fn nothing_at(desired: &Desired, path: &JailPath) -> Option<JailPath> {
-    let mut at = path.clone();
-    for _ in 0..MAX_LINKS {
-        let answer = why(desired, &at);
-        at = answer.leads_to;
-        let Some(mount) = answer.mount else {
-            let own = desired.root.inside(&at);
-            let is_there = answer.directory.is_some() || own.as_path().symlink_metadata().is_ok();
-            return (!is_there).then_some(at);
-        };
-        if mount.file_system.is_some() || mount.target == at {
-            return None;
-        }
-        let source = mount.source.as_path().join(at.below(&mount.target)?);
-        match source.symlink_metadata() {
-            Err(error) if is_absent(&error) => return Some(at),
-            Ok(found) if found.is_symlink() => {
-                let to = lexical(at.parent()?.as_path(), &source.read_link().ok()?);
-                at = JailPath::new(to).ok()?;
-            }
-            _ => return None,
-        }
+    let end = follow_links(path.clone(), |at| through_mounted_link(desired, at));
+    let answer = why(desired, &end);
+    let at = answer.leads_to;
+    let is_there = if let Some(mount) = answer.mount {
+        shown_at(mount, &at).is_none_or(|shown| is_no_dead_end(&shown))
+    } else {
+        let own = desired.root.inside(&at);
+        answer.directory.is_some() || own.as_path().symlink_metadata().is_ok()
+    };
+    (!is_there).then_some(at)
+}
+
+/// Where `path` leads if it is a link in a mounted directory.
+fn through_mounted_link(desired: &Desired, path: &JailPath) -> Option<JailPath> {
+    let answer = why(desired, path);
+    let at = answer.leads_to;
+    let destination = shown_at(answer.mount?, &at)?.read_link().ok()?;
+    JailPath::new(lexical(at.parent()?.as_path(), &destination)).ok()
+}
+
+/// The host's file that `mount` shows at `path`, which is in the mounted directory.
+fn shown_at(mount: &Mount, path: &JailPath) -> Option<PathBuf> {
+    if mount.file_system.is_some() || mount.target == *path {
+        return None;
     }
-    Some(at)
+    Some(mount.source.as_path().join(path.below(&mount.target)?))
+}
+
+/// Whether something is at `path`, whose links have been followed as far as they can be.
+fn is_no_dead_end(path: &Path) -> bool {
+    match path.symlink_metadata() {
+        Ok(found) => !found.is_symlink(),
+        Err(error) => !is_absent(&error),
+    }
 }
 
 /// A line of a manifest or preset, and what it puts below a directory.

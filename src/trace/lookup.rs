@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::call::{self, Flags, PathAt, PathCall};
 use super::miss::{FailedLookup, LookupFailure, READLINK};
 use super::tracee::directory;
-use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
+use crate::base::{HostPath, JailPath, follow_links, lexical};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
 use crate::sys::FileId;
@@ -100,14 +100,7 @@ fn open_file(pid: Pid, descriptor: i32) -> Option<PathBuf> {
 /// Where `path`, which is not there, leads by the links of the root: what is really missing.
 fn end_of_links(pid: Pid, path: HostPath) -> HostPath {
     let root = directory(pid).join("root");
-    let mut at = path;
-    for _ in 0..MAX_LINKS {
-        match through_first_link(&root, &at) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    at
+    follow_links(path, |at| through_first_link(&root, at))
 }
 
 /// `path` with its first link followed; `None`: no link is on the way to what is missing.
