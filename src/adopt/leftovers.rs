@@ -12,7 +12,7 @@ use super::compare::{are_equal, forms, open};
 use super::judge::is_of_packages;
 use super::tree::{entries, open_directory};
 use crate::base::text::few;
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, is_searched};
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::is_library_name;
 use crate::resolve::{Desired, FileId, FileKind, Host, to_allow_execution, why};
@@ -42,16 +42,6 @@ const PLACES: [&str; 12] = [
 
 /// Where the host's programs are.
 const PROGRAMS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-
-/// Where programs in a root are looked for.
-const PROGRAMS_INSIDE: [&str; 6] = [
-    "/bin",
-    "/sbin",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/local/bin",
-    "/usr/local/sbin",
-];
 
 /// Where the host's libraries are, besides directories such as `/usr/lib/x86_64-linux-gnu`.
 const LIBRARIES: [&str; 4] = ["/usr/lib64", "/lib64", "/usr/lib", "/lib"];
@@ -248,12 +238,8 @@ impl Leftovers<'_> {
                 if stat.mode & 0o6000 != 0 {
                     self.found.with_rights.insert(path.clone());
                 }
-                let above = path.as_path().parent();
-                if stat.mode & 0o111 != 0
-                    && PROGRAMS_INSIDE
-                        .iter()
-                        .any(|place| above == Some(Path::new(place)))
-                {
+                let is_program = path.as_path().parent().is_some_and(is_searched);
+                if is_program && stat.mode & 0o111 != 0 {
                     self.found.programs.insert(path.clone());
                 }
                 if let Some(host) = self.hosts_file(&path)

@@ -20,4 +20,4 @@ pub(crate) use error::{ErrorContext, in_words};
 pub use extent::Extent;
 pub use file_system::{FileSystem, STICKY, bytes};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
-pub(crate) use path::{MAX_LINKS, SEARCH_PATH, follow_links, lexical};
+pub(crate) use path::{MAX_LINKS, SEARCH_PATH, follow_links, is_searched, lexical};

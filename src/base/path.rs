@@ -104,6 +104,13 @@ pub(crate) fn lexical(directory: &Path, destination: &Path) -> PathBuf {
     path
 }
 
+/// Whether programs are looked for in `directory`, by the default PATH.
+pub(crate) fn is_searched(directory: &Path) -> bool {
+    SEARCH_PATH
+        .iter()
+        .any(|known| directory == Path::new(known))
+}
+
 /// Where `path` leads: `next` gives it with the first link on its way followed, or `None` if there
 /// is none. After [`MAX_LINKS`] it is returned as far as it came.
 pub(crate) fn follow_links<P: PartialEq>(path: P, mut next: impl FnMut(&P) -> Option<P>) -> P {

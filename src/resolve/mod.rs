@@ -68,7 +68,7 @@ pub use others::Others;
 pub(crate) use proc::WITHOUT_PROC;
 pub(crate) use program_lines::{OwnProgram, ProgramLine, ProgramLines, without_version};
 pub use resolver::{Resolution, ResolvedPreset, Resolver};
-pub(crate) use restrictions::to_allow_execution;
+pub(crate) use restrictions::{remount_for_execution, to_allow_execution};
 pub use root::root_id;
 pub(crate) use root::{nearest_existing, refuse_system};
 pub use roots::{Overlap, Roots};

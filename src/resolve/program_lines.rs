@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::desired::{FileKind, Mount};
 use super::host::Host;
 use super::resolver::Resolver;
-use crate::base::{HostPath, SEARCH_PATH};
+use crate::base::{HostPath, SEARCH_PATH, is_searched};
 use crate::manifest::{CodeName, Presets, Request, Wanted, yaml_scalar};
 
 /// A preset that needs more programs than this is made for none of them: it brings far more.
@@ -234,7 +234,7 @@ impl<'p> ProgramLines<'p> {
         let usual = || {
             let name = path.file_name()?.to_str()?;
             let directory = path.parent()?;
-            let searched = SEARCH_PATH.iter().any(|known| is_at(&directory, known));
+            let searched = is_searched(directory.as_path());
             let directory = self.real(&directory).filter(|_| searched)?;
             let is_same = |other: &HostPath| {
                 let other = other.parent().and_then(|other| self.real(&other));
@@ -274,10 +274,6 @@ fn in_path(name: &str) -> Vec<HostPath> {
         paths.extend(HostPath::new(Path::new(directory).join(name)));
     }
     paths
-}
-
-fn is_at(directory: &HostPath, path: &str) -> bool {
-    directory.as_path() == Path::new(path)
 }
 
 /// The names of presets that are for a program of this name: `php-cli` for `php8.2`.

@@ -22,8 +22,13 @@ pub(super) struct Restriction {
 
 /// Why nothing of a root's own can be executed, and the command that changes that.
 pub(crate) fn to_allow_execution(point: &HostPath) -> String {
-    let shown = shell_path(point.as_path());
-    format!("{point} is mounted noexec: `mount -o remount,exec {shown}`, and the same in fstab(5)")
+    let command = remount_for_execution(point);
+    format!("{point} is mounted noexec: `{command}`, and the same in fstab(5)")
+}
+
+/// The command that lets files on the mount at `point` be executed.
+pub(crate) fn remount_for_execution(point: &HostPath) -> String {
+    format!("mount -o remount,exec {}", shell_path(point.as_path()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::base::quote::{shell_path, shell_word};
+use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
@@ -14,7 +14,7 @@ use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::CheckLibraries;
 use crate::manifest::yaml_scalar;
 use crate::resolve::ldso::Loader;
-use crate::resolve::{FileKind, Mount, WITHOUT_PROC};
+use crate::resolve::{FileKind, Mount, WITHOUT_PROC, remount_for_execution};
 use crate::sys::mode_in_words;
 
 /// The programs that PHP is most often built for, to send mail.
@@ -133,8 +133,10 @@ fn on_noexec(exam: &Exam<'_>, programs: &[HostPath]) -> Option<Problem> {
     let point = exam.host.without_execution(&root.inside(&first))?;
     let programs = few(programs, SHOWN);
     let text = format!("{programs} cannot be executed: {point} is mounted noexec");
-    let command = format!("mount -o remount,exec {}", shell_path(point.as_path()));
-    Some(Problem::new(text, Remedy::act(command)))
+    Some(Problem::new(
+        text,
+        Remedy::act(remount_for_execution(&point)),
+    ))
 }
 
 fn libraries_count(count: usize) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{Problem, Remedy};
-use crate::doctor::inside::Readable;
+use crate::doctor::inside::{PathUse, Usable};
 use crate::import::fpm::{Included, included_by};
 
 /// What of it the pools' PHP cannot read inside.
@@ -19,9 +19,9 @@ pub(super) fn problems(exam: &Exam<'_>) -> Result<Vec<Problem>, NoAnswer> {
         let included = included_by(&pool_user.settings);
         let paths = included
             .iter()
-            .map(|code| PathBuf::from(&code.path))
+            .map(|code| (PathBuf::from(&code.path), PathUse::Read))
             .collect();
-        let errors = exam.ask_as(&pool_user.user, Readable(paths))?;
+        let errors = exam.ask_as(&pool_user.user, Usable(paths))?;
         for (code, error) in included.iter().zip(errors) {
             let Some(error) = error else {
                 continue;

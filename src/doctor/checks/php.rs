@@ -10,7 +10,7 @@ use crate::base::quote::shell_path;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::exam::Exam;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::{Appendable, Directories, WebRoot};
+use crate::doctor::inside::{PathUse, Usable, WebRoot};
 use crate::import::fpm::{Written, mode_of_written, written_by};
 
 /// Configurations of web servers.
@@ -37,20 +37,19 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         }
         let user = &pool_user.user;
         let written = written_by(&pool_user.pool, &pool_user.settings);
-        let paths = |is_file| {
-            let those = written.iter().filter(|place| place.is_file == is_file);
-            those.map(|place| place.path.clone()).collect()
-        };
-        let mut of_directories = exam.ask_as(user, Directories(paths(false)))?.into_iter();
-        let mut of_files = exam.ask_as(user, Appendable(paths(true)))?.into_iter();
+        let mut questions = vec![];
         for place in &written {
-            let shown = place.path.display();
-            let error = if place.is_file {
-                of_files.next()
+            let needed = if place.is_file {
+                PathUse::Append
             } else {
-                of_directories.next()
+                PathUse::WriteIn
             };
-            match error.flatten() {
+            questions.push((place.path.clone(), needed));
+        }
+        let errors = exam.ask_as(user, Usable(questions))?;
+        for (place, error) in written.iter().zip(errors) {
+            let shown = place.path.display();
+            match error {
                 None => drop(good.insert(shown.to_string())),
                 Some(error) => {
                     let (what_for, name) = (place.what_for, &user.name);

@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::probe::{InsideError, Probe, reason};
-use crate::base::{HostPath, SEARCH_PATH};
+use crate::base::{HostPath, is_searched};
 use crate::resolve::Host;
 use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
 use crate::sys;
@@ -66,7 +66,7 @@ impl Probe for CheckLibraries {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
-            if is_searched(file.parent()) && is_on_noexec(&file) {
+            if file.parent().is_some_and(is_searched) && is_on_noexec(&file) {
                 checked.on_noexec.push(path.clone());
             }
             let closure = match &loader {
@@ -118,7 +118,7 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         };
     }
 
-    let is_searched = is_searched(Some(path));
+    let is_searched = is_searched(path);
     let mut programs = vec![];
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -134,13 +134,6 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     }
     programs.sort();
     programs
-}
-
-/// Whether programs are looked for in the directory.
-fn is_searched(directory: Option<&Path>) -> bool {
-    SEARCH_PATH
-        .iter()
-        .any(|place| directory == Some(Path::new(place)))
 }
 
 fn code_of(path: &Path) -> Option<Code> {

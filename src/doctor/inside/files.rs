@@ -222,17 +222,33 @@ fn find_sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<Pat
     }
 }
 
-/// Whether each of these is a directory that the user can write to.
-#[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Directories(pub Vec<PathBuf>);
+/// The use that a user makes of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::doctor) enum PathUse {
+    /// Makes files in this directory.
+    WriteIn,
+    /// Appends to this file, or makes it.
+    Append,
+    /// Reads this file, or enters this directory.
+    Read,
+}
 
-impl Probe for Directories {
+/// Whether the user can use each of these paths so.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Usable(pub Vec<(PathBuf, PathUse)>);
+
+impl Probe for Usable {
     type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
         let mut errors = vec![];
-        for path in &self.0 {
-            errors.push(writable(path).err().map(InsideError::from));
+        for (path, use_) in &self.0 {
+            let tried = match use_ {
+                PathUse::WriteIn => writable(path),
+                PathUse::Append => appendable(path),
+                PathUse::Read => readable(path),
+            };
+            errors.push(tried.err().map(InsideError::from));
         }
         errors
     }
@@ -245,22 +261,6 @@ fn writable(path: &Path) -> io::Result<()> {
     access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
 }
 
-/// Whether the user can write to each of these files, or make it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Appendable(pub Vec<PathBuf>);
-
-impl Probe for Appendable {
-    type Answer = Vec<Option<InsideError>>;
-
-    fn run(&self) -> Self::Answer {
-        let mut errors = vec![];
-        for path in &self.0 {
-            errors.push(appendable(path).err().map(InsideError::from));
-        }
-        errors
-    }
-}
-
 fn appendable(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(file) if file.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
@@ -269,22 +269,6 @@ fn appendable(path: &Path) -> io::Result<()> {
             writable(path.parent().unwrap_or(path))
         }
         Err(error) => Err(error),
-    }
-}
-
-/// Whether the user can read each of these files, and enter each of these directories.
-#[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Readable(pub Vec<PathBuf>);
-
-impl Probe for Readable {
-    type Answer = Vec<Option<InsideError>>;
-
-    fn run(&self) -> Self::Answer {
-        let mut errors = vec![];
-        for path in &self.0 {
-            errors.push(readable(path).err().map(InsideError::from));
-        }
-        errors
     }
 }
 

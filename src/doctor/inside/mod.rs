@@ -32,8 +32,7 @@ use crate::{Error, Result, sys};
 
 pub(super) use code::{CheckLibraries, Mailer, MailerState};
 pub(super) use files::{
-    Appendable, Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Readable, Socket,
-    Sockets, WebRoot,
+    Connect, Denied, DeniedAt, Devices, Enter, Exist, PathUse, Socket, Sockets, Usable, WebRoot,
 };
 pub(super) use interpreters::{Interpreters, is_known as is_interpreter};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
@@ -66,13 +65,11 @@ macro_rules! questions {
 
 questions!(
     AccountIds,
-    Appendable,
     Certificates,
     Connect,
     Convert,
     Denied,
     Devices,
-    Directories,
     Enter,
     Exist,
     Handshake,
@@ -84,9 +81,9 @@ questions!(
     Nameserver,
     Nameservers,
     Php,
-    Readable,
     Resolve,
     Sockets,
+    Usable,
     WebRoot,
     Zone,
 );
