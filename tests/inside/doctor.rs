@@ -1425,16 +1425,27 @@ fn hostile() {
             .ok()
     };
     let (parent, session, terminal) = (4, 6, 7);
+    // It waits for the shell that it has started. Other questions come and go.
+    let probe = || -> Option<u32> {
+        let inside = processes_inside(&site.root);
+        let parents: Vec<_> = shells().map(|shell| field(shell.pid, parent)).collect();
+        let starts_shell = |process: &&Process| {
+            process.name != "sh" && parents.contains(&i32::try_from(process.pid).ok())
+        };
+        Some(inside.iter().find(starts_shell)?.pid)
+    };
 
     shell("pause();");
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let line = "exec 7</etc/shadow 8</; exec $MOUNTJAIL doctor --timeout 600 site1";
         let mut script = site.sandbox.command_on_a_terminal(line);
         let mut script = script.stdout(Stdio::null()).spawn().unwrap();
-        wait_until("the shell and its children hang", || shells().count() >= 3);
+        wait_until("the shell and its children hang", || {
+            shells().count() >= 3 && probe().is_some()
+        });
         let inside = processes_inside(&site.root);
-        let probe = inside.iter().find(|process| process.name != "sh").unwrap();
-        let first = field(probe.pid, parent).unwrap();
+        let probe = probe().unwrap();
+        let first = field(probe, parent).unwrap();
         let doctor = field(first.unsigned_abs(), parent).unwrap();
         for process in &inside {
             assert!(
@@ -1451,9 +1462,7 @@ fn hostile() {
         let harmless = |file: &PathBuf| {
             !file.exists() || file == Path::new("/dev/null") || file.starts_with(&site.root)
         };
-        let open = fs::read_dir(format!("/proc/{}/fd", probe.pid))
-            .unwrap()
-            .flatten();
+        let open = fs::read_dir(format!("/proc/{probe}/fd")).unwrap().flatten();
         let open: Vec<_> = open
             .filter_map(|entry| fs::read_link(entry.path()).ok())
             .collect();
