@@ -52,7 +52,7 @@ pub(super) struct UpArgs {
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
     /// Replace mounts that were made one by one, as by an earlier version, with grafts, which sites
-    /// share; services that run inside may miss files for a moment
+    /// share
     #[arg(long)]
     renew: bool,
     /// Leave alone sites that are down

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::{
@@ -13,6 +15,8 @@ use crate::support::{
     where_templates_are,
 };
 use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -578,16 +582,40 @@ fn sites_file_by_file(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<Path
     roots
 }
 
-/// Does `work` while a file is read all the time, which must always be there.
+/// Does `work` while a file is read all the time, which must always be there: in this mount
+/// namespace, and in one that follows it, as services have it.
 pub(super) fn without_a_gap(file: &Path, work: impl FnOnce() + Send) {
     let expected = fs::read(file).unwrap();
-    thread::scope(|scope| {
-        let work = scope.spawn(work);
-        while !work.is_finished() {
+    let (begun, is_done) = (Barrier::new(3), AtomicBool::new(false));
+    let read_on = || {
+        begun.wait();
+        while !is_done.load(Ordering::Relaxed) {
             assert_eq!(fs::read(file).unwrap(), expected);
         }
-        work.join().unwrap();
+    };
+    thread::scope(|scope| {
+        let readers = [
+            scope.spawn(read_on),
+            scope.spawn(|| {
+                follow_in_a_namespace();
+                read_on();
+            }),
+        ];
+        begun.wait();
+        let worked = scope.spawn(work).join();
+        is_done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        worked.unwrap();
     });
+}
+
+/// Gives this thread a mount namespace that follows the one of before.
+fn follow_in_a_namespace() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let (no_text, slave) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE);
+    mount(no_text, "/", no_text, slave, no_text).unwrap();
 }
 
 fn renewed(engine: &'static str) {
