@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use super::plan::stays;
 use super::processes::{ProcessCare, tell_processes};
 use super::report::{DIFFERENT, Report};
-use super::up::{
-    counts, extend, leave_host, leave_services, tell, tell_absent, tell_manifest, told_in,
-};
+use super::up::{Absent, counts, extend, leave_host, leave_services, tell, tell_manifest, told_in};
 use crate::base::SiteName;
 use crate::manifest::{self, MAX_BYTES, SourceFile};
 use crate::patience::{Stop, worker};
@@ -321,7 +319,7 @@ impl AppliedSite<'_> {
         } = served;
         let mounts_change = places.iter().any(|(_, done)| done.changes.steps > 0);
         tell_manifest(context, &desired, mounts_change);
-        tell_absent(context, site, &units, &blind, places.is_empty());
+        Absent::new(context).tell(site, &units, &blind, places.is_empty());
         let changed = self.manifest_changed || mounts_change;
         let mut objects = vec![];
         for (place, done) in &places {

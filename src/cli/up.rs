@@ -1,5 +1,6 @@
 //! `mountjail up`: mount what sites need.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -27,6 +28,7 @@ use crate::site::out::worst;
 use crate::site::pipeline::MountLookup;
 use crate::site::services::{self, Namespaces, ServedSite, ServicePlace};
 use crate::site::up::Done;
+use crate::site::wrappers::Complaints;
 use crate::site::{Site, SiteError, cost, parallel};
 
 /// Mount what sites need; a second run finds nothing to do
@@ -125,11 +127,12 @@ impl UpArgs {
             Ok(bring_all(&own, run, here, stop))
         };
         let mut found = namespaces.each(context, sites, up);
+        let absent = Absent::new(context);
         for (site, units) in sites {
             let places = found.remove(&site.name).unwrap_or_default();
             let code = add_in_services(report, context, site, &places);
             let blind = namespaces.without(units);
-            tell_absent(context, site, units, &blind, places.is_empty());
+            absent.tell(site, units, &blind, places.is_empty());
             if code == 0 {
                 leave_host(report, context, site)?;
             }
@@ -266,21 +269,39 @@ pub(super) fn told_in(context: &Context, site: &Site, place: &ServicePlace, done
     counts(done)
 }
 
-/// Reports the services `units` of a site that do not have its mounts: the processes in `blind` run
-/// without them or, if there is `no_place`, none runs.
-pub(super) fn tell_absent(
-    context: &Context,
-    site: &Site,
-    units: &[String],
-    blind: &[Process],
-    no_place: bool,
-) {
-    let out = context.out.site(&site.name);
-    for process in blind {
-        out.warn(services::runs_without(process));
+/// Services that do not have the mounts of their sites.
+pub(super) struct Absent<'c> {
+    context: &'c Context,
+    /// How services are started; looked up for the first site of which none runs.
+    complaints: OnceCell<Complaints>,
+}
+
+impl<'c> Absent<'c> {
+    pub(super) fn new(context: &'c Context) -> Self {
+        Self {
+            context,
+            complaints: OnceCell::new(),
+        }
     }
-    if no_place && blind.is_empty() {
+
+    /// Reports the services `units` of a site that do not have its mounts: the processes in `blind`
+    /// run without them or, if there is `no_place`, none runs.
+    pub(super) fn tell(&self, site: &Site, units: &[String], blind: &[Process], no_place: bool) {
+        let out = self.context.out.site(&site.name);
+        for process in blind {
+            out.warn(services::runs_without(process));
+        }
+        if !no_place || !blind.is_empty() {
+            return;
+        }
         out.info(services::comes_with(units));
+        let complaints = self
+            .complaints
+            .get_or_init(|| Complaints::find(self.context));
+        match complaints.of(&site.name) {
+            Ok(complaints) => complaints.iter().for_each(|complaint| out.warn(complaint)),
+            Err(error) => out.warn(error),
+        }
     }
 }
 

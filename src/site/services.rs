@@ -287,5 +287,10 @@ pub(crate) fn runs_without(process: &Process) -> String {
 
 /// How the mounts in a service's namespace get there, if it does not run.
 pub(crate) fn comes_with(units: &[String]) -> String {
-    format!("comes up with {}, which does not run", units.join(", "))
+    let do_not = if units.len() == 1 {
+        "does not"
+    } else {
+        "do not"
+    };
+    format!("comes up with {}, which {do_not} run", units.join(", "))
 }

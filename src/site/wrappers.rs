@@ -214,8 +214,8 @@ fn complaints(context: &Context) -> Result<BTreeMap<SiteName, Vec<String>>> {
     let boot = BootUnits::read(directory, &manifests);
     let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
     for (site, errors) in wrapped.errors {
-        let texts = errors.iter().map(ToString::to_string);
-        found.entry(site).or_default().extend(texts);
+        let complaints = errors.iter().map(|error| without_site(&site, error));
+        found.insert(site.clone(), complaints.collect());
     }
     for service in &wrapped.services {
         if let Some(complaint) = complaint(directory, service) {
@@ -228,6 +228,16 @@ fn complaints(context: &Context) -> Result<BTreeMap<SiteName, Vec<String>>> {
         }
     }
     Ok(found)
+}
+
+/// The error about `site` as a reason, with what is to be done.
+fn without_site(site: &SiteName, error: &Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix(&format!("{site}: ")).unwrap_or(&text);
+    match error.hint_text() {
+        Some(hint) => format!("{text}: {hint}"),
+        None => text.to_owned(),
+    }
 }
 
 fn complaint(directory: &Path, service: &WrappedService) -> Option<String> {

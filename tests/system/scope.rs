@@ -15,6 +15,10 @@ pub fn all() -> Vec<Trial> {
         "where the sites cannot be listed, status and doctor cannot tell how services are started",
         unlisted,
     );
+    let not_started = alone(
+        "up and status report why a service that does not run would lack its mounts",
+        not_started,
+    );
     let mut all = trials([
         ("a service's own lines are wrapped, and followed", wrapped),
         (
@@ -89,7 +93,7 @@ pub fn all() -> Vec<Trial> {
             conflict,
         ),
     ]);
-    all.push(unlisted);
+    all.extend([unlisted, not_started]);
     all.push(on_shared_root(
         "a site leaves its services for the host, as far as it is not in use",
         to_host_shared,
@@ -924,6 +928,39 @@ fn unlisted() {
         let reason = json["sites"][0]["errors"][0]["reason"].as_str().unwrap();
         assert!(ran.stderr.contains(reason), "{json}");
     }
+}
+
+/// As [`unlisted`], where one service is not on the host, and another one is not started by `run`.
+fn not_started() {
+    empty_run();
+    fs::create_dir_all("/run/systemd/system").unwrap();
+    let sandbox = Sandbox::new();
+    let root = served(&sandbox, "s");
+    let own = Path::new("/run/systemd/system").join(OWN);
+    let reasons = [
+        format!("{OWN} is not started by `mountjail run`: `mountjail units --all --install`"),
+        format!("this host has no unit {OWN}: correct `services` in "),
+    ];
+    fs::write(&own, "[Service]\nExecStart=/bin/true\n").unwrap();
+    for reason in reasons {
+        for arguments in [&["up", "s"][..], &["up", "--all"]] {
+            sandbox
+                .ok(arguments)
+                .says(&format!("s: comes up with {OWN}, which does not run"))
+                .says(&format!("warning: s: {reason}"));
+        }
+        let ran = sandbox.run(&["status", "s", "--json"]).exits(3);
+        let json = ran.json();
+        let shown = json["sites"][0]["reasons"][0].as_str().unwrap();
+        assert!(shown.starts_with(&reason), "{json}");
+        let _ = fs::remove_file(&own);
+    }
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    let next = sandbox.file("s.yaml", format!("{text}etc: [hosts]\n"));
+    sandbox
+        .ok(&["apply", next.to_str().unwrap()])
+        .says("warning: s: this host has no unit");
+    assert!(mounts_below(&root).is_empty());
 }
 
 /// Puts another file in the place of the source of [`served`] sites.
