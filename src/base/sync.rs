@@ -35,6 +35,15 @@ pub(crate) fn threads_for(pieces: usize) -> usize {
     }
 }
 
+/// As [`threads_for`], for work that waits for a disk half of the time.
+pub(crate) fn threads_for_disk(pieces: usize) -> usize {
+    if pieces > 1 {
+        (2 * processors()).min(pieces)
+    } else {
+        1
+    }
+}
+
 /// The number of processors, which is the usual number of threads. The control groups that may
 /// limit it are read once.
 pub(crate) fn processors() -> usize {

@@ -13,7 +13,7 @@ use super::plan;
 use super::processes::{ProcessCare, tell_processes};
 use super::report::{Report, error_objects};
 use super::shared_cache;
-use crate::base::sync::threads_for;
+use crate::base::sync::threads_for_disk;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::observe::Process;
@@ -225,7 +225,9 @@ pub(super) fn bring_all(
     let names = sites.iter().map(|site| site.name.clone());
     context.roots().come_up(names);
     let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-    parallel::each(context, sites, threads_for(sites.len()), stop, up)
+    // Records are synced, as fsync(2) does it.
+    let threads = threads_for_disk(sites.len());
+    parallel::each(context, sites, threads, stop, up)
 }
 
 /// Adds a site that is up.
