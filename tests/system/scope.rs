@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{
     Ran, Running, Sandbox, Watcher, alone, empty_run, mounts_below, on_shared_root, soon, trials,
+    where_templates_are,
 };
 use libtest_mimic::Trial;
 
@@ -94,6 +95,10 @@ pub fn all() -> Vec<Trial> {
         ),
     ]);
     all.extend([unlisted, not_started]);
+    all.extend(where_templates_are(trials([(
+        "a full mount table in the namespace of a service leaves it as it was",
+        full,
+    )])));
     all.push(on_shared_root(
         "a site leaves its services for the host, as far as it is not in use",
         to_host_shared,
@@ -295,6 +300,37 @@ impl Service {
     fn stop(self) {
         drop(self.running);
     }
+}
+
+/// The mount table of the service's namespace is full.
+fn full() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let when_full = |arguments: &[&str]| {
+        let mut command = sandbox.command_with_fault("move_mount:error=ENOSPC", &[]);
+        Ran::of(command.args(arguments)).says("`sysctl fs.mount-max")
+    };
+    let strict = when_full(&["run", "--strict", "s", "--", "echo", "started"]).exits(1);
+    assert!(!strict.stdout.contains("started"), "{strict}");
+    when_full(&["run", "s", "--", "echo", "started"])
+        .exits(0)
+        .says("warning: echo is started without the sites that are not up")
+        .prints("started");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is left");
+
+    let mut service = Service::start(&sandbox);
+    replace(&sandbox, "newer\n");
+    let up = when_full(&["up", "s"]).exits(1);
+    up.says(&format!("error: s: in {OWN}: cannot swap "));
+    assert_eq!(service.file(&root), "of the host\n", "as it was");
+    sandbox.ok(&["up", "s"]).says("1 swapped");
+    assert_eq!(service.file(&root), "newer\n");
+    sandbox.ok(&["down", "s"]);
+    when_full(&["up", "s"]).exits(1);
+    assert_eq!(service.file(&root), "none\n");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is left");
+    sandbox.ok(&["up", "s"]).says("1 attached");
+    assert_eq!(service.file(&root), "newer\n");
 }
 
 fn reached() {
