@@ -1,4 +1,4 @@
-//! The lines by which files of configuration include others: pure.
+//! The lines by which files of configuration include others, and name modules: pure.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,9 @@ use crate::base::HostPath;
 pub(super) struct Dialect {
     pub names: &'static [&'static str],
     /// The absolute paths that a text includes.
-    pub parse: fn(&str) -> Vec<HostPath>,
+    pub included: fn(&str) -> Vec<HostPath>,
+    /// The absolute paths of shared objects that a text has loaded.
+    pub modules: fn(&str) -> Vec<HostPath>,
     /// Whether a file of this name is read if its directory is included.
     pub is_read: fn(&str) -> bool,
 }
@@ -16,17 +18,20 @@ pub(super) struct Dialect {
 pub(super) const DIALECTS: [Dialect; 3] = [
     Dialect {
         names: &["openssl.cnf"],
-        parse: openssl,
+        included: openssl,
+        modules: openssl_modules,
         is_read: |name| ends_in(name, &[".cnf", ".conf"]),
     },
     Dialect {
         names: &["krb5.conf"],
-        parse: krb5,
+        included: krb5,
+        modules: |_| vec![],
         is_read: is_read_by_krb5,
     },
     Dialect {
         names: &["my.cnf", "mysql.cnf", "mariadb.cnf"],
-        parse: mysql,
+        included: mysql,
+        modules: |_| vec![],
         is_read: |name| ends_in(name, &[".cnf"]),
     },
 ];
@@ -89,6 +94,30 @@ fn openssl(text: &str) -> Vec<HostPath> {
             });
         } else {
             variables.line(line);
+        }
+    }
+    paths
+}
+
+/// The names of values that are the paths of OpenSSL's providers and engines, and of what these
+/// load.
+const MODULES: [&str; 4] = [
+    "module",
+    "dynamic_path",
+    "MODULE_PATH",
+    "pkcs11-module-path",
+];
+
+/// The modules of config(5ssl). OpenSSL looks for a relative path in a directory of its own.
+fn openssl_modules(text: &str) -> Vec<HostPath> {
+    let mut variables = OpensslValues::default();
+    for line in text.lines() {
+        variables.line(line.trim());
+    }
+    let mut paths = vec![];
+    for ((_, name), value) in &variables.values {
+        if MODULES.contains(&name.as_str()) {
+            paths.extend(HostPath::new(value));
         }
     }
     paths
@@ -221,6 +250,13 @@ mod tests {
                 "/etc/ssl/x/e.cnf"
             ]
         );
+    }
+
+    #[test]
+    fn openssls_modules_are_those_with_a_path() {
+        let text = "at = /opt/x\n[p]\nmodule = $at/p.so # own\n[e]\ndynamic_path = /opt/e.so\n\
+                    # module = /no.so\n[l]\nmodule = legacy.so\nmodules = /no.so\n";
+        assert_eq!(shown(&openssl_modules(text)), ["/opt/e.so", "/opt/x/p.so"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The files that a file of configuration includes.
+//! The files that a file of configuration includes, and the modules that it names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,8 +17,8 @@ const LARGEST: u64 = 1 << 20;
 /// The most files that are read for one item.
 const MOST_FILES: usize = 64;
 
-/// The files and directories that the files of configuration include which `item` is or has in it.
-/// Only what root alone can change decides that.
+/// The files and directories that the files of configuration include which `item` is or has in it,
+/// and the modules that they name. Only what root alone can change decides that.
 ///
 /// Errors: a file cannot be read.
 pub(super) fn of(host: &Host, item: &Item) -> Result<Vec<(HostPath, Cause)>, LookupError> {
@@ -40,7 +40,7 @@ pub(super) fn of(host: &Host, item: &Item) -> Result<Vec<(HostPath, Cause)>, Loo
     Ok(included)
 }
 
-/// The files and directories that `first` includes, also by way of others.
+/// What `first` includes and names, also by way of others.
 fn by_file(
     host: &Host,
     dialect: &Dialect,
@@ -52,31 +52,34 @@ fn by_file(
         if read.len() == MOST_FILES || !read.insert(file.clone()) {
             continue;
         }
-        for path in includes_in(host, dialect, &file)? {
+        let text = text_of(host, &file)?;
+        for path in (dialect.included)(&text) {
             if !may_be_brought(host, &path)? {
                 continue;
             }
             queue.extend(configuration_at(host, dialect, &path)?);
             included.push((path, Cause::IncludedBy(file.as_path().to_owned())));
         }
+        for path in (dialect.modules)(&text) {
+            let kind = found(host.stat(&path))?.map(|stat| stat.kind);
+            if kind == Some(FileKind::File) && may_be_brought(host, &path)? {
+                included.push((path, Cause::ModuleOf(file.as_path().to_owned())));
+            }
+        }
     }
     Ok(included)
 }
 
-/// The paths that `file` includes.
-fn includes_in(
-    host: &Host,
-    dialect: &Dialect,
-    file: &HostPath,
-) -> Result<Vec<HostPath>, LookupError> {
+/// The text of `file`; empty if others than root can change it.
+fn text_of(host: &Host, file: &HostPath) -> Result<String, LookupError> {
     let stat = found(host.stat(file))?;
     let is_roots = stat.is_some_and(|stat| stat.kind == FileKind::File)
         && found(host.others(file))?.flatten().is_none();
     if !is_roots {
-        return Ok(vec![]);
+        return Ok(String::new());
     }
     let bytes = found(host.read_up_to(file, LARGEST))?.unwrap_or_default();
-    Ok((dialect.parse)(&String::from_utf8_lossy(&bytes)))
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The files of configuration that an included path stands for: those of a directory that are read

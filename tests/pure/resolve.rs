@@ -781,6 +781,47 @@ fn openssl_brings_what_its_configuration_includes() {
 }
 
 #[test]
+fn openssl_brings_the_modules_that_its_configuration_names() {
+    needs_root();
+    let host = MadeHost::new();
+    host.library("opt/own/provider.so")
+        .library("opt/own/engine.so")
+        .library("opt/own/unused.so")
+        .file("opt/own/damaged.so");
+    fs::create_dir_all(host.at("etc/ssl/more")).unwrap();
+    for (file, text) in [
+        (
+            "openssl.cnf",
+            "own = /opt/own\nmore = /etc/ssl/more\n.include $more/engines.cnf\n\
+             [provider]\nmodule = ${own}/provider.so # ours\n[legacy]\nmodule = legacy.so\n\
+             [bad]\nmodule = /opt/own/damaged.so\n[gone]\nmodule = /opt/own/gone.so\n",
+        ),
+        (
+            "more/engines.cnf",
+            "[e]\ndynamic_path = /opt/own/engine.so\n",
+        ),
+    ] {
+        fs::write(host.at(&format!("etc/ssl/{file}")), text).unwrap();
+    }
+    let desired = host.resolve("etc: [ssl/openssl.cnf]").unwrap();
+    let shown: Vec<_> = desired
+        .mounts
+        .iter()
+        .map(|mount| (mount.target.to_string(), mount.attributes.noexec))
+        .collect();
+    let expected = [
+        ("/etc/ssl/more/engines.cnf", true),
+        ("/etc/ssl/openssl.cnf", true),
+        ("/opt/own/engine.so", false),
+        ("/opt/own/provider.so", false),
+    ];
+    assert_eq!(
+        shown,
+        expected.map(|(path, noexec)| (path.to_owned(), noexec))
+    );
+}
+
+#[test]
 fn kerberos_and_mysql_bring_what_their_configurations_include() {
     needs_root();
     let host = MadeHost::new();
