@@ -44,7 +44,8 @@ fn ends_in(name: &str, endings: &[&str]) -> bool {
 /// Names in an `includedir` of krb5.conf(5).
 fn is_read_by_krb5(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    !name.starts_with('.') && (name.ends_with(".conf") || name.chars().all(is_plain))
+    let is_named_so = name.strip_suffix(".conf").is_some();
+    !name.starts_with('.') && (is_named_so || name.chars().all(is_plain))
 }
 
 /// `include FILE` and `includedir DIRECTORY` of krb5.conf(5), at the beginning of a line.
@@ -52,7 +53,7 @@ fn krb5(text: &str) -> Vec<HostPath> {
     values(text, &["include", "includedir"])
 }
 
-/// `!include FILE` and `!includedir DIRECTORY` of MySQL and MariaDB.
+/// `!include FILE` and `!includedir DIRECTORY` in the configuration of `MySQL` and `MariaDB`.
 fn mysql(text: &str) -> Vec<HostPath> {
     let lines: Vec<_> = text.lines().map(str::trim_start).collect();
     values(&lines.join("\n"), &["!include", "!includedir"])

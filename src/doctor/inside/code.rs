@@ -62,7 +62,7 @@ impl Probe for CheckLibraries {
                 checked.not_executable.push(program.clone());
             }
         }
-        let mut closures = vec![];
+        let mut examined = vec![];
         let files = self.places.iter().flat_map(|path| code_in(path));
         for file in files.take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
@@ -82,14 +82,14 @@ impl Probe for CheckLibraries {
             {
                 checked.without_proc.push(program);
             }
-            closures.push((path, closure));
+            examined.push((path, closure));
         }
-        let loaded = loaded_by_programs(&closures);
-        for (path, closure) in closures {
+        let of_programs = loaded_by_programs(&examined);
+        for (path, closure) in examined {
             match closure {
                 Ok(closure) if is_program(&closure) => checked.programs += 1,
                 Ok(_) => checked.libraries += 1,
-                Err(_) if loaded.contains(&real(&path)) => checked.libraries += 1,
+                Err(_) if of_programs.contains(&real(&path)) => checked.libraries += 1,
                 Err(error) => checked.broken.push((path, error.to_string())),
             }
         }
@@ -113,9 +113,9 @@ fn is_program(closure: &Closure) -> bool {
 /// The libraries of the programs that find all that they need. Some find nothing by themselves: the
 /// loader looks for what they need in the `RPATH` of the program, too, and takes what it has loaded
 /// already.
-fn loaded_by_programs(closures: &[(HostPath, Result<Closure>)]) -> BTreeSet<PathBuf> {
+fn loaded_by_programs(examined: &[(HostPath, Result<Closure>)]) -> BTreeSet<PathBuf> {
     let mut loaded = BTreeSet::new();
-    for closure in closures.iter().flat_map(|(_, closure)| closure) {
+    for closure in examined.iter().flat_map(|(_, closure)| closure) {
         if is_program(closure) {
             loaded.extend(closure.libraries.iter().map(|library| real(&library.path)));
         }
