@@ -135,6 +135,17 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
+/// The options in the fourth field. A comma within double quotes is part of an option, as for
+/// mount(8).
+fn options_in(field: &[u8]) -> Vec<&[u8]> {
+    let mut is_quoted = false;
+    let is_end = |byte: &u8| {
+        is_quoted ^= *byte == b'"';
+        *byte == b',' && !is_quoted
+    };
+    field.split(is_end).collect()
+}
+
 /// The options of a line.
 struct FstabOptions<'l>(Vec<&'l [u8]>);
 
@@ -158,7 +169,7 @@ impl FstabFile {
         };
         check_numbers(rest.get(1..).unwrap_or_default())?;
         let options = match rest.first() {
-            Some(options) => options.split(|byte| *byte == b',').collect(),
+            Some(options) => options_in(options),
             None => vec![],
         };
         let options = FstabOptions(options);
@@ -376,6 +387,21 @@ mod tests {
         assert_eq!(foreign.foreign, ["nosymfollow", "X-mount.idmap=b:0:1000:1"]);
         assert_eq!(remounted.foreign, ["nosymfollow"]);
         assert!(fstab.odd[0].contains("contains `..`"), "{fstab:?}");
+    }
+
+    #[test]
+    fn a_comma_within_quotes_is_part_of_an_option() {
+        let fstab = read_text(
+            "/a /r/a none bind,x-systemd.requires-mounts-for=\"/a,b\",ro\n\
+             /a /r/b none bind,context=\"u:r:t:s0:c1,c2\",ro\n",
+        )
+        .unwrap();
+        let [ordered, labelled] = fstab.binds.as_slice() else {
+            panic!("{fstab:?}")
+        };
+        let order = ["x-systemd.requires-mounts-for=\"/a,b\""];
+        assert!(ordered.order == order && ordered.foreign.is_empty() && ordered.read_only);
+        assert_eq!(labelled.foreign, ["context=\"u:r:t:s0:c1,c2\""]);
     }
 
     #[test]

@@ -19,10 +19,19 @@ pub(super) fn of_root(root: &HostPath) -> String {
     }
 }
 
-/// `text` as a site's name: other characters become `-`.
+/// How long a name is at most: its file has an ending, and needs a temporary name.
+const LONGEST: usize = 200;
+
+/// `text` as a site's name: other characters become `-`, and so does an `@` at the end, which a
+/// template of sites has there.
 pub(super) fn as_site_name(text: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-    let name = text.replace(|c| !is_allowed(c), "-");
+    let mut name = text.replace(|c| !is_allowed(c), "-");
+    name.truncate(LONGEST);
+    if name.ends_with('@') {
+        name.pop();
+        name.push('-');
+    }
     if SiteName::new(&name).is_ok() {
         name
     } else {
@@ -43,6 +52,19 @@ mod tests {
             ("/root", "root"),
         ] {
             assert_eq!(of_root(&HostPath::new(root).unwrap()), name);
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_sites() {
+        let long = "x".repeat(300);
+        for (text, name) in [
+            ("a@b", "a@b"),
+            ("a@", "a-"),
+            ("-a", "site-a"),
+            (long.as_str(), &long[..200]),
+        ] {
+            assert_eq!(as_site_name(text), name);
         }
     }
 }

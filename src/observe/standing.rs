@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::look::listed;
 use super::lost_grafts;
+use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount};
 use super::recorded::only_of;
 use super::state::SiteRecords;
@@ -41,7 +42,9 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
         .chunk_by(|a, b| a.point == b.point)
     {
         let target = in_the_jail(&known.root, &mounts[0].point);
-        let mut stack: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
+        let mut stack = without_echoes(table, mounts, |mount| {
+            observed.own_record_of(&target, mount).is_some()
+        });
         let asked_for = targets.contains(&target);
         if !asked_for && !recorded.contains(&target) {
             observed.elsewhere.insert(target, stack);
@@ -66,6 +69,36 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     submounts::compare(known, &mut observed, file_at);
     find_strays(&mut observed);
     observed
+}
+
+/// The mounts at one point, bottom first, without those that are hidden and came up there with the
+/// recorded one that is visible: they are its peers, on a peer of the mount that it is on, and go
+/// with it. The root has such a mount under it if it is bound on itself.
+fn without_echoes(
+    table: &Table,
+    mounts: &[MountInfo],
+    is_recorded: impl Fn(&ObservedMount) -> bool,
+) -> Vec<ObservedMount> {
+    let mut stack = table::stack(mounts);
+    if mounts.len() > 1
+        && let Some(top) = table.visible_at(&mounts[0].point)
+        && let Some(visible) = table::stack_below(mounts, |mount| mount.id == top.id)
+    {
+        let is_visible = |mount: &MountInfo| visible.iter().any(|seen| seen.id == mount.id);
+        let mut groups = vec![];
+        for mount in &visible {
+            if is_recorded(&listed(mount)) {
+                groups.extend(mount.peer_group);
+            }
+        }
+        stack.retain(|mount| {
+            is_visible(mount)
+                || mount
+                    .peer_group
+                    .is_none_or(|group| !groups.contains(&group))
+        });
+    }
+    stack.into_iter().map(listed).collect()
 }
 
 /// Looks at the members of grafts that only their files tell: the graft follows no template any

@@ -118,6 +118,24 @@ impl Table {
         })
     }
 
+    /// The mount that is visible at `path`, if one is mounted there: the others at this path are
+    /// hidden by what is mounted above.
+    pub(super) fn visible_at(&self, path: &Path) -> Option<&MountInfo> {
+        let mut visible = *stack(self.at(Path::new("/"))).last()?;
+        let mut above: Vec<_> = path.ancestors().collect();
+        above.reverse();
+        for point in above {
+            while let Some(on_top) = self
+                .at(point)
+                .iter()
+                .find(|mount| mount.parent == visible.id && mount.id != visible.id)
+            {
+                visible = on_top;
+            }
+        }
+        (visible.point == path).then_some(visible)
+    }
+
     pub(super) fn has(&self, id: u64) -> bool {
         self.get(id).is_some()
     }
@@ -291,6 +309,21 @@ mod tests {
         );
         assert_eq!(below("/a/b/c"), Vec::<PathBuf>::new());
         assert_eq!(below("/").len(), 4);
+    }
+
+    #[test]
+    fn a_mount_is_visible_unless_another_one_above_hides_it() {
+        let table = Table::new(table(&[
+            (1, 0, "/"),
+            (2, 1, "/a"),
+            (3, 2, "/a"),
+            (4, 2, "/a/b"), // hidden by 3
+            (5, 3, "/a/b"),
+            (6, 2, "/a/c"), // hidden by 3
+        ]));
+        let id = |path: &str| Some(table.visible_at(Path::new(path))?.id);
+        assert_eq!(id("/a/b"), Some(5));
+        assert_eq!((id("/"), id("/a/c"), id("/a/d")), (Some(1), None, None));
     }
 
     #[test]

@@ -273,6 +273,8 @@ pub enum Cause {
     },
     /// This configuration file includes it.
     IncludedBy(PathBuf),
+    /// This configuration file has it loaded.
+    ModuleOf(PathBuf),
     /// A directory link on the way to this path.
     OnTheWayTo(PathBuf),
     /// The module for this database of nsswitch.conf.
@@ -297,6 +299,7 @@ impl fmt::Display for Cause {
                 write!(f, "{links} links in {} lead there", directory.display())
             }
             Self::IncludedBy(file) => write!(f, "{} includes it", file.display()),
+            Self::ModuleOf(file) => write!(f, "module of {}", file.display()),
             Self::OnTheWayTo(path) => write!(f, "on the way to {}", path.display()),
             Self::NameService { database, service } => {
                 write!(f, "`{service}` answers for `{database}` in nsswitch.conf")

@@ -18,6 +18,7 @@ mod files;
 mod gathered;
 mod generated;
 mod host;
+mod include_lines;
 mod includes;
 mod item;
 mod jail_links;

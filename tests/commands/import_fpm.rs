@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Sandbox, on_shared_root, soon, trials};
+use crate::support::{Sandbox, on_shared_root, overlay, soon, trials};
 use libtest_mimic::Trial;
 use mountjail::import::fpm::{self, Pool};
 use proptest::prelude::*;
@@ -32,6 +32,10 @@ pub fn all() -> Vec<Trial> {
             prefix_of_a_running_master,
         ),
         ("include finds what glob(3) finds", includes),
+        (
+            "an included file that cannot be read is no pool's mistake",
+            unreadable_include,
+        ),
         ("what PHP-FPM refuses is noted, and nothing else", refusals),
     ]);
     // Run alone, because they mount on /run and /etc.
@@ -573,6 +577,44 @@ fn includes() {
     }
 }
 
+fn unreadable_include() {
+    let sandbox = Sandbox::new();
+    let root = |name: &str| {
+        sandbox
+            .directory(format!("srv/{name}"))
+            .display()
+            .to_string()
+    };
+    for (file, name) in [("1", "one"), ("3", "two")] {
+        let text = format!(
+            "[{name}]\nuser = games\nlisten = {name}.sock\npm = static\npm.max_children = 1\n\
+             chroot = {}\n",
+            root(name)
+        );
+        sandbox.file(format!("p/{file}.conf"), text);
+    }
+    std::os::unix::fs::symlink("/nonexistent", sandbox.path("p/2.conf")).unwrap();
+    let pools = sandbox.path("p");
+    let included = format!("include = {}/*.conf\n", pools.display());
+    let main = sandbox.file("php-fpm.conf", format!("[global]\n{included}"));
+    let main = main.display().to_string();
+    let wrong = format!("error: {main}:2: include = {}/*.conf", pools.display());
+    sandbox
+        .run(&["import", &main])
+        .exits(1)
+        .says(&wrong)
+        .says("2.conf: No such file or directory")
+        .prints(&format!("root: {}\n", root("one")))
+        .prints(&format!("root: {}\n", root("two")));
+
+    let directory = format!("include = {}\n", pools.display());
+    sandbox.file("php-fpm.conf", format!("[global]\n{directory}"));
+    sandbox
+        .run(&["import", &main])
+        .exits(1)
+        .says("PHP-FPM reads no file of a directory");
+}
+
 /// Each line is tried alone, after lines that PHP-FPM accepts.
 fn refusals() {
     let sandbox = Sandbox::new();
@@ -1003,15 +1045,9 @@ fn prefix_of_a_running_master() {
 /// A master that runs, an instance of a template, a unit with a prefix, and places without either.
 fn found_masters() {
     let sandbox = Sandbox::new();
-    let options = format!(
-        "lowerdir=/etc,upperdir={},workdir={}",
-        sandbox.directory("upper").display(),
-        sandbox.directory("work").display()
-    );
-    crate::support::Ran::of(
-        Command::new("mount").args(["-t", "overlay", "-o", &options, "etc", "/etc"]),
-    )
-    .exits(0);
+    for directory in ["/etc", "/opt", "/usr/local"] {
+        overlay(&sandbox, Path::new(directory));
+    }
     let place = sandbox
         .path("")
         .components()
@@ -1102,10 +1138,14 @@ fn found_masters() {
         &format!("{place}/prefix/pools/relative.conf"),
         &pool("relative", "srv/$pool"),
     );
-    write(
-        "/etc/opt/remi/php83/php-fpm.conf",
-        &pool("remi", "PLACE/srv/remi"),
-    );
+    for (name, config) in [
+        ("remi", "/etc/opt/remi/php83/php-fpm.conf"),
+        ("collection", "/etc/opt/rh/rh-php73/php-fpm.conf"),
+        ("panel", "/usr/local/php83/etc/php-fpm83.conf"),
+        ("versions", "/opt/php-8.2/etc/php-fpm.conf"),
+    ] {
+        write(config, &pool(name, &format!("PLACE/srv/{name}")));
+    }
     write(
         &format!("{place}/running.conf"),
         &format!(
@@ -1134,6 +1174,9 @@ fn found_masters() {
         ("srv/shop", "services: [shop.service]"),
         ("prefix/srv/relative", "services: [shop.service]"),
         ("srv/remi", "services: [php83-php-fpm.service]"),
+        ("srv/collection", "services: [rh-php73-php-fpm.service]"),
+        ("srv/panel", ""),
+        ("srv/versions", ""),
         ("srv/running", ""),
         ("srv/asked", "services: [asked@one.service]"),
         ("srv/wrapped", "services: [wrapped.service]"),

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 36] = [
+    let trials: [(&str, fn()); 37] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -33,6 +33,10 @@ pub fn all() -> Vec<Trial> {
         ("missing time zones are reported", no_time_zones),
         ("a missing NSS module is reported", missing_nss_module),
         ("a missing library is reported", missing_library),
+        (
+            "a library that only its program's search path completes is right",
+            completed_by_the_program,
+        ),
         (
             "a program that cannot be executed is reported",
             closed_program,
@@ -551,6 +555,33 @@ fn missing_library() {
     let remedy =
         format!("remove it, or bring what it needs: `readelf -d {file}` lists its libraries");
     site.fails("libraries", &remedy);
+}
+
+fn completed_by_the_program() {
+    let mut site = Site::new();
+    let at = site.sandbox.directory("opt");
+    let build = "echo 'int low(void) { return 42; }' >low.c
+        echo 'int low(void); int high(void) { return low(); }' >high.c
+        echo 'int high(void); int low(void); int main(void) { return high() != low(); }' >main.c
+        gcc -shared -fPIC -Wl,-soname,liblow.so low.c -o liblow.so
+        gcc -shared -fPIC -Wl,-soname,libhigh.so high.c -o libhigh.so -L. -llow
+        gcc main.c -o runpath -L. -lhigh -llow -Wl,--enable-new-dtags,-rpath,$PWD
+        gcc main.c -o rpath -L. -lhigh -Wl,--allow-shlib-undefined -Wl,-rpath-link,. \
+            -Wl,--disable-new-dtags,-rpath,$PWD -Wl,--no-as-needed -llow";
+    Ran::of(Command::new("sh").args(["-ec", build]).current_dir(&at)).exits(0);
+    for name in ["runpath", "rpath"] {
+        let program = at.join(name).display().to_string();
+        site.apply(&format!("programs: [{program}]"));
+        site.sandbox.ok(&["exec", "site1", "--", &program]);
+        site.is_well(&[]);
+    }
+    // Without a program that brings it along, the library does find nothing.
+    let library = at.join("libhigh.so").display().to_string();
+    let mut other = Site::new();
+    other.apply(&format!(
+        "mounts: [{{ source: {library}, executable: true }}]"
+    ));
+    other.fails("libraries", &format!("libraries: [{library}]"));
 }
 
 fn languages() {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    Ran, Running, Sandbox, Watcher, alone, bind, for_each_engine, line, mounts_below, replace,
-    soon_reads, tree, trials, wait_until,
+    Ran, Running, Sandbox, Watcher, alone, bind, for_each_engine, for_each_engine_on_shared_root,
+    line, mounts_below, replace, soon_reads, tree, trials, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -53,6 +53,10 @@ pub fn all() -> Vec<Trial> {
             replaced_in_use,
         ),
     ]));
+    all.extend(for_each_engine_on_shared_root(
+        "a root that is bound on itself, with a file system in it, comes up and goes down",
+        bound_on_itself,
+    ));
     all.push(alone(
         "a root that is the system by another path is refused",
         system_by_another_path,
@@ -107,6 +111,41 @@ fn mounted_over(engine: &'static str) {
         sandbox.ok(&["down", "s"]);
         assert!(mounts_below(&root).is_empty());
     }
+}
+
+/// What is mounted in such a root is mounted at the same path below it, too, where it is hidden.
+fn bound_on_itself(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let mut lines = String::new();
+    for target in ["/dev/one", "/x/two"] {
+        let source = sandbox.file(format!("host{target}"), target);
+        lines += &line(&source, target);
+    }
+    let root = sandbox.site("s", &format!("mounts:\n{lines}"));
+    sandbox.file(root.join("x/own"), "of the root");
+    let dev = sandbox.directory(root.join("dev"));
+    bind(&root, &root);
+    let mut mount = Command::new("mount");
+    Ran::of(mount.args(["-t", "tmpfs", "theirs"]).arg(&dev)).exits(0);
+    let bare = (mounts_below(&sandbox.path("")), tree(&root));
+
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    sandbox
+        .ok(&["status", "s"])
+        .prints("s: up, 2 of 2 mounts ok");
+    sandbox
+        .ok(&["down", "s"])
+        .says("s: down, 2 mounts detached");
+    bare.1.assert_same(&tree(&root));
+    let left = mounts_below(&sandbox.path(""));
+    assert_eq!(left.len(), bare.0.len(), "{left:?}");
+    // The record of the mounts is enough.
+    sandbox.ok(&["up", "s"]);
+    sandbox.manifest("s", format!("root: {}\n", root.display()));
+    sandbox
+        .ok(&["down", "s"])
+        .says("s: down, 2 mounts detached");
 }
 
 fn two_paths(engine: &'static str) {

@@ -781,6 +781,83 @@ fn openssl_brings_what_its_configuration_includes() {
 }
 
 #[test]
+fn openssl_brings_the_modules_that_its_configuration_names() {
+    needs_root();
+    let host = MadeHost::new();
+    host.library("opt/own/provider.so")
+        .library("opt/own/engine.so")
+        .library("opt/own/unused.so")
+        .file("opt/own/damaged.so");
+    fs::create_dir_all(host.at("etc/ssl/more")).unwrap();
+    for (file, text) in [
+        (
+            "openssl.cnf",
+            "own = /opt/own\nmore = /etc/ssl/more\n.include $more/engines.cnf\n\
+             [provider]\nmodule = ${own}/provider.so # ours\n[legacy]\nmodule = legacy.so\n\
+             [bad]\nmodule = /opt/own/damaged.so\n[gone]\nmodule = /opt/own/gone.so\n",
+        ),
+        (
+            "more/engines.cnf",
+            "[e]\ndynamic_path = /opt/own/engine.so\n",
+        ),
+    ] {
+        fs::write(host.at(&format!("etc/ssl/{file}")), text).unwrap();
+    }
+    let desired = host.resolve("etc: [ssl/openssl.cnf]").unwrap();
+    let shown: Vec<_> = desired
+        .mounts
+        .iter()
+        .map(|mount| (mount.target.to_string(), mount.attributes.noexec))
+        .collect();
+    let expected = [
+        ("/etc/ssl/more/engines.cnf", true),
+        ("/etc/ssl/openssl.cnf", true),
+        ("/opt/own/engine.so", false),
+        ("/opt/own/provider.so", false),
+    ];
+    assert_eq!(
+        shown,
+        expected.map(|(path, noexec)| (path.to_owned(), noexec))
+    );
+}
+
+#[test]
+fn kerberos_and_mysql_bring_what_their_configurations_include() {
+    needs_root();
+    let host = MadeHost::new();
+    host.file("usr/share/policy/krb5.config")
+        .file("etc/krb5.more/x")
+        .file("etc/krb5.conf.d/realm.conf.rpmsave")
+        .link("etc/krb5.conf.d/policy", "/usr/share/policy/krb5.config")
+        .file("etc/my.cnf.d/client.cnf")
+        .link("etc/mysql/my.cnf", "/etc/alternatives/my.cnf")
+        .link("etc/alternatives/my.cnf", "/etc/mysql/mariadb.cnf");
+    for (file, text) in [
+        ("krb5.conf", "includedir /etc/krb5.conf.d/\n[libdefaults]\n"),
+        ("krb5.conf.d/realm", "include /etc/krb5.more/x\n"),
+        ("mysql/mariadb.cnf", "[client]\n!includedir /etc/my.cnf.d\n"),
+    ] {
+        fs::write(host.at(&format!("etc/{file}")), text).unwrap();
+    }
+    assert_eq!(
+        host.shows("etc: [krb5.conf]"),
+        [
+            "/etc/krb5.conf < /etc/krb5.conf",
+            "/etc/krb5.conf.d < /etc/krb5.conf.d",
+            "/etc/krb5.more/x < /etc/krb5.more/x",
+            "/usr/share/policy/krb5.config < /usr/share/policy/krb5.config",
+        ]
+    );
+    assert_eq!(
+        host.shows("etc: [mysql/my.cnf]"),
+        [
+            "/etc/my.cnf.d < /etc/my.cnf.d",
+            "/etc/mysql/my.cnf < /etc/mysql/mariadb.cnf",
+        ]
+    );
+}
+
+#[test]
 fn what_is_made_in_a_root_contradicts_nothing() {
     let host = MadeHost::new();
     host.dir("usr/share").link("var/run", "/run").dir("run/x");

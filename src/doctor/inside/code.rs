@@ -1,5 +1,6 @@
 //! Programs and libraries: what the dynamic loader finds, with the jail as the whole host.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +16,7 @@ use super::probe::{InsideError, Probe, reason};
 use crate::base::{HostPath, is_searched};
 use crate::resolve::Host;
 use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
-use crate::sys;
+use crate::{Result, sys};
 
 const SHELL: &str = "/bin/sh";
 
@@ -61,6 +62,7 @@ impl Probe for CheckLibraries {
                 checked.not_executable.push(program.clone());
             }
         }
+        let mut examined = vec![];
         let files = self.places.iter().flat_map(|path| code_in(path));
         for file in files.take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
@@ -80,9 +82,14 @@ impl Probe for CheckLibraries {
             {
                 checked.without_proc.push(program);
             }
+            examined.push((path, closure));
+        }
+        let of_programs = loaded_by_programs(&examined);
+        for (path, closure) in examined {
             match closure {
                 Ok(closure) if is_program(&closure) => checked.programs += 1,
                 Ok(_) => checked.libraries += 1,
+                Err(_) if of_programs.contains(&real(&path)) => checked.libraries += 1,
                 Err(error) => checked.broken.push((path, error.to_string())),
             }
         }
@@ -101,6 +108,27 @@ fn is_on_noexec(path: &Path) -> bool {
 
 fn is_program(closure: &Closure) -> bool {
     closure.interpreter.is_some() || !closure.script_interpreters.is_empty()
+}
+
+/// The libraries of the programs that find all that they need. Some find nothing by themselves: the
+/// loader looks for what they need in the `RPATH` of the program, too, and takes what it has loaded
+/// already.
+fn loaded_by_programs(examined: &[(HostPath, Result<Closure>)]) -> BTreeSet<PathBuf> {
+    let mut loaded = BTreeSet::new();
+    for closure in examined.iter().flat_map(|(_, closure)| closure) {
+        if is_program(closure) {
+            loaded.extend(closure.libraries.iter().map(|library| real(&library.path)));
+        }
+    }
+    loaded
+}
+
+/// The path with all links followed, if something is there.
+fn real(path: &HostPath) -> PathBuf {
+    match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(_) => path.as_path().to_owned(),
+    }
 }
 
 /// `path`, if it is a program or library, or the programs in the directory `path`. Libraries in a

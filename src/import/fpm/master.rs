@@ -68,7 +68,7 @@ fn guessed_unit(config: &Path) -> Option<String> {
         [_, "etc", "php", fpm, ..] if fpm.starts_with("fpm-php") => {
             Some(format!("php-fpm@{}.service", &fpm["fpm-php".len()..]))
         }
-        [_, "etc", "opt", "remi", version, ..]
+        [_, "etc", "opt", "remi" | "rh", version, ..]
         | [_, "opt", "remi" | "cpanel", version, "root", "etc", ..] => {
             Some(format!("{version}-php-fpm.service"))
         }

@@ -12,19 +12,23 @@ use crate::observe::{Process, root_of};
 use crate::sys::{FileId, proc};
 
 /// Where distributions and control panels keep the configuration of a master.
-const PLACES: [&str; 12] = [
+const PLACES: [&str; 16] = [
     "/etc/php/*/fpm/php-fpm.conf",
     "/etc/php-fpm.conf",
     "/etc/php*/php-fpm.conf",
     "/etc/php*/fpm/php-fpm.conf",
     "/etc/php/fpm-php*/php-fpm.conf",
     "/etc/opt/remi/php*/php-fpm.conf",
+    "/etc/opt/rh/rh-php*/php-fpm.conf",
     "/opt/remi/php*/root/etc/php-fpm.conf",
     "/opt/cpanel/ea-php*/root/etc/php-fpm.conf",
     "/opt/plesk/php/*/etc/php-fpm.conf",
     "/opt/alt/php*/etc/php-fpm.conf",
     "/www/server/php/*/etc/php-fpm.conf",
+    "/opt/php*/etc/php-fpm.conf",
     "/usr/local/etc/php-fpm.conf",
+    "/usr/local/php*/etc/php-fpm.conf",
+    "/usr/local/php*/etc/php-fpm[0-9]*.conf",
 ];
 
 /// The names of the directories of pools.

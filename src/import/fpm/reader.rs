@@ -84,16 +84,16 @@ impl FpmReader<'_> {
         for (line, nth) in text.split(|byte| *byte == b'\n').zip(1..) {
             let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
             if let Err(error) = self.line(path, nth, &String::from_utf8_lossy(line)) {
-                self.wrong(error);
+                self.wrong(self.open, error);
             }
         }
         self.depth -= 1;
         Ok(())
     }
 
-    /// The mistake concerns only the open pool.
-    fn wrong(&mut self, error: Error) {
-        match self.open {
+    /// The mistake concerns only the pool `section`.
+    fn wrong(&mut self, section: Option<usize>, error: Error) {
+        match section {
             Some(nth) => drop(self.pool_errors[nth].get_or_insert(error)),
             None => self.result.errors.push(error),
         }
@@ -225,12 +225,23 @@ impl FpmReader<'_> {
             } else {
                 format!(", which is {pattern}")
             };
-            self.result
-                .warnings
-                .push(format!("{named}{from}: no file matches"));
+            let why = if Path::new(&pattern).is_dir() {
+                "PHP-FPM reads no file of a directory; `/*.conf` after it would name its files"
+            } else {
+                "no file matches"
+            };
+            self.result.warnings.push(format!("{named}{from}: {why}"));
         }
+        // What other files have opened meanwhile has nothing to do with one that cannot be read.
+        let section = self.open;
         for file in files {
-            self.file(&file).context(&named)?;
+            if let Err(error) = self.file(&file).context(&named) {
+                self.wrong(section, error);
+                // Files that include each other in a circle do so in each file again.
+                if self.depth > 1 {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -93,6 +93,18 @@ impl Expander<'_> {
         Ok(())
     }
 
+    /// A shared object that a program loads by its path, with its libraries. One that is damaged, or
+    /// for another machine, works on the host no better.
+    pub(super) fn module(&mut self, path: &HostPath, cause: &Cause) -> ExpandResult<()> {
+        match self.shared.loader(self.host)?.closure_of_object(path) {
+            Ok(_) => self.code(path, Some(cause), Missing::IsNoted),
+            Err(error) if error.errno().is_some_and(is_unknown) => Err(error
+                .context(format_args!("cannot tell what {path} needs"))
+                .into()),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// A file that the loader or the kernel opens for a program.
     fn needed(&mut self, path: &HostPath, opened: OpenedAs, chain: Vec<Cause>) -> ExpandResult<()> {
         let item = match opened {

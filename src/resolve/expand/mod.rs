@@ -191,7 +191,10 @@ impl Expander<'_> {
             self.objects_in(&item)?;
         }
         for (path, cause) in includes::of(self.host, &item).context(cannot)? {
-            self.included(&path, cause)?;
+            match cause {
+                Cause::ModuleOf(_) => self.module(&path, &cause)?,
+                _ => self.included(&path, cause)?,
+            }
         }
         if item.path.as_path() == item.source.as_path() {
             self.add_top_links(&item).context(cannot)?;
