@@ -6,7 +6,6 @@ mod run;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use self::one_site::Down;
 pub(super) use self::run::has_copies_aside;
@@ -18,7 +17,6 @@ use super::templates;
 use super::{Site, SiteError, load, manifest_file};
 use crate::Result;
 use crate::base::quote::shell_path;
-use crate::base::sync::lock as locked;
 use crate::base::text::few;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Outcome, SiteLock};
@@ -44,7 +42,7 @@ impl TakeDown {
     /// Takes the site down, whose lock is held.
     pub(crate) fn locked(&self, site: &Site, lock: &SiteLock) -> Result<TakenDown, DownError> {
         if lock.is_from_another() {
-            *locked(&self.users) = Arc::default();
+            self.forget_users();
         }
         self.without_lock(site)
     }

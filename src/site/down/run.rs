@@ -7,7 +7,7 @@ use crate::base::sync::lock;
 use crate::base::text::few;
 use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Depth, Observed, Table};
+use crate::observe::{self, BootId, CloneIds, Depth, Observed, Table};
 use crate::resolve::Resolver;
 use crate::site::context::Purpose;
 use crate::site::fstab::FstabLines;
@@ -41,8 +41,10 @@ pub(crate) struct TakeDown {
     pub(super) boot: BootId,
     /// Read when the first site needs it, and again when it is not current any more.
     pub(super) table: Mutex<Option<Arc<Table>>>,
+    /// The grafts of the sites, as far as they were known before the run.
+    grafts: Vec<CloneIds>,
     /// The users of the sites, as of the last look.
-    pub(super) users: Mutex<Arc<SiteUsers>>,
+    users: Mutex<Arc<SiteUsers>>,
     pub(super) fstab_lines: FstabLines,
 }
 
@@ -105,9 +107,24 @@ impl TakeDown {
             resolver: Arc::new(context.resolver()?),
             boot,
             table: Mutex::default(),
+            grafts: vec![],
             users: Mutex::default(),
             fstab_lines: FstabLines::default(),
         })
+    }
+
+    /// The same run, for sites with these grafts.
+    #[must_use]
+    pub(crate) fn of_grafts(mut self, grafts: Vec<CloneIds>) -> Self {
+        self.grafts = grafts;
+        self.forget_users();
+        self
+    }
+
+    /// Looks for users again when they are needed: they may have changed.
+    pub(super) fn forget_users(&self) {
+        let users = SiteUsers::of_grafts(self.grafts.clone());
+        *lock(&self.users) = Arc::new(users);
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
