@@ -128,12 +128,17 @@ impl DownArgs {
         let mut report = Report::new(context, self.json).of_all(self.which.all);
         let (sites, elsewhere) =
             self.down_in_services(context, sites, options, &stop, &mut report)?;
-        let run = TakeDown::new(context, sites.len(), options)?;
-        let run = run.of_grafts(grafts);
+        let mut run = TakeDown::new(context, sites.len(), options)?.of_grafts(grafts);
+        if sites.len() > 1 {
+            run = run.keeping_templates()?;
+        }
+        let run = Arc::new(run);
 
         context.out.progress(sites.len());
-        let down = move |site: &Site, stop: &Stop| run.site(site, stop);
+        let each = Arc::clone(&run);
+        let down = move |site: &Site, stop: &Stop| each.site(site, stop);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
+        let removed = run.remove_templates();
 
         let begun = results.len();
         for (site, mut result) in sites.iter().zip(results) {
@@ -142,6 +147,9 @@ impl DownArgs {
                 down.has_copies_aside &= !self.undoes;
             }
             add(&mut report, context, site, result);
+        }
+        if let Err(error) = removed {
+            report.error(&error);
         }
         report.not_begun(sites.len() - begun);
         Ok(report.finish())

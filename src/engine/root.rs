@@ -245,8 +245,13 @@ impl Spot {
         sys::mount_of(&self.dir, Path::new(&self.name))
     }
 
-    /// The unique ID of the topmost mount at `name` in the same directory, if there is one. No
-    /// server of a file system is asked.
+    /// The unique ID of the topmost mount that is here, if there is one. No server of a file system
+    /// is asked.
+    pub(super) fn mounted(&self) -> io::Result<Option<u64>> {
+        self.mounted_beside(&self.name)
+    }
+
+    /// As [`Self::mounted`], at `name` in the same directory.
     pub(super) fn mounted_beside(&self, name: &OsStr) -> io::Result<Option<u64>> {
         sys::mounted_at(&self.dir, Path::new(name))
     }

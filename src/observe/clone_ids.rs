@@ -85,3 +85,57 @@ impl CloneIds {
         last.is_ok_and(|last| last.master == Some(self.youngest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{JailPath, MountAttributes, SiteName};
+    use crate::observe::RecordedMount;
+
+    /// A graft with mounts at these targets, by the unique IDs and peer groups of those in the
+    /// template.
+    fn graft(members: &[(&str, u64, u64)]) -> KnownGraft {
+        let member = |(target, unique_id, peer_group): &(&str, u64, u64)| {
+            let record = serde_json::json!({
+                "target": target, "source": "/etc/hosts", "file": { "dev": 1, "ino": 1 },
+                "options": MountAttributes::DATA,
+                "recursive": false, "unique_id": unique_id,
+                "peer_group": peer_group,
+            });
+            serde_json::from_value::<RecordedMount>(record).unwrap()
+        };
+        KnownGraft {
+            target: JailPath::new("/x").unwrap(),
+            template: SiteName::new("template-1").unwrap(),
+            contents: None,
+            alone: false,
+            members_are_lost: false,
+            may_be_a_copy: false,
+            members: members.iter().map(member).collect(),
+        }
+    }
+
+    #[test]
+    fn ids_follow_that_of_the_graft() {
+        let graft = graft(&[("/x/a", 5, 1), ("/x/b", 9, 3), ("/x/c", 7, 2)]);
+        let clone = CloneIds::of(&graft, 100).unwrap();
+        assert_eq!((clone.members(), clone.youngest), (101..=103, 3));
+        assert!(clone.has(101) && clone.has(103) && !clone.has(100) && !clone.has(104));
+        assert!(clone.are_of(&graft));
+        assert!(clone.all_exist(&[7, 100, 101, 102, 103, 104]));
+        for existing in [
+            &[100, 101, 103, 104][..],
+            &[101, 102, 103],
+            &[100, 101, 102],
+        ] {
+            assert!(!clone.all_exist(existing), "{existing:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_template_that_is_empty_or_being_changed() {
+        let swapped = graft(&[("/x/a", 5, 1), ("/x/a", 6, 2)]);
+        assert_eq!(CloneIds::of(&swapped, 100), None);
+        assert_eq!(CloneIds::of(&graft(&[]), 100), None);
+    }
+}

@@ -32,25 +32,7 @@ impl Outline {
         ids.sort_unstable();
         let newest = ids.last().copied().unwrap_or(0);
         let mut whole = whole(clones, &ids)?;
-        ids.retain(|id| clone_of(&whole, *id).is_none());
-        let mut mounts = table::in_shares(&ids, |ids| Ok(outlines(ids.iter().copied())))?;
-        mounts.sort_unstable_by_key(|(id, _)| *id);
-
-        let mut above: Vec<_> = mounts.iter().map(|(_, mount)| mount.parent).collect();
-        above.sort_unstable();
-        above.dedup();
-        above.retain(|id| find(&mounts, *id).is_none());
-        let covered: HashSet<_> = above
-            .iter()
-            .filter_map(|id| clone_of(&whole, *id))
-            .collect();
-        whole.retain(|clone| !covered.contains(clone));
-        for clone in covered {
-            above.retain(|id| !clone.has(*id));
-            above.extend(clone.members());
-        }
-        mounts.extend(outlines(above));
-        mounts.sort_unstable_by_key(|(id, _)| *id);
+        let mounts = look(ids, &mut whole)?;
 
         let mut by_parent: Vec<_> = (0..mounts.len()).collect();
         by_parent.sort_by_key(|nth| mounts[*nth].1.parent);
@@ -167,6 +149,30 @@ fn whole(clones: &[CloneIds], existing: &[u64]) -> io::Result<Vec<CloneIds>> {
     whole.sort_unstable_by_key(|clone| clone.graft());
     whole.dedup();
     Ok(whole)
+}
+
+/// The mounts `ids`, besides what came along with grafts that are `whole`, and those that they are
+/// on. A graft with a mount on what came along with it is not whole.
+fn look(mut ids: Vec<u64>, whole: &mut Vec<CloneIds>) -> io::Result<Vec<(u64, MountOutline)>> {
+    ids.retain(|id| clone_of(whole, *id).is_none());
+    let mut mounts = table::in_shares(&ids, |ids| Ok(outlines(ids.iter().copied())))?;
+    mounts.sort_unstable_by_key(|(id, _)| *id);
+
+    let (mut above, mut covered) = (HashSet::new(), HashSet::new());
+    for (_, mount) in &mounts {
+        match clone_of(whole, mount.parent) {
+            Some(clone) => drop(covered.insert(clone)),
+            None if find(&mounts, mount.parent).is_none() => drop(above.insert(mount.parent)),
+            None => {}
+        }
+    }
+    whole.retain(|clone| !covered.contains(clone));
+    mounts.extend(outlines(above));
+    for clone in covered {
+        mounts.extend(outlines(clone.members()));
+    }
+    mounts.sort_unstable_by_key(|(id, _)| *id);
+    Ok(mounts)
 }
 
 /// The one of `whole` with which the mount with this id came along.

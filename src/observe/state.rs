@@ -290,6 +290,12 @@ impl StateDir {
         })
     }
 
+    /// Whether no mounts of `site` are recorded: it is down.
+    pub(crate) fn lacks_record(&self, site: &SiteName) -> bool {
+        let found = self.record(site).symlink_metadata();
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// What can be done about `site` without its records, in words.
     fn without_records(&self, site: &SiteName) -> String {
         if self.lib.starts_with(&self.run) {

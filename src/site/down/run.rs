@@ -1,5 +1,6 @@
 //! What the sites of one run of `down` share, and what becomes of each.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::adopt;
@@ -12,6 +13,7 @@ use crate::resolve::Resolver;
 use crate::site::context::Purpose;
 use crate::site::fstab::FstabLines;
 use crate::site::services::{Located, ServicePlace};
+use crate::site::templates;
 use crate::site::users::SiteUsers;
 use crate::site::{Context, Site, SiteError};
 use crate::sys::IfInUse;
@@ -43,6 +45,9 @@ pub(crate) struct TakeDown {
     pub(super) table: Mutex<Option<Arc<Table>>>,
     /// The grafts of the sites, as far as they were known before the run.
     grafts: Vec<CloneIds>,
+    /// The templates that each site held before the run, if they are removed at its end. `None`:
+    /// they are removed with the last site that holds them.
+    held: Option<HashMap<SiteName, Vec<SiteName>>>,
     /// The users of the sites, as of the last look.
     users: Mutex<Arc<SiteUsers>>,
     pub(super) fstab_lines: FstabLines,
@@ -108,17 +113,64 @@ impl TakeDown {
             boot,
             table: Mutex::default(),
             grafts: vec![],
+            held: None,
             users: Mutex::default(),
             fstab_lines: FstabLines::default(),
         })
     }
 
-    /// The same run, for sites with these grafts.
+    /// The same run, for sites that have these grafts.
     #[must_use]
     pub(crate) fn of_grafts(mut self, grafts: Vec<CloneIds>) -> Self {
         self.grafts = grafts;
         self.forget_users();
         self
+    }
+
+    /// The same run, which removes templates only at its end, by
+    /// [`remove_templates`](Self::remove_templates).
+    pub(crate) fn keeping_templates(mut self) -> Result<Self> {
+        let mut held = HashMap::new();
+        if self.has_templates() {
+            held = self.engine.templates()?.held_by_sites();
+        }
+        self.held = Some(held);
+        Ok(self)
+    }
+
+    /// Releases the templates of `site`, which had those that are `grafted`.
+    pub(super) fn release_templates(
+        &self,
+        site: &SiteName,
+        mut grafted: HashSet<SiteName>,
+    ) -> Result<()> {
+        let state = &self.context.state;
+        let Some(held) = &self.held else {
+            return templates::release_unused(&self.engine, state, &self.boot, site);
+        };
+        grafted.extend(held.get(site).into_iter().flatten().cloned());
+        if grafted.is_empty() || !self.has_templates() {
+            return Ok(());
+        }
+        if !state.lacks_record(site) {
+            return templates::release_unused(&self.engine, state, &self.boot, site);
+        }
+        for template in &grafted {
+            self.engine.templates()?.release(template, site)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the templates that were kept and that no site holds any more.
+    pub(crate) fn remove_templates(&self) -> Result<()> {
+        if self.held.is_some() && self.has_templates() {
+            self.engine.templates()?.remove_unheld()?;
+        }
+        Ok(())
+    }
+
+    fn has_templates(&self) -> bool {
+        self.context.state.templates().run.exists()
     }
 
     /// Looks for users again when they are needed: they may have changed.
@@ -177,6 +229,10 @@ impl TakeDown {
 
 /// Whether copies that were in the way are moved aside in `root`.
 pub(in crate::site) fn has_copies_aside(root: &HostPath) -> bool {
+    let directory = root.as_path().join(adopt::name_of_directory());
+    if directory.symlink_metadata().is_err() {
+        return false;
+    }
     match adopt::read(root) {
         Ok(Some(record)) => !record.moved.is_empty(),
         _ => false,
