@@ -81,3 +81,42 @@ impl PartialEq for RecordsAhead {
 }
 
 impl Eq for RecordsAhead {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::base::HostPath;
+    use crate::observe::{BootId, SiteRecords, StateDir};
+
+    #[test]
+    fn records_that_were_replaced_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, site) = (StateDir::under(dir.path()), SiteName::new("a").unwrap());
+        let boot = BootId("b".into());
+        fs::create_dir_all(&state.run).unwrap();
+        let write = |root: &str| {
+            let root = HostPath::new(root).unwrap();
+            let record = serde_json::to_vec(&BootRecord::nothing(boot.clone(), root)).unwrap();
+            let new = dir.path().join("new");
+            fs::write(&new, record).unwrap();
+            fs::rename(new, state.record(&site)).unwrap();
+        };
+        let root = |records: SiteRecords| records.root().cloned();
+        let is = |root: &str| Some(HostPath::new(root).unwrap());
+
+        write("/srv/1");
+        assert_eq!(root(state.read_ahead(&site, &boot).unwrap()), is("/srv/1"));
+        assert_eq!(root(state.read(&site, &boot).unwrap()), is("/srv/1"));
+        state.read_ahead(&site, &boot).unwrap();
+        write("/srv/2");
+        assert_eq!(root(state.read(&site, &boot).unwrap()), is("/srv/2"));
+        state.read_ahead(&site, &boot).unwrap();
+        fs::remove_file(state.record(&site)).unwrap();
+        assert_eq!(root(state.read(&site, &boot).unwrap()), None);
+        state.read_ahead(&site, &boot).unwrap();
+        write("/srv/3");
+        assert_eq!(root(state.read(&site, &boot).unwrap()), is("/srv/3"));
+    }
+}
