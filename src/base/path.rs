@@ -217,6 +217,16 @@ macro_rules! absolute_path {
                     .map(|length| Self::of_bytes(&self.bytes()[..length]))
             }
 
+            /// Whether `other` is in the same directory.
+            pub fn is_beside(&self, other: &Self) -> bool {
+                match (self.length_of_parent(), other.length_of_parent()) {
+                    (Some(mine), Some(theirs)) => {
+                        self.bytes()[..mine] == other.bytes()[..theirs]
+                    }
+                    _ => false,
+                }
+            }
+
             /// The last component; `None` for `/`.
             pub fn file_name(&self) -> Option<&OsStr> {
                 let slash = self.length_of_parent()?;

@@ -14,6 +14,7 @@ use crate::adopt::DIRECTORY;
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::engine::Outcome;
+use crate::observe::{self, CloneIds};
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
@@ -22,7 +23,7 @@ use crate::site::event::Event;
 use crate::site::out::SiteOut;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::sys::IfInUse;
-use crate::{Error, Result, observe, render};
+use crate::{Error, Result, render};
 
 /// How many users are named.
 const SHOWN: usize = 20;
@@ -92,8 +93,11 @@ impl DownArgs {
     }
 
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
-        let sites = self.sites(context)?;
-        self.run_for(context, sites)
+        if self.which.all {
+            let (sites, grafts) = Self::all_sites(context)?;
+            return self.take_down(context, sites, grafts);
+        }
+        self.run_for(context, self.which.selection().sites(context)?)
     }
 
     /// Takes these sites down; returns the exit code.
@@ -102,16 +106,39 @@ impl DownArgs {
         context: &'static Context,
         sites: Vec<Site>,
     ) -> anyhow::Result<u8> {
+        let boot = observe::boot_id()?;
+        let mut grafts = vec![];
+        for site in &sites {
+            if let Ok(records) = context.state.read_ahead(&site.name, &boot) {
+                grafts.extend(observe::clones_of(&records));
+            }
+        }
+        self.take_down(context, sites, grafts)
+    }
+
+    /// As [`run_for`](Self::run_for), for sites with these grafts.
+    fn take_down(
+        &self,
+        context: &'static Context,
+        sites: Vec<Site>,
+        grafts: Vec<CloneIds>,
+    ) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
         let options = self.how.options();
         let mut report = Report::new(context, self.json).of_all(self.which.all);
         let (sites, elsewhere) =
             self.down_in_services(context, sites, options, &stop, &mut report)?;
-        let run = Arc::new(TakeDown::new(context, sites.len(), options)?);
+        let mut run = TakeDown::new(context, sites.len(), options)?.of_grafts(grafts);
+        if sites.len() > 1 {
+            run = run.keeping_templates()?;
+        }
+        let run = Arc::new(run);
 
         context.out.progress(sites.len());
-        let down = move |site: &Site, stop: &Stop| run.site(site, stop);
+        let each = Arc::clone(&run);
+        let down = move |site: &Site, stop: &Stop| each.site(site, stop);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
+        let removed = run.remove_templates();
 
         let begun = results.len();
         for (site, mut result) in sites.iter().zip(results) {
@@ -120,6 +147,9 @@ impl DownArgs {
                 down.has_copies_aside &= !self.undoes;
             }
             add(&mut report, context, site, result);
+        }
+        if let Err(error) = removed {
+            report.error(&error);
         }
         report.not_begun(sites.len() - begun);
         Ok(report.finish())
@@ -161,11 +191,9 @@ impl DownArgs {
         Ok((rest, detached))
     }
 
-    /// With --all also the sites of this configuration that are only in the records.
-    fn sites(&self, context: &Context) -> Result<Vec<Site>> {
-        if !self.which.all {
-            return self.which.selection().sites(context);
-        }
+    /// The sites of this configuration, also those that are only in the records, and the grafts
+    /// that they have.
+    fn all_sites(context: &Context) -> Result<(Vec<Site>, Vec<CloneIds>)> {
         let recorded = context.state.recorded_sites()?;
         let mut sites = match select::all(context) {
             Err(_) if !recorded.is_empty() => vec![],
@@ -181,20 +209,29 @@ impl DownArgs {
         sites.extend(only_recorded);
         let boot = observe::boot_id()?;
         let own = context.clone();
-        let look = move |site: &Site| select::of_another_configuration(&own, site, &boot);
-        let others = patience::each_within(sites.clone(), Some(patience::SHORT), look);
-        let mut ours = vec![];
-        for (site, other) in sites.into_iter().zip(others) {
-            match other {
-                Some(None) => ours.push(site),
-                Some(Some(why)) => {
+        let look = move |site: &Site| match own.state.read_ahead(&site.name, &boot) {
+            Ok(records) => (
+                select::of_another_configuration(site, &records),
+                observe::clones_of(&records),
+            ),
+            Err(_) => (None, vec![]), // taking it down reports the error
+        };
+        let looks = patience::each_within(sites.clone(), Some(patience::SHORT), look);
+        let (mut ours, mut grafts) = (vec![], vec![]);
+        for (site, look) in sites.into_iter().zip(looks) {
+            match look {
+                Some((None, clones)) => {
+                    ours.push(site);
+                    grafts.extend(clones);
+                }
+                Some((Some(why), _)) => {
                     let out = context.out.site(&site.name);
                     out.warn(format_args!("left: {why}"));
                 }
                 None => context.out.error_aside(&unknown_configuration(&site)),
             }
         }
-        Ok(ours)
+        Ok((ours, grafts))
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 /// which is what the kernel reports first.
 pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if is_there(path) => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && is_there(path) => {
             let cannot = Error::failed(format!("cannot remove {}", path.display()));
             Err(cannot.because(&error).hint_while(Doing::Recording))
         }

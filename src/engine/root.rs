@@ -245,6 +245,17 @@ impl Spot {
         sys::mount_of(&self.dir, Path::new(&self.name))
     }
 
+    /// The unique ID of the topmost mount that is here, if there is one. No server of a file system
+    /// is asked.
+    pub(super) fn mounted(&self) -> io::Result<Option<u64>> {
+        self.mounted_beside(&self.name)
+    }
+
+    /// As [`Self::mounted`], at `name` in the same directory.
+    pub(super) fn mounted_beside(&self, name: &OsStr) -> io::Result<Option<u64>> {
+        sys::mounted_at(&self.dir, Path::new(name))
+    }
+
     /// Returns the status of what is here. Links are not followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
@@ -416,7 +427,7 @@ impl Spot {
     }
 
     /// Whether the topmost mount at any of `names` in the same directory is in use. Each was
-    /// accessed just before, as [`Self::mount`] does. Nothing is unmounted.
+    /// accessed just before, as [`Self::mounted_beside`] does. Nothing is unmounted.
     pub(super) fn is_any_busy<'n>(
         &self,
         names: impl IntoIterator<Item = &'n OsStr>,

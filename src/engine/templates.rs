@@ -4,7 +4,7 @@
 //! template itself is mounted: a tmpfs whose mount is shared. `NAME.sites` beside it has an empty
 //! directory per site with a graft of the template.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -250,20 +250,27 @@ impl TemplateStore {
     /// Releases all templates that `site` holds, besides `used`. Templates that no site holds are
     /// removed, also those that a killed run left, and with the last one the place.
     pub(crate) fn release_besides(&self, used: &HashSet<SiteName>, site: &SiteName) -> Result<()> {
+        self.remove_after(|template| {
+            if used.contains(template) {
+                return Ok(());
+            }
+            self.release(template, site)
+        })
+    }
+
+    /// Removes the templates that no site holds, and with the last one the place.
+    pub(crate) fn remove_unheld(&self) -> Result<()> {
+        self.remove_after(|_| Ok(()))
+    }
+
+    /// Does `release` for each template, and removes those that no site holds then.
+    fn remove_after(&self, release: impl Fn(&SiteName) -> Result<()>) -> Result<()> {
         let lock = Lock::take(&self.lock, || ())?;
         let mut any = false;
         for template in templates_in(&self.state.run) {
-            let sites = self.state.sites_of(&template);
             self.explained("release", &template, self.restore_sites(&template))?;
-            if !used.contains(&template) {
-                match fs::remove_dir(sites.join(site.as_str())) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(self.cannot("release", &template, &error));
-                    }
-                    _ => {}
-                }
-            }
-            match fs::remove_dir(&sites) {
+            release(&template)?;
+            match fs::remove_dir(self.state.sites_of(&template)) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => any = true,
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(self.cannot("release", &template, &error));
@@ -276,6 +283,33 @@ impl TemplateStore {
             lock.remove_file(&self.lock);
         }
         Ok(())
+    }
+
+    /// Releases a template that `site` holds, if it does. The template stays, even if no other site
+    /// holds it.
+    pub(crate) fn release(&self, template: &SiteName, site: &SiteName) -> Result<()> {
+        match fs::remove_dir(self.state.sites_of(template).join(site.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.cannot("release", template, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The templates that each site holds.
+    pub(crate) fn held_by_sites(&self) -> HashMap<SiteName, Vec<SiteName>> {
+        let mut held: HashMap<_, Vec<_>> = HashMap::new();
+        for template in templates_in(&self.state.run) {
+            let sites = fs::read_dir(self.state.sites_of(&template));
+            for site in sites.into_iter().flatten().flatten() {
+                if let Some(site) = site.file_name().to_str()
+                    && let Ok(site) = SiteName::new(site)
+                {
+                    held.entry(site).or_default().push(template.clone());
+                }
+            }
+        }
+        held
     }
 
     /// Takes the lock of a template: it is made, changed or removed by one at a time.

@@ -5,6 +5,7 @@
 //! recorded. This stage only reads and never changes anything.
 
 mod clock;
+mod clone_ids;
 mod file_systems;
 mod holders;
 mod home;
@@ -18,12 +19,14 @@ mod namespace;
 mod observed;
 mod ordering;
 mod outdated;
+mod outline;
 mod outside;
 mod process;
 mod processes;
 mod record;
 mod record_file;
 mod recorded;
+mod records_ahead;
 mod run_namespaces;
 mod settled;
 mod shared_storage;
@@ -44,6 +47,7 @@ mod users;
 mod watching;
 
 pub use clock::{boot_id, now, since_boot};
+pub use clone_ids::CloneIds;
 pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
 pub(crate) use look::look_into_grafts;
@@ -51,7 +55,6 @@ pub use look::observe;
 pub(crate) use lost_grafts::TEMPLATE_SOURCE;
 pub(crate) use mountinfo::count as mount_count;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
-pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, ProcessesIn, outdated};
@@ -66,7 +69,7 @@ pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,
     PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
-pub(crate) use recorded::{as_recorded, mount_ids};
+pub(crate) use recorded::{as_recorded, clones_of, mount_ids};
 pub(crate) use run_namespaces::NamespaceDirectories;
 pub use run_namespaces::{
     NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,

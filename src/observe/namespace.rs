@@ -8,9 +8,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::mountinfo::{self, Line};
-use super::table;
 use crate::Result;
-use crate::sys::{self, MountOutline};
+use crate::sys;
 
 /// The identity of a directory or file across namespaces: the device and the path in its file
 /// system or, if these are not shown, the path in the namespace.
@@ -35,112 +34,6 @@ pub(super) fn key_of_mount(unique_id: u64) -> io::Result<MountIdentity> {
     let shows = On::Place(mount.device, mount.root.into());
     let on = place(on.device, &on.root, &on.point, &mount.point);
     Ok((shows, on))
-}
-
-/// The mounts of this namespace without their paths, which makes them quick to list.
-#[derive(Debug)]
-pub(crate) struct Outline {
-    /// With their ids, sorted by these: mounts that were made together are beside each other.
-    mounts: Vec<(u64, MountOutline)>,
-    /// The indices of all mounts, sorted by the mounts that they are on.
-    by_parent: Vec<usize>,
-    /// The id of the mount that mounts with these devices are on; `None`: there are several.
-    parents: HashMap<Pair, Option<u64>>,
-}
-
-impl Outline {
-    pub(super) fn read() -> io::Result<Self> {
-        let mut mounts = table::in_shares(&sys::list_mounts()?, |ids| Ok(outlines(ids)))?;
-        mounts.sort_unstable_by_key(|(id, _)| *id);
-
-        let mut above: Vec<_> = mounts.iter().map(|(_, mount)| mount.parent).collect();
-        above.dedup();
-        above.retain(|id| find(&mounts, *id).is_none());
-        above.sort_unstable();
-        above.dedup();
-        mounts.extend(outlines(&above));
-        mounts.sort_unstable_by_key(|(id, _)| *id);
-
-        let mut by_parent: Vec<_> = (0..mounts.len()).collect();
-        by_parent.sort_by_key(|nth| mounts[*nth].1.parent);
-        let mut parents = HashMap::new();
-        for (_, mount) in &mounts {
-            let parent = parents
-                .entry(pair_of(&mounts, mount))
-                .or_insert(Some(mount.parent));
-            *parent = parent.filter(|known| *known == mount.parent);
-        }
-        Ok(Self {
-            mounts,
-            by_parent,
-            parents,
-        })
-    }
-
-    /// The highest unique mount ID of all. Mounts that are made later have higher ones.
-    pub(super) fn newest(&self) -> u64 {
-        self.mounts.last().map_or(0, |(id, _)| *id)
-    }
-
-    /// The mounts in the one with this id, at any depth, with their ids.
-    pub(super) fn inside(&self, unique_id: u64) -> Vec<(u64, &MountOutline)> {
-        let (mut inside, mut next) = (vec![], vec![unique_id]);
-        while let Some(holder) = next.pop() {
-            for (id, mount) in self.on(holder).filter(|(id, _)| *id != holder) {
-                inside.push((id, mount));
-                next.push(id);
-            }
-        }
-        inside
-    }
-
-    /// The mounts on the one with this id, with their ids.
-    fn on(&self, unique_id: u64) -> impl Iterator<Item = (u64, &MountOutline)> {
-        let parent = |nth: &usize| self.mounts[*nth].1.parent;
-        let start = self
-            .by_parent
-            .partition_point(|nth| parent(nth) < unique_id);
-        let on = self.by_parent[start..].iter();
-        on.take_while(move |nth| parent(nth) == unique_id)
-            .map(|nth| (self.mounts[*nth].0, &self.mounts[*nth].1))
-    }
-
-    /// The devices of the mount. `None` if it does not exist.
-    pub(super) fn pair(&self, unique_id: u64) -> Option<Pair> {
-        let mount = find(&self.mounts, unique_id)?;
-        Some(pair_of(&self.mounts, mount))
-    }
-
-    /// Whether mounts with these devices are on more than one other mount. A copy at another place
-    /// is on a copy of the mount that the first one is on.
-    pub(super) fn has_several(&self, pair: Pair) -> bool {
-        match self.parents.get(&pair) {
-            Some(parent) => parent.is_none(),
-            None => false,
-        }
-    }
-}
-
-/// The mount with this id of `mounts`, which are sorted by their ids.
-fn find(mounts: &[(u64, MountOutline)], unique_id: u64) -> Option<&MountOutline> {
-    let nth = mounts.binary_search_by_key(&unique_id, |(id, _)| *id);
-    nth.ok().map(|nth| &mounts[nth].1)
-}
-
-/// The outlines of the mounts `ids`, as far as they still exist.
-fn outlines(ids: &[u64]) -> Vec<(u64, MountOutline)> {
-    let mut outlines = Vec::with_capacity(ids.len());
-    for id in ids {
-        if let Ok(outline) = sys::mount_outline(*id) {
-            outlines.push((*id, outline));
-        }
-    }
-    outlines
-}
-
-fn pair_of(mounts: &[(u64, MountOutline)], mount: &MountOutline) -> Pair {
-    let on = find(mounts, mount.parent).map(|on| on.device);
-    (on, mount.device)
 }
 
 /// The id of a mount's holder, and the index of the mount. Mounts with the same key are sorted by

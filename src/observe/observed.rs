@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::clone_ids::CloneIds;
 use super::home::root_of;
 use super::record::{
     BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount,
@@ -22,6 +23,9 @@ pub struct Observed {
     /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
     /// no entry.
     pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
+    /// The grafts in which everything that came along is there, and nothing else besides the site's
+    /// own mounts. What came along is not in `mounts`: its unique IDs tell enough.
+    pub whole: BTreeMap<JailPath, CloneIds>,
     /// The targets whose topmost mount cannot be looked at, and why: its server is gone, or fails.
     pub unseen: BTreeMap<JailPath, Error>,
     /// Mounts below the root at other paths. If each target was asked for separately, only those in

@@ -5,8 +5,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::AT_FDCWD;
+
 use super::record::Unreadable;
+use crate::base::ErrorContext;
 use crate::base::quote::shell_path;
+use crate::sys::{self, FileId};
 use crate::{Error, Result};
 
 /// A size larger than any record. A record of 100,000 mounts has about 40 MB.
@@ -15,6 +19,29 @@ const MAX_RECORD_BYTES: u64 = 256 << 20;
 /// What can be done about a template without its record.
 pub(super) const WITHOUT_TEMPLATE_RECORD: &str =
     "the mounts that come from this template are found by looking at it";
+
+/// Tells a record from the one that replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    file: FileId,
+    born: Option<i64>,
+    size: u64,
+}
+
+impl Version {
+    /// That of the record at `path`. `None` if there is no record.
+    pub(super) fn at(path: &Path) -> Result<Option<Self>> {
+        let stat = match sys::stat_at(AT_FDCWD, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            stat => stat.context(format_args!("cannot look at the record {}", path.display()))?,
+        };
+        Ok(Some(Self {
+            file: stat.file,
+            born: stat.born,
+            size: stat.size,
+        }))
+    }
+}
 
 /// The bytes of the record at `path`. `None` if there is no record.
 pub(super) fn record_bytes(path: &Path) -> Result<Option<Vec<u8>>> {

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use super::namespace::Outline;
+use super::clone_ids::CloneIds;
 use super::observed::{Observed, ObservedMount};
 use super::record::{KnownGraft, RecordedMount};
 use super::state::SiteRecords;
+use super::users::Users;
 use crate::base::{HostPath, JailPath};
 use crate::sys::{self, MountOutline};
 
@@ -23,10 +24,10 @@ pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
 
 /// The site by its records, without looking at it. `None` if they are not enough: a mount has no
 /// unique ID, has submounts, or is being swapped; or something else is in a graft than what came
-/// along with it, by the `outline` of all mounts.
-pub(crate) fn as_recorded<'o>(
+/// along with it, by the outline of all mounts that `users` have.
+pub(crate) fn as_recorded<'u>(
     records: &SiteRecords,
-    outline: impl FnOnce() -> Option<&'o Outline>,
+    users: impl FnOnce() -> &'u Users,
 ) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let is_elsewhere = match &records.kept {
@@ -53,24 +54,49 @@ pub(crate) fn as_recorded<'o>(
         }
     }
     if !records.grafts.is_empty() {
-        let outline = outline()?;
+        let users = users();
+        let outline = users.outline()?;
         observed.newest = Some(outline.newest());
-        let own: HashSet<_> = record.mounts.iter().map(|own| own.unique_id).collect();
+        let own: HashSet<_> = record
+            .mounts
+            .iter()
+            .filter_map(|own| own.unique_id)
+            .collect();
         for graft in &records.grafts {
             let id = observed.mounts.get(&graft.target)?.last()?.unique_id?;
+            let whole = outline.whole(id, &own);
+            if let Some(clone) = whole.filter(|clone| clone.are_of(graft))
+                && !users.may_have_copies(id)
+            {
+                observed.whole.insert(graft.target.clone(), clone);
+                continue;
+            }
             let mut inside = outline.inside(id);
-            inside.retain(|(id, _)| !own.contains(&Some(*id)));
+            inside.retain(|(id, _)| !own.contains(id));
             observed.mounts.extend(came_along(graft, inside)?);
         }
     }
     Some(observed)
 }
 
+/// The grafts of a site, by its records, as they are if they have all that came along with them.
+pub(crate) fn clones_of(records: &SiteRecords) -> Vec<CloneIds> {
+    let mut clones = vec![];
+    for graft in &records.grafts {
+        let mounts = records.record.iter().flat_map(|record| &record.mounts);
+        let mut ids = mounts.filter(|mount| mount.is_graft() && mount.target == graft.target);
+        if let Some(id) = ids.next().and_then(|mount| mount.unique_id) {
+            clones.extend(CloneIds::of(graft, id));
+        }
+    }
+    clones
+}
+
 /// The mounts that came along with the graft, at their targets, by what is `inside` it besides the
 /// site's own mounts. `None`: one is gone, or others are in it.
 fn came_along(
     graft: &KnownGraft,
-    inside: Vec<(u64, &MountOutline)>,
+    inside: Vec<(u64, MountOutline)>,
 ) -> Option<Vec<(JailPath, Vec<ObservedMount>)>> {
     if inside.len() != graft.members.len() {
         return None;

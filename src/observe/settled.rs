@@ -167,6 +167,7 @@ fn has_oddities(observed: &Observed) -> bool {
     let Observed {
         paths: _,
         mounts: _,
+        whole: _,
         elsewhere,
         as_in_source,
         holders,

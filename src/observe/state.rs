@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 use super::lost_placeholders::beneath_grafts;
 use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, RecordedMount, Unreadable};
 use super::record_file::{WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
+use super::records_ahead::{ParsedRecords, RecordsAhead};
 use super::template_look::by_looking;
 use super::template_records::{KnownTemplate, TemplateCache};
 use crate::Result;
@@ -28,6 +29,8 @@ pub struct StateDir {
     pub shared: PathBuf,
     /// The records of templates that were read.
     template_cache: TemplateCache,
+    /// The records of sites that were read ahead.
+    ahead: RecordsAhead,
 }
 
 impl Default for StateDir {
@@ -37,6 +40,7 @@ impl Default for StateDir {
             lib: "/var/lib/mountjail".into(),
             shared: "/run/mountjail".into(),
             template_cache: TemplateCache::default(),
+            ahead: RecordsAhead::default(),
         }
     }
 }
@@ -49,6 +53,7 @@ impl StateDir {
             lib: dir.join("lib"),
             shared: dir.join("run"),
             template_cache: TemplateCache::default(),
+            ahead: RecordsAhead::default(),
         }
     }
 
@@ -61,6 +66,7 @@ impl StateDir {
             lib: self.lib.clone(),
             shared: self.shared.clone(),
             template_cache: TemplateCache::default(),
+            ahead: RecordsAhead::default(),
         }
     }
 
@@ -115,6 +121,7 @@ impl StateDir {
             shared: run.clone(),
             run,
             template_cache: self.template_cache.clone(),
+            ahead: RecordsAhead::default(),
         }
     }
 
@@ -226,9 +233,30 @@ impl StateDir {
     /// be overwritten.
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
         let (run, lib) = (self.record(site), self.kept(site));
-        let (record, kept) = (record_bytes(&run)?, record_bytes(&lib)?);
-        let record = record.map(|bytes| BootRecord::parse(&bytes));
-        let kept = kept.map(|bytes| PersistentRecord::parse(&bytes));
+        let files = [run.as_path(), lib.as_path()];
+        let parsed = match self.ahead.take(site, files)? {
+            Some(parsed) => parsed,
+            None => ParsedRecords::read(files)?,
+        };
+        self.records_of(site, boot, parsed)
+    }
+
+    /// As [`read`](Self::read). What was read is remembered for the next time, if it is not
+    /// replaced until then.
+    pub(crate) fn read_ahead(&self, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
+        let (run, lib) = (self.record(site), self.kept(site));
+        let parsed = self.ahead.read(site, [run.as_path(), lib.as_path()])?;
+        self.records_of(site, boot, parsed)
+    }
+
+    fn records_of(
+        &self,
+        site: &SiteName,
+        boot: &BootId,
+        parsed: ParsedRecords,
+    ) -> Result<SiteRecords> {
+        let (run, lib) = (self.record(site), self.kept(site));
+        let ParsedRecords { record, kept } = parsed;
         let versions = [
             (run.as_path(), newer(record.as_ref())),
             (lib.as_path(), newer(kept.as_ref())),
@@ -260,6 +288,12 @@ impl StateDir {
             warnings,
             ..self.no_records(boot)
         })
+    }
+
+    /// Whether no mounts of `site` are recorded: it is down.
+    pub(crate) fn lacks_record(&self, site: &SiteName) -> bool {
+        let found = self.record(site).symlink_metadata();
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// What can be done about `site` without its records, in words.

@@ -174,36 +174,36 @@ fn ask() -> io::Result<Vec<MountInfo>> {
     in_shares(&ids, ask_for)
 }
 
-/// Does `ask` for all of `ids`: for many of them in several threads, each of which gets a share.
-pub(super) fn in_shares<M: Send>(
-    ids: &[u64],
-    ask: impl Fn(&[u64]) -> io::Result<Vec<M>> + Sync,
+/// Does `ask` for all of `mounts`: for many of them in several threads, each of which gets a share.
+pub(super) fn in_shares<T: Sync, M: Send>(
+    mounts: &[T],
+    ask: impl Fn(&[T]) -> io::Result<Vec<M>> + Sync,
 ) -> io::Result<Vec<M>> {
-    if ids.len() <= WORTH_A_THREAD {
-        return ask(ids);
+    if mounts.len() <= WORTH_A_THREAD {
+        return ask(mounts);
     }
-    let threads = processors().min(ids.len().div_ceil(WORTH_A_THREAD));
-    let share = ids.len().div_ceil(threads.max(1));
+    let threads = processors().min(mounts.len().div_ceil(WORTH_A_THREAD));
+    let share = mounts.len().div_ceil(threads.max(1));
     let ask = &ask;
 
     thread::scope(|scope| {
         let mut threads = vec![];
-        for ids in ids.chunks(share) {
-            let thread = thread::Builder::new().spawn_scoped(scope, move || ask(ids));
-            threads.push((ids, thread));
+        for share in mounts.chunks(share) {
+            let thread = thread::Builder::new().spawn_scoped(scope, move || ask(share));
+            threads.push((share, thread));
         }
-        let mut mounts = Vec::with_capacity(ids.len());
-        for (ids, thread) in threads {
+        let mut answers = Vec::with_capacity(mounts.len());
+        for (share, thread) in threads {
             let answer = match thread {
                 Ok(thread) => match thread.join() {
                     Ok(answer) => answer,
                     Err(_) => return Err(io::Error::other("a thread panicked")),
                 },
-                Err(_) => ask(ids), // there are too many threads
+                Err(_) => ask(share), // there are too many threads
             };
-            mounts.extend(answer?);
+            answers.extend(answer?);
         }
-        Ok(mounts)
+        Ok(answers)
     })
 }
 

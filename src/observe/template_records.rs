@@ -3,17 +3,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use nix::fcntl::AT_FDCWD;
-
 use super::record::{BootId, BootRecord, Contents, RecordedMount, Unreadable};
-use super::record_file::{WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
+use super::record_file::{Version, WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
 use crate::base::sync::lock;
-use crate::base::{ErrorContext, Result, SiteName};
-use crate::sys::{self, FileId};
+use crate::base::{Result, SiteName};
+use crate::sys::FileId;
 
 /// What the record of a template tells about grafts of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +32,6 @@ struct ReadRecord {
     known: Option<Arc<KnownTemplate>>,
 }
 
-/// Tells a file from the one that replaces it.
-#[derive(PartialEq, Eq)]
-struct Version {
-    file: FileId,
-    born: Option<i64>,
-    size: u64,
-}
-
 impl TemplateCache {
     /// The facts in the record of `template` at `path`, if it is one of this boot.
     ///
@@ -53,7 +42,7 @@ impl TemplateCache {
         path: &Path,
         boot: &BootId,
     ) -> Result<Option<Arc<KnownTemplate>>> {
-        let Some(version) = version_at(path)? else {
+        let Some(version) = Version::at(path)? else {
             return Ok(None);
         };
         let of_boot = |known: &Arc<KnownTemplate>| known.boot == *boot;
@@ -70,18 +59,6 @@ impl TemplateCache {
         lock(&self.0).insert(template.clone(), read);
         Ok(known.filter(of_boot))
     }
-}
-
-fn version_at(path: &Path) -> Result<Option<Version>> {
-    let stat = match sys::stat_at(AT_FDCWD, path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        stat => stat.context(format_args!("cannot look at the record {}", path.display()))?,
-    };
-    Ok(Some(Version {
-        file: stat.file,
-        born: stat.born,
-        size: stat.size,
-    }))
 }
 
 fn read(path: &Path) -> Result<Option<KnownTemplate>> {

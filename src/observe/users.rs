@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 
+use super::clone_ids::CloneIds;
 use super::mountinfo::Line;
-use super::namespace::{MountIdentity, Namespace, On, Outline, Pair, key_of_mount};
+use super::namespace::{MountIdentity, Namespace, On, key_of_mount};
+use super::outline::Outline;
 use super::process::Process;
 use super::space::{FileCounts, OtherSpace, Space, spaces};
 use crate::base::sync::processors;
@@ -72,12 +74,15 @@ pub struct Users {
     own_table: OnceLock<Result<Namespace>>,
     others: Vec<OtherSpace>,
     outline: OnceLock<Option<Outline>>,
+    /// Grafts that are known.
+    clones: Vec<CloneIds>,
     looked: FileCounts,
 }
 
 impl Users {
-    /// Lists the processes besides this one. Only root sees those of all users.
-    pub fn look() -> Self {
+    /// Lists the processes besides this one. Only root sees those of all users. `clones`: the known
+    /// grafts, which are then quicker to look at.
+    pub fn look(clones: Vec<CloneIds>) -> Self {
         let (own, others) = spaces();
         let share = others.len().div_ceil(processors()).max(1);
         thread::scope(|scope| {
@@ -92,6 +97,7 @@ impl Users {
             own_table: OnceLock::new(),
             others,
             outline: OnceLock::new(),
+            clones,
             looked: FileCounts::default(),
         }
     }
@@ -134,7 +140,7 @@ impl Users {
         let Some(pair) = outline.pair(unique_id) else {
             return true;
         };
-        outline.has_several(pair) || self.others.iter().any(|other| other.may_have(pair))
+        outline.has_several(unique_id) || self.others.iter().any(|other| other.may_have(pair))
     }
 
     /// The processes whose root directory is `root` and has mounts. A copy of the root without
@@ -186,7 +192,7 @@ impl Users {
         let mut pids = BTreeSet::new();
         let here = outline.is_none()
             || mount.is_graft && self.own.is_used_below(&mount.point, &self.looked);
-        if here || has_copies(outline, pair) {
+        if here || has_copies(outline, mount) {
             let table = self.own_table()?;
             if self.own.may_use(table, pair, &self.looked) {
                 for line in self.copies(table, mount, site, outline)? {
@@ -285,7 +291,8 @@ impl Users {
 
     /// `None` if the kernel does not support it (before Linux 6.8).
     pub(crate) fn outline(&self) -> Option<&Outline> {
-        self.outline.get_or_init(|| Outline::read().ok()).as_ref()
+        let read = || Outline::read(&self.clones).ok();
+        self.outline.get_or_init(read).as_ref()
     }
 }
 
@@ -296,12 +303,12 @@ fn read_tables(spaces: &[OtherSpace]) {
     }
 }
 
-/// Whether mounts with these devices are mounted several times; without an outline, that is not
-/// known.
-fn has_copies(outline: Option<&Outline>, pair: Option<Pair>) -> bool {
-    match (outline, pair) {
+/// Whether mounts with the devices of this one are mounted several times; without an outline, that
+/// is not known.
+fn has_copies(outline: Option<&Outline>, mount: &Used<'_>) -> bool {
+    match (outline, mount.unique_id) {
         (None, _) => true,
-        (Some(outline), Some(pair)) => outline.has_several(pair),
+        (Some(outline), Some(id)) => outline.has_several(id),
         (Some(_), None) => false,
     }
 }

@@ -12,7 +12,7 @@ use super::records;
 use super::site_list::SiteList;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::manifest;
-use crate::observe::{BootId, SiteRecords};
+use crate::observe::SiteRecords;
 use crate::{Error, Result, patience};
 
 /// Which sites a command is for.
@@ -156,14 +156,9 @@ impl fmt::Display for BroughtUpBy {
     }
 }
 
-/// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`:
-/// this one did.
-pub(crate) fn of_another_configuration(
-    context: &Context,
-    site: &Site,
-    boot: &BootId,
-) -> Option<String> {
-    let records = context.state.read(&site.name, boot).ok()?; // taking it down reports the error
+/// Why `down --all` leaves a site with these `records`: another configuration brought it up.
+/// `None`: this one did.
+pub(crate) fn of_another_configuration(site: &Site, records: &SiteRecords) -> Option<String> {
     records.root()?;
     let name = &site.name;
     if records.manifest().is_none() {
@@ -175,7 +170,7 @@ pub(crate) fn of_another_configuration(
             )
         });
     }
-    let other = brought_up_by(site, &records)?;
+    let other = brought_up_by(site, records)?;
     Some(format!("{other}; `mountjail down {name}` takes it down"))
 }
 

@@ -275,6 +275,10 @@ pub(crate) fn release_unused(
     if !state.templates().run.exists() {
         return Ok(());
     }
-    let used = grafted(state.read(site, boot)?.record.as_ref());
+    let used = if state.lacks_record(site) {
+        HashSet::new()
+    } else {
+        grafted(state.read(site, boot)?.record.as_ref())
+    };
     engine.templates()?.release_besides(&used, site)
 }

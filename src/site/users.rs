@@ -6,7 +6,7 @@ use crate::Result;
 use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm;
-use crate::observe::{self, Depth, Observed, ObservedMount, Outline, Process, Used, User};
+use crate::observe::{self, CloneIds, Depth, Observed, ObservedMount, Process, Used, User};
 use crate::resolve::Host;
 
 /// How many targets of one process are named.
@@ -15,6 +15,8 @@ const NAMED: usize = 3;
 /// Whatever uses sites, looked up once per run.
 #[derive(Default)]
 pub(crate) struct SiteUsers {
+    /// Grafts that are known, of all sites.
+    clones: Vec<CloneIds>,
     processes: OnceLock<observe::Users>,
     pools: OnceLock<Vec<RunningPool>>,
 }
@@ -36,6 +38,14 @@ pub(crate) struct InUse {
 }
 
 impl SiteUsers {
+    /// For sites with these grafts, as far as they are known.
+    pub(crate) fn of_grafts(clones: Vec<CloneIds>) -> Self {
+        Self {
+            clones,
+            ..Self::default()
+        }
+    }
+
     /// The users of the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
     /// with a pool in this root is one, too: it may start a worker for the next request.
     pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<InUse> {
@@ -89,13 +99,10 @@ impl SiteUsers {
         Ok(found)
     }
 
-    /// The mounts of this namespace without their paths, if the kernel lists them.
-    pub(crate) fn outline(&self) -> Option<&Outline> {
-        self.processes().outline()
-    }
-
-    fn processes(&self) -> &observe::Users {
-        self.processes.get_or_init(observe::Users::look)
+    /// All processes, and the mounts that they use.
+    pub(crate) fn processes(&self) -> &observe::Users {
+        let look = || observe::Users::look(self.clones.clone());
+        self.processes.get_or_init(look)
     }
 
     /// Whether the topmost mount of `stack` may be mounted elsewhere, too.

@@ -53,7 +53,7 @@ pub use namespace::{
 pub use open::{open_beneath, open_host, open_in_root, open_unmounted, stat_beneath};
 pub use owner::{is_roots, maps_all_users, may_look_everywhere, mode_in_words};
 pub use privileges::{drop_capabilities, leave_session_keyring};
-pub use quiet::{OnMount, mount_of, reopen_on};
+pub use quiet::{OnMount, mount_of, mounted_at, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
@@ -62,7 +62,7 @@ pub use stat::{
 };
 pub use statmount::{
     MountOutline, StatMount, list_mounts, list_mounts_in, list_newer_mounts, list_newer_mounts_in,
-    mount_exists, mount_outline, mount_point, stat_mount,
+    list_some_mounts_in, mount_exists, mount_outline, mount_point, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

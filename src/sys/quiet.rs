@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use super::result::{checked, new_descriptor};
-use super::stat::{device, is_mount_root, raw_statx, with_c_path};
+use super::stat::{STATX_MNT_ID_UNIQUE, device, is_mount_root, raw_statx, with_c_path};
 
 /// The mount that a file is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +24,29 @@ pub struct OnMount {
 /// `statx(2)` is asked for nothing else, so no server of a file system at `path` is asked, not even
 /// one that hangs, is dead, or serves only its owner. Servers of directories on the way are asked.
 pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
-    let mut flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
-    if path.as_os_str().is_empty() {
-        flags |= libc::AT_EMPTY_PATH;
-    }
-    let ask = |path: &CStr| raw_statx(dir.as_fd().as_raw_fd(), path, flags, 0);
-    let stx = with_c_path(path, ask)?;
+    let stx = ask(dir, path, 0)?;
     Ok(OnMount {
         id: (stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         device: device(&stx),
         is_root: is_mount_root(&stx),
     })
+}
+
+/// The unique ID of the topmost mount at `path` (Linux 6.8), found as [`mount_of`] does. `None`:
+/// there is none, or the kernel has no such IDs.
+pub fn mounted_at(dir: impl AsFd, path: &Path) -> io::Result<Option<u64>> {
+    let stx = ask(dir, path, STATX_MNT_ID_UNIQUE)?;
+    let is_known = stx.stx_mask & STATX_MNT_ID_UNIQUE != 0 && is_mount_root(&stx) == Some(true);
+    Ok(is_known.then_some(stx.stx_mnt_id))
+}
+
+fn ask(dir: impl AsFd, path: &Path, mask: libc::c_uint) -> io::Result<libc::statx> {
+    let mut flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
+    if path.as_os_str().is_empty() {
+        flags |= libc::AT_EMPTY_PATH;
+    }
+    let dir = dir.as_fd().as_raw_fd();
+    with_c_path(path, |path: &CStr| raw_statx(dir, path, flags, mask))
 }
 
 /// Room for a handle: `MAX_HANDLE_SZ` of `linux/exportfs.h`.

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use super::file::{FileId, FileKind};
 use super::proc;
 
-const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
+pub(super) const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
 
 /// The answer of `statx(2)` about one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

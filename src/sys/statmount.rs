@@ -292,22 +292,36 @@ pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>>
     let mut chunk = vec![0u64; if newest == 0 { 4096 } else { 16 }];
     loop {
         let last = ids.last().copied().unwrap_or(newest);
-        let request = MntIdReq::new(unique_id, last);
-        // SAFETY: the request has the size that it claims. The kernel writes at most `chunk.len()`
-        // ids.
-        let count = checked(unsafe {
-            libc::syscall(
-                SYS_LISTMOUNT,
-                &raw const request,
-                chunk.as_mut_ptr(),
-                chunk.len(),
-                0,
-            )
-        })? as usize;
-
-        ids.extend_from_slice(&chunk[..count]);
-        if count < chunk.len() {
+        let some = list_some(unique_id, last, &mut chunk)?;
+        ids.extend_from_slice(some);
+        if some.len() < chunk.len() {
             return Ok(ids);
         }
     }
+}
+
+/// As [`list_newer_mounts_in`], but no more than `count`, those with the lowest ids. The kernel
+/// examines none after these.
+pub fn list_some_mounts_in(unique_id: u64, newest: u64, count: usize) -> io::Result<Vec<u64>> {
+    let mut ids = vec![0u64; count];
+    let found = list_some(unique_id, newest, &mut ids)?.len();
+    ids.truncate(found);
+    Ok(ids)
+}
+
+/// Lists the next mounts after the id `last` in the one with the unique ID `unique_id`, as many as
+/// `chunk` has room for.
+fn list_some(unique_id: u64, last: u64, chunk: &mut [u64]) -> io::Result<&[u64]> {
+    let request = MntIdReq::new(unique_id, last);
+    // SAFETY: the request has the size that it claims. The kernel writes at most `chunk.len()` ids.
+    let count = checked(unsafe {
+        libc::syscall(
+            SYS_LISTMOUNT,
+            &raw const request,
+            chunk.as_mut_ptr(),
+            chunk.len(),
+            0,
+        )
+    })? as usize;
+    Ok(&chunk[..count])
 }

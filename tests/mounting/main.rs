@@ -6,6 +6,7 @@ mod support;
 mod cost;
 mod down;
 mod foreign;
+mod grafts_down;
 mod harness;
 mod lifecycle;
 mod lost_templates;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("cost", cost::all()),
         ("down", down::all()),
         ("foreign", foreign::all()),
+        ("grafts_down", grafts_down::all()),
         ("harness", harness::all()),
         ("lifecycle", lifecycle::all()),
         ("lost_templates", lost_templates::all()),

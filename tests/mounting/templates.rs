@@ -322,14 +322,15 @@ fn forks(engine: &'static str) {
 }
 
 fn down_meanwhile(engine: &'static str) {
-    let (sandbox, roots) = changed_during(engine, "down");
+    // Its records were read ahead, once before it had the lock.
+    let (sandbox, roots) = changed_during(engine, "down", ("sites", "statx:signal=STOP:when=2"));
     assert!(mounts_below(&roots[0]).is_empty());
     assert_eq!(read(&roots[1], "x/one"), "new");
     nothing_is_left(&sandbox);
 }
 
 fn up_meanwhile(engine: &'static str) {
-    let (sandbox, roots) = changed_during(engine, "up");
+    let (sandbox, roots) = changed_during(engine, "up", ("json", "openat:signal=STOP:when=1"));
     for root in &roots {
         assert_eq!(read(root, "x/one"), "new");
     }
@@ -338,23 +339,27 @@ fn up_meanwhile(engine: &'static str) {
 }
 
 /// Two sites and their roots, after `command` for the first one, during which another run swapped
-/// a mount in the template.
-fn changed_during(engine: &'static str, command: &str) -> (Sandbox, Vec<PathBuf>) {
+/// a mount in the template. The first one was stopped by a fault, when it had looked at what the
+/// template has with this ending.
+fn changed_during(
+    engine: &'static str,
+    command: &str,
+    (ending, fault): (&str, &str),
+) -> (Sandbox, Vec<PathBuf>) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");
     sandbox.ok(&["up", "--all"]);
     replace(&sandbox.path("host/one"), "new");
 
-    // It stops when it has opened the record of the template.
     let log = sandbox.path("stops");
-    let template = template_record(&sandbox);
+    let template = of_template(&sandbox, ending);
     let more = [
         "-P",
         template.to_str().unwrap(),
         "-o",
         log.to_str().unwrap(),
     ];
-    let mut runs = sandbox.command_with_fault("openat:signal=STOP:when=1", &more);
+    let mut runs = sandbox.command_with_fault(fault, &more);
     let mut runs = Watcher::spawn(runs.args([command, "a"]));
     wait_until("it has stopped", || {
         fs::read_to_string(&log).is_ok_and(|log| log.contains("stopped by SIGSTOP"))
@@ -368,12 +373,12 @@ fn changed_during(engine: &'static str, command: &str) -> (Sandbox, Vec<PathBuf>
     (sandbox, roots)
 }
 
-/// The record of the only template.
-fn template_record(sandbox: &Sandbox) -> PathBuf {
+/// What the only template has with this ending.
+fn of_template(sandbox: &Sandbox, ending: &str) -> PathBuf {
     let entries = fs::read_dir(sandbox.state().join("run/templates")).unwrap();
     let mut entries = entries.map(|entry| entry.unwrap().path());
-    let record = entries.find(|path| path.extension().is_some_and(|ending| ending == "json"));
-    record.unwrap()
+    let found = entries.find(|path| path.extension().is_some_and(|found| found == ending));
+    found.unwrap()
 }
 
 /// Users in this namespace and in others, of a directory of the graft itself and of a file in it.

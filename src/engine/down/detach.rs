@@ -128,14 +128,17 @@ impl DownRun<'_> {
         let Some(id) = graft.unique_id else {
             return Ok(()); // before Linux 6.8 the plan checks this in the whole mount table
         };
+        let newest = self.observed.newest.unwrap_or(0);
+        let inside = sys::list_newer_mounts_in(id, newest);
+        let inside = explained(&self.root, "look into", target, inside)?;
+        if inside.is_empty() {
+            return Ok(());
+        }
         let mut known = HashSet::new();
         for member in members {
             let stack = self.observed.stack(member);
             known.extend(stack.iter().filter_map(|seen| seen.unique_id));
         }
-        let newest = self.observed.newest.unwrap_or(0);
-        let inside = sys::list_newer_mounts_in(id, newest);
-        let inside = explained(&self.root, "look into", target, inside)?;
         if inside.iter().all(|inside| known.contains(inside)) {
             return Ok(());
         }

@@ -95,7 +95,8 @@ impl<'a> DownRun<'a> {
             let is_quiet = match along {
                 Along::Members(members) => match spots.on_mount(target) {
                     Ok(spot) => {
-                        matches!(is_at(spot, expected), Ok(true)) && self.are_quiet(members, &above)
+                        matches!(is_at(spot, expected), Ok(true))
+                            && matches!(self.are_quiet(target, members, &above), Ok(true))
                     }
                     Err(_) => false,
                 },
@@ -122,36 +123,43 @@ impl<'a> DownRun<'a> {
         Ok(is_at(spot, expected)? && !spot.is_busy()?)
     }
 
-    /// Whether each of the mounts that came along with a graft is the one that was seen, and is not
-    /// in use, unless others hold it.
-    fn are_quiet(&self, members: &[JailPath], above: &HashSet<&Path>) -> bool {
-        let mut spots = Spots::new(&self.root);
-        for member in members {
-            if !matches!(self.is_as_seen(member, &mut spots), Ok(true)) {
-                return false;
+    /// Whether each of the mounts that came along with the graft at `target` is one that was seen,
+    /// and is not in use, unless others hold it.
+    fn are_quiet(
+        &self,
+        target: &JailPath,
+        members: &[JailPath],
+        above: &HashSet<&Path>,
+    ) -> io::Result<bool> {
+        for members in members.chunk_by(JailPath::is_beside) {
+            let spot = self.root.spot(&members[0])?;
+            for member in members {
+                let name = member.file_name().unwrap_or_default();
+                match spot.mounted_beside(name)? {
+                    Some(id) if self.is_as_seen(target, member, id) => {}
+                    _ => return Ok(false),
+                }
             }
-        }
-
-        for members in members.chunk_by(|one, other| one.parent() == other.parent()) {
             let free = members
                 .iter()
                 .filter(|member| !above.contains(member.as_path()));
-            let names = free.filter_map(JailPath::file_name);
-            match spots.get(&members[0]) {
-                Ok(spot) if matches!(spot.is_any_busy(names), Ok(false)) => {}
-                _ => return false,
+            if spot.is_any_busy(free.filter_map(JailPath::file_name))? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
-    /// Whether the only mount that was seen at `member` is there.
-    fn is_as_seen(&self, member: &JailPath, spots: &mut Spots<'_>) -> io::Result<bool> {
-        let [expected] = self.observed.stack(member) else {
-            return Ok(false);
-        };
-        let found = spots.get(member)?.mount()?;
-        Ok(found.id == Some(expected.id) && found.is_root != Some(false))
+    /// Whether the mount with the unique ID `id` is the only one that was seen at `member` of the
+    /// graft at `target`, or any that came along with the graft, if that is whole.
+    fn is_as_seen(&self, target: &JailPath, member: &JailPath, id: u64) -> bool {
+        if let Some(clone) = self.observed.whole.get(target) {
+            return clone.has(id);
+        }
+        match self.observed.stack(member) {
+            [seen] => seen.unique_id == Some(id),
+            _ => false,
+        }
     }
 
     /// The targets of the mounts whose users matter. A graft itself always holds its members.
@@ -172,12 +180,11 @@ impl<'a> DownRun<'a> {
 
     /// All paths above the mounts that are to be detached.
     fn above(&self) -> HashSet<&Path> {
+        let detached = self.detaches().map(|(target, _)| target);
+        let targets: Vec<_> = detached.chain(self.asked_about()).collect();
         let mut above = HashSet::new();
-        for (target, _) in self.detaches() {
-            above.extend(target.as_path().ancestors().skip(1));
-        }
-        for target in self.asked_about() {
-            above.extend(target.as_path().ancestors().skip(1));
+        for beside in targets.chunk_by(|one, other| one.is_beside(other)) {
+            above.extend(beside[0].as_path().ancestors().skip(1));
         }
         above
     }

@@ -317,8 +317,13 @@ impl<'a> DownRun<'a> {
 /// the mounts.
 fn open(plan: &Plan) -> Result<Root> {
     let visible = Root::open(&plan.root);
-    let mut detaches = detaches(plan);
-    let holder = detaches.find_map(|(target, expected)| holder_of(plan, target, expected));
+    let first = detaches(plan).next();
+    if let Ok(root) = &visible
+        && first.is_none_or(|(_, first)| is_on(first, root))
+    {
+        return visible;
+    }
+    let holder = detaches(plan).find_map(|(target, expected)| holder_of(plan, target, expected));
     let Some(id) = holder else {
         return visible;
     };
@@ -329,6 +334,12 @@ fn open(plan: &Plan) -> Result<Root> {
         return visible;
     }
     open_hidden(id, &plan.root).or(visible)
+}
+
+/// Whether the mount `seen` is directly on the one that the root is on.
+fn is_on(seen: &ObservedMount, root: &Root) -> bool {
+    let holder = seen.unique_id.and_then(|id| sys::mount_outline(id).ok());
+    holder.is_some_and(|mount| root.mount() == Some(mount.parent))
 }
 
 /// Opens the root as it is seen, and on each mount that holds mounts to detach, besides `root`.
@@ -382,6 +393,9 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 /// Whether the mount `expected` is visible at `spot`.
 fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
+    if let (Some(expected), Some(found)) = (expected.unique_id, spot.mounted()?) {
+        return Ok(found == expected);
+    }
     is_found(expected, spot.mount()?, || spot.stat())
 }
 

@@ -6,7 +6,6 @@ mod run;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use self::one_site::Down;
 pub(super) use self::run::has_copies_aside;
@@ -18,7 +17,6 @@ use super::templates;
 use super::{Site, SiteError, load, manifest_file};
 use crate::Result;
 use crate::base::quote::shell_path;
-use crate::base::sync::lock as locked;
 use crate::base::text::few;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Outcome, SiteLock};
@@ -44,17 +42,18 @@ impl TakeDown {
     /// Takes the site down, whose lock is held.
     pub(crate) fn locked(&self, site: &Site, lock: &SiteLock) -> Result<TakenDown, DownError> {
         if lock.is_from_another() {
-            *locked(&self.users) = Arc::default();
+            self.forget_users();
         }
         self.without_lock(site)
     }
 
     /// As [`locked`](Self::locked), where the caller has the lock.
     pub(super) fn without_lock(&self, site: &Site) -> Result<TakenDown, DownError> {
-        let taken_down = self.take_down(site)?;
-        let (state, boot) = (&self.context.state, &self.boot);
-        let released = templates::release_unused(&self.engine, state, boot, &site.name);
-        released.context(&site.name)?;
+        let records = self.records(site)?;
+        let grafted = templates::grafted(records.record.as_ref());
+        let taken_down = self.take_down(site, records)?;
+        self.release_templates(&site.name, grafted)
+            .context(&site.name)?;
         Ok(taken_down)
     }
 
@@ -86,20 +85,23 @@ impl TakeDown {
     }
 
     /// Takes away what is seen of the site, then what that has hidden.
-    fn take_down(&self, site: &Site) -> Result<TakenDown, DownError> {
-        let first = self.take_down_what_is_seen(site)?;
-        if first.outcome.detached == 0 || !self.context.state.record(&site.name).exists() {
+    fn take_down(&self, site: &Site, records: SiteRecords) -> Result<TakenDown, DownError> {
+        let first = self.take_down_what_is_seen(site, records)?;
+        if first.outcome.detached == 0 || self.context.state.lacks_record(&site.name) {
             return Ok(first);
         }
-        let mut rest = self.take_down(site)?;
+        let mut rest = self.take_down(site, self.records(site)?)?;
         rest.outcome.detached += first.outcome.detached;
         rest.outcome.left.splice(..0, first.outcome.left);
         Ok(rest)
     }
 
-    fn take_down_what_is_seen(&self, site: &Site) -> Result<TakenDown, DownError> {
-        // Load: the records; if they are lost, what the manifest asks for.
-        let records = self.records(site)?;
+    fn take_down_what_is_seen(
+        &self,
+        site: &Site,
+        records: SiteRecords,
+    ) -> Result<TakenDown, DownError> {
+        // Load: if the records are lost, what the manifest asks for.
         let desired = match records.record {
             Some(_) if !records.lack_members() => None,
             _ => self.desired(site),
@@ -138,7 +140,8 @@ impl TakeDown {
         }
 
         if has_foreign(&plan) && self.were_changed(site, &grafts)? {
-            return self.take_down(site); // it is not foreign: another run made it
+            // It is not foreign: another run made it.
+            return self.take_down(site, self.records(site)?);
         }
 
         // Carry out: unless the site is in use.

@@ -52,7 +52,7 @@ impl<'r> Down<'r> {
             return Ok(None);
         }
         let users = self.run.users();
-        let Some(observed) = observe::as_recorded(&self.records, || users.outline()) else {
+        let Some(observed) = observe::as_recorded(&self.records, || users.processes()) else {
             return Ok(None);
         };
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;

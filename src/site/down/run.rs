@@ -1,5 +1,6 @@
 //! What the sites of one run of `down` share, and what becomes of each.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::adopt;
@@ -7,11 +8,12 @@ use crate::base::sync::lock;
 use crate::base::text::few;
 use crate::base::{ErrorCode, ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Depth, Observed, Table};
+use crate::observe::{self, BootId, CloneIds, Depth, Observed, Table};
 use crate::resolve::Resolver;
 use crate::site::context::Purpose;
 use crate::site::fstab::FstabLines;
 use crate::site::services::{Located, ServicePlace};
+use crate::site::templates;
 use crate::site::users::SiteUsers;
 use crate::site::{Context, Site, SiteError};
 use crate::sys::IfInUse;
@@ -41,8 +43,13 @@ pub(crate) struct TakeDown {
     pub(super) boot: BootId,
     /// Read when the first site needs it, and again when it is not current any more.
     pub(super) table: Mutex<Option<Arc<Table>>>,
+    /// The grafts of the sites, as far as they were known before the run.
+    grafts: Vec<CloneIds>,
+    /// The templates that each site held before the run, if they are removed at its end. `None`:
+    /// they are removed with the last site that holds them.
+    held: Option<HashMap<SiteName, Vec<SiteName>>>,
     /// The users of the sites, as of the last look.
-    pub(super) users: Mutex<Arc<SiteUsers>>,
+    users: Mutex<Arc<SiteUsers>>,
     pub(super) fstab_lines: FstabLines,
 }
 
@@ -105,9 +112,71 @@ impl TakeDown {
             resolver: Arc::new(context.resolver()?),
             boot,
             table: Mutex::default(),
+            grafts: vec![],
+            held: None,
             users: Mutex::default(),
             fstab_lines: FstabLines::default(),
         })
+    }
+
+    /// The same run, for sites that have these grafts.
+    #[must_use]
+    pub(crate) fn of_grafts(mut self, grafts: Vec<CloneIds>) -> Self {
+        self.grafts = grafts;
+        self.forget_users();
+        self
+    }
+
+    /// The same run, which removes templates only at its end, by
+    /// [`remove_templates`](Self::remove_templates).
+    pub(crate) fn keeping_templates(mut self) -> Result<Self> {
+        let mut held = HashMap::new();
+        if self.has_templates() {
+            held = self.engine.templates()?.held_by_sites();
+        }
+        self.held = Some(held);
+        Ok(self)
+    }
+
+    /// Releases the templates of `site`, which had those that are `grafted`.
+    pub(super) fn release_templates(
+        &self,
+        site: &SiteName,
+        mut grafted: HashSet<SiteName>,
+    ) -> Result<()> {
+        let state = &self.context.state;
+        let Some(held) = &self.held else {
+            return templates::release_unused(&self.engine, state, &self.boot, site);
+        };
+        grafted.extend(held.get(site).into_iter().flatten().cloned());
+        if grafted.is_empty() || !self.has_templates() {
+            return Ok(());
+        }
+        if !state.lacks_record(site) {
+            return templates::release_unused(&self.engine, state, &self.boot, site);
+        }
+        for template in &grafted {
+            self.engine.templates()?.release(template, site)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the templates that were kept and that no site holds any more.
+    pub(crate) fn remove_templates(&self) -> Result<()> {
+        if self.held.is_some() && self.has_templates() {
+            self.engine.templates()?.remove_unheld()?;
+        }
+        Ok(())
+    }
+
+    fn has_templates(&self) -> bool {
+        self.context.state.templates().run.exists()
+    }
+
+    /// Looks for users again when they are needed: they may have changed.
+    pub(super) fn forget_users(&self) {
+        let users = SiteUsers::of_grafts(self.grafts.clone());
+        *lock(&self.users) = Arc::new(users);
     }
 
     /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
@@ -160,6 +229,10 @@ impl TakeDown {
 
 /// Whether copies that were in the way are moved aside in `root`.
 pub(in crate::site) fn has_copies_aside(root: &HostPath) -> bool {
+    let directory = root.as_path().join(adopt::name_of_directory());
+    if directory.symlink_metadata().is_err() {
+        return false;
+    }
     match adopt::read(root) {
         Ok(Some(record)) => !record.moved.is_empty(),
         _ => false,
