@@ -93,8 +93,8 @@ impl Expander<'_> {
         Ok(())
     }
 
-    /// A shared object that a program loads by its path, with its libraries. One that is damaged, or
-    /// for another machine, works on the host no better.
+    /// A shared object that a program loads by its path, with its libraries. One that is damaged,
+    /// or for another machine, works on the host no better.
     pub(super) fn module(&mut self, path: &HostPath, cause: &Cause) -> ExpandResult<()> {
         match self.shared.loader(self.host)?.closure_of_object(path) {
             Ok(_) => self.code(path, Some(cause), Missing::IsNoted),
