@@ -13,7 +13,8 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 /// Adds the recorded mounts that were moved away, and takes them out of the mounts elsewhere.
 pub(super) fn find_strays(observed: &mut Observed) {
-    let strays = strays(observed);
+    let mut strays = strays(observed);
+    strays.sort_by(|a, b| b.point.cmp(&a.point));
     let is_stray = |seen: &ObservedMount| {
         let mut strays = strays.iter();
         strays.any(|stray| Some(stray.unique_id) == seen.unique_id)

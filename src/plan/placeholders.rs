@@ -17,6 +17,8 @@ pub(super) struct Placeholders {
     pub conflicts: Vec<Error>,
     /// The paths at which something stands that cannot be used.
     pub in_the_way: Vec<JailPath>,
+    /// Only the next plan can see whether something has to be made.
+    pub postponed: bool,
 }
 
 /// The kind that is needed at one path.
@@ -49,9 +51,13 @@ pub(super) fn plan(
     let removed = removals(&needs, observed, &mut steps.remove);
 
     for (path, need) in &needs {
-        let mut above = path.directories_above().into_iter();
-        if above.any(|above| targets.contains(&above) || going.contains(&above)) {
-            continue; // it is in a source, where `resolve` checked it, or it cannot be seen yet
+        let above = path.directories_above();
+        if above.iter().any(|above| targets.contains(above)) {
+            continue; // it is in a source, where `resolve` checked it
+        }
+        if above.iter().any(|above| going.contains(above)) {
+            steps.postponed |= !matches!(need, Need::Way | Need::Target(_));
+            continue;
         }
         if matches!(need, Need::Target(_)) && !attach.contains(path) {
             continue;

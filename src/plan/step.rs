@@ -31,8 +31,8 @@ pub struct Plan {
     pub up_without_mounts: bool,
     /// Our mounts that stay as they are. With the results of the steps they become the new record.
     pub unchanged: Vec<RecordedMount>,
-    /// Some mounts can only be planned after these steps, because a mount that is detached hides
-    /// what is at their targets. Plan again then.
+    /// Some steps can only be planned after these, because a mount that is detached hides what is
+    /// at their paths. Plan again then.
     pub unfinished: bool,
     /// Things in the way that do not belong to mountjail. No step is carried out while there are
     /// any.

@@ -135,6 +135,22 @@ pub(super) fn counted(log: &Path) -> BTreeMap<String, usize> {
     most
 }
 
+/// What a run suffered, by the `log` of strace. Several threads may reach the call that strace makes
+/// fail: it counts for each thread.
+fn suffered(faults: &[&str], log: &Path) -> String {
+    let what = faults.join(" ");
+    match injected(log) {
+        times @ 2.. => format!("{what} (in {times} threads: ..)"),
+        _ => what,
+    }
+}
+
+/// How many calls failed, by the `log` of strace.
+pub(super) fn injected(log: &Path) -> usize {
+    let log = fs::read_to_string(log).unwrap();
+    log.matches("(INJECTED)").count()
+}
+
 /// The calls of one name that a trial disturbs: the first one, the last one, and every third
 /// between them, which differ by `offset`. With `MOUNTJAIL_FAULTS=each` it is each of them.
 pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterator<Item = usize> {
@@ -144,24 +160,40 @@ pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterat
 }
 
 /// The kernel has as many mounts as it may have (`fs.mount-max`) when a mount is to be attached,
-/// and stays so.
+/// for a moment or for good.
 fn full(engine: &'static str) {
     let attaches = if engine == "classic" {
         "mount"
     } else {
         "move_mount"
     };
-    for run in [Run::Up, Run::Renew] {
+    for run in [Run::Up, Run::Swap, Run::Renew] {
         let count = Site::new(engine, run).count_calls(run, &[], 0)[attaches];
         for nth in chosen(1..=count, run as usize) {
-            let site = Site::new(engine, run);
-            let before = site.visible();
-            let fault = format!("inject={attaches}:error=ENOSPC:when={nth}+");
-            let ran = site.run(run, Path::new("/dev/null"), &[&fault]);
-            let ran = ran.exits(1).says("error: s: ").says("`sysctl fs.mount-max");
-            site.told_the_truth(run, &fault, &before, &ran);
-            site.converges(&fault);
-            site.goes_down(&fault);
+            for how_long in ["", "+"] {
+                let site = Site::new(engine, run);
+                let before = site.visible();
+                let fault = format!("inject={attaches}:error=ENOSPC:when={nth}{how_long}");
+                let log = site.sandbox.path("full");
+                let ran = site.run(run, &log, &[&fault]);
+                let (fault, times) = (suffered(&[&fault], &log), injected(&log));
+                assert!(
+                    ran.code == 0 && how_long.is_empty()
+                        || ran.stderr.contains("error: s: ")
+                            && ran.stderr.contains("`sysctl fs.mount-max"),
+                    "{fault}\n{ran}"
+                );
+                // What was detached before cannot be attached again.
+                if run != Run::Swap || how_long.is_empty() {
+                    site.told_the_truth(run, &fault, &before, &ran);
+                }
+                // The classic engine needs the room of the old mount.
+                if run != Run::Up && (engine == "detached" || times == 1) {
+                    site.shows_what_stays(&format!("{fault}\n{ran}"));
+                }
+                site.converges(&fault);
+                site.goes_down(&fault);
+            }
         }
     }
 }
@@ -373,15 +405,10 @@ impl Site {
     }
 
     fn suffers(&self, run: Run, fault: Fault, faults: &[&str]) {
-        let (before, mut what) = (self.visible(), faults.join(" "));
+        let before = self.visible();
         let log = self.sandbox.path("suffered");
         let ran = self.run(run, &log, faults);
-        // Several threads may reach the call that strace makes fail: it counts for each thread.
-        let injected = fs::read_to_string(&log).unwrap();
-        let injected = injected.matches("(INJECTED)").count();
-        if injected > 1 {
-            what = format!("{what} (in {injected} threads: ..)");
-        }
+        let what = suffered(faults, &log);
         match fault {
             // Which thread makes a call differs from run to run, and so how many one thread makes.
             Fault::Kill => assert!(
@@ -478,6 +505,14 @@ impl Site {
                 "{what}: the generated files are not as before\n{ran}"
             );
         }
+    }
+
+    /// What both manifests of a [swap](Run::Swap) ask for is there, old or new.
+    fn shows_what_stays(&self, what: &str) {
+        let text = |path| fs::read_to_string(self.root.join(path)).unwrap_or_default();
+        assert!(text("etc/one").starts_with("one"), "{what}");
+        assert!(text("etc/passwd").contains("www-data"), "{what}");
+        assert!(self.root.join("srv/dir/inner").exists(), "{what}");
     }
 
     fn converges(&self, what: &str) {

@@ -5,14 +5,16 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::{
-    Ran, Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads,
+    Ran, Sandbox, Watcher, for_each_engine, line, mounts, mounts_below, on_shared_root, soon,
+    soon_reads, tree,
 };
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
-use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat, renameat_with};
 
 pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine(
@@ -36,6 +38,22 @@ pub fn all() -> Vec<Trial> {
         all.extend(for_each_engine(
             "a mount that is moved during an unmount is found",
             moved_meanwhile,
+        ));
+        all.extend(for_each_engine(
+            "one up puts right what was moved onto other targets",
+            onto_targets,
+        ));
+        all.extend(for_each_engine(
+            "one up removes what was made beneath a moved mount",
+            beneath,
+        ));
+        all.extend(for_each_engine(
+            "one up makes what belongs beneath a mount that goes",
+            made_beneath,
+        ));
+        all.extend(for_each_engine(
+            "a moved mount that hides another is known to be ours",
+            hides_another,
         ));
         all.push(on_shared_root(
             "the watcher finds moved mounts and goes on",
@@ -240,6 +258,130 @@ fn moved_meanwhile(engine: &'static str) {
         .says("1 mount detached");
     assert_eq!(two.mounts(), 0);
     assert!(!two.is_recorded());
+}
+
+/// `up` of the site `s` succeeds and leaves nothing to be done.
+fn one_up_is_enough(sandbox: &Sandbox, what: &str) {
+    let up = sandbox.ok(&["-v", "up", "s"]);
+    let status = sandbox.run(&["status", "s"]);
+    assert_eq!(status.code, 0, "{what}\n{up}\n{status}");
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+}
+
+/// The directory of one target takes the place of the directory of another, with its mount or its
+/// graft. That looks like somebody else's, or, from the same source, like what belongs there.
+fn onto_targets(engine: &'static str) {
+    for (names, sources) in [
+        (vec!["f"], ["one", "two"]),
+        (vec!["f"], ["one", "one"]),
+        (vec!["d/f", "d/g"], ["one", "two"]),
+        (vec!["d/f", "d/g"], ["one", "one"]),
+    ] {
+        let what = format!("{names:?} of {sources:?}");
+        let sandbox = Sandbox::with_engine(engine);
+        let mut lines = String::from("mounts:\n");
+        for (source, directory) in sources.into_iter().zip(["/a", "/b"]) {
+            let source = sandbox.file(format!("host/{source}"), source);
+            for name in &names {
+                lines += &line(&source, &format!("{directory}/{name}"));
+            }
+        }
+        let root = sandbox.site("s", &lines);
+        let put = |name: &str| sandbox.file(format!("srv/s/{name}/his"), "");
+        put("a");
+        put("b");
+        let before = tree(&root);
+        sandbox.ok(&["up", "s"]);
+        fs::rename(root.join("b"), root.join("c")).unwrap();
+        fs::rename(root.join("a"), root.join("b")).unwrap();
+
+        let status = sandbox.run(&["status", "s"]).exits(3);
+        assert!(!status.stdout.contains("foreign"), "{what}\n{status}");
+        one_up_is_enough(&sandbox, &what);
+        for (source, directory) in sources.into_iter().zip(["a", "b"]) {
+            for name in &names {
+                let text = fs::read_to_string(root.join(directory).join(name)).unwrap();
+                assert_eq!(text, source, "{what}: /{directory}/{name}");
+            }
+        }
+        // As before, but that `a` was moved and made anew.
+        sandbox.ok(&["down", "s"]);
+        assert_eq!(mounts_below(&root), []);
+        fs::rename(root.join("b"), root.join("a")).unwrap();
+        fs::rename(root.join("c"), root.join("b")).unwrap();
+        assert_eq!(before.changes(&tree(&root)), "", "{what}");
+    }
+}
+
+/// Two directories of the root change places, and each mount lies at the path of the other one or
+/// above it. A mount with other contents is above what was made for the other one.
+fn beneath(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (up, two) = (
+        sandbox.directory("host/up"),
+        sandbox.file("host/two", "two"),
+    );
+    let both = [line(&up, "/up/www"), line(&two, "/own/www/two")].concat();
+    let root = sandbox.site("s", &format!("mounts:\n{both}"));
+    sandbox.file("srv/s/own/his", "");
+    sandbox.file("srv/s/up/his", "");
+    let before = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let (own, up) = (root.join("own"), root.join("up"));
+    renameat_with(CWD, &own, CWD, &up, RenameFlags::EXCHANGE).unwrap();
+
+    sandbox.site("s", "devices: [null]\n");
+    one_up_is_enough(&sandbox, "the manifest asks for neither");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(before.changes(&tree(&root)), "");
+}
+
+/// Directories and links are to be where a mount has to go first.
+fn made_beneath(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (lib, one) = (
+        sandbox.directory("host/lib"),
+        sandbox.file("host/one", "one"),
+    );
+    sandbox.file("srv/s/var/his", "");
+    let root = sandbox.site("s", &format!("mounts:\n{}", line(&lib, "/var/lib")));
+    let before = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let one = line(&one, "/etc/one");
+    sandbox.site(
+        "s",
+        &format!("directories: [{{ path: /var/lib/php }}]\nmounts:\n{one}"),
+    );
+    one_up_is_enough(&sandbox, "a directory of the site's own");
+    assert!(root.join("var/lib/php").is_dir());
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(before.changes(&tree(&root)), "");
+}
+
+/// Root moves a mount of ours above another one.
+fn hides_another(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (dir, one) = (
+        sandbox.directory("host/dir"),
+        sandbox.file("host/one", "one"),
+    );
+    sandbox.file("srv/s/a/his", "");
+    sandbox.file("srv/s/b/his", "");
+    let both = [line(&dir, "/a/dir"), line(&one, "/b/one")].concat();
+    let root = sandbox.site("s", &format!("mounts:\n{both}"));
+    let before = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let moved = Command::new("mount")
+        .arg("--move")
+        .args([root.join("a/dir"), root.join("b")])
+        .status();
+    assert!(moved.unwrap().success());
+
+    let status = sandbox.run(&["status", "s"]).exits(3);
+    assert!(!status.stdout.contains("not by mountjail"), "{status}");
+    one_up_is_enough(&sandbox, "both are wanted");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(before.changes(&tree(&root)), "");
 }
 
 /// A path of more than 1 MiB is not asked for.

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::faults::{CALLS, chosen, counted};
-use crate::support::{Ran, Sandbox, for_each_engine, mounts_below};
+use crate::faults::{CALLS, chosen, counted, injected};
+use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, replace};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -20,7 +20,8 @@ pub fn all() -> Vec<Trial> {
         let name = format!("a change of a template that {what} concerns nobody else");
         for_each_engine(&name, move |engine| each_call(engine, fault))
     });
-    each.collect()
+    let full = for_each_engine("a full mount table keeps the old files in each site", full);
+    each.chain(full).collect()
 }
 
 /// What both sites show.
@@ -48,6 +49,65 @@ fn each_call(engine: &'static str, fault: &str) {
             assert_eq!(mounts_below(&sites.sandbox.path("srv")), [], "{fault}");
         }
     }
+}
+
+/// The host has replaced a file of both sites. When it is swapped in the template, a mount
+/// namespace with a site has as many mounts as it may have (`fs.mount-max`), for a moment or for
+/// good.
+fn full(engine: &'static str) {
+    let replaced = || {
+        let sites = Sites::new(engine);
+        sites.shows("second", BOTH);
+        let one = sites.sandbox.path("host/one");
+        fs::rename(&one, one.with_extension("old")).unwrap();
+        replace(&one, "one, replaced");
+        sites
+    };
+    let sites = replaced();
+    let log = sites.sandbox.path("strace");
+    sites.up_of_first(&log, &[]).exits(0);
+    let mut faults = 0;
+    for (call, count) in counted(&log) {
+        if !["move_mount", "mount", "open_tree"].contains(&call.as_str()) {
+            continue;
+        }
+        for nth in chosen(1..=count, 0) {
+            for how_long in ["", "+"] {
+                faults += 1;
+                let sites = replaced();
+                let fault = format!("inject={call}:error=ENOSPC:when={nth}{how_long}");
+                let ran = sites.up_of_first(&log, &[&fault]);
+                let what = format!("{fault}\n{ran}");
+                assert!(
+                    ran.code == 0 || ran.stderr.contains("error: first: "),
+                    "{what}"
+                );
+                assert!(
+                    ran.code == 0 || ran.stderr.contains("`sysctl fs.mount-max"),
+                    "{what}"
+                );
+                // The classic engine needs the room of the old mount.
+                let stays = engine == "detached" || injected(&log) == 1;
+                for site in ["first", "second"].into_iter().filter(|_| stays) {
+                    let text = |path: &str| {
+                        let path = sites.sandbox.root(site).join(path);
+                        fs::read_to_string(path).unwrap_or_default()
+                    };
+                    assert!(text("etc/one").starts_with("one"), "{site}: {what}");
+                    assert_eq!(text("etc/two"), "two", "{site}: {what}");
+                    assert!(text("own/2").starts_with("one"), "{site}: {what}");
+                }
+                sites.sandbox.ok(&["up", "--all"]);
+                sites.sandbox.ok(&["status"]);
+                for site in ["first", "second"] {
+                    sites.has(site, &["one, replaced", "two"], &what);
+                }
+                sites.sandbox.ok(&["down", "--all"]);
+                assert_eq!(mounts_below(&sites.sandbox.path("srv")), [], "{what}");
+            }
+        }
+    }
+    assert!(faults > 3, "hardly anything was mounted");
 }
 
 /// Two sites. A directory of each is in the root, so that one mount comes from no template.
@@ -107,6 +167,11 @@ impl Sites {
     /// `up` of the first site, with a file of its own, under strace(1).
     fn change_of_first(&self, log: &Path, faults: &[&str]) -> Ran {
         self.names("first", &[BOTH, &["first"]].concat());
+        self.up_of_first(log, faults)
+    }
+
+    /// `up` of the first site under strace(1).
+    fn up_of_first(&self, log: &Path, faults: &[&str]) -> Ran {
         let (trace, log) = (format!("trace={CALLS}"), log.to_str().unwrap());
         let mut runner = vec!["strace", "-f", "-q", "-e", "signal=none", "-o", log];
         runner.extend(["-e", &trace]);

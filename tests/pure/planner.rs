@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mountjail::base::MountAttributes;
 use mountjail::base::{HostPath, JailPath, SiteName};
 use mountjail::observe::{
-    BootId, BootRecord, CreatedKind, CreatedPath, Identity, Observed, ObservedMount, PathState,
-    PersistentRecord, RecordedMount, Stray, Unknown,
+    BootId, BootRecord, CreatedKind, CreatedPath, Holder, Identity, Observed, ObservedMount,
+    PathState, PersistentRecord, RecordedMount, Stray, Unknown,
 };
 use mountjail::plan::{self, Plan, State, Step};
 use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount};
@@ -88,10 +88,19 @@ impl World {
         observed.strays = self
             .buried
             .iter()
-            .map(|(_, target, seen)| stray(target, seen))
+            .map(|(_, target, seen)| stray(target, target, seen))
+            .chain(self.moved())
             .collect();
+        let strays = &mut observed.strays;
+        strays.sort_by(|a, b| b.point.cmp(&a.point));
+        observed.holders = self.holders(desired, &known);
         for (path, stack) in &self.mounts {
-            if !known.contains(path) {
+            let is_stray = |stray: &Stray| {
+                stack
+                    .iter()
+                    .any(|seen| seen.unique_id == Some(stray.unique_id))
+            };
+            if !known.contains(path) && !observed.strays.iter().any(is_stray) {
                 observed.elsewhere.insert(path.clone(), covered(stack));
             }
         }
@@ -112,6 +121,46 @@ impl World {
             }
         }
         observed
+    }
+
+    /// The recorded mounts that are at other paths now.
+    fn moved(&self) -> Vec<Stray> {
+        let mut moved = vec![];
+        for recorded in &self.record {
+            for (path, stack) in &self.mounts {
+                for seen in stack {
+                    if seen.unique_id == recorded.unique_id && *path != recorded.target {
+                        moved.push(stray(&recorded.target, path, seen));
+                    }
+                }
+            }
+        }
+        moved
+    }
+
+    /// The directories on the way to something that are in a mount which is at no target.
+    fn holders(&self, desired: &Desired, known: &[JailPath]) -> BTreeMap<JailPath, Holder> {
+        let mut holders = BTreeMap::new();
+        let links = desired.links.iter().map(|link| &link.path);
+        for directory in known
+            .iter()
+            .chain(links)
+            .flat_map(JailPath::directories_above)
+        {
+            let mut ways = directory.directories_above();
+            ways.push(directory.clone());
+            let innermost = ways
+                .iter()
+                .rev()
+                .find_map(|way| self.mounts.get_key_value(way));
+            let Some((point, stack)) = innermost else {
+                continue;
+            };
+            if !known.contains(point) {
+                holders.insert(directory, holder(point, stack.last().unwrap()));
+            }
+        }
+        holders
     }
 
     fn seen(&self, path: &JailPath, node: &Node) -> PathState {
@@ -230,12 +279,11 @@ impl World {
             }
             (Step::DetachStray(stray), _) => {
                 let is_it = |seen: &ObservedMount| seen.unique_id == Some(stray.unique_id);
-                let top = self
-                    .mounts
-                    .get(&stray.target)
-                    .and_then(|stack| stack.last());
+                let at = root().path_inside(stray.point.as_deref().unwrap()).unwrap();
+                let top = self.mounts.get(&at).and_then(|stack| stack.last());
                 assert!(top.is_some_and(is_it), "{} is hidden", stray.target);
-                self.pop(&stray.target);
+                self.pop(&at);
+                self.clear_after(&stray.target, &at);
             }
             (Step::CreatePlaceholder { path, kind }, _) => self.create(path, *kind, None),
             (Step::CreateLink { path, destination }, _) => {
@@ -329,16 +377,57 @@ impl World {
             (None, FileKind::Directory) => CreatedKind::Directory,
             (None, _) => CreatedKind::File,
         };
-        self.kept
-            .retain(|made| made.path != *path || made.file.is_some());
+        self.kept.retain(|made| made.path != *path);
         self.kept.push(CreatedPath {
             file: Some(identity(ino)),
             ..CreatedPath::planned(path.clone(), kind)
         });
     }
 
+    /// Removes the placeholder of the mount that was made at `target` and is detached from `at`.
+    fn clear_after(&mut self, target: &JailPath, at: &JailPath) {
+        for made in self.kept.clone() {
+            if made.path == *target {
+                self.remove_file(at, kind_of(&made), made.file);
+            }
+        }
+    }
+
+    /// The directories at these paths change places, with all that is mounted in them, unless that
+    /// makes no sense. What is mounted on cannot be renamed.
+    fn exchange(&mut self, one: &JailPath, other: &JailPath) {
+        for path in [one, other] {
+            let node = self.files.get(path);
+            let is_directory = node.is_some_and(|node| node.kind == FileKind::Directory);
+            if !is_directory || self.mounts.contains_key(path) || self.mounted_above(path) {
+                return;
+            }
+        }
+        if one.starts_with(other) || other.starts_with(one) {
+            return;
+        }
+        let renamed = |path: JailPath| {
+            for (from, to) in [(one, other), (other, one)] {
+                if let Some(below) = path.below(from) {
+                    let path = to.as_path().join(below);
+                    return jail(path.to_str().unwrap().trim_end_matches('/'));
+                }
+            }
+            path
+        };
+        let files = std::mem::take(&mut self.files).into_iter();
+        self.files = files.map(|(path, node)| (renamed(path), node)).collect();
+        let mounts = std::mem::take(&mut self.mounts).into_iter();
+        self.mounts = mounts.map(|(path, stack)| (renamed(path), stack)).collect();
+    }
+
     /// As the engine: only what is empty, unchanged, not mounted on, and not in a source.
     fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<Identity>) {
+        self.remove_file(path, kind, made);
+        self.kept.retain(|made| made.path != *path);
+    }
+
+    fn remove_file(&mut self, path: &JailPath, kind: FileKind, made: Option<Identity>) {
         let below = self
             .files
             .keys()
@@ -352,7 +441,14 @@ impl World {
         {
             self.files.remove(path);
         }
-        self.kept.retain(|made| made.path != *path);
+    }
+}
+
+fn kind_of(made: &CreatedPath) -> FileKind {
+    match made.kind {
+        CreatedKind::Directory => FileKind::Directory,
+        CreatedKind::File => FileKind::File,
+        CreatedKind::Link(_) => FileKind::Symlink,
     }
 }
 
@@ -374,12 +470,25 @@ fn covered(stack: &[ObservedMount]) -> Vec<ObservedMount> {
     seen
 }
 
-fn stray(target: &JailPath, seen: &ObservedMount) -> Stray {
-    let point = Some(root().inside(target).as_path().to_owned());
+/// The mount `seen`, which was made at `target` and is at `path` now.
+fn stray(target: &JailPath, path: &JailPath, seen: &ObservedMount) -> Stray {
+    let point = Some(root().inside(path).as_path().to_owned());
     Stray {
         target: target.clone(),
         unique_id: seen.unique_id.unwrap(),
         point,
+    }
+}
+
+/// The mount `seen` at `path`, as that of a directory.
+fn holder(path: &JailPath, seen: &ObservedMount) -> Holder {
+    Holder {
+        id: seen.id,
+        unique_id: seen.unique_id,
+        device: 1,
+        root: "/".into(),
+        point: root().inside(path).as_path().to_owned(),
+        own_volume: false,
     }
 }
 
@@ -417,10 +526,13 @@ fn mounted(mount: &Mount, id: u64) -> ObservedMount {
 }
 
 /// The targets that a site of the model may have: some inside others, some whose type changes,
-/// names that sort oddly.
-const TARGETS: [&str; 10] = [
-    "/a", "/a/b", "/a/b/c", "/a.b", "/c", "/d", "/d/e", "/d/f", "/x/y", "/x/y/z",
+/// names that sort oddly, and some that have the names and the sources of others.
+const TARGETS: [&str; 12] = [
+    "/a", "/a/b", "/a/b/c", "/a.b", "/c", "/d", "/d/e", "/d/f", "/w/b", "/w/b/c", "/x/y", "/x/y/z",
 ];
+
+/// Directories on the way to targets.
+const WAYS: [&str; 7] = ["/a", "/a/b", "/d", "/l", "/w", "/x", "/x/y"];
 
 /// For each target: which of three files, with which attributes; `None`: not asked for.
 type Choice = (Vec<Option<(u64, bool)>>, Option<bool>);
@@ -435,15 +547,17 @@ fn choice() -> impl Strategy<Value = Choice> {
 
 fn desired((mounts, link): &Choice) -> Desired {
     let mut desired = Desired::nothing(&site(), &root());
-    for (nth, (target, wanted)) in TARGETS.iter().zip(mounts).enumerate() {
+    for (target, wanted) in TARGETS.iter().zip(mounts) {
         let Some((which, exec)) = wanted else {
             continue;
         };
         let directory = match *target {
             "/a" | "/a.b" | "/d" | "/d/f" => true,
-            "/a/b" | "/x/y" => which % 2 == 0,
+            "/a/b" | "/w/b" | "/x/y" => which % 2 == 0,
             _ => false,
         };
+        let like = target.replace("/w/", "/a/");
+        let nth = TARGETS.iter().position(|target| *target == like).unwrap();
         // Nothing is in a file.
         if desired.mounts.iter().any(|above: &Arc<Mount>| {
             above.kind == FileKind::File && jail(target).starts_with(&above.target)
@@ -545,6 +659,30 @@ fn up(world: &mut World, desired: &Desired) {
         plan.states
     );
     assert_eq!(ours.count(), desired.mounts.len());
+}
+
+/// Carries out plans as one `up` does. Returns whether nothing is in the way.
+fn ends(world: &mut World, desired: &Desired) -> bool {
+    for _ in 0..10 {
+        let observed = world.observe(desired);
+        let plan = plan::up(desired, &observed, None);
+        for conflict in &plan.conflicts {
+            let text = conflict.to_string();
+            assert!(
+                !text.contains("by mountjail"),
+                "only mountjail mounts: {text}"
+            );
+        }
+        if !plan.conflicts.is_empty() {
+            return false;
+        }
+        world.kept.retain(|made| !observed.is_gone(made));
+        world.apply(&plan, usize::MAX);
+        if !plan.unfinished {
+            return true;
+        }
+    }
+    panic!("it comes to no end");
 }
 
 fn down(world: &mut World) {
@@ -653,6 +791,28 @@ proptest! {
         up(&mut stuck, &second);
         down(&mut stuck);
         prop_assert_eq!(visible(&stuck), visible(&before));
+    }
+
+    /// The owner moves directories with mounts in them.
+    #[test]
+    fn what_was_moved_is_put_right_at_once(
+        first in choice(), second in choice(), own: [bool; 4],
+        moves in proptest::collection::vec((0..WAYS.len(), 0..WAYS.len()), 1..4),
+    ) {
+        let mut world = bare(own);
+        up(&mut world, &desired(&first));
+        for (one, other) in moves {
+            world.exchange(&jail(WAYS[one]), &jail(WAYS[other]));
+        }
+        let wanted = desired(&second);
+        if !ends(&mut world, &wanted) {
+            return Ok(()); // what he moved is in the way
+        }
+        let next = plan::up(&wanted, &world.observe(&wanted), None);
+        prop_assert!(next.in_sync(), "{:#?}\n{:#?}", next.steps, next.conflicts);
+        prop_assert!(world.moved().is_empty());
+        down(&mut world);
+        prop_assert!(world.mounts.keys().eq([&jail("/theirs")]), "{:#?}", world.mounts);
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl<B: Backend> UpRun<'_, B> {
         }
 
         let saved = save(&self.mounter.backend, &top, along);
-        let saved = explained(&self.root, "detach", target, saved)?;
+        let saved = explained(&self.root, "detach", target, saved).map_err(explain_save)?;
         explained_of_mount(&self.root, "detach", target, sys::umount_at(&top))?;
 
         self.root.unmounted(target, Some(expected));
@@ -200,6 +200,8 @@ impl<B: Backend> UpRun<'_, B> {
             file: Some(file),
             ..CreatedPath::planned(path.clone(), kind)
         };
+        // What an earlier run made there is gone.
+        self.kept.made.retain(|before| before.path != *path);
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
@@ -255,6 +257,14 @@ impl<B: Backend> UpRun<'_, B> {
         self.outcome
             .left
             .extend(failed.iter().map(ToString::to_string));
+    }
+}
+
+/// What is kept to undo a run may be a mount, too.
+fn explain_save(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ENOSPC) => error.hint_while(Doing::Mounting),
+        _ => error,
     }
 }
 

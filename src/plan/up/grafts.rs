@@ -7,7 +7,7 @@ use super::Planner;
 use crate::base::JailPath;
 use crate::observe::ObservedMount;
 use crate::plan::change::GraftChange;
-use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
+use crate::plan::compare::{Verdict, is_same};
 use crate::plan::graft::Graft;
 use crate::plan::state::State;
 use crate::plan::step::Step;
@@ -29,7 +29,7 @@ struct StandingGraft {
 impl<'a> Planner<'a> {
     /// Plans a graft and the mounts that come along with it.
     pub(super) fn plan_graft(&mut self, graft: &'a Graft) {
-        let verdict = graft_verdict(self.observed, graft);
+        let verdict = self.graft_verdict(graft);
         match verdict {
             Verdict::Attach => self.cover(graft),
             Verdict::NotOurs {
@@ -90,7 +90,7 @@ impl<'a> Planner<'a> {
         if self.plan_absent(member) {
             return;
         }
-        let verdict = verdict(self.observed, member);
+        let verdict = self.verdict(member);
         match &verdict {
             Verdict::Keep(seen) => {
                 if found.cut_off || seen.iter().any(|seen| self.will_be_covered(seen)) {

@@ -41,7 +41,7 @@ impl<'a> Planner<'a> {
         }
         match target {
             None => Held::Root,
-            Some(target) if self.is_theirs(target) => {
+            Some(target) if self.is_theirs(target) || self.is_taken(target) => {
                 Held::Theirs(self.desired.root.inside(target).as_path().to_owned())
             }
             Some(target) => Held::Ours(target),

@@ -2,6 +2,7 @@
 
 mod grafts;
 mod held;
+mod moved;
 mod nested;
 mod orphans;
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::change::GraftChange;
-use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record, verdict};
+use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record};
 use super::graft::{Graft, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
 use super::state::{MountState, State};
@@ -18,7 +19,7 @@ use crate::Error;
 use crate::base::hints::{unmount, unmount_tree};
 use crate::base::quote::shell_path;
 use crate::base::{ErrorCode, Extent, HostPath, JailPath};
-use crate::observe::{Observed, ObservedMount, RecordedMount};
+use crate::observe::{Observed, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{Desired, FileKind, Mount};
 
 /// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
@@ -59,6 +60,7 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
         },
         detach: BTreeMap::new(),
         mount: BTreeMap::new(),
+        moved_to: moved_to(&desired, observed),
         uncovered: BTreeSet::new(),
         hidden: BTreeSet::new(),
         buried: vec![],
@@ -82,6 +84,15 @@ fn plan(site: GraftedSite, observed: &Observed) -> Plan {
     plan
 }
 
+/// The paths in the root to which mounts of ours were moved.
+fn moved_to(desired: &Desired, observed: &Observed) -> BTreeSet<JailPath> {
+    let place = |stray: &Stray| {
+        let at = desired.root.path_inside(stray.point.as_deref()?)?;
+        (at != stray.target).then_some(at)
+    };
+    observed.strays.iter().filter_map(place).collect()
+}
+
 struct Planner<'a> {
     desired: &'a Desired,
     grafts: &'a [Graft],
@@ -91,6 +102,8 @@ struct Planner<'a> {
     detach: BTreeMap<&'a JailPath, Vec<Step>>,
     /// The attach or swap at each target.
     mount: BTreeMap<&'a JailPath, Step>,
+    /// Where mounts of ours lie that were moved there.
+    moved_to: BTreeSet<JailPath>,
     /// Targets where our mounts are detached because they hide others of ours.
     uncovered: BTreeSet<&'a JailPath>,
     /// Targets of our mounts that are hidden.
@@ -111,11 +124,12 @@ impl<'a> Planner<'a> {
             return;
         }
         if let Some(error) = self.observed.unseen.get(&mount.target)
+            && !self.is_taken(&mount.target)
             && self.plan_unseen(mount, error)
         {
             return;
         }
-        let verdict = verdict(self.observed, mount);
+        let verdict = self.verdict(mount);
         self.carry_out(mount, None, &verdict);
         self.add_state_by(mount, verdict);
     }
@@ -296,6 +310,8 @@ impl<'a> Planner<'a> {
         }
         let going = self.postpone_hidden(&mut attach);
         let mut made = placeholders::plan(self.desired, self.observed, &attach, &going);
+        self.plan.unfinished |= made.postponed;
+        self.postpone_removals(&mut made);
         self.refuse_outside(&mut made);
         made.remove.retain(|step| match step.path() {
             Some(path) => !self.holds_hidden(path),

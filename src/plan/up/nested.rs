@@ -43,7 +43,7 @@ impl Planner<'_> {
                 continue;
             }
             for seen in self.observed.stack(&mount.target).iter().rev() {
-                if !self.will_be_covered(seen) {
+                if !self.will_be_covered(seen) && !self.was_moved_to(&mount.target, seen) {
                     self.add_detach(&mount.target, seen, mount.extent());
                 }
             }
@@ -89,8 +89,8 @@ impl Planner<'_> {
         .hint(format!("unmount it: {how}"))
     }
 
-    /// Postpones everything below a mount that is detached without a successor, or that was moved
-    /// there: only the next plan can see what is beneath it. Returns the targets of those mounts.
+    /// Postpones all mounts below one that is detached without a successor, and at or below one that
+    /// was moved there: only the next plan can see what is beneath it. Returns the targets of those mounts.
     pub(super) fn postpone_hidden(
         &mut self,
         attach: &mut BTreeSet<&JailPath>,
@@ -105,35 +105,27 @@ impl Planner<'_> {
         for target in &targets {
             let mut uncovered = self.uncovered.iter();
             let uncovers = uncovered.any(|uncovered| uncovered.starts_with(target));
-            if uncovers || is_hidden(target, &targets, &going, &hidden) {
+            if uncovers
+                || self.moved_to.contains(target)
+                || is_hidden(target, &targets, &going, &hidden)
+            {
                 hidden.insert(*target);
             }
         }
-        let mut links = self.desired.links.iter();
-        let hides_links = links.any(|link| is_hidden(&link.path, &targets, &going, &hidden));
 
         let before = self.mount.len();
         self.mount.retain(|target, _| !hidden.contains(target));
         attach.retain(|target| !hidden.contains(target));
-        self.plan.unfinished =
-            hides_links || self.mount.len() < before || !self.uncovered.is_empty();
+        self.plan.unfinished |= self.mount.len() < before || !self.uncovered.is_empty();
         going
     }
 
     /// The targets where a mount goes and none takes its place.
     fn going(&self) -> BTreeSet<JailPath> {
-        let mut going = BTreeSet::new();
+        let mut going = self.moved_to.clone();
         for target in self.detach.keys() {
             if self.desired.mount_at(target).is_none() || self.uncovered.contains(target) {
                 going.insert(JailPath::clone(target));
-            }
-        }
-        for stray in &self.observed.strays {
-            if let Some(point) = &stray.point
-                && let Some(at) = self.desired.root.path_inside(point)
-                && at != stray.target
-            {
-                going.insert(at);
             }
         }
         going

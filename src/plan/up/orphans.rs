@@ -35,6 +35,9 @@ impl<'a> Planner<'a> {
         let stack = observed.stack(target);
         for (nth, seen) in stack.iter().enumerate().rev() {
             let Some(known) = observed.record_of(target, seen) else {
+                if self.was_moved_to(target, seen) {
+                    continue;
+                }
                 self.plan_beneath(target, seen, &stack[..nth]);
                 return;
             };
@@ -77,9 +80,24 @@ impl<'a> Planner<'a> {
                 self.plan_unseen_one(stray);
                 continue;
             }
+            self.keep_beneath(stray);
             let detail = format!("moved away with a directory, to {}", stray.place());
             self.add_undesired(&stray.target, None, State::Orphan, detail);
             self.strays.push(Step::DetachStray(stray.clone()));
+        }
+    }
+
+    /// Keeps the records of what `stray` was moved onto, if the manifest asks for a mount there. The
+    /// next plan sees it.
+    fn keep_beneath(&mut self, stray: &Stray) {
+        let point = stray.point.as_deref();
+        let Some(at) = point.and_then(|point| self.desired.root.path_inside(point)) else {
+            return;
+        };
+        if self.desired.mount_at(&at).is_some() && self.is_taken(&at) {
+            let stack = self.observed.stack(&at).iter();
+            let known = stack.filter_map(|seen| self.observed.own_record_of(&at, seen));
+            self.buried.extend(known);
         }
     }
 
@@ -125,7 +143,9 @@ impl<'a> Planner<'a> {
             if has_hidden {
                 continue;
             }
-            let is_foreign = |seen: &&ObservedMount| !came_along(self.observed, target, seen);
+            let is_foreign = |seen: &&ObservedMount| {
+                !came_along(self.observed, target, seen) && !self.is_in_moved_graft(target, seen)
+            };
             if let Some(foreign) = stack.iter().rfind(is_foreign) {
                 self.add_foreign(target, foreign, MountedOn::Others);
             }
@@ -142,6 +162,14 @@ impl<'a> Planner<'a> {
             _ => self.held_by(target),
         };
         let (state, detail) = match held {
+            Held::Theirs(above) if self.is_moved_to(&above) => {
+                self.plan.unfinished = true;
+                let above = above.display();
+                (
+                    State::Orphan,
+                    format!("hidden by what was moved to {above}"),
+                )
+            }
             Held::Theirs(above) => (State::Orphan, self.refuse_hidden(target, &above)),
             Held::Volume(above) => (State::Orphan, self.refuse_hidden(target, above)),
             Held::Ours(above) => {
