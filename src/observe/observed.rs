@@ -37,8 +37,8 @@ pub struct Observed {
     /// Those mounts elsewhere that are in a recursive mount and identical to what its source has
     /// at the same place. Not looked for if the submounts are recorded.
     pub as_in_source: BTreeSet<JailPath>,
-    /// Recorded mounts that are elsewhere now, because a directory above them was moved, each before
-    /// the one that it lies in. Only known where mounts have unique IDs (Linux 6.8).
+    /// Recorded mounts that are elsewhere now, because a directory above them was moved, each
+    /// before the one that it lies in. Only known where mounts have unique IDs (Linux 6.8).
     pub strays: Vec<Stray>,
     /// The unique IDs of recorded mounts that something which is mounted over the root hides, and
     /// not another mount in the root.

@@ -57,8 +57,8 @@ impl Outline {
         self.newest
     }
 
-    /// The ids of what came along with this graft, if it is all there, nothing is mounted on it, and
-    /// besides it only mounts with one of the ids `own` are in the graft.
+    /// The ids of what came along with this graft, if it is all there, nothing is mounted on it,
+    /// and besides it only mounts with one of the ids `own` are in the graft.
     pub(super) fn whole(&self, graft: u64, own: &HashSet<u64>) -> Option<CloneIds> {
         let clone = self.clone_by(graft)?;
         let besides = self.besides_clones(graft);

@@ -135,8 +135,8 @@ pub(super) fn counted(log: &Path) -> BTreeMap<String, usize> {
     most
 }
 
-/// What a run suffered, by the `log` of strace. Several threads may reach the call that strace makes
-/// fail: it counts for each thread.
+/// What a run suffered, by the `log` of strace. Several threads may reach the call that strace
+/// makes fail: it counts for each thread.
 fn suffered(faults: &[&str], log: &Path) -> String {
     let what = faults.join(" ");
     match injected(log) {

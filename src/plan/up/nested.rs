@@ -89,8 +89,9 @@ impl Planner<'_> {
         .hint(format!("unmount it: {how}"))
     }
 
-    /// Postpones all mounts below one that is detached without a successor, and at or below one that
-    /// was moved there: only the next plan can see what is beneath it. Returns the targets of those mounts.
+    /// Postpones all mounts below one that is detached without a successor, and at or below one
+    /// that was moved there: only the next plan can see what is beneath it. Returns the targets of
+    /// those mounts.
     pub(super) fn postpone_hidden(
         &mut self,
         attach: &mut BTreeSet<&JailPath>,

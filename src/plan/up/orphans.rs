@@ -87,8 +87,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Keeps the records of what `stray` was moved onto, if the manifest asks for a mount there. The
-    /// next plan sees it.
+    /// Keeps the records of what `stray` was moved onto, if the manifest asks for a mount there.
+    /// The next plan sees it.
     fn keep_beneath(&mut self, stray: &Stray) {
         let point = stray.point.as_deref();
         let Some(at) = point.and_then(|point| self.desired.root.path_inside(point)) else {
