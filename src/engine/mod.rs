@@ -121,7 +121,7 @@ impl Engine {
         observed: &Observed,
     ) -> Result<usize> {
         for stray in &observed.strays {
-            target::detach_stray(root, stray)?;
+            target::detach_stray(root, stray, observed)?;
         }
 
         let mut recorded = observed.recorded_mounts();

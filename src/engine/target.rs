@@ -1,5 +1,6 @@
 //! Questions about targets, and errors about them, that `up` and `down` share.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -243,7 +244,10 @@ fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
 
 /// Unmounts a mount of ours at the place to which it has been moved. It may be moved again
 /// meanwhile; then it is looked up again.
-pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
+///
+/// Errors: somebody else has mounted something in it.
+pub(super) fn detach_stray(root: &HostPath, stray: &Stray, observed: &Observed) -> Result<()> {
+    nothing_in_stray(root, stray, observed)?;
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for _ in 0..100 {
         match umount_where_it_is(stray.unique_id) {
@@ -269,17 +273,63 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
         // It is still where it was made.
         return Err(cannot_reach(&Root::open(root)?, "detach", target, &last));
     }
-    Err(Error::failed(format!(
-        "cannot detach what was moved away from {target} \
-         to {}",
-        stray.place()
-    ))
-    .because(&last)
-    .hint(
+    Err(cannot_detach(stray).because(&last).hint(
         "something may be mounted over the root, which hides it (`findmnt`); or \
              somebody moves the directories of \
              this root: find out who before trying again",
     ))
+}
+
+fn cannot_detach(stray: &Stray) -> Error {
+    let (target, place) = (&stray.target, stray.place());
+    Error::failed(format!(
+        "cannot detach what was moved away from {target} to {place}"
+    ))
+}
+
+/// Makes sure that nobody has mounted anything in `stray`, because it would be unmounted with it.
+pub(super) fn nothing_in_stray(root: &HostPath, stray: &Stray, observed: &Observed) -> Result<()> {
+    let Some(foreign) = foreign_in_stray(stray, observed) else {
+        return Ok(());
+    };
+    let point = sys::mount_point(foreign).unwrap_or_default();
+    let failed = cannot_detach(stray).because_of(format!(
+        "{} is mounted in it, and not by mountjail",
+        point.display()
+    ));
+    let how = unmount_command(root, &point);
+    Err(failed.hint(format!("unmount it: {how}")))
+}
+
+/// A mount of somebody else in `stray`. If it is not known what came along with a recursive mount,
+/// all of it did.
+fn foreign_in_stray(stray: &Stray, observed: &Observed) -> Option<u64> {
+    let mut ours = HashSet::new();
+    for mount in observed.recorded_mounts() {
+        let is_unclear = mount.recursive && mount.submounts.is_none() && !mount.is_graft();
+        if is_unclear && mount.unique_id == Some(stray.unique_id) {
+            return None;
+        }
+        let submounts = mount.submounts.iter().flatten();
+        ours.extend(submounts.filter_map(|submount| submount.unique_id));
+        ours.extend(mount.unique_id);
+    }
+    foreign_in(stray.unique_id, &ours, observed)
+}
+
+/// A mount in the one with the unique mount ID `id` that is neither of `ours` nor came along with a
+/// graft.
+pub(super) fn foreign_in(id: u64, ours: &HashSet<u64>, observed: &Observed) -> Option<u64> {
+    let mut groups = HashSet::new();
+    for graft in &observed.grafts {
+        groups.extend(graft.members.iter().filter_map(|member| member.peer_group));
+    }
+    let came_along = |id: u64| {
+        let master = sys::mount_outline(id).ok().and_then(|mount| mount.master);
+        master.is_some_and(|group| groups.contains(&group))
+    };
+    let mut inside = sys::list_mounts_in(id).unwrap_or_default().into_iter();
+    inside.find(|inside| !ours.contains(inside) && !came_along(*inside))
 }
 
 /// Removes what was moved away with a mount: its placeholder and the directories made for it.

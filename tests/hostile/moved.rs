@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Ran, Sandbox, Watcher, for_each_engine, line, mounts, mounts_below, on_shared_root, soon,
+    Ran, Sandbox, Watcher, bind, for_each_engine, line, mounts, mounts_below, on_shared_root, soon,
     soon_reads, tree,
 };
 use libtest_mimic::Trial;
@@ -55,6 +55,10 @@ pub fn all() -> Vec<Trial> {
             "a moved mount that hides another is known to be ours",
             hides_another,
         ));
+        all.extend(for_each_engine(
+            "what somebody has mounted in a moved mount stays",
+            with_theirs,
+        ));
         all.push(on_shared_root(
             "the watcher finds moved mounts and goes on",
             watched,
@@ -65,6 +69,52 @@ pub fn all() -> Vec<Trial> {
         ));
     }
     all
+}
+
+/// A graft and a recursive mount are moved away with the directory above.
+fn with_theirs(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let submount = sandbox.directory("host/tree/sub");
+    bind(&sandbox.directory("host/other"), &submount);
+    let line = |source: &Path, more: &str| format!("{{ source: {}, {more} }}", source.display());
+    let lines = format!(
+        "mounts: [{}, {}, {}]\n",
+        line(&sandbox.file("host/one", "one"), "target: /up/x/one"),
+        line(&sandbox.file("host/two", "two"), "target: /up/x/two"),
+        line(
+            &sandbox.path("host/tree"),
+            "target: /up/tree, recursive: true"
+        ),
+    );
+    let root = sandbox.site("s", &lines);
+    sandbox.file("srv/s/up/own", "his");
+    sandbox.ok(&["up", "s"]);
+    let moved = root.join("moved");
+    fs::rename(root.join("up"), &moved).unwrap();
+
+    let theirs = sandbox.file("theirs", "theirs");
+    for at in ["x/two", "tree/sub"] {
+        let at = moved.join(at);
+        bind(if at.is_dir() { &submount } else { &theirs }, &at);
+        let before = mounts_below(&root);
+        for command in ["up", "down"] {
+            sandbox
+                .run(&[command, "s"])
+                .exits(1)
+                .says("error: s: cannot detach what was moved away from /up/")
+                .says(&format!(
+                    "{} is mounted in it, and not by mountjail",
+                    at.display()
+                ))
+                .says(&format!("unmount it: `umount {}`", at.display()));
+            assert_eq!(mounts_below(&root), before, "{command}");
+        }
+        Ran::of(Command::new("umount").arg(&at)).exits(0);
+    }
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(mounts_below(&root), []);
 }
 
 /// Puts something at a path.

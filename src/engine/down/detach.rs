@@ -9,7 +9,9 @@ use crate::base::quote::shell_path;
 use crate::base::{Error, JailPath, Result};
 use crate::engine::hidden;
 use crate::engine::root::{Spot, Spots};
-use crate::engine::target::{cannot, cannot_reach, explained, hides, nothing_in, nothing_inside};
+use crate::engine::target::{
+    cannot, cannot_reach, explained, foreign_in, hides, nothing_in, nothing_inside,
+};
 use crate::observe::ObservedMount;
 use crate::plan::Along;
 use crate::sys::{self, IfInUse};
@@ -165,7 +167,7 @@ impl DownRun<'_> {
         }
 
         let ours = self.ids_of_ours();
-        if self.has_foreign(id, &ours) {
+        if foreign_in(id, &ours, self.observed).is_some() {
             nothing_in(&self.root, "unmount", target, id)?;
         }
 
@@ -175,27 +177,6 @@ impl DownRun<'_> {
             Err(_) if sys::stat_mount(id).is_ok_and(|mount| ours.contains(&mount.parent)) => Ok(()),
             Err(error) => Err(self.stays_hidden(target, id, &error)),
         }
-    }
-
-    /// Whether the mount `id` holds one that is neither of `ours` nor came along with a graft.
-    fn has_foreign(&self, id: u64, ours: &HashSet<u64>) -> bool {
-        let mut groups = HashSet::new();
-        for graft in &self.observed.grafts {
-            groups.extend(graft.members.iter().filter_map(|member| member.peer_group));
-        }
-        let Ok(inside) = sys::list_mounts_in(id) else {
-            return false;
-        };
-        for inside in inside {
-            if ours.contains(&inside) {
-                continue;
-            }
-            match sys::mount_outline(inside) {
-                Ok(mount) if mount.master.is_some_and(|group| groups.contains(&group)) => {}
-                _ => return true,
-            }
-        }
-        false
     }
 
     /// The error about a mount that could not be detached where another one hides it.

@@ -10,6 +10,7 @@ use super::{DownRun, is_at, pauses};
 use crate::base::{Error, JailPath, Result};
 use crate::engine::outcome::EngineFailure;
 use crate::engine::root::{Spot, Spots};
+use crate::engine::target::nothing_in_stray;
 use crate::observe::ObservedMount;
 use crate::plan::{Along, Step};
 
@@ -21,6 +22,9 @@ impl<'a> DownRun<'a> {
         let mut errors = self.shadowed();
         for (target, _) in self.detaches() {
             errors.extend(self.foreign_in(target));
+        }
+        for stray in &self.observed.strays {
+            errors.extend(nothing_in_stray(&self.plan.root, stray, self.observed).err());
         }
         if !errors.is_empty() {
             let first = errors.remove(0);

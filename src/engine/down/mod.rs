@@ -283,7 +283,7 @@ impl<'a> DownRun<'a> {
     fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
         match step {
             Step::DetachStray(stray) => {
-                detach_stray(&self.plan.root, stray)?;
+                detach_stray(&self.plan.root, stray, self.observed)?;
                 self.outcome.detached += 1;
                 clear_after(&self.root, stray, self.placeholders());
                 Ok(())

@@ -10,7 +10,8 @@ use crate::engine::backend::Backend;
 use crate::engine::outcome::check_signal;
 use crate::engine::root::Spot;
 use crate::engine::target::{
-    cannot, clear_after, detach_stray, explained, explained_of_mount, made_kind, nothing_inside,
+    cannot, clear_after, detach_stray, explained, explained_of_mount, made_kind, nothing_in_stray,
+    nothing_inside,
 };
 use crate::engine::undo::{OldMount, Undo, save};
 use crate::engine::{journal, mount_op};
@@ -22,6 +23,9 @@ use crate::sys;
 impl<B: Backend> UpRun<'_, B> {
     pub(super) fn clear_and_create(&mut self) -> Result<()> {
         let plan = self.plan;
+        for stray in &self.observed.strays {
+            nothing_in_stray(&plan.root, stray, self.observed)?;
+        }
         self.record_planned_placeholders()?;
 
         for step in &plan.steps {
@@ -129,7 +133,7 @@ impl<B: Backend> UpRun<'_, B> {
     /// Detaches a mount that was moved away, and removes the placeholders beside it.
     fn detach_stray(&mut self, step: &Step, stray: &Stray) -> Result<()> {
         self.log_step(step);
-        detach_stray(&self.plan.root, stray)?;
+        detach_stray(&self.plan.root, stray, self.observed)?;
         self.outcome.detached += 1;
         clear_after(&self.root, stray, self.made_before());
         Ok(())
