@@ -35,7 +35,9 @@ impl FstabArgs {
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let text = fs::read(&self.file).map_err(|error| {
-            Error::failed(format!("cannot read {}", self.file.display())).because(&error)
+            Error::failed(format!("cannot read {}", self.file.display()))
+                .because(&error)
+                .hint("name the file that has the lines with --file")
         })?;
         let block = Arc::new(block(&self.file, &text)?);
         let (run, found) = (Arc::new(FstabRun::new(context, &sites)?), block.clone());

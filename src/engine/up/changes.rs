@@ -204,8 +204,10 @@ impl<B: Backend> UpRun<'_, B> {
             file: Some(file),
             ..CreatedPath::planned(path.clone(), kind)
         };
-        // What an earlier run made there is gone.
-        self.kept.made.retain(|before| before.path != *path);
+        // What an earlier run made there is gone, unless it is in the root beneath this one.
+        if self.observed.under_root.is_empty() {
+            self.kept.made.retain(|before| before.path != *path);
+        }
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
