@@ -731,6 +731,29 @@ fn an_orphan_beneath_a_foreign_mount_stays_recorded() {
     assert_eq!(visible(&world), visible(&before));
 }
 
+/// A mount that was moved lies in a directory that another one would cover.
+#[test]
+fn a_moved_mount_in_the_way_is_not_taken_for_a_foreign_one() {
+    let with = |asked: &[&str]| {
+        let choices = TARGETS.map(|target| asked.contains(&target).then_some((0, false)));
+        desired(&(choices.to_vec(), None))
+    };
+    let mut world = bare([true, false, false, false]);
+    up(&mut world, &with(&["/w/b"]));
+    world.exchange(&jail("/a"), &jail("/w"));
+    let wanted = with(&["/a", "/a/b/c"]);
+    let plan = plan::up(&wanted, &world.observe(&wanted), None);
+    let [conflict] = plan.conflicts.as_slice() else {
+        panic!("{:?}", plan.conflicts)
+    };
+    let text = conflict.to_string();
+    assert!(
+        text.contains("cannot mount /host/0/0 on /srv/s/a: "),
+        "{text}"
+    );
+    assert!(text.contains("a directory that is not empty"), "{text}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 512,

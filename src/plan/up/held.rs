@@ -81,7 +81,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Refuses to change paths that are on foreign mounts, since the changes could also appear
-    /// outside the root.
+    /// outside the root. A mount of ours that was moved there goes first.
     pub(super) fn refuse_outside(&mut self, made: &mut placeholders::Placeholders) {
         if self.observed.holders.is_empty() && !self.plan.states.iter().any(is_theirs) {
             return;
@@ -91,7 +91,9 @@ impl<'a> Planner<'a> {
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
         for path in paths.chain(created) {
-            if let Held::Theirs(above) = self.held_by(path) {
+            if let Held::Theirs(above) = self.held_by(path)
+                && !self.is_moved_to(&above)
+            {
                 found.entry(above).or_default().push(path);
             }
         }
