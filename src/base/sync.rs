@@ -37,11 +37,7 @@ pub(crate) fn threads_for(pieces: usize) -> usize {
 
 /// As [`threads_for`], for work that waits for a disk half of the time.
 pub(crate) fn threads_for_disk(pieces: usize) -> usize {
-    if pieces > 1 {
-        (2 * processors()).min(pieces)
-    } else {
-        1
-    }
+    (2 * threads_for(pieces)).min(pieces.max(1))
 }
 
 /// The number of processors, which is the usual number of threads. The control groups that may

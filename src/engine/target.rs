@@ -182,17 +182,27 @@ pub(super) fn nothing_in(root: &Root, what: &str, target: &JailPath, id: u64) ->
         Err(_) if !sys::probe::statmount() => return Ok(()),
         inside => explained(root, "look into", target, inside)?,
     };
-    let Some(first) = inside.first() else {
-        return Ok(());
-    };
+    match inside.first() {
+        Some(first) => Err(holds_foreign(root, what, target, *first)),
+        None => Ok(()),
+    }
+}
 
-    let point = sys::mount_point(*first).unwrap_or_default();
-    let how = unmount_command(root.path(), &point);
-    let (path, point) = (root.path().inside(target), point.display());
-    Err(Error::failed(format!(
-        "cannot {what} {path}: {point} is mounted in it, and not by mountjail"
-    ))
-    .hint(format!("unmount it: {how}")))
+/// Returns an error about the mount at `target`: the mount with the unique mount ID `foreign` is in
+/// it.
+pub(super) fn holds_foreign(root: &Root, what: &str, target: &JailPath, foreign: u64) -> Error {
+    let failed = Error::failed(format!("cannot {what} {}", root.path().inside(target)));
+    because_of_foreign(failed, root.path(), foreign)
+}
+
+/// The error about a mount in which somebody else has mounted `foreign`.
+fn because_of_foreign(failed: Error, root: &HostPath, foreign: u64) -> Error {
+    let point = sys::mount_point(foreign).unwrap_or_default();
+    let how = unmount_command(root, &point);
+    let point = point.display();
+    failed
+        .because_of(format!("{point} is mounted in it, and not by mountjail"))
+        .hint(format!("unmount it: {how}"))
 }
 
 /// As [`cannot`], but the error names the mount above `path`, if one hides what is mounted there.
@@ -289,16 +299,10 @@ fn cannot_detach(stray: &Stray) -> Error {
 
 /// Makes sure that nobody has mounted anything in `stray`, because it would be unmounted with it.
 pub(super) fn nothing_in_stray(root: &HostPath, stray: &Stray, observed: &Observed) -> Result<()> {
-    let Some(foreign) = foreign_in_stray(stray, observed) else {
-        return Ok(());
-    };
-    let point = sys::mount_point(foreign).unwrap_or_default();
-    let failed = cannot_detach(stray).because_of(format!(
-        "{} is mounted in it, and not by mountjail",
-        point.display()
-    ));
-    let how = unmount_command(root, &point);
-    Err(failed.hint(format!("unmount it: {how}")))
+    match foreign_in_stray(stray, observed) {
+        Some(foreign) => Err(because_of_foreign(cannot_detach(stray), root, foreign)),
+        None => Ok(()),
+    }
 }
 
 /// A mount of somebody else in `stray`. If it is not known what came along with a recursive mount,
@@ -306,7 +310,7 @@ pub(super) fn nothing_in_stray(root: &HostPath, stray: &Stray, observed: &Observ
 fn foreign_in_stray(stray: &Stray, observed: &Observed) -> Option<u64> {
     let mut ours = HashSet::new();
     for mount in observed.recorded_mounts() {
-        let is_unclear = mount.recursive && mount.submounts.is_none() && !mount.is_graft();
+        let is_unclear = mount.is_tree() && mount.submounts.is_none();
         if is_unclear && mount.unique_id == Some(stray.unique_id) {
             return None;
         }

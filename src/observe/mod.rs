@@ -23,6 +23,7 @@ mod outline;
 mod outside;
 mod process;
 mod processes;
+mod read_cache;
 mod record;
 mod record_file;
 mod recorded;

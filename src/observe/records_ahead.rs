@@ -1,14 +1,11 @@
 //! The records of sites that a run looks at before it takes their locks. Once it has the lock of
 //! one, they are read again only if they were replaced.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
+use super::read_cache::ReadCache;
 use super::record::{BootRecord, PersistentRecord, Unreadable};
 use super::record_file::{Version, record_bytes};
-use crate::base::sync::lock;
 use crate::base::{Result, SiteName};
 
 /// The records of one site, if there are any.
@@ -32,8 +29,8 @@ impl ParsedRecords {
 }
 
 /// The records that were read ahead, each for one more use.
-#[derive(Clone, Default)]
-pub(super) struct RecordsAhead(Arc<Mutex<HashMap<SiteName, ReadAhead>>>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RecordsAhead(ReadCache<ReadAhead>);
 
 struct ReadAhead {
     versions: [Option<Version>; 2],
@@ -49,13 +46,13 @@ impl RecordsAhead {
             versions,
             parsed: parsed.clone(),
         };
-        lock(&self.0).insert(site.clone(), ahead);
+        self.0.lock().insert(site.clone(), ahead);
         Ok(parsed)
     }
 
     /// The records of `site` that were read ahead, if they are still those in `files`.
     pub(super) fn take(&self, site: &SiteName, files: [&Path; 2]) -> Result<Option<ParsedRecords>> {
-        let Some(ahead) = lock(&self.0).remove(site) else {
+        let Some(ahead) = self.0.lock().remove(site) else {
             return Ok(None);
         };
         let is_current = ahead.versions == versions_of(files)?;
@@ -66,21 +63,6 @@ impl RecordsAhead {
 fn versions_of([run, lib]: [&Path; 2]) -> Result<[Option<Version>; 2]> {
     Ok([Version::at(run)?, Version::at(lib)?])
 }
-
-impl fmt::Debug for RecordsAhead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RecordsAhead").finish_non_exhaustive()
-    }
-}
-
-/// Where things are does not depend on what was read.
-impl PartialEq for RecordsAhead {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for RecordsAhead {}
 
 #[cfg(test)]
 mod tests {

@@ -35,26 +35,24 @@ pub struct StateDir {
 
 impl Default for StateDir {
     fn default() -> Self {
-        Self {
-            run: "/run/mountjail".into(),
-            lib: "/var/lib/mountjail".into(),
-            shared: "/run/mountjail".into(),
-            template_cache: TemplateCache::default(),
-            ahead: RecordsAhead::default(),
-        }
+        Self::with_run("/run/mountjail".into(), "/var/lib/mountjail".into())
     }
 }
 
 impl StateDir {
-    /// The directories below `dir`, for `--state-dir`.
-    pub fn under(dir: &Path) -> Self {
+    fn with_run(run: PathBuf, lib: PathBuf) -> Self {
         Self {
-            run: dir.join("run"),
-            lib: dir.join("lib"),
-            shared: dir.join("run"),
+            shared: run.clone(),
+            run,
+            lib,
             template_cache: TemplateCache::default(),
             ahead: RecordsAhead::default(),
         }
+    }
+
+    /// The directories below `dir`, for `--state-dir`.
+    pub fn under(dir: &Path) -> Self {
+        Self::with_run(dir.join("run"), dir.join("lib"))
     }
 
     /// The directories for the mounts in the namespace `id`. The records of what was made in the
@@ -62,11 +60,8 @@ impl StateDir {
     #[must_use]
     pub fn of_namespace(&self, id: &str) -> Self {
         Self {
-            run: self.namespaces().join(id),
-            lib: self.lib.clone(),
             shared: self.shared.clone(),
-            template_cache: TemplateCache::default(),
-            ahead: RecordsAhead::default(),
+            ..Self::with_run(self.namespaces().join(id), self.lib.clone())
         }
     }
 
@@ -116,12 +111,10 @@ impl StateDir {
     #[must_use]
     pub fn templates(&self) -> Self {
         let run = self.run.join("templates");
+        let lib = run.join("made");
         Self {
-            lib: run.join("made"),
-            shared: run.clone(),
-            run,
             template_cache: self.template_cache.clone(),
-            ahead: RecordsAhead::default(),
+            ..Self::with_run(run, lib)
         }
     }
 

@@ -1,14 +1,12 @@
 //! The records of templates, each of which many sites need. They are read again only when they were
 //! replaced.
 
-use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use super::read_cache::ReadCache;
 use super::record::{BootId, BootRecord, Contents, RecordedMount, Unreadable};
 use super::record_file::{Version, WITHOUT_TEMPLATE_RECORD, record_bytes, refuse_newer};
-use crate::base::sync::lock;
 use crate::base::{Result, SiteName};
 use crate::sys::FileId;
 
@@ -22,8 +20,8 @@ pub(crate) struct KnownTemplate {
 }
 
 /// The records that were read, by their templates.
-#[derive(Clone, Default)]
-pub(super) struct TemplateCache(Arc<Mutex<HashMap<SiteName, ReadRecord>>>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TemplateCache(ReadCache<ReadRecord>);
 
 /// A record that was read.
 struct ReadRecord {
@@ -46,7 +44,7 @@ impl TemplateCache {
             return Ok(None);
         };
         let of_boot = |known: &Arc<KnownTemplate>| known.boot == *boot;
-        if let Some(read) = lock(&self.0).get(template)
+        if let Some(read) = self.0.lock().get(template)
             && read.version == version
         {
             return Ok(read.known.clone().filter(of_boot));
@@ -56,7 +54,7 @@ impl TemplateCache {
             version,
             known: known.clone(),
         };
-        lock(&self.0).insert(template.clone(), read);
+        self.0.lock().insert(template.clone(), read);
         Ok(known.filter(of_boot))
     }
 }
@@ -91,18 +89,3 @@ impl KnownTemplate {
         contents.is_some_and(|contents| contents.directory == Some(directory))
     }
 }
-
-impl fmt::Debug for TemplateCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TemplateCache").finish_non_exhaustive()
-    }
-}
-
-/// Where things are does not depend on what was read.
-impl PartialEq for TemplateCache {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for TemplateCache {}

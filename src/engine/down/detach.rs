@@ -10,7 +10,7 @@ use crate::base::{Error, JailPath, Result};
 use crate::engine::hidden;
 use crate::engine::root::{Spot, Spots};
 use crate::engine::target::{
-    cannot, cannot_reach, explained, foreign_in, hides, nothing_in, nothing_inside,
+    cannot, cannot_reach, explained, foreign_in, hides, holds_foreign, nothing_inside,
 };
 use crate::observe::ObservedMount;
 use crate::plan::Along;
@@ -167,8 +167,8 @@ impl DownRun<'_> {
         }
 
         let ours = self.ids_of_ours();
-        if foreign_in(id, &ours, self.observed).is_some() {
-            nothing_in(&self.root, "unmount", target, id)?;
+        if let Some(foreign) = foreign_in(id, &ours, self.observed) {
+            return Err(holds_foreign(&self.root, "unmount", target, foreign));
         }
 
         match hidden::detach(id) {

@@ -229,10 +229,6 @@ impl TakeDown {
 
 /// Whether copies that were in the way are moved aside in `root`.
 pub(in crate::site) fn has_copies_aside(root: &HostPath) -> bool {
-    let directory = root.as_path().join(adopt::name_of_directory());
-    if directory.symlink_metadata().is_err() {
-        return false;
-    }
     match adopt::read(root) {
         Ok(Some(record)) => !record.moved.is_empty(),
         _ => false,
