@@ -20,7 +20,7 @@ use crate::observe::{
     Table, namespace_inode, namespace_record,
 };
 use crate::patience;
-use crate::sys::{self, MountAttr};
+use crate::sys::{self, MountAttr, proc};
 
 /// Gives this process a mount namespace of its own, into which the mounts of the old one propagate,
 /// and none out of it: `unshare(2)`. The process must have one thread.
@@ -55,14 +55,27 @@ pub(crate) fn record_namespace(
         boot,
         id,
         pid,
+        started: proc::start_time(&proc::of(pid)),
         pid_namespace: namespace_inode(Path::new("/proc/self/ns/pid")),
         units: units.to_vec(),
     };
     let own = state.of_namespace(&id.to_string());
     make_state_directories(state)?;
+    forget_earlier(&own)?;
     make_state_directories(&own)?;
     write_json(&namespace_record(&own.run), &record, Durability::ThisBoot)?;
     Ok(own)
+}
+
+/// Removes the records of an earlier namespace with the same id (before Linux 6.8).
+fn forget_earlier(own: &StateDir) -> Result<()> {
+    match fs::remove_dir_all(&own.run) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let records = own.run.display();
+            Err(Error::failed(format!("cannot remove the old records {records}")).because(&error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The id of the mount namespace of this process, as the directory of its records is called.

@@ -16,8 +16,9 @@ use super::process::Process;
 use super::record::BootId;
 use super::record_file::read_regular;
 use super::state::StateDir;
+use super::table::Table;
 use crate::base::SiteName;
-use crate::sys::{self, proc};
+use crate::sys::{self, Stat, proc};
 
 /// The version of [`NamespaceRecord`]s.
 pub const NAMESPACE_VERSION: u32 = 1;
@@ -48,6 +49,8 @@ pub struct NamespaceRecord {
     pub id: NamespaceId,
     /// The process that made it, and became the service.
     pub pid: u32,
+    /// When that process began, in clock ticks since boot (`proc_pid_stat(5)`).
+    pub started: Option<u64>,
     /// The PID namespace that this process was in. Only from there can it be told whether any
     /// process is left.
     pub pid_namespace: Option<u64>,
@@ -137,7 +140,7 @@ impl RunNamespaces {
             };
             if record.boot != *boot {
                 found.gone.push(directory);
-            } else if let Some(process) = processes.within(&record) {
+            } else if let Some(process) = processes.within(&record, state) {
                 found.living.push(RunNamespace { record, process });
             } else if processes.are_all(&record) {
                 found.gone.push(directory);
@@ -207,6 +210,8 @@ struct Processes {
     /// Whether the namespace of every process could be seen.
     all_seen: bool,
     pid_namespace: Option<u64>,
+    /// Whether the kernel never reuses the id of a mount (since Linux 6.8).
+    ids_are_unique: bool,
 }
 
 impl Processes {
@@ -227,23 +232,26 @@ impl Processes {
             by_namespace,
             all_seen,
             pid_namespace: namespace_inode(Path::new("/proc/self/ns/pid")),
+            ids_are_unique: root(std::process::id()).is_some_and(|root| root.mount_id_is_unique),
         }
     }
 
     /// A process in the namespace, if it exists: the one that made it, or the oldest. A process
-    /// whose root directory is that of the namespace tells whether the number was reused.
-    fn within(&self, record: &NamespaceRecord) -> Option<Process> {
+    /// whose root directory is that of the namespace tells whether the inode number was reused.
+    fn within(&self, record: &NamespaceRecord, state: &StateDir) -> Option<Process> {
         let mut pids = self.by_namespace.get(&record.id.inode)?.clone();
         pids.sort_by_key(|pid| (*pid != record.pid, *pid));
-        for pid in &pids {
-            if root_mount(*pid) == Some(record.id.root_mount) {
-                return Process::of(*pid);
-            }
+        let expected = Some(record.id.root_mount);
+        let is_on_root = |pid: u32| root(pid).is_some_and(|root| root.mount_id == expected);
+        let process = match pids.iter().find(|pid| is_on_root(**pid)) {
+            Some(pid) => *pid,
+            None if pids.iter().any(|pid| is_at_slash(*pid)) => return None, // it was reused
+            None => *pids.first()?,
+        };
+        if !self.ids_are_unique && !pids.iter().any(|pid| is_known(*pid, record, state)) {
+            return None; // both numbers were reused
         }
-        if pids.iter().any(|pid| is_at_slash(*pid)) {
-            return None; // the number was reused
-        }
-        Process::of(*pids.first()?)
+        Process::of(process)
     }
 
     /// Whether a process may be in the namespace with this directory, which has no record that can
@@ -267,10 +275,43 @@ fn inode_of_directory(directory: &Path) -> Option<u64> {
     inode.parse().ok()
 }
 
-/// The id of the mount that the root directory of the process is on.
-fn root_mount(pid: u32) -> Option<u64> {
+/// The root directory of the process.
+fn root(pid: u32) -> Option<Stat> {
     let root = proc::open_link(&proc::of(pid).join("root")).ok()?;
-    sys::stat_fd_unsynced(root).ok()?.mount_id
+    sys::stat_fd_unsynced(root).ok()
+}
+
+/// Whether this process, in a namespace with the recorded numbers, shows that it is the recorded
+/// one. Before Linux 6.8 the kernel gives both numbers to the next namespace as soon as one is gone.
+fn is_known(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
+    let made_it = || pid == record.pid && proc::start_time(&proc::of(pid)) == record.started;
+    let is_of_unit = || {
+        let unit = Process::of(pid).and_then(|process| process.unit);
+        unit.is_some_and(|unit| record.units.contains(&unit))
+    };
+    made_it() || is_of_unit() || has_recorded_mount(pid, record, state)
+}
+
+/// Whether the process sees a mount where a site has one in the recorded namespace.
+fn has_recorded_mount(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
+    let own = state.of_namespace(&record.id.to_string());
+    let Some(table) = Table::of_process(pid) else {
+        return false;
+    };
+    for site in own.sites_of_boot().unwrap_or_default() {
+        let records = own.read(&site, &record.boot);
+        let Some(found) = records.ok().and_then(|records| records.record) else {
+            continue;
+        };
+        let mut points = found
+            .mounts
+            .iter()
+            .map(|mount| found.root.inside(&mount.target));
+        if points.any(|point| !table.at(point.as_path()).is_empty()) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Whether the process sees its root directory at `/`, as one that entered no root does.
@@ -298,9 +339,10 @@ mod tests {
             boot: boot.clone(),
             id: NamespaceId {
                 inode,
-                root_mount: root_mount(std::process::id()).unwrap(),
+                root_mount: root(std::process::id()).unwrap().mount_id.unwrap(),
             },
             pid: std::process::id(),
+            started: proc::start_time(&proc::of(std::process::id())),
             pid_namespace: namespace_inode(Path::new("/proc/self/ns/pid")),
             units: vec!["a.service".to_owned()],
         };

@@ -1,5 +1,6 @@
 //! The whole mount table of this namespace, read once.
 
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use std::thread;
 use super::mountinfo::{self, MountInfo, OWN_TABLE};
 use crate::base::ErrorContext;
 use crate::base::sync::processors;
-use crate::{Error, Result, sys};
+use crate::sys::{self, proc};
+use crate::{Error, Result};
 
 /// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;
@@ -40,6 +42,11 @@ impl Table {
                 "line {line} is not in the form of proc_pid_mountinfo(5)"
             ))
         })
+    }
+
+    /// The table that the process `pid` sees; `None` if it has ended or cannot be read.
+    pub(super) fn of_process(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(proc::of(pid).join("mountinfo")).ok()?).ok()
     }
 
     /// The table of a mountinfo file.

@@ -73,6 +73,12 @@ impl Plan {
         self
     }
 
+    /// Whether a graft covers the mount at `target`, which is detached after that.
+    pub(crate) fn covers(&self, target: &JailPath) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::DetachCovered { target: old, .. } if old == target))
+    }
+
     /// The number of steps that remove something from the root.
     pub fn removals(&self) -> usize {
         self.steps.iter().filter(|step| step.removes()).count()

@@ -635,9 +635,12 @@ fn renewed(engine: &'static str) {
         .prints("graft /x: swap 2 mounts")
         .prints("detach /x/deep/two beneath the graft");
     without_a_gap(&roots[0].join("x/deep/two"), || {
-        sandbox.ok(&["up", "--renew", "a"]).says("2 swapped");
+        sandbox.ok(&["up", "--renew", "a"]).says("3 swapped");
     });
-    sandbox.ok(&["up", "--renew", "--all"]).says("b: up");
+    sandbox
+        .ok(&["-v", "up", "--renew", "--all"])
+        .says("/x/data was absent for a moment: it is mounted anew, on the graft")
+        .says("b: up");
     assert_eq!(templates(&sandbox), 1);
     for root in &roots {
         assert_eq!(grafts_below(root).len(), 1);

@@ -68,6 +68,14 @@ pub fn all() -> Vec<Trial> {
             two_services,
         ),
         ("a service that a script starts by hand is reached", by_hand),
+        (
+            "a service that goes on in another process is known by its mounts",
+            forked,
+        ),
+        (
+            "a namespace with the numbers of a service that ended is not that service's",
+            numbers_reused,
+        ),
         ("a plan names the services", planned),
         (
             "exec, doctor and trace enter the namespace of a service",
@@ -865,6 +873,72 @@ fn by_hand() {
     sandbox
         .ok(&["status", "s"])
         .prints("s: down, comes up with jail-fpm.service");
+    sandbox.ok(&["down", "--all"]);
+    assert!(!root.join("file").exists());
+}
+
+/// Its first process ends, as that of a daemon that puts itself into the background.
+fn forked() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut command = sandbox.command();
+    command.args(["run", "--quiet", "--unit", OWN, "--", "sh", "-c"]);
+    command.arg("exec 3<&0; cat <&3 >/dev/null 2>&1 & echo $!");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut first = command.spawn().unwrap();
+    let until_closed = first.stdin.take();
+    let first = first.wait_with_output().unwrap();
+    let pid = String::from_utf8(first.stdout).unwrap();
+    let pid: u32 = pid.trim().parse().unwrap();
+    let line = format!("s: up, 1 of 1 mounts ok in {}, for {OWN}", root.display());
+    sandbox.ok(&["status", "s"]).prints(&line);
+    replace(&sandbox, "newer\n");
+    sandbox
+        .ok(&["up", "s"])
+        .says("1 swapped, in jail-fpm.service");
+    let seen = fs::read_to_string(format!("/proc/{pid}/root{}/file", root.display()));
+    assert_eq!(seen.unwrap(), "newer\n");
+    drop(until_closed);
+    sandbox.ok(&["down", "--all"]);
+    assert!(!root.join("file").exists());
+}
+
+/// Before Linux 6.8, the kernel gives the inode number of a namespace that is gone, and the id of
+/// its root mount, to the next one.
+fn numbers_reused() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let service = Service::start(&sandbox);
+    let line = format!("s: up, 1 of 1 mounts ok in {}, for {OWN}", root.display());
+    sandbox.ok(&["status", "s"]).prints(&line);
+    service.stop();
+
+    let host = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let elsewhere = |pid| {
+        let own = fs::read_link(format!("/proc/{pid}/ns/mnt"));
+        own.is_ok_and(|own| own != host)
+    };
+    let others: Vec<_> = std::iter::repeat_with(|| {
+        let mut command = Command::new("unshare");
+        Running::start_until(command.args(["--mount", "sleep", "1000"]), elsewhere)
+    })
+    .take(20)
+    .collect();
+    sandbox
+        .ok(&["status", "s"])
+        .prints("s: down, comes up with jail-fpm.service");
+    sandbox.ok(&["up", "s"]).says("does not run");
+    for other in &others {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", other.pid())).unwrap();
+        assert!(!table.contains(root.to_str().unwrap()), "{table}");
+    }
+
+    // The next service may get the numbers too.
+    drop(others);
+    let mut service = Service::start(&sandbox);
+    assert_eq!(service.file(&root), "of the host\n");
+    sandbox.ok(&["status", "s"]).prints(&line);
+    service.stop();
     sandbox.ok(&["down", "--all"]);
     assert!(!root.join("file").exists());
 }

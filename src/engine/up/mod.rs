@@ -150,26 +150,29 @@ impl<'a, B: Backend> UpRun<'a, B> {
 
     fn mount(&mut self, item: &mut MountOp<'_, B>) -> Result<()> {
         self.log_step(item.step);
-        let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
+        let swapped = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
 
-        if let Some(change) = item.step.change() {
+        let target = &item.mount.target;
+        let change = item.step.change();
+        let made_anew = change.is_none() && self.plan.covers(target);
+        if let Some(change) = change {
             self.outcome.attached += change.attach.len();
             self.outcome.swapped += change.swap.len();
             self.outcome.detached += change.detach.len();
-        } else if gap.is_some() {
+        } else if swapped.is_some() || made_anew {
             self.outcome.swapped += 1;
         } else {
             self.outcome.attached += 1;
         }
-        if gap == Some(true) {
-            self.outcome.gaps += 1;
-            let target = &item.mount.target;
-            (self.log)(format_args!(
-                "{target} was absent for a moment: this kernel or engine has no \
-                 MOVE_MOUNT_BENEATH"
-            ));
-        }
+
+        let because = match swapped {
+            Some(true) => "this kernel or engine has no MOVE_MOUNT_BENEATH",
+            _ if made_anew => "it is mounted anew, on the graft",
+            _ => return Ok(()),
+        };
+        self.outcome.gaps += 1;
+        (self.log)(format_args!("{target} was absent for a moment: {because}"));
         Ok(())
     }
 }
