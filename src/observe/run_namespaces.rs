@@ -282,7 +282,7 @@ fn root(pid: u32) -> Option<Stat> {
 }
 
 /// Whether this process, in a namespace with the recorded numbers, shows that it is the recorded
-/// one. Before Linux 6.8 the kernel gives both numbers to the next namespace as soon as one is gone.
+/// one. Before Linux 6.8 the kernel gives both numbers to the next namespace once one is gone.
 fn is_known(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
     let made_it = || pid == record.pid && proc::start_time(&proc::of(pid)) == record.started;
     let is_of_unit = || {
@@ -292,10 +292,11 @@ fn is_known(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
     made_it() || is_of_unit() || has_recorded_mount(pid, record, state)
 }
 
-/// Whether the process sees a mount where a site has one in the recorded namespace.
+/// Whether the process sees a mount where a site has one in the recorded namespace, and the host
+/// has none: each new namespace begins with those of the host.
 fn has_recorded_mount(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
     let own = state.of_namespace(&record.id.to_string());
-    let Some(table) = Table::of_process(pid) else {
+    let (Some(table), Ok(host)) = (Table::of_process(pid), Table::read_text()) else {
         return false;
     };
     for site in own.sites_of_boot().unwrap_or_default() {
@@ -303,12 +304,12 @@ fn has_recorded_mount(pid: u32, record: &NamespaceRecord, state: &StateDir) -> b
         let Some(found) = records.ok().and_then(|records| records.record) else {
             continue;
         };
-        let mut points = found
-            .mounts
-            .iter()
-            .map(|mount| found.root.inside(&mount.target));
-        if points.any(|point| !table.at(point.as_path()).is_empty()) {
-            return true;
+        for mount in &found.mounts {
+            let point = found.root.inside(&mount.target);
+            let is_mounted = |table: &Table| !table.at(point.as_path()).is_empty();
+            if is_mounted(&table) && !is_mounted(&host) {
+                return true;
+            }
         }
     }
     false
