@@ -63,19 +63,6 @@ pub fn all() -> Vec<Trial> {
             host_only,
         ),
         ("fstab has no lines of sites of services", no_lines),
-        (
-            "two services of one site have its mounts each",
-            two_services,
-        ),
-        ("a service that a script starts by hand is reached", by_hand),
-        (
-            "a service that goes on in another process is known by its mounts",
-            forked,
-        ),
-        (
-            "a namespace with the numbers of a service that ended is not that service's",
-            numbers_reused,
-        ),
         ("a plan names the services", planned),
         (
             "exec, doctor and trace enter the namespace of a service",
@@ -102,6 +89,7 @@ pub fn all() -> Vec<Trial> {
             conflict,
         ),
     ]);
+    all.extend(running());
     all.extend([unlisted, not_started]);
     all.extend(where_templates_are(trials([(
         "a full mount table in the namespace of a service leaves it as it was",
@@ -116,6 +104,25 @@ pub fn all() -> Vec<Trial> {
         beneath,
     ));
     all
+}
+
+/// What tells the namespaces of services that run.
+fn running() -> Vec<Trial> {
+    trials([
+        (
+            "two services of one site have its mounts each",
+            two_services,
+        ),
+        ("a service that a script starts by hand is reached", by_hand),
+        (
+            "a service that goes on in another process is known by its mounts",
+            forked,
+        ),
+        (
+            "a namespace with the numbers of a service that ended is not that service's",
+            numbers_reused,
+        ),
+    ])
 }
 
 const OWN: &str = "jail-fpm.service";
