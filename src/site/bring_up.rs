@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::context::{Context, Purpose};
+use super::error::{MAX_PLANS, never_finished};
 use super::pipeline::{self, MountLookup, Pipeline, read_table};
 use super::settled::SettledSites;
 use super::templates::{self, SiteRun, Templates};
@@ -221,7 +222,7 @@ impl BringUp {
         let log = context.out.site(&desired.site).log();
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
-        loop {
+        for _ in 0..MAX_PLANS {
             // Observe: the mounts that are there, and the records. A site that is like one that
             // needs nothing needs nothing, either.
             let table = newer_table.as_ref().or(table);
@@ -264,6 +265,7 @@ impl BringUp {
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
+        Err(never_finished(&desired.site, &desired.root).into())
     }
 
     /// The steps from what is observed to what is desired. A graft goes with all that is in it.

@@ -6,7 +6,7 @@ use super::manifest_file::Site;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
-use crate::base::{ErrorCode, ErrorKind, SiteName};
+use crate::base::{ErrorCode, ErrorKind, HostPath, SiteName};
 use crate::engine::EngineFailure;
 
 /// Why a command failed on one site.
@@ -235,4 +235,17 @@ fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {
     } else if failure.also.is_empty() && !failure.undone.is_empty() {
         out.info(format_args!("undid {steps}; the site is as it was before"));
     }
+}
+
+/// How many plans of a run follow each other, each of which sees what the one before uncovered.
+/// Some are enough, unless somebody undoes them all the time.
+pub(super) const MAX_PLANS: usize = 100;
+
+/// The mounts of a site that are not right after [`MAX_PLANS`] plans were carried out.
+pub(super) fn never_finished(site: &SiteName, root: &HostPath) -> Error {
+    Error::failed(format!(
+        "{site}: the mounts in {root} are still not right, after {MAX_PLANS} plans were carried \
+         out: something changes them or their directories all the time"
+    ))
+    .hint(format!("`mountjail plan {site}` shows what is left to do"))
 }

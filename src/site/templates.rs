@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use super::SiteError;
+use super::error::{MAX_PLANS, never_finished};
 use super::up::Changes;
 use crate::base::sync::lock;
 use crate::base::{ErrorContext, HostPath, SiteName};
@@ -180,7 +181,7 @@ impl Templates {
         let SiteRun { store, stop, log } = run;
         let name = &desired.site;
         let mut changes = Changes::default();
-        loop {
+        for _ in 0..MAX_PLANS {
             let records = self.state.read(name, &self.boot)?;
             let table = if sys::probe::statmount() {
                 None
@@ -208,6 +209,7 @@ impl Templates {
                 return Ok(changes);
             }
         }
+        Err(never_finished(name, &desired.root).into())
     }
 }
 

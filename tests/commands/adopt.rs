@@ -11,7 +11,9 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::support::{Ran, Running, Sandbox, alone, bind, mounts_below, tree, trials, wait_until};
+use crate::support::{
+    Ran, Running, Sandbox, alone, bind, mounts_below, tree, trials, unmount, wait_until,
+};
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials([
@@ -592,7 +594,7 @@ fn put_back() {
     let ran = ran.says("2 things put back");
     let _ = ran.says("is mounted there, and not by mountjail");
     before.assert_same(&tree(&root));
-    Ran::of(Command::new("umount").arg(root.join("etc/hosts"))).exits(0);
+    unmount(&root.join("etc/hosts"));
     there_and_back(&sandbox, "s", &[]);
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Ran, Running, Sandbox, Watcher, alone, bind, empty_run, mounts_below, overlay, tree, trials,
-    wait_until,
+    unmount, wait_until,
 };
 
 pub fn all() -> Vec<Trial> {
@@ -133,7 +133,7 @@ fn new_site() {
     );
 
     // A mount that somebody took off is a change, although the manifest is the same.
-    Ran::of(Command::new("umount").arg(sandbox.root("s").join("file"))).exits(0);
+    unmount(&sandbox.root("s").join("file"));
     let healed = site(&apply(&sandbox, &file, &[]).exits(0));
     assert_eq!(
         (&healed["changed"], &healed["manifest"]["changed"]),

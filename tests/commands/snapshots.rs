@@ -11,7 +11,7 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::support::{Ran, Running, Sandbox, alone, bind};
+use crate::support::{Ran, Running, Sandbox, alone, bind, unmount};
 
 pub fn all() -> Vec<Trial> {
     // Each alone, because its sandbox is at /mnt, so that no path depends on the run.
@@ -172,7 +172,7 @@ fn attention() {
     example.ok(&["up", "--all"]);
     fs::rename("/mnt/host/hosts", "/mnt/host/hosts.old").unwrap();
     example.file("host/hosts", "127.0.0.1 localhost another\n");
-    Ran::of(Command::new("umount").arg("/mnt/srv/shop/srv/data")).exits(0);
+    unmount(Path::new("/mnt/srv/shop/srv/data"));
     example.shows("status drifted", &[&["status"], &["status", "shop"]]);
     example.shows("plan drifted", &[&["plan", "--all"]]);
     example.shows("up drifted", &[&["up", "--all"]]);
@@ -331,7 +331,7 @@ fn in_the_way() {
         "error a foreign mount",
         &[&["up", "s"], &["status", "s"], &["down", "s"]],
     );
-    Ran::of(Command::new("umount").arg(etc.join("hosts"))).exits(0);
+    unmount(&etc.join("hosts"));
     example.ok(&["down", "s"]);
     bind(&root, &root);
     let read_only = ["-o", "remount,bind,ro", "/mnt/srv/s"];

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Ran, Sandbox, grafts_below, trials, wait_until};
+use crate::support::{Ran, Sandbox, grafts_below, trials, unmount, wait_until};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -845,7 +845,7 @@ fn shared_or_covered() {
             "{status}"
         );
         assert!(!status.stdout.contains("is another file now"), "{status}");
-        Ran::of(Command::new("umount").arg(root.join("etc"))).exits(0);
+        unmount(&root.join("etc"));
         sandbox.ok(&["status", "s"]);
     }
     let hosts = root.join("etc/hosts");
@@ -870,7 +870,7 @@ fn in_short() {
         sandbox.site(name, "etc: [hosts, services]\n");
     }
     sandbox.ok(&["up", "a", "b"]);
-    Ran::of(Command::new("umount").arg(sandbox.root("b").join("etc/hosts"))).exits(0);
+    unmount(&sandbox.root("b").join("etc/hosts"));
     let line = |name: &str, how: &str| {
         format!(
             "{name}: {how} of 2 mounts ok in {}\n",

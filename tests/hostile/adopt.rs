@@ -16,7 +16,7 @@ use nix::unistd::mkfifo;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::faults::{chosen, counted};
-use crate::support::{Fuse, Ran, Sandbox, alone, bind, mounts_below, tree, trials};
+use crate::support::{Fuse, Ran, Sandbox, alone, bind, mounts_below, tree, trials, unmount};
 
 /// The calls by which a run makes, moves, removes and mounts: between two of them nothing changes.
 const CALLS: &str = "mkdirat,renameat2,renameat,rename,unlinkat,fsync,syncfs,fchmod,move_mount,\
@@ -319,7 +319,7 @@ fn traps() {
     let ran = sandbox.run(&also).exits(1);
     let ran = ran.says("srv/dir/inner: something is mounted on it");
     let _ = ran.says("or move away by hand what is in the way there");
-    Ran::of(Command::new("umount").arg(dir.join("inner"))).exits(0);
+    unmount(&dir.join("inner"));
     sandbox.ok(&["adopt", "--write", "s"]);
     assert_eq!(fs::read_to_string(outside).unwrap(), "one");
 }

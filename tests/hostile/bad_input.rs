@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{OnEngine, Ran, Sandbox, for_each_engine, mounts_below, tree};
+use crate::support::{OnEngine, Ran, Sandbox, for_each_engine, mounts_below, tree, unmount};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -817,7 +817,7 @@ fn state_directory(engine: &'static str) {
         .run(&["up", "s"])
         .exits(1)
         .says("Read-only file system");
-    Ran::of(Command::new("umount").arg(sandbox.state())).exits(0);
+    unmount(&sandbox.state());
     small_disk(&sandbox.state(), "size=4k,nr_inodes=8");
     let ran = sandbox.run(&["up", "s"]);
     assert!(

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::support::{
     Ran, Sandbox, Watcher, bind, for_each_engine, line, mounts, mounts_below, on_shared_root, soon,
-    soon_reads, tree,
+    soon_reads, tree, unmount,
 };
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
@@ -109,7 +109,7 @@ fn with_theirs(engine: &'static str) {
                 .says(&format!("unmount it: `umount {}`", at.display()));
             assert_eq!(mounts_below(&root), before, "{command}");
         }
-        Ran::of(Command::new("umount").arg(&at)).exits(0);
+        unmount(&at);
     }
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["status", "s"]);

@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::support::{
     Fuse, Mount, OnEngine, Ran, Running, Sandbox, Tree, Watcher, for_each_engine,
     for_each_engine_alone, for_each_engine_on_shared_root, line, mounts, mounts_below, replace,
-    soon_reads, tree, wait_until,
+    soon_reads, tree, unmount, wait_until,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -414,7 +414,7 @@ fn moved(engine: &'static str) {
 fn gone(engine: &'static str) {
     let mut site = Site::new(engine);
     for mount in mounts_below(&site.root).iter().rev() {
-        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+        unmount(&mount.point);
     }
     fs::remove_dir_all(&site.root).unwrap();
     site.sandbox.ok(&["down", "s"]).says("does not exist");
@@ -463,7 +463,7 @@ fn mounted_over(engine: &'static str) {
         let left = mounts_below(&site.sandbox.path("srv"));
         assert_eq!(left.len(), 1, "theirs stays: {left:?}");
         assert_eq!(fs::read_to_string(over.join("precious")).unwrap(), "theirs");
-        Ran::of(Command::new("umount").arg(&over)).exits(0);
+        unmount(&over);
         site.sandbox.ok(&["down", "s"]);
         site.is_bare();
     }

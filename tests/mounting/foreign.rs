@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::{
     OnEngine, Ran, Running, Sandbox, Tree, bind, for_each_engine, for_each_engine_on_shared_root,
-    mounts_below, site_of_one_file, tree, wait_until,
+    mounts_below, site_of_one_file, tree, unmount, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -560,7 +560,7 @@ fn mount_tmpfs(at: &Path) {
 }
 
 fn umount(at: &Path) {
-    Ran::of(Command::new("umount").arg(at)).exits(0);
+    unmount(at);
 }
 
 /// A process whose working directory this is.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::templates::{nothing_is_left, read, sites};
 use crate::support::{
     OnEngine, Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_alone, mounts_below,
-    replace, where_templates_are,
+    replace, unmount, where_templates_are,
 };
 
 pub fn all() -> Vec<Trial> {
@@ -48,7 +48,7 @@ fn pair(engine: &'static str) -> (Sandbox, Vec<PathBuf>) {
 }
 
 fn umount(at: &Path) {
-    Ran::of(Command::new("umount").arg(at)).exits(0);
+    unmount(at);
 }
 
 /// `down` of `a`, by its name and with all others, names the foreign mount at `theirs` and changes

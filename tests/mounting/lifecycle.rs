@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    OnEngine, Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount_all,
+    OnEngine, Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount,
+    unmount_all,
 };
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
@@ -522,7 +523,7 @@ fn foreign(engine: &'static str) {
         fs::read(root.join("etc/hosts")).unwrap(),
         fs::read("/etc/passwd").unwrap()
     );
-    Ran::of(Command::new("umount").arg(root.join("etc/hosts"))).exits(0);
+    unmount(&root.join("etc/hosts"));
     sandbox.ok(&["down", "s"]);
     let left = mounts_below(&root);
     assert_eq!(left.len(), 1, "{left:?}");
@@ -603,7 +604,7 @@ fn placeholder_changed(engine: &'static str) {
     let root = sandbox.site("s", "etc: [hosts, services]\n");
     sandbox.ok(&["up", "s"]);
     for mount in mounts_below(&root) {
-        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+        unmount(&mount.point);
     }
     fs::write(root.join("etc/hosts"), "the owner's own").unwrap();
     fs::remove_file(root.join("etc/services")).unwrap();
@@ -831,7 +832,7 @@ fn root_away(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     // A reboot, after which the disk with the root is not there at once.
     for mount in mounts_below(&root) {
-        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+        unmount(&mount.point);
     }
     let away = sandbox.path("srv/away");
     fs::rename(&root, &away).unwrap();
@@ -848,7 +849,7 @@ fn root_away(engine: &'static str) {
     // told from a root that somebody emptied.
     if mountjail::sys::probe::statmount() {
         for mount in mounts_below(&root) {
-            Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+            unmount(&mount.point);
         }
         fs::rename(&root, &away).unwrap();
         fs::create_dir(&root).unwrap();

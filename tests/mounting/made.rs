@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
-use crate::support::{Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, tree};
+use crate::support::{Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, tree, unmount};
 use libtest_mimic::Trial;
 
 const MANIFEST: &str = "programs: [ls]
@@ -108,7 +108,7 @@ fn made(engine: &'static str) {
     assert_eq!(fs::read_to_string(root.join("tmp/file")).unwrap(), "kept");
 
     // Taken off by hand, it comes back.
-    Ran::of(Command::new("umount").arg(root.join("run"))).exits(0);
+    unmount(&root.join("run"));
     sandbox.run(&["status", "s"]).exits(3).prints("missing");
     sandbox.ok(&["up", "s"]).says("1 attached");
     // What is not empty stays.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Ran, Sandbox, for_each_engine, grafts_below, mounts_below, tree, trials, unmount_all,
+    Ran, Sandbox, for_each_engine, grafts_below, mounts_below, tree, trials, unmount, unmount_all,
 };
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
@@ -267,7 +267,7 @@ fn survives(sandbox: &Sandbox, root: &Path, at: &Path, mut mount: impl FnMut()) 
         let device = || fs::metadata(root).unwrap().dev();
         let old = device();
         while device() == old {
-            run("umount", &[text(at)]);
+            unmount(at);
             // If the kernel chooses the number, this occupies the old one.
             run("mount", &["-t", "tmpfs", "holds", text(&holds)]);
             mount();
@@ -295,7 +295,7 @@ fn on_a_disk(file_system: &str, engine: &'static str) {
         device = Loop::of(&image); // while the old one is there: another one
         run("mount", &[&device.0, text(&disk)]);
     });
-    run("umount", &[text(&disk)]);
+    unmount(&disk);
 }
 
 /// Over two file systems directories get a new inode number at each mount.
@@ -327,8 +327,8 @@ fn on_an_overlay(engine: &'static str) {
     };
     mount();
     survives(&sandbox, &merged.join("site"), &merged, mount);
-    run("umount", &[text(&merged)]);
-    run("umount", &[text(&disk)]);
+    unmount(&merged);
+    unmount(&disk);
 }
 
 fn read(path: &Path) -> Value {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{
     Ran, Running, Sandbox, Watcher, alone, bind, for_each_engine, for_each_engine_on_shared_root,
-    line, mounts_below, replace, soon_reads, tree, trials, wait_until,
+    line, mounts_below, replace, soon_reads, tree, trials, unmount, wait_until,
 };
 use libtest_mimic::Trial;
 
@@ -106,7 +106,7 @@ fn mounted_over(engine: &'static str) {
         sandbox
             .ok(&["down", "s"])
             .says("s: down, 4 mounts detached");
-        Ran::of(Command::new("umount").arg(&root)).exits(0);
+        unmount(&root);
         assert_eq!(tree(&root), bare);
         sandbox.ok(&["down", "s"]);
         assert!(mounts_below(&root).is_empty());
@@ -391,7 +391,7 @@ fn system_by_another_path() {
             sandbox.run(&[command, "s"]).exits(2).says(says);
         }
         assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
-        Ran::of(Command::new("umount").arg(&at)).exits(0);
+        unmount(&at);
     }
     fs::create_dir(Path::new("/mnt/site")).unwrap();
     manifest(&sandbox, "s", Path::new("/mnt/site"), "etc: [hosts]\n");

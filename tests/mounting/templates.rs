@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::support::{
     OnEngine, Ran, Running, Sandbox, Watcher, bind, for_each_engine,
-    for_each_engine_on_shared_root, grafts_below, mounts_below, replace, tree, wait_until,
+    for_each_engine_on_shared_root, grafts_below, mounts_below, replace, tree, unmount, wait_until,
     where_templates_are,
 };
 use libtest_mimic::Trial;
@@ -250,7 +250,7 @@ fn taken_off(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");
     sandbox.ok(&["up", "--all"]);
-    Ran::of(Command::new("umount").arg(roots[0].join("x/one"))).exits(0);
+    unmount(&roots[0].join("x/one"));
     assert_eq!(
         read(&roots[1], "x/one"),
         "one",
@@ -284,7 +284,7 @@ fn foreign_inside(engine: &'static str) {
     assert_eq!(read(&roots[0], "x/deep/two"), "new");
     sandbox.run(&["down", "a"]).exits(1).says("x/one");
     assert_eq!(read(&roots[0], "x/one"), "theirs");
-    Ran::of(Command::new("umount").arg(roots[0].join("x/one"))).exits(0);
+    unmount(&roots[0].join("x/one"));
     nothing_is_left(&sandbox);
 }
 
@@ -298,7 +298,7 @@ fn foreign_on_top(engine: &'static str) {
     assert_eq!(status.stdout.matches("shadowed").count(), 2, "{status}");
     assert!(!status.stdout.contains("foreign"), "{status}");
     sandbox.run(&["down", "a"]).exits(1).says(says);
-    Ran::of(Command::new("umount").arg(roots[0].join("x"))).exits(0);
+    unmount(&roots[0].join("x"));
     sandbox.ok(&["status", "--all"]);
     nothing_is_left(&sandbox);
 }
@@ -454,7 +454,7 @@ fn moved(engine: &'static str) {
     assert_eq!(read(&roots[1], "x/one"), "one");
     let ran = sandbox.run(&["up", "a"]);
     assert!(!ran.stderr.contains("in sync"), "{ran}");
-    Ran::of(Command::new("umount").arg(roots[0].join("x/deep/two"))).exits(0);
+    unmount(&roots[0].join("x/deep/two"));
     sandbox.ok(&["up", "a"]);
     assert_eq!(
         (read(&roots[0], "x/one"), read(&roots[0], "x/deep/two")),
@@ -546,7 +546,7 @@ fn unlocked(engine: &'static str) {
     );
 
     let one = sandbox.root("z").join("x/one");
-    Ran::of(Command::new("umount").arg(&one)).exits(0);
+    unmount(&one);
     let waited = sandbox.run(&["up", "--all", "--timeout", "1"]).exits(1);
     assert!(waited.stderr.contains("has the lock"), "{waited}");
     assert_eq!(read(&sandbox.root("z"), "x/one"), "");
@@ -701,7 +701,7 @@ fn not_renewed(engine: &'static str) {
     assert_eq!(mounts_below(&roots[1]).len(), 3);
     assert!(grafts_below(&roots[1]).is_empty());
 
-    Ran::of(Command::new("umount").arg(&on)).exits(0);
+    unmount(&on);
     fs::remove_file(&on).unwrap();
     fs::remove_file(roots[0].join("x/own")).unwrap();
     nothing_is_left(&sandbox);

@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{Ran, soon};
 
 /// One line of `/proc/self/mountinfo`, as `proc_pid_mountinfo(5)` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,16 @@ pub fn unmount_all(path: &Path) {
         }
     }
     assert!(mounts().iter().all(|mount| !mount.point.starts_with(path)));
+}
+
+/// Unmounts what is mounted at `path`. It may be in use for a moment: a process that lists what
+/// others have open, such as a mountjail of another trial, holds each file for as long.
+#[track_caller]
+pub fn unmount(path: &Path) {
+    soon("it is unmounted", || {
+        let ran = Ran::of(Command::new("umount").arg(path));
+        (ran.code == 0).then_some(()).ok_or_else(|| ran.to_string())
+    });
 }
 
 /// The grafts below `path`: the directories that come from templates.

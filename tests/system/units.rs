@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Ran, Sandbox, trials};
+use crate::support::{Ran, Sandbox, trials, unmount};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
@@ -788,7 +788,7 @@ fn watch_unit() {
     std::os::unix::fs::chown(&root, Some(1000), Some(1000)).unwrap();
     fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     sandbox.ok(&["up", "s"]);
-    Ran::of(Command::new("umount").arg(root.join("etc/passwd"))).exits(0);
+    unmount(&root.join("etc/passwd"));
     fs::rename(sandbox.file("host/new", "two"), source).unwrap();
     Ran::of(
         sandbox

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::support::{
     PATIENCE, Ran, Sandbox, Watcher, for_each_engine_on_shared_root,
     for_each_source_of_mount_events, line, mounts_below, on_shared_root, one_file, replace, soon,
-    soon_reads,
+    soon_reads, unmount,
 };
 use libtest_mimic::Trial;
 use nix::fcntl::{Flock, FlockArg};
@@ -488,7 +488,7 @@ fn put_back(how: &'static str) {
     );
     assert_eq!(watcher.state(&sandbox)["mount_events"], how);
     for times in 1..=3 {
-        Ran::of(Command::new("umount").arg(&jail)).exits(0);
+        unmount(&jail);
         watcher.says_times("s: attached /conf", times);
         soon_reads(&jail, "one");
     }
@@ -507,7 +507,7 @@ fn put_back(how: &'static str) {
             text => Err(text),
         }
     });
-    Ran::of(Command::new("umount").arg(&jail)).exits(0);
+    unmount(&jail);
     watcher.says("s: in sync again");
     // A disk with another file is mounted over the source's directory, and taken away.
     let host = source.parent().unwrap();
@@ -535,7 +535,7 @@ fn put_back(how: &'static str) {
             .arg(&elsewhere),
     )
     .exits(0);
-    Ran::of(Command::new("umount").arg(&elsewhere)).exits(0);
+    unmount(&elsewhere);
     watcher.settles();
     let more = watcher.state(&sandbox)["passes"].as_u64().unwrap() - passes;
     assert!(
