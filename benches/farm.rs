@@ -138,8 +138,6 @@ struct Life {
     first: Took,
     /// `up` of roots in which the placeholders of another mountjail are.
     up: Took,
-    /// `up` of roots as the first `up` left them, with no mounts.
-    boot: Took,
     again: Took,
     down: Took,
     raw_up: Took,
@@ -181,7 +179,7 @@ fn monotonic() -> Duration {
 fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
     let name = |what: &str| format!("{sites}-{what}");
     let raw_one = Farm::new(base, &name("raw"), sites, Roots::Placeholders);
-    let mut times: [Vec<Took>; 7] = Default::default();
+    let mut times: [Vec<Took>; 6] = Default::default();
     let empty = Farm::new(base, &name("empty"), sites, Roots::Empty);
     for round in 0..rounds {
         let recorded = Farm::new(base, &name("recorded"), sites, Roots::Recorded);
@@ -192,8 +190,6 @@ fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
             }
         };
         add(0, &mut all(&empty, "up"));
-        reboot(&empty);
-        add(6, &mut all(&empty, "up"));
         add(2, &mut all(&empty, "up"));
         add(3, &mut all(&empty, "down"));
         add(1, &mut all(&recorded, "up"));
@@ -202,28 +198,16 @@ fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
         add(5, &mut raw(&raw_one, "--raw-down"));
         fs::remove_dir_all(&recorded.dir).unwrap();
     }
-    let [first, up, again, down, raw_up, raw_down, boot] = times.map(median);
+    let [first, up, again, down, raw_up, raw_down] = times.map(median);
     let life = Life {
         first,
         up,
-        boot,
         again,
         down,
         raw_up,
         raw_down,
     };
     (life, empty)
-}
-
-/// Takes away what a boot takes away: the mounts, and the directory in `/run`.
-fn reboot(farm: &Farm) {
-    for site in 0..farm.sites {
-        let directory = farm.target(site, 0);
-        umount2(directory.parent().unwrap(), MntFlags::MNT_DETACH).unwrap();
-    }
-    let run = farm.dir.join("state/run");
-    umount2(&run.join("templates/ns"), MntFlags::MNT_DETACH).unwrap();
-    fs::remove_dir_all(run).unwrap();
 }
 
 /// The life of sites with a passwd of their own, and a look at them.
@@ -383,13 +367,7 @@ fn print_rows(all: &[Measured], users: &WithUsers) {
         ),
         ("up --all, 100 / mount -a", hundred.life.first, mount_a, ""),
         (
-            "up --all, 1000, after a boot",
-            many.life.boot,
-            raw_up,
-            "<= 0.5",
-        ),
-        (
-            "up --all, 1000, placeholders of 0.1.0",
+            "up --all, 1000, with placeholders",
             many.life.up,
             raw_up,
             "<= 0.5",
@@ -462,7 +440,6 @@ impl Measured {
         json!({
             "sites": self.sites,
             "up": life.first.figures(),
-            "up_after_boot": life.boot.figures(),
             "up_with_placeholders": life.up.figures(),
             "nothing_to_do": life.again.figures(),
             "down": life.down.figures(),
