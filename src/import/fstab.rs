@@ -351,7 +351,7 @@ mod tests {
 
     fn read_text(text: &str) -> Result<FstabFile, Vec<Error>> {
         read(Path::new("fstab"), text.as_bytes(), &|_| {
-            Err("`..`".to_owned())
+            Err("it is nowhere".to_owned())
         })
     }
 

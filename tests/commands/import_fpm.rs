@@ -840,7 +840,7 @@ fn reported() {
     assert_eq!(ran.stdout.matches("a path of the host").count(), 2, "{ran}");
 
     // A group that a user of the same name gives a name.
-    let text = format!("[one]\nuser = games\ngroup = www-data\nchroot = {one}\n",);
+    let text = format!("[one]\nuser = games\ngroup = www-data\nchroot = {one}\n");
     let file = sandbox.file("php-fpm.conf", text);
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     let _ = ran.prints("users: [games, www-data]").prints("one");
