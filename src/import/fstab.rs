@@ -1,9 +1,9 @@
 //! The bind lines of a file in the format of fstab(5): pure.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use super::mount_options::{OptionMeaning, flag_of, meaning_of};
+use super::mount_options::{OptionMeaning, PROPAGATIONS, flag_of, meaning_of};
 use crate::base::HostPath;
 use crate::base::text::unescape_octal;
 use crate::render::fstab::{FstabBlock, outside_lines};
@@ -19,7 +19,7 @@ pub(crate) struct FstabFile {
     pub ours: usize,
     /// Lines that are not mounted at boot: sentences.
     pub remarks: Vec<String>,
-    /// Lines that mount(8) also ignores, and why: sentences.
+    /// Lines that mount(8) also ignores, or that do something else than they seem to: sentences.
     pub odd: Vec<String>,
 }
 
@@ -28,6 +28,8 @@ pub(crate) struct FstabFile {
 pub(crate) struct OtherMount {
     /// `FILE:LINE`
     pub place: String,
+    /// The first field.
+    pub source: String,
     /// The second field; `None`: it is not a path, as for swap.
     pub target: Option<HostPath>,
     /// The third field: the type of the file system.
@@ -92,11 +94,28 @@ pub(super) fn looks_like(line: &[u8]) -> bool {
     is_source && is_target
 }
 
-/// The bind lines of `text`, except those that mountjail manages.
+impl OtherMount {
+    /// Whether it was meant to be a bind mount: mount(8) knows no such type of a file system, and
+    /// nothing else that the options ask for needs none.
+    pub(super) fn lacks_bind(&self) -> bool {
+        let needs_no_type = |option: &String| {
+            option == "move" || option == "remount" || PROPAGATIONS.contains(&option.as_str())
+        };
+        self.source.starts_with('/')
+            && ["none", "bind", "rbind"].contains(&self.fstype.as_str())
+            && !self.options.iter().any(needs_no_type)
+    }
+}
+
+/// The path that a field of a line stands for; or why there is none.
+pub(super) type PathOf<'p> = &'p dyn Fn(&Path) -> Result<HostPath, String>;
+
+/// The bind lines of `text`, except those that mountjail manages. `path_of`: what paths lead to
+/// that have a `..`.
 ///
 /// Lines that are not in the format of fstab(5) are reported and ignored. Errors: a marker of
 /// mountjail's own block is missing.
-pub(crate) fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
+pub(crate) fn read(file: &Path, text: &[u8], path_of: PathOf<'_>) -> Result<FstabFile, Vec<Error>> {
     FstabBlock::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         let hint = "remove the odd marker, or write the block again with \
@@ -112,7 +131,7 @@ pub(crate) fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
         }
         outside += 1;
         let place = format!("{}:{nth}", file.display());
-        if let Err(why) = fstab.add(&place, line) {
+        if let Err(why) = fstab.add(&place, line, path_of) {
             let line = String::from_utf8_lossy(line.trim_ascii());
             fstab.odd.push(format!("{place}: `{line}`: {why}; ignored"));
         }
@@ -161,7 +180,7 @@ impl FstabOptions<'_> {
 }
 
 impl FstabFile {
-    fn add(&mut self, place: &str, line: &[u8]) -> Result<(), String> {
+    fn add(&mut self, place: &str, line: &[u8], path_of: PathOf<'_>) -> Result<(), String> {
         let fields = fields(line);
         let [source, target, fstype, rest @ ..] = fields.as_slice() else {
             let why = "it has fewer fields than fstab(5) needs: source, target, type and options";
@@ -173,11 +192,20 @@ impl FstabFile {
             None => vec![],
         };
         let options = FstabOptions(options);
+        let path = |field: &[u8]| path_in(&unescape_octal(field), path_of);
 
         if !options.has("bind") && !options.has("rbind") {
+            let target = path(target).ok();
+            if options.has("remount")
+                && let Some(target) = &target
+                && self.binds.iter().any(|bind| bind.target == *target)
+            {
+                return self.remount_all(place, target, &options);
+            }
             self.others.push(OtherMount {
                 place: place.to_owned(),
-                target: host_path(&unescape_octal(target)).ok(),
+                source: unescape_octal(source).to_string_lossy().into_owned(),
+                target,
                 fstype: String::from_utf8_lossy(fstype).into_owned(),
                 options: options.in_words(),
             });
@@ -189,7 +217,7 @@ impl FstabFile {
             ));
             return Ok(());
         }
-        let target = host_path(&unescape_octal(target))?;
+        let target = path(target)?;
         if options.has("remount") {
             // The source does not matter: it may be `none`, or the one that is mounted.
             return self.remount(&target, &options);
@@ -197,7 +225,7 @@ impl FstabFile {
 
         let mut bind = Bind {
             place: place.to_owned(),
-            source: host_path(&unescape_octal(source))?,
+            source: path(source)?,
             target,
             recursive: options.has("rbind"),
             read_only: false,
@@ -222,6 +250,21 @@ impl FstabFile {
             Some(bind) => bind.apply(options),
             None => Err("no line before it mounts what it remounts".to_owned()),
         }
+    }
+
+    /// `remount,ro` without `bind`, of what an earlier line mounts.
+    fn remount_all(
+        &mut self,
+        place: &str,
+        target: &HostPath,
+        options: &FstabOptions<'_>,
+    ) -> Result<(), String> {
+        self.odd.push(format!(
+            "{place}: `remount` without `bind` changes the whole file system that {target} shows, \
+             not only what is mounted there; imported as `remount,bind`: remove the line from \
+             fstab together with the one that it remounts"
+        ));
+        self.remount(target, options)
     }
 }
 
@@ -272,7 +315,7 @@ impl Bind {
             "dev" => self.nodev = false,
             "noexec" => self.noexec = true,
             "exec" => self.noexec = false,
-            "nofail" | "failok" => self.optional = true,
+            "nofail" | "failok" | "nobootwait" | "optional" => self.optional = true,
             "user" | "users" => (self.nosuid, self.nodev, self.noexec) = (true, true, true),
             "owner" | "group" => (self.nosuid, self.nodev) = (true, true),
             "defaults" => {
@@ -282,6 +325,14 @@ impl Bind {
             _ => {}
         }
     }
+}
+
+/// The path that a field names.
+fn path_in(path: &PathBuf, path_of: PathOf<'_>) -> Result<HostPath, String> {
+    if path.is_absolute() && path.components().any(|part| part == Component::ParentDir) {
+        return path_of(path).map_err(|why| format!("the path {}: {why}", path.display()));
+    }
+    host_path(path)
 }
 
 fn host_path(path: &PathBuf) -> Result<HostPath, String> {
@@ -299,7 +350,9 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<FstabFile, Vec<Error>> {
-        read(Path::new("fstab"), text.as_bytes())
+        read(Path::new("fstab"), text.as_bytes(), &|_| {
+            Err("it is nowhere".to_owned())
+        })
     }
 
     #[test]
@@ -361,6 +414,8 @@ mod tests {
             ["x-systemd.automount", "x-systemd.after=b.mount"]
         );
         assert!(fstab.binds[0].optional);
+        let fstab = read_text("/a /r/a none bind,nobootwait,usrquota,showthrough\n").unwrap();
+        assert!(fstab.binds[0].optional && fstab.binds[0].foreign.is_empty());
         let fstab = read_text("/a /r/a none bind,ro=vfs,noexec=recursive,_netdev\n").unwrap();
         let [bind] = fstab.binds.as_slice() else {
             panic!("{fstab:?}")
@@ -440,7 +495,7 @@ mod tests {
              \\040; ignored",
             "fstab:5: `/a /b none remount,bind,ro`: no line before it mounts what it remounts; \
              ignored",
-            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it contains `..`; ignored",
+            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it is nowhere; ignored",
         ];
         assert_eq!(text, expected);
         let marker = read_text("# BEGIN mountjail\n/a /b none bind\n").unwrap_err();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::draft::{Draft, DraftItem, DraftMount};
 use super::fstab::Bind;
+use super::mount_options::remark_on_order;
 use super::source_properties::{SourceKind, SourceProperties};
 use crate::base::HostPath;
 use crate::manifest::{Access, CodeName, Entry, MountRequest, Pattern, Presets, Request, Wanted};
@@ -69,12 +70,20 @@ fn summary(lines: &[BindLine<'_>]) -> String {
             let place = &only.bind.place;
             format!("The bind line {place}: only one line leads here; is it a jail?")
         }
-        [first, .., last] => format!(
-            "{} bind lines, from {} to {}; once the site is up, fstab can do without them.",
-            lines.len(),
-            first.bind.place,
-            last.bind.place
-        ),
+        [first, .., last] => {
+            let are_units = lines.iter().any(|line| line.bind.place.contains(".mount:"));
+            let afterwards = if are_units {
+                "disable the units, so that the mounts are made once"
+            } else {
+                "fstab can do without them"
+            };
+            format!(
+                "{} bind lines, from {} to {}; once the site is up, {afterwards}.",
+                lines.len(),
+                first.bind.place,
+                last.bind.place
+            )
+        }
     }
 }
 
@@ -84,13 +93,7 @@ fn remarks_on_options(line: &BindLine<'_>) -> Vec<String> {
         place, order, lost, ..
     } = line.bind;
     let mut remarks = vec![];
-    if !order.is_empty() {
-        remarks.push(format!(
-            "{place}: {}: a manifest has no such options; name units under `services`, or order \
-             mountjail.service after them.",
-            order.join(", ")
-        ));
-    }
+    remarks.extend(remark_on_order(place, order));
     if !lost.is_empty() {
         let lost = lost.join(", ");
         remarks.push(format!(

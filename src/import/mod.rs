@@ -156,8 +156,11 @@ impl Importer {
     }
 
     fn read_fstab(&mut self, path: &Path, text: &[u8]) -> Result<(), Vec<Error>> {
-        let mut fstab = fstab::read(path, text)?;
-        real::follow_targets(&mut fstab, &Host::new());
+        let host = Host::new();
+        let without_parents =
+            |path: &Path| real::without_parents(&host, path).map_err(|error| error.to_string());
+        let mut fstab = fstab::read(path, text, &without_parents)?;
+        real::follow_targets(&mut fstab, &host);
         add_new(&mut self.fstabs, [fstab]);
         Ok(())
     }
@@ -274,7 +277,14 @@ impl Importer {
     /// lines.
     fn add_own(&self, drafts: &mut [Draft]) -> BTreeSet<String> {
         let mut taken = BTreeSet::new();
+        let binds = self.fstabs.iter().flat_map(|fstab| &fstab.binds);
         for mount in self.others() {
+            let target = mount.target.as_ref();
+            let has_bind = target
+                .is_some_and(|target| binds.clone().any(|bind| is_inside(&bind.target, target)));
+            if has_bind {
+                continue; // nothing is ever made in a mount of ours
+            }
             for draft in drafts.iter_mut() {
                 if let Some(root) = draft.root().cloned()
                     && own_lines::add(draft, &root, mount)
@@ -287,6 +297,17 @@ impl Importer {
         taken
     }
 
+    /// The line that mounts a tmpfs in the root, in which the line `bind` mounts something.
+    fn tmpfs_above(&self, bind: &Bind, root: &HostPath) -> Option<&OtherMount> {
+        self.others().find(|mount| {
+            let target = mount.target.as_ref();
+            mount.fstype == "tmpfs"
+                && target.is_some_and(|target| {
+                    is_inside(target, root) && is_inside(&bind.target, target)
+                })
+        })
+    }
+
     /// Adds the bind lines of fstab to the drafts of their roots.
     fn add_binds(&self, presets: &Presets, drafts: &mut Vec<Draft>, warnings: &mut Vec<String>) {
         let mut binds = vec![];
@@ -297,19 +318,27 @@ impl Importer {
         let assigned = roots::assign(&binds, &known);
 
         for (root, binds) in &assigned.by_root {
+            let (within, binds): (Vec<_>, Vec<_>) = binds
+                .iter()
+                .copied()
+                .partition(|bind| self.tmpfs_above(bind, root).is_some());
+            warnings.extend(within.into_iter().map(warning_in_tmpfs));
+            let Some(first) = binds.first() else {
+                continue;
+            };
             let known = drafts.iter().position(|draft| draft.root() == Some(root));
             let at = known.unwrap_or(drafts.len());
             if known.is_none() {
                 let mut draft =
                     Draft::new(site_names::of_root(root), DraftKind::Site(root.clone()));
-                draft.place.clone_from(&binds[0].place);
+                draft.place.clone_from(&first.place);
                 drafts.push(draft);
             }
             let draft = &mut drafts[at];
-            lines::add(draft, root, binds, presets);
+            lines::add(draft, root, &binds, presets);
             draft
                 .remarks
-                .extend(hidden::remark(&draft.name, root, binds));
+                .extend(hidden::remark(&draft.name, root, &binds));
         }
         for (bind, why) in &assigned.left {
             let Bind {
@@ -344,11 +373,42 @@ fn root_above<'r>(mount: &OtherMount, roots: &[&'r HostPath]) -> Option<&'r Host
     roots.iter().copied().find(|root| target.starts_with(root))
 }
 
+/// Whether `path` is in the directory `above`, and not that directory.
+fn is_inside(path: &HostPath, above: &HostPath) -> bool {
+    path != above && path.starts_with(above)
+}
+
+/// The warning about a bind line whose target is in a tmpfs.
+fn warning_in_tmpfs(bind: &Bind) -> String {
+    let Bind {
+        place,
+        source,
+        target,
+        ..
+    } = bind;
+    format!(
+        "{place}: {source} on {target}: it is in the tmpfs of another line, and nothing is ever \
+         made there; not imported: both lines have to stay"
+    )
+}
+
 /// The warning about a line that mounts a file system in a jail.
 fn warning_in_jail(mount: &OtherMount, roots: &[&HostPath]) -> Option<String> {
     let root = root_above(mount, roots)?;
-    let OtherMount { place, fstype, .. } = mount;
+    let OtherMount {
+        place,
+        fstype,
+        source,
+        ..
+    } = mount;
     let target = mount.target.as_ref()?;
+    if mount.lacks_bind() {
+        return Some(format!(
+            "{place}: {source} on {target}: the line lacks the option `bind`, without which \
+             mount(8) does not mount it; not imported: add `bind`, then import it again, or remove \
+             the line"
+        ));
+    }
 
     let path = target.as_path();
     let order = if path.ends_with("dev/pts") || path.ends_with("dev/shm") {
@@ -419,7 +479,7 @@ mod tests {
             let file = Path::new("f");
             let presets = Presets::built_in();
             let _ = FileFormat::detect(file, text.as_bytes());
-            if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
+            if let Ok(fstab) = fstab::read(file, text.as_bytes(), &|_| Err(String::new())) {
                 let found = Importer { fstabs: vec![fstab], ..Importer::default() };
                 for draft in found.drafts(&presets).drafts {
                     let site = SiteName::new(&draft.name).unwrap();

@@ -15,24 +15,30 @@ pub(super) enum OptionMeaning<'o> {
     Foreign,
 }
 
-/// Attributes of the mount, and options that change nothing that a process inside could see.
-const PLAIN: [&str; 46] = [
+/// Attributes of the mount, and options that change nothing that a process inside could see: those
+/// of a file system have no effect on a bind mount, and some were for mountall(8).
+const PLAIN: [&str; 56] = [
+    "acl",
     "async",
     "atime",
     "auto",
     "bind",
+    "bootwait",
     "defaults",
     "dev",
     "diratime",
     "dirsync",
+    "discard",
     "exec",
     "failok",
     "group",
+    "grpquota",
     "iversion",
     "lazytime",
     "loud",
     "mand",
     "noauto",
+    "nobootwait",
     "nodev",
     "noexec",
     "nofail",
@@ -46,20 +52,25 @@ const PLAIN: [&str; 46] = [
     "nosuid",
     "nouser",
     "nousers",
+    "optional",
     "owner",
     "private",
+    "quota",
     "rbind",
     "relatime",
     "remount",
     "ro",
     "rprivate",
     "rw",
+    "showthrough",
     "silent",
     "suid",
     "symfollow",
     "sync",
     "user",
+    "user_xattr",
     "users",
+    "usrquota",
     "x-mount.mkdir",
     "X-mount.mkdir",
     "X-mount.noloop",
@@ -87,6 +98,18 @@ pub(super) fn flag_of(option: &str) -> &str {
     }
 }
 
+/// The options that only say whether later mounts propagate.
+pub(super) const PROPAGATIONS: [&str; 8] = [
+    "private",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "runbindable",
+    "shared",
+    "slave",
+    "unbindable",
+];
+
 pub(super) fn meaning_of(option: &str) -> OptionMeaning<'_> {
     let flag = flag_of(option);
     if option.is_empty() || PLAIN.contains(&flag) {
@@ -110,6 +133,18 @@ pub(super) fn meaning_of(option: &str) -> OptionMeaning<'_> {
     }
 }
 
+/// The remark about the options of a line that say when systemd mounts it.
+pub(super) fn remark_on_order(place: &str, order: &[String]) -> Option<String> {
+    if order.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{place}: {}: a manifest has no such options; name units under `services`, or order \
+         mountjail.service after them.",
+        order.join(", ")
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +166,8 @@ mod tests {
             ("nosymfollow=recursive", OptionMeaning::Foreign),
             ("context=x", OptionMeaning::Foreign),
             ("uid=33", OptionMeaning::Foreign),
+            ("nobootwait", OptionMeaning::Plain),
+            ("usrquota", OptionMeaning::Plain),
         ] {
             assert_eq!(meaning_of(option), meaning, "{option}");
         }

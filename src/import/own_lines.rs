@@ -2,7 +2,8 @@
 
 use super::draft::{Draft, DraftTmpfs, is_mode};
 use super::fstab::OtherMount;
-use super::mount_options::{OptionMeaning, meaning_of};
+use super::mount_options::{OptionMeaning, meaning_of, remark_on_order};
+use crate::base::quote::shell_path;
 use crate::base::{HostPath, bytes};
 
 /// Options of tmpfs(5).
@@ -28,6 +29,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
         fstype,
         options,
         target: Some(target),
+        ..
     } = mount
     else {
         return false;
@@ -55,6 +57,9 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, mount: &OtherMount) -> boo
         }
         _ => return false,
     }
+    let is_order = |option: &&String| meaning_of(option) == OptionMeaning::Order;
+    let order: Vec<_> = options.iter().filter(is_order).cloned().collect();
+    draft.remarks.extend(remark_on_order(place, &order));
     true
 }
 
@@ -75,6 +80,16 @@ fn tmpfs(draft: &mut Draft, target: String, mount: &OtherMount) -> DraftTmpfs {
     if !left.is_empty() {
         let left = left.join(", ");
         remark = format!("{remark}; without {left}, which a manifest has no key for");
+    }
+    let flags = ["nosuid", "nodev", "noexec"];
+    if let Some(mounted) = &mount.target
+        && !flags.iter().all(|flag| has(mount, flag))
+    {
+        let path = shell_path(mounted.as_path());
+        remark = format!(
+            "{remark}; if the line has mounted it, give it these options first: \
+             `mount -o remount,bind,rw,nosuid,nodev,noexec {path}`"
+        );
     }
     draft.remarks.push(format!("{remark}."));
     DraftTmpfs { target, size, mode }

@@ -1,6 +1,6 @@
 //! Where configured paths lead, links followed as mount(8) and chroot(2) follow them.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::fstab::FstabFile;
 use crate::base::HostPath;
@@ -18,6 +18,23 @@ pub(super) fn real(host: &Host, path: &Path) -> Result<HostPath, LookupError> {
             Component::ParentDir => at.parent().unwrap_or(at),
             _ => at,
         };
+    }
+    Ok(at)
+}
+
+/// `path` without `..`: what stands before one has to exist, and its links are followed.
+pub(super) fn without_parents(host: &Host, path: &Path) -> Result<HostPath, LookupError> {
+    let parts: Vec<_> = path.components().collect();
+    let is_parent = |part: &Component<'_>| *part == Component::ParentDir;
+    let end = parts.iter().rposition(is_parent).map_or(0, |last| last + 1);
+    let mut at = real(host, &parts[..end].iter().collect::<PathBuf>())?;
+    for part in &parts[end..] {
+        if let Component::Normal(name) = part {
+            at = match at.join(name) {
+                Ok(next) => next,
+                Err(_) => return Err(LookupError::Missing { at }),
+            };
+        }
     }
     Ok(at)
 }

@@ -162,7 +162,7 @@ mod tests {
 
     fn bind(line: &str) -> Bind {
         let text = format!("{line} none bind,ro 0 0\n");
-        super::super::fstab::read(Path::new("f"), text.as_bytes())
+        super::super::fstab::read(Path::new("f"), text.as_bytes(), &|_| Err(String::new()))
             .unwrap()
             .binds
             .remove(0)

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,18 @@ const DIRECTORIES: [&str; 7] = [
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
+];
+
+/// The keys of a mount's unit that say when it is mounted, and the options of fstab that say the
+/// same.
+const MOUNT_ORDER: [(&str, &str); 7] = [
+    ("Requires", "x-systemd.requires"),
+    ("BindsTo", "x-systemd.requires"),
+    ("Wants", "x-systemd.wants"),
+    ("After", "x-systemd.after"),
+    ("Before", "x-systemd.before"),
+    ("RequiresMountsFor", "x-systemd.requires-mounts-for"),
+    ("WantsMountsFor", "x-systemd.wants-mounts-for"),
 ];
 
 /// One unit, with its drop-ins.
@@ -86,11 +99,20 @@ pub(super) fn read(file: &Path, text: &str) -> Vec<Assignment> {
 }
 
 impl UnitFile {
-    /// The mount of a `.mount` unit as a line of fstab(5), at the number of its line.
+    /// The mount of a `.mount` unit as a line of fstab(5), at the number of its line. Its order is
+    /// among the options, as systemd.mount(5) describes them.
     pub(crate) fn mount_line(&self) -> Option<String> {
         let what = self.get("Mount", "What")?;
+        let mut order = String::new();
+        for (key, option) in MOUNT_ORDER {
+            for line in self.list("Unit", key) {
+                for value in line.value.split_whitespace() {
+                    let _ = write!(order, ",{option}={value}");
+                }
+            }
+        }
         Some(format!(
-            "{}{} {} {} {}",
+            "{}{} {} {} {}{order}",
             "\n".repeat(what.line.saturating_sub(1)),
             fstab_field(&what.value),
             fstab_field(self.value("Mount", "Where")?),

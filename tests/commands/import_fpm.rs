@@ -811,11 +811,36 @@ fn reported() {
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     assert!(!ran.stderr.contains("validate_root"), "{ran}");
 
-    // A group that a user of the same name gives a name.
+    // What PHP-FPM refuses outside the pools, and paths of the host in a pool.
+    sandbox.directory("srv/one/var/log");
+    sandbox.file(format!("srv/one{}/twice", one.display()), "");
     let text = format!(
-        "[one]\nuser = games\ngroup = www-data\nchroot = {}\n",
+        "chroot = {0}\n[global]\nrlimit_files = 64\nphp_admin_value[memory_limit] = 1M\n\
+         [one]\nuser = games\nchroot = {0}\n\
+         php_admin_value[sendmail_path] = /opt/no/mini_sendmail -t\n\
+         php_admin_value[open_basedir] = /tmp:{0}/www:{0}/x\n\
+         php_value[error_log] = {0}/twice\nenv[HOME] = {0}/h\nenv[LIKE] = {0}x\n",
         one.display()
     );
+    let file = sandbox.file("php-fpm.conf", text);
+    let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
+    let one = one.display();
+    let ran = ran
+        .says("php-fpm.conf:1: `chroot` belongs to a pool")
+        .says("php-fpm.conf:4: `php_admin_value` belongs to a pool")
+        .prints("mail() starts /opt/no/mini_sendmail, which neither the root nor this host has")
+        .prints(&format!(
+            "php_admin_value[open_basedir] of the pool one names {one}/www, a path of the host: \
+             inside, that file is /www."
+        ))
+        .prints(&format!(
+            "env[HOME] of the pool one names {one}/h, a path of the host: inside"
+        ));
+    assert!(!ran.stderr.contains("rlimit_files"), "{ran}");
+    assert_eq!(ran.stdout.matches("a path of the host").count(), 2, "{ran}");
+
+    // A group that a user of the same name gives a name.
+    let text = format!("[one]\nuser = games\ngroup = www-data\nchroot = {one}\n");
     let file = sandbox.file("php-fpm.conf", text);
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     let _ = ran.prints("users: [games, www-data]").prints("one");

@@ -17,6 +17,11 @@ pub fn all() -> Vec<Trial> {
         ("links on the way to targets are followed", links),
         ("a proc that is mounted is named", standing_proc),
         ("a mount point that is not empty is named", hidden),
+        ("a remount without `bind` is one of the mount", remount),
+        ("paths are followed through `..`", parents),
+        ("a line that lacks `bind` is named", no_bind),
+        ("what is mounted in a tmpfs stays in fstab", in_tmpfs),
+        ("orders of units and of tmpfs lines are named", orders),
     ])
 }
 
@@ -187,4 +192,125 @@ fn hidden() {
     );
     import().prints("so it is with 2 mount points in all");
     assert_eq!(fs::read(root.join("etc/services")).unwrap(), b"a copy");
+}
+
+/// `mount -a` makes the whole file system read-only for it.
+fn remount() {
+    let sandbox = Sandbox::new();
+    root_a(&sandbox);
+    let fstab = write(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro\nSRV/d SRV/a/d none bind\n\
+         SRV/d SRV/a/d none remount,ro,noexec\ntmpfs SRV/a/t tmpfs remount,ro\n",
+    );
+    let ran = sandbox.ok(&["import", fstab.to_str().unwrap()]);
+    let mount = in_srv(&sandbox, "  - { source: SRV/d, target: /d }\n");
+    assert!(ran.stdout.contains(&mount), "{ran}");
+    ran.says("fstab:3: `remount` without `bind` changes the whole file system")
+        .says("fstab:4: tmpfs on ");
+}
+
+fn parents() {
+    let sandbox = Sandbox::new();
+    root_a(&sandbox);
+    sandbox.directory("srv/other/deep");
+    let link = sandbox.path("srv/link");
+    std::os::unix::fs::symlink("other/deep", link).unwrap();
+    let fstab = write(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro\n\
+         SRV/d/../d/sub SRV/a/etc/../1 none bind,ro\n\
+         SRV/link/../new SRV/a/2 none bind,ro\n\
+         SRV/d SRV/no/../a/3 none bind,ro\n",
+    );
+    let ran = sandbox.ok(&["import", fstab.to_str().unwrap()]);
+    for mount in [
+        "{ source: SRV/d/sub, target: /1 }",
+        "{ source: SRV/other/new, target: /2, optional: true }",
+    ] {
+        assert!(ran.stdout.contains(&in_srv(&sandbox, mount)), "{ran}");
+    }
+    let ran = ran.says("fstab:4: ");
+    ran.says(&in_srv(&sandbox, "SRV/no does not exist; ignored"));
+}
+
+fn no_bind() {
+    let sandbox = Sandbox::new();
+    root_a(&sandbox);
+    let fstab = write(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro\nSRV/d SRV/a/1 none ro\n\
+         SRV/d SRV/a/2 bind defaults\n/dev/sdz9 SRV/a/3 ext4 ro\nSRV/d SRV/a/4 none shared\n",
+    );
+    let ran = sandbox.ok(&["import", fstab.to_str().unwrap()]);
+    for line in 2..=5 {
+        let place = format!("fstab:{line}: ");
+        let named = ran.stderr.lines().find(|text| text.contains(&place));
+        let lacks = named.unwrap().contains("the line lacks the option `bind`");
+        assert_eq!(lacks, line < 4, "{ran}");
+    }
+}
+
+fn in_tmpfs() {
+    let sandbox = Sandbox::new();
+    let root = root_a(&sandbox);
+    sandbox.directory("srv/a/run");
+    sandbox.directory("srv/a/tmp");
+    let fstab = write(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro\ntmpfs SRV/a/run tmpfs mode=755\n\
+         SRV/d SRV/a/run/d none bind,ro,X-mount.mkdir\ntmpfs SRV/a/tmp tmpfs mode=1777\n",
+    );
+    mount_all(&fstab);
+    let first = in_srv(
+        &sandbox,
+        "mount -o remount,bind,rw,nosuid,nodev,noexec SRV/a/tmp",
+    );
+    sandbox
+        .ok(&["import", "--write", fstab.to_str().unwrap()])
+        .says("fstab:2: tmpfs on ")
+        .says(&in_srv(
+            &sandbox,
+            "fstab:3: SRV/d on SRV/a/run/d: it is in the tmpfs of another line",
+        ))
+        .says(
+            "fstab:4: tmpfs on /tmp is `tmpfs`, nosuid, nodev, noexec; if the line has mounted it",
+        )
+        .says(&format!("give it these options first: `{first}`."));
+    Ran::of(Command::new("sh").arg("-c").arg(&first)).exits(0);
+    let text = manifest(&sandbox, "a");
+    assert!(
+        !text.contains("/run") && text.contains("target: /tmp"),
+        "{text}"
+    );
+    sandbox.ok(&["up", "a"]);
+    sandbox.ok(&["down", "a"]);
+    assert!(root.join("run/d/sub").is_dir(), "their mounts stay");
+}
+
+fn orders() {
+    let sandbox = Sandbox::new();
+    root_a(&sandbox);
+    let unit = sandbox.file(
+        "srv-a-d.mount",
+        in_srv(
+            &sandbox,
+            "[Unit]\nRequires=b.service c.service\nAfter=b.service\n\
+             RequiresMountsFor=/srv\n[Mount]\nWhat=SRV/d\nWhere=SRV/a/d\nOptions=bind,ro\n",
+        ),
+    );
+    let fstab = write(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro\n\
+         tmpfs SRV/a/tmp tmpfs x-systemd.after=e.service,mode=1777\n",
+    );
+    let files = [unit.to_str().unwrap(), fstab.to_str().unwrap()];
+    sandbox
+        .ok(&["import", files[0], files[1]])
+        .prints(
+            "srv-a-d.mount:6: x-systemd.requires=b.service, x-systemd.requires=c.service, \
+             x-systemd.after=b.service, x-systemd.requires-mounts-for=/srv: a manifest has no",
+        )
+        .prints("fstab:2: x-systemd.after=e.service: a manifest has no")
+        .prints("once the site is up, disable the units");
 }

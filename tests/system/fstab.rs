@@ -733,16 +733,17 @@ fn is_untouched(sandbox: &Sandbox, file: &Path, text: &str) {
 }
 
 fn double_lines() {
-    let (sandbox, file) = sandbox("devices: [null]\n");
-    let text = format!(
-        "# by hand\n/dev/null {}/dev/null none bind 0 0\n",
-        sandbox.root("s").display()
-    );
-    fs::write(&file, &text).unwrap();
-    fstab(&sandbox, &file, &["s", "--install"])
-        .exits(1)
-        .says("s: line 2 of ");
-    is_untouched(&sandbox, &file, &text);
+    let (sandbox, file) = sandbox("devices: [null, zero, full]\n");
+    let root = sandbox.root("s").display().to_string();
+    let null = format!("# by hand\n/dev/null {root}/dev/null none bind 0 0\n");
+    let zero = format!("{null}proc /proc proc\n/dev/zero {root}/dev/zero none bind\n");
+    for (text, said) in [(null, "s: line 2 of "), (zero, "s: lines 2, 4 of ")] {
+        fs::write(&file, &text).unwrap();
+        fstab(&sandbox, &file, &["s", "--install"])
+            .exits(1)
+            .says(said);
+        is_untouched(&sandbox, &file, &text);
+    }
 }
 
 fn link_is_followed() {

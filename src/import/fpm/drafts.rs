@@ -1,7 +1,7 @@
 //! Pools → sites, one per chroot, with what an administrator should know at once.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
 
@@ -11,7 +11,7 @@ use crate::base::HostPath;
 use crate::import::draft::{Draft, DraftItem, DraftKind};
 use crate::import::logins;
 use crate::import::php::PhpSettings;
-use crate::import::real::real;
+use crate::import::real::{real, without_parents};
 use crate::import::site_names::as_site_name;
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
@@ -56,10 +56,7 @@ fn root_of(host: &Host, chroot: &str) -> Result<HostPath> {
     let root = match real(host, Path::new(chroot)) {
         Ok(root) => root,
         Err(LookupError::Missing { .. } | LookupError::Dangling { .. }) => {
-            match HostPath::new(chroot) {
-                Ok(root) => root,
-                Err(why) => return Err(Error::failed(what).because_of(why)),
-            }
+            without_parents(host, Path::new(chroot)).map_err(|error| error.error(&*what))?
         }
         Err(error) => return Err(error.error(what)),
     };
@@ -140,6 +137,7 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     needs::add(draft, root, pool);
     let of_environment = environment_remarks(draft, root, pool);
     draft.remarks.extend(of_environment);
+    draft.remarks.extend(outside_remarks(root, pool));
     if let Some(listen) = pool.get("listen")
         && Path::new(listen).starts_with(root)
     {
@@ -167,6 +165,39 @@ fn environment_remarks(draft: &Draft, root: &HostPath, pool: &Pool) -> Vec<Strin
         }
     }
     remarks
+}
+
+/// The settings and variables of the pool that name the root's own files by their paths on the
+/// host, which lead elsewhere inside.
+fn outside_remarks(root: &HostPath, pool: &Pool) -> Vec<String> {
+    let mut remarks = vec![];
+    for kind in ["php_value", "php_admin_value", "env"] {
+        let mut values = pool.php_values(kind);
+        values.sort_unstable();
+        for (name, value) in values {
+            let paths = value.split([':', ';']).map(Path::new);
+            let outside = paths.filter_map(|path| Some((path, inside(root, path)?)));
+            remarks.extend(outside.take(1).map(|(path, inside)| {
+                format!(
+                    "{kind}[{name}] of the pool {} names {}, a path of the host: inside, that file \
+                     is {}.",
+                    pool.name,
+                    path.display(),
+                    inside.display()
+                )
+            }));
+        }
+    }
+    remarks
+}
+
+/// The path inside of a file in the root, if the root has nothing at the host's path.
+fn inside(root: &HostPath, path: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix(root.as_path()).ok()?;
+    let same = root.as_path().join(path.strip_prefix("/").ok()?);
+    same.symlink_metadata()
+        .is_err()
+        .then(|| Path::new("/").join(below))
 }
 
 /// Whether the host has `path`, and the site neither has nor gets it.

@@ -45,7 +45,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     let settings = PhpSettings::new(pool);
     add_extensions(draft, root, &settings);
     if !settings.disables("mail") {
-        add_mail(draft, &settings);
+        add_mail(draft, root, &settings);
     }
     if settings.get("error_log") == Some("syslog") {
         add_preset(draft, "syslog");
@@ -95,11 +95,15 @@ fn below_var_run(root: &HostPath, directory: &str) -> Option<DraftMount> {
 
 /// Adds the programs that PHP's `mail()` starts, which the host has. PHP starts the command of
 /// `sendmail_path` by a shell, and `env`, `nice` or a script may stand before the mailer.
-fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
-    let command = settings.get("sendmail_path").unwrap_or(MAILERS[0]);
+fn add_mail(draft: &mut Draft, root: &HostPath, settings: &PhpSettings) {
+    let set = settings.get("sendmail_path");
+    let command = set.unwrap_or(MAILERS[0]);
     let shell = ["/bin/sh", "-c", command].map(str::to_owned);
     for command in chain(CommandLine::new(shell.into())).iter().skip(1) {
         let Some(program) = command.program() else {
+            if set.is_some() {
+                draft.remarks.extend(missing_mailer(root, &command.words));
+            }
             continue;
         };
         add_mailer(draft, &program.to_string_lossy());
@@ -112,6 +116,18 @@ fn add_mail(draft: &mut Draft, settings: &PhpSettings) {
             }
         }
     }
+}
+
+/// The remark about a program that `mail()` starts, and that neither the host nor the root has.
+fn missing_mailer(root: &HostPath, command: &[String]) -> Option<String> {
+    let program = command.first()?;
+    let inside = root.as_path().join(program.strip_prefix('/')?);
+    inside.symlink_metadata().is_err().then(|| {
+        format!(
+            "PHP's mail() starts {program}, which neither the root nor this host has: it sends \
+             nothing."
+        )
+    })
 }
 
 /// Adds one of the programs that `mail()` starts.

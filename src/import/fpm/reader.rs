@@ -114,10 +114,12 @@ impl FpmReader<'_> {
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
                 Statement::Entry(name, Some(value)) => {
                     let name = name.to_ascii_lowercase();
+                    self.warn_outside(&place, &name);
                     self.refuse(&place, refused::of_value(&name, &value));
                     self.set(name, value);
                 }
                 Statement::Item(name, key, value) if ARRAYS.contains(&name.as_str()) => {
+                    self.warn_outside(&place, &name);
                     if key.text.is_empty() {
                         return Err(failed("the brackets have no key"));
                     }
@@ -189,6 +191,17 @@ impl FpmReader<'_> {
             let pool = &mut self.result.pools[nth];
             value.text = value.text.replace("$pool", &pool.name);
             pool.directives.insert(name, value);
+        }
+    }
+
+    /// Warns of a pool's directive that stands in no pool.
+    fn warn_outside(&mut self, place: &str, name: &str) {
+        let is_of_pool = refused::is_of_pool(name) || ARRAYS.contains(&name);
+        if self.open.is_none() && is_of_pool {
+            self.result.warnings.push(format!(
+                "{place}: `{name}` belongs to a pool, but stands before the first one or in \
+                 [global], where PHP-FPM refuses it"
+            ));
         }
     }
 

@@ -67,6 +67,15 @@ const DIRECTIVES: [(&str, DirectiveType); 44] = [
     ("env", Text),
 ];
 
+/// The directives of a pool that may also stand before the first pool.
+const ALSO_GLOBAL: [&str; 3] = ["process.priority", "rlimit_core", "rlimit_files"];
+
+/// Whether a directive may only stand in a pool.
+pub(super) fn is_of_pool(name: &str) -> bool {
+    let is_known = DIRECTIVES.iter().any(|(known, _)| *known == name);
+    is_known && !ALSO_GLOBAL.contains(&name)
+}
+
 /// Why PHP-FPM refuses a value of a pool.
 pub(super) fn of_value(name: &str, value: &PhpValue) -> Option<String> {
     let (base, key) = name.split_once('[').unwrap_or((name, ""));

@@ -1,5 +1,6 @@
 //! The block of lines in a file like fstab(5), and the placeholders that its lines mount on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -67,25 +68,41 @@ impl FstabEditor {
     ) -> Result<bool> {
         edit_file(&self.file, &self.edits, IF_ABSENT, |text| {
             let mut block = block(&self.file, text)?;
+            let mut twice = vec![];
             for (number, target) in outside_targets(text) {
                 for (site, lines) in new {
                     let mut targets = lines.lines.iter().map(|line| line.target.as_path());
                     if targets.any(|known| known == target) {
-                        return Err(self.mounts_twice(&site.name, number, &target));
+                        twice.push((&site.name, number, target.clone()));
                     }
                 }
+            }
+            if !twice.is_empty() {
+                return Err(self.mounts_twice(&twice));
             }
             change(&mut block);
             Ok(block.to_text())
         })
     }
 
-    fn mounts_twice(&self, site: &SiteName, line: usize, target: &Path) -> Error {
-        let (file, target) = (self.file.display(), target.display());
+    /// `twice`: lines of others that mount on a site's targets.
+    fn mounts_twice(&self, twice: &[(&SiteName, usize, PathBuf)]) -> Error {
+        let file = self.file.display();
+        if let [(site, line, target)] = twice {
+            let target = target.display();
+            return Error::failed(format!(
+                "{site}: line {line} of {file} mounts on {target} as well"
+            ))
+            .hint("delete that line: mountjail's takes its place; nothing was changed");
+        }
+
+        let sites: BTreeSet<_> = twice.iter().map(|(site, ..)| site.as_str()).collect();
+        let lines: BTreeSet<_> = twice.iter().map(|(_, line, _)| line).collect();
+        let (sites, lines) = (joined(sites), joined(lines));
         Error::failed(format!(
-            "{site}: line {line} of {file} mounts on {target} as well"
+            "{sites}: lines {lines} of {file} mount on the same paths as mountjail's"
         ))
-        .hint("delete that line: mountjail's takes its place; nothing was changed")
+        .hint("delete those lines: mountjail's take their places; nothing was changed")
     }
 
     /// Makes what the site's lines mount on, and records that the file needs it.
@@ -205,4 +222,10 @@ impl FstabEditor {
             Err(failure) => Err(failure.error),
         }
     }
+}
+
+/// `a, b`
+fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
 }
