@@ -148,6 +148,7 @@ impl DoctorArgs {
             observed,
             plan,
         } = pipeline.plan(site)?;
+        context.out.warnings(&desired);
         if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
                 "{}: the site is not up, so nothing inside can be tried",
