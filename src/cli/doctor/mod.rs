@@ -24,7 +24,7 @@ use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Mach
 use crate::import::fpm::{self, PoolUser};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
-use crate::observe::BootRecord;
+use crate::observe::{self, BootRecord};
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::{line, row};
@@ -144,10 +144,12 @@ impl DoctorArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let Planned {
             manifest,
-            desired,
+            mut desired,
             observed,
             plan,
         } = pipeline.plan(site)?;
+        let table = pipeline.table.unwrap_or_default();
+        desired.warnings.extend(observe::left_out(&desired, &table));
         context.out.warnings(&desired);
         if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
@@ -169,7 +171,7 @@ impl DoctorArgs {
             desired: &desired,
             plan: &plan,
             pool_users: &pools.found,
-            table: &pipeline.table.unwrap_or_default(),
+            table: &table,
             user,
             since: observed.record.as_ref().and_then(BootRecord::since),
             program_lines: ProgramLines::new(&context.host, &pipeline.resolver, &context.presets),
