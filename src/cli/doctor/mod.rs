@@ -33,7 +33,7 @@ use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
 use crate::site::wrappers::Complaints;
 use crate::site::{
-    Site, SiteError, configuration, cost, gated_start, manifest_file, parallel, select,
+    Site, SiteError, configuration, cost, fstab, gated_start, manifest_file, parallel, select,
 };
 use crate::{Error, Result};
 
@@ -150,6 +150,9 @@ impl DoctorArgs {
         } = pipeline.plan(site)?;
         let table = pipeline.table.unwrap_or_default();
         desired.warnings.extend(observe::left_out(&desired, &table));
+        let lines_in = observed.kept.as_ref().and_then(|kept| kept.fstab.as_ref());
+        let outdated = lines_in.and_then(|file| fstab::outdated(context, site, file));
+        desired.warnings.extend(outdated);
         context.out.warnings(&desired);
         if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
