@@ -1,5 +1,6 @@
 //! Compares the desired mount at one target with what is mounted there.
 
+use super::altered::{self, MADE_SHARED};
 use super::graft::Graft;
 use super::state::State;
 use crate::base::{HostPath, JailPath};
@@ -8,9 +9,6 @@ use crate::resolve::Mount;
 
 /// The detail of a mount that cannot be looked at.
 pub(super) const NOT_TO_BE_SEEN: &str = "the mount there cannot be looked at";
-
-/// The detail of a mount of ours that is shared, though the mount that it is on is not.
-const MADE_SHARED: &str = "somebody made it shared, wanted private";
 
 /// What is beneath a foreign mount.
 #[derive(Clone, Copy)]
@@ -188,12 +186,10 @@ impl<'o, 'm> MountedTarget<'o, 'm> {
     fn verdict(&self) -> Verdict<'o> {
         let ours = self.record_of(self.top);
         if is_right(self.top, self.mount) {
-            if let Some(known) = ours
-                && let Some(detail) = wrong_with(known, self.top, self.mount)
-            {
-                return self.change(State::WrongOptions, detail.to_owned());
-            }
-            return self.keep();
+            return match ours.and_then(|known| self.wrong_with(known)) {
+                Some(detail) => self.change(State::WrongOptions, detail),
+                None => self.keep(),
+            };
         }
         let Some(known) = ours else {
             return self.not_ours();
@@ -213,9 +209,13 @@ impl<'o, 'm> MountedTarget<'o, 'm> {
         let Some(known) = self.record_of(top) else {
             return self.not_ours();
         };
+        if self.below.is_empty()
+            && let Some(detail) = altered::graft(top, self.mount)
+        {
+            return self.change(State::WrongOptions, detail);
+        }
         let cut_off = observed.is_cut_off(&self.mount.target);
         let (because, detail) = match self.below.last() {
-            None if top.made_shared => (State::WrongOptions, MADE_SHARED),
             _ if shows(observed, top, graft) && !cut_off => return self.keep(),
             Some(below) if shows(observed, below, graft) => {
                 return Verdict::FinishSwap { top, below };
@@ -230,6 +230,19 @@ impl<'o, 'm> MountedTarget<'o, 'm> {
             ),
         };
         self.change(because, detail.to_owned())
+    }
+
+    /// The fault of the topmost mount, which is ours by the record `known` and shows the right file
+    /// with the right attributes.
+    fn wrong_with(&self, known: &RecordedMount) -> Option<String> {
+        let wrong = match (known.recursive, self.mount.recursive) {
+            (true, false) => "mounted with submounts, wanted without submounts",
+            (false, true) => "mounted without submounts, wanted with submounts",
+            // A mount that was only taken over may be shared: whoever mounted it made it so.
+            _ if self.top.made_shared && known.since.is_some() => MADE_SHARED,
+            _ => return altered::submounts(self.observed, known, self.mount.attributes),
+        };
+        Some(wrong.to_owned())
     }
 
     /// The record of `seen`, one of the mounts there. `None`: it is not ours.
@@ -337,17 +350,6 @@ impl<'o, 'm> MountedTarget<'o, 'm> {
     }
 }
 
-/// The fault of `top`, a mount of ours that shows the right file with the right attributes.
-fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Option<&'static str> {
-    match (known.recursive, mount.recursive) {
-        (true, false) => Some("mounted with submounts, wanted without submounts"),
-        (false, true) => Some("mounted without submounts, wanted with submounts"),
-        // A mount that was only taken over may be shared: whoever mounted it made it so.
-        _ if top.made_shared && known.since.is_some() => Some(MADE_SHARED),
-        _ => None,
-    }
-}
-
 /// Whether `seen`, a mount at the target of `graft`, shows the same as `graft`, by the record of
 /// its template.
 fn shows(observed: &Observed, seen: &ObservedMount, graft: &Graft) -> bool {
@@ -372,10 +374,7 @@ fn can_take_the_place_of(mount: &Mount, seen: &ObservedMount) -> bool {
 /// The state of `mount` where `top` is mounted, and how they differ. `source`: the recorded one.
 fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
     if shows_its_file(top, mount) {
-        return (
-            State::WrongOptions,
-            format!("mounted {}, wanted {}", top.attributes, mount.attributes),
-        );
+        return (State::WrongOptions, altered::attributes(top, mount));
     }
     if mount.file_system.is_some() {
         return other_file_system(top, mount);

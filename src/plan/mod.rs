@@ -4,6 +4,7 @@
 //! In: what a site needs and what the kernel has. Out: the state of every mount, and the steps to
 //! the desired state in the order in which they are carried out.
 
+mod altered;
 mod change;
 mod compare;
 mod down;

@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::altered;
 use super::state::{MountState, State};
 use super::step::{Plan, Step};
-use crate::resolve::FileKind;
+use crate::observe::ObservedMount;
+use crate::resolve::{FileKind, Mount};
 
 /// The state of a whole site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -99,13 +101,11 @@ impl Plan {
             }
             Step::Swap {
                 mount,
-                because: State::Stale,
+                expected,
+                because,
                 graft: Some(_),
                 ..
-            } => Some(format!(
-                "what is mounted in {} follows no template, and so not the host",
-                mount.target
-            )),
+            } => wrong_with_graft(mount, expected, *because),
             Step::Refresh { .. }
             | Step::Detach { .. }
             | Step::DetachStray(_)
@@ -122,5 +122,21 @@ impl Plan {
             State::Hidden => false,
             _ => true,
         })
+    }
+}
+
+/// What is wrong with the mount `seen` of a graft that is to be as `mount`, unless the states of
+/// the mounts in it show that.
+fn wrong_with_graft(mount: &Mount, seen: &ObservedMount, because: State) -> Option<String> {
+    let at = &mount.target;
+    match because {
+        State::Stale => Some(format!(
+            "what is mounted in {at} follows no template, and so not the host"
+        )),
+        State::WrongOptions => {
+            let how = altered::graft(seen, mount)?;
+            Some(format!("the mount on {at}: {how}"))
+        }
+        _ => None,
     }
 }

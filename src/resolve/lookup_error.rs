@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::others::Others;
 use crate::Error;
+use crate::base::quote::shell_path;
 use crate::base::{ErrorContext, HostPath};
 use crate::sys::may_look_everywhere;
 
@@ -124,6 +125,11 @@ impl LookupError {
         let error = Error::failed(&message).because(&reason).at(self.path());
         match self {
             Self::Unreadable { at, .. } if message.contains(&at.to_string()) => error,
+            Self::Dangling { link, .. } => error.because_of(self).hint(format!(
+                "start what makes it, such as its daemon, or let the link lead elsewhere: \
+                 `ln -sfn FILE {}`",
+                shell_path(link)
+            )),
             _ => error.because_of(self),
         }
     }

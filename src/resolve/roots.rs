@@ -178,16 +178,26 @@ impl Roots {
     /// Warnings about other sites with the same root, one above or one below, by any path.
     ///
     /// Errors: `site` is not up and cannot come up at `root` because of one of them.
-    pub(super) fn check(&self, site: &SiteName, root: &HostPath) -> Result<Vec<String>> {
+    pub(crate) fn check(&self, site: &SiteName, root: &HostPath) -> Result<Vec<String>> {
         let overlaps = self.overlaps(site, root);
-        if overlaps.is_empty() || self.is_up(site, root) {
+        if overlaps.is_empty() {
+            return Ok(vec![]);
+        }
+        let is_up = self.is_up(site, root);
+        let mut warnings = vec![];
+        for overlap in &overlaps {
+            let is_refused = self.refuses(site, overlap);
+            if is_refused && !is_up {
+                return Err(overlap.error());
+            }
             // A site that is up stays up: the other one is refused.
-            return Ok(overlaps.iter().map(Overlap::to_string).collect());
+            warnings.push(if is_refused {
+                format!("{overlap}; once {site} is down, it cannot come up again")
+            } else {
+                overlap.to_string()
+            });
         }
-        match overlaps.iter().find(|overlap| self.refuses(site, overlap)) {
-            Some(overlap) => Err(overlap.error()),
-            None => Ok(overlaps.iter().map(Overlap::to_string).collect()),
-        }
+        Ok(warnings)
     }
 
     /// Whether `site`, which is not up, must not come up because of `overlap`. If the paths

@@ -22,6 +22,9 @@ const SHOWN: usize = 3;
 pub(crate) fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
     let mut desired = pipeline.desired(site)?;
     desired.warnings.extend(observe::users_outside(&desired));
+    if let Some(table) = &pipeline.table {
+        desired.warnings.extend(observe::left_out(&desired, table));
+    }
     match pipeline.observe_and_plan(&desired) {
         Ok((_, plan)) if plan.conflicts.is_empty() => {
             let unwritable = unwritable(&desired, &plan, pipeline.table.as_ref());

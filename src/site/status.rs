@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::SiteError;
+use super::context::Context;
 use super::pipeline::{self, Pipeline};
 use super::records::{self, add_recorded, recorded_besides};
 use super::services::{Located, ServicePlace};
@@ -66,10 +67,26 @@ impl SiteStatus {
         }
         let status = Self::seen(pipeline, pipeline.table.as_ref(), site, records);
         let is_same = |one: &Self, other: &Self| one.plan == other.plan;
-        pipeline.look_again(status, Self::may_be_torn, is_same, |table| {
+        let status = pipeline.look_again(status, Self::may_be_torn, is_same, |table| {
             let records = records_at_home(pipeline, site);
             Some(Self::seen(pipeline, table, site, records))
-        })
+        });
+        status.warn_of_overlaps(&pipeline.context);
+        status
+    }
+
+    /// Reports other sites whose roots overlap with that of this one, which came up before them.
+    fn warn_of_overlaps(&self, context: &Context) {
+        let name = &self.site.name;
+        if let Some(plan) = &self.plan
+            && self.failed.is_empty()
+            && !context.state.is_of_namespace()
+            && let Ok(warnings) = context.roots().check(name, &plan.root)
+        {
+            for warning in warnings {
+                context.out.site(name).warn(warning);
+            }
+        }
     }
 
     /// Whether it is as it would be between the two looks of this one.

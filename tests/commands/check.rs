@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Ran, Sandbox, trials};
+use crate::support::{Ran, Sandbox, bind, trials};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
@@ -31,6 +31,10 @@ pub fn all() -> Vec<Trial> {
         (
             "a link to a private file is named, once per change",
             private_link,
+        ),
+        (
+            "what the host has mounted in a source, and is left out, is named",
+            left_out,
         ),
     ])
 }
@@ -259,4 +263,26 @@ fn private_link() {
     }
     let again = sandbox.ok(&["up", "s"]);
     assert!(!again.stderr.contains(&named), "{again}");
+}
+
+fn left_out() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.directory("host/data");
+    let disk = sandbox.directory("host/data/disk");
+    bind(&sandbox.directory("host/other"), &disk);
+    let (line, also) = (data.display(), disk.display());
+    let named = format!("{line} comes without what the host has mounted in it, at {also}: ");
+    sandbox.site("s", &format!("mounts: [{line}]\n"));
+    sandbox.ok(&["check", "s"]).says(&named);
+    sandbox.ok(&["up", "s"]);
+    sandbox.run(&["doctor", "s"]).says(&named);
+    for lines in [
+        format!("mounts: [{line}, {also}]\n"),
+        format!("mounts: [{{ source: {line}, recursive: true }}]\n"),
+    ] {
+        sandbox.site("s", &lines);
+        let ran = sandbox.ok(&["check", "s"]);
+        assert!(!ran.stderr.contains("comes without"), "{ran}");
+    }
+    sandbox.ok(&["down", "s"]);
 }

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    OnEngine, Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount,
+    OnEngine, Ran, Sandbox, bind, for_each_engine, mounts, mounts_below, replace, tree, unmount,
     unmount_all,
 };
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, OnEngine); 22] = [
+    let trials: [(&str, OnEngine); 23] = [
         ("the demo site works and leaves no trace", demo),
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),
@@ -31,6 +31,10 @@ pub fn all() -> Vec<Trial> {
         (
             "submounts of a recursive mount are read-only and stay on the host",
             recursive,
+        ),
+        (
+            "submounts that somebody opened or took off are put right",
+            submounts_changed,
         ),
         (
             "mounts are read-write only where the manifest says so",
@@ -419,6 +423,44 @@ fn recursive(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     assert!(!root.join("dir/sub/file").exists());
     sandbox.ok(&["down", "s"]);
+}
+
+fn submounts_changed(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.directory("host/dir/sub");
+    let source = source.parent().unwrap();
+    bind(&sandbox.directory("host/other"), &source.join("sub"));
+    let manifest = format!(
+        "mounts: [{{ source: {}, target: /dir, recursive: true }}]\n",
+        source.display()
+    );
+    let root = sandbox.site("s", &manifest);
+    sandbox.ok(&["up", "s"]);
+    let submount = root.join("dir/sub");
+    for (command, how) in [
+        ("mount -o remount,bind,rw", "/dir/sub in it is mounted rw,"),
+        ("umount", "somebody took off /dir/sub"),
+    ] {
+        let line = format!("{command} {}", submount.display());
+        Ran::of(Command::new("sh").args(["-c", &line])).exits(0);
+        let ran = sandbox.run(&["status", "s"]).exits(3);
+        ran.prints("wrong-options").prints(how);
+        sandbox.ok(&["up", "s"]).says("1 swapped");
+        sandbox.ok(&["up", "s"]).says("nothing to do");
+        let denied = fs::write(submount.join("new"), "").unwrap_err();
+        assert_eq!(denied.raw_os_error(), Some(libc::EROFS), "{command}");
+        assert_eq!(mounts_below(&root).len(), 2);
+    }
+
+    // What the host takes away stays until then, and does not come again.
+    Ran::of(Command::new("umount").arg(source.join("sub"))).exits(0);
+    sandbox.ok(&["status", "s"]);
+    Ran::of(Command::new("umount").arg(&submount)).exits(0);
+    sandbox.ok(&["up", "s"]).says("1 swapped");
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    assert_eq!(mounts_below(&root).len(), 1);
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
 }
 
 fn access(engine: &'static str) {

@@ -409,7 +409,10 @@ fn up_stays() {
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     manifest(&sandbox, "inner", &root.join("inner"), "etc: [hosts]\n");
-    sandbox.ok(&["status", "s"]).prints("up, 1 of 1 mounts ok");
+    let later = "once s is down, it cannot come up again";
+    let ran = sandbox.ok(&["status", "s"]);
+    ran.prints("up, 1 of 1 mounts ok").says(later);
+    sandbox.run(&["doctor", "s"]).says(later);
     sandbox.run(&["up", "inner"]).exits(2).says("overlap");
     replace(&file, "2");
     soon_reads(&root.join("f"), "2");

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 21] = [
+    let both: [(&str, OnEngine); 22] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -39,6 +39,7 @@ pub fn all() -> Vec<Trial> {
         ("a root with files of its own keeps them", own_files),
         ("a site's own mounts are mounted into its graft", own_mounts),
         ("a mount that somebody took off is put back", taken_off),
+        ("a graft that somebody opened is closed again", opened),
         (
             "a foreign mount in a graft is named and stays",
             foreign_inside,
@@ -265,6 +266,32 @@ fn taken_off(engine: &'static str) {
     sandbox.ok(&["up", "b"]).says("1 swapped");
     assert_eq!(read(&roots[0], "x/one"), "new");
     sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn opened(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    let graft = roots[0].join("x");
+    for (command, how) in [
+        ("mount -o remount,rw", "mounted rw,"),
+        (
+            "mount -o remount,bind,ro,exec,suid,dev",
+            "mounted ro, wanted",
+        ),
+        ("mount --make-shared", "somebody made it shared"),
+    ] {
+        let line = format!("{command} {}", graft.display());
+        Ran::of(Command::new("sh").args(["-c", &line])).exits(0);
+        let reason = format!("because: the mount on /x: {how}");
+        sandbox.run(&["status", "a"]).exits(3).prints(&reason);
+        sandbox.ok(&["status", "b"]);
+        sandbox.ok(&["up", "a"]);
+        sandbox.ok(&["up", "a"]).says("nothing to do");
+        let denied = fs::write(graft.join("new"), "").unwrap_err();
+        assert_eq!(denied.raw_os_error(), Some(libc::EROFS), "{command}");
+    }
     nothing_is_left(&sandbox);
 }
 

@@ -45,6 +45,7 @@ pub fn all() -> Vec<Trial> {
             "down leaves what the lines need",
             down_leaves_what_is_needed,
         ),
+        ("doctor names lines that are outdated", outdated_lines),
         (
             "lines are installed, checked and uninstalled",
             install_check_uninstall,
@@ -945,6 +946,24 @@ fn down_leaves_what_is_needed() {
     fs::write(&file, OWN_LINES).unwrap();
     sandbox.ok(&["down", "s"]);
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+fn outdated_lines() {
+    let (sandbox, file) = sandbox("etc: [hosts]\n");
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    sandbox.ok(&["up", "s"]);
+    let outdated = "are not those of the manifest any more";
+    let ran = sandbox.run(&["doctor", "s"]);
+    assert!(!ran.stderr.contains(outdated), "{ran}");
+    sandbox.site("s", "etc: [services]\n");
+    sandbox.ok(&["up", "s"]);
+    let remedy = format!("`mountjail fstab --install --file {} s`", file.display());
+    let ran = sandbox.run(&["doctor", "s"]);
+    ran.says(outdated).says(&remedy);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    let ran = sandbox.run(&["doctor", "s"]);
+    assert!(!ran.stderr.contains(outdated), "{ran}");
+    sandbox.ok(&["down", "s"]);
 }
 
 /// mount(8) follows links in both fields.

@@ -24,7 +24,7 @@ use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Mach
 use crate::import::fpm::{self, PoolUser};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
-use crate::observe::BootRecord;
+use crate::observe::{self, BootRecord};
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::{line, row};
@@ -33,7 +33,7 @@ use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
 use crate::site::wrappers::Complaints;
 use crate::site::{
-    Site, SiteError, configuration, cost, gated_start, manifest_file, parallel, select,
+    Site, SiteError, configuration, cost, fstab, gated_start, manifest_file, parallel, select,
 };
 use crate::{Error, Result};
 
@@ -144,10 +144,16 @@ impl DoctorArgs {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let Planned {
             manifest,
-            desired,
+            mut desired,
             observed,
             plan,
         } = pipeline.plan(site)?;
+        let table = pipeline.table.unwrap_or_default();
+        desired.warnings.extend(observe::left_out(&desired, &table));
+        let lines_in = observed.kept.as_ref().and_then(|kept| kept.fstab.as_ref());
+        let outdated = lines_in.and_then(|file| fstab::outdated(context, site, file));
+        desired.warnings.extend(outdated);
+        context.out.warnings(&desired);
         if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
                 "{}: the site is not up, so nothing inside can be tried",
@@ -168,7 +174,7 @@ impl DoctorArgs {
             desired: &desired,
             plan: &plan,
             pool_users: &pools.found,
-            table: &pipeline.table.unwrap_or_default(),
+            table: &table,
             user,
             since: observed.record.as_ref().and_then(BootRecord::since),
             program_lines: ProgramLines::new(&context.host, &pipeline.resolver, &context.presets),

@@ -1,6 +1,7 @@
 //! Sites as lines of fstab(5): load, resolve, and put into lines in place of mounting.
 
 mod editor;
+mod installed;
 mod links;
 mod recorded;
 
@@ -21,6 +22,7 @@ use crate::resolve::{Desired, FileKind};
 use crate::{Error, Result};
 
 pub(crate) use editor::FstabEditor;
+pub(crate) use installed::outdated;
 pub(crate) use recorded::FstabLines;
 
 /// What all sites of one run share.
