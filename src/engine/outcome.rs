@@ -18,8 +18,8 @@ pub(crate) struct Outcome {
     pub attached: usize,
     /// Mounts replaced.
     pub swapped: usize,
-    /// The swaps during which the file was absent for a moment: the kernel lacks
-    /// `MOVE_MOUNT_BENEATH`, or the new mount is on a graft that covered the old one.
+    /// The mounts that were absent for a moment: the kernel lacks `MOVE_MOUNT_BENEATH` for a swap,
+    /// or the new mount is on a graft that covered the old one.
     pub gaps: usize,
     /// Mounts detached.
     pub detached: usize,

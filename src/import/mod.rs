@@ -297,9 +297,9 @@ impl Importer {
         taken
     }
 
-    /// The line that mounts a tmpfs in the root, in which the line `bind` mounts something.
-    fn tmpfs_above(&self, bind: &Bind, root: &HostPath) -> Option<&OtherMount> {
-        self.others().find(|mount| {
+    /// Whether a line mounts a tmpfs in the root, in which the line `bind` mounts something.
+    fn is_in_tmpfs(&self, bind: &Bind, root: &HostPath) -> bool {
+        self.others().any(|mount| {
             let target = mount.target.as_ref();
             mount.fstype == "tmpfs"
                 && target.is_some_and(|target| {
@@ -321,7 +321,7 @@ impl Importer {
             let (within, binds): (Vec<_>, Vec<_>) = binds
                 .iter()
                 .copied()
-                .partition(|bind| self.tmpfs_above(bind, root).is_some());
+                .partition(|bind| self.is_in_tmpfs(bind, root));
             warnings.extend(within.into_iter().map(warning_in_tmpfs));
             let Some(first) = binds.first() else {
                 continue;

@@ -42,14 +42,12 @@ fn is_in_another(point: &HostPath, mount: &Mount, desired: &Desired) -> bool {
 
 fn warning(mount: &Mount, points: &[HostPath]) -> String {
     let (source, points) = (&mount.source, few(points, SHOWN));
-    let origin = mount
-        .reasons
-        .first()
-        .map(|reason| reason.origin.to_string());
-    let origin = origin.map(|origin| format!(" ({origin})"));
+    let line = match mount.reasons.first() {
+        Some(reason) => format!("the line ({})", reason.origin),
+        None => "the line".to_owned(),
+    };
     format!(
         "{source} comes without what the host has mounted in it, at {points}: \
-         add that to `mounts`, or `recursive: true` to the line{}",
-        origin.unwrap_or_default()
+         add that to `mounts`, or `recursive: true` to {line}"
     )
 }

@@ -238,6 +238,8 @@ impl Processes {
 
     /// A process in the namespace, if it exists: the one that made it, or the oldest. A process
     /// whose root directory is that of the namespace tells whether the inode number was reused.
+    /// Before Linux 6.8 the kernel gives both numbers to the next namespace once one is gone; then
+    /// the service, or a mount of a site, has to be in it.
     fn within(&self, record: &NamespaceRecord, state: &StateDir) -> Option<Process> {
         let mut pids = self.by_namespace.get(&record.id.inode)?.clone();
         pids.sort_by_key(|pid| (*pid != record.pid, *pid));
@@ -248,7 +250,10 @@ impl Processes {
             None if pids.iter().any(|pid| is_at_slash(*pid)) => return None, // it was reused
             None => *pids.first()?,
         };
-        if !self.ids_are_unique && !pids.iter().any(|pid| is_known(*pid, record, state)) {
+        let is_it = self.ids_are_unique
+            || pids.iter().any(|pid| is_of_service(*pid, record))
+            || has_recorded_mount(process, record, state);
+        if !is_it {
             return None; // both numbers were reused
         }
         Process::of(process)
@@ -281,15 +286,13 @@ fn root(pid: u32) -> Option<Stat> {
     sys::stat_fd_unsynced(root).ok()
 }
 
-/// Whether this process, in a namespace with the recorded numbers, shows that it is the recorded
-/// one. Before Linux 6.8 the kernel gives both numbers to the next namespace once one is gone.
-fn is_known(pid: u32, record: &NamespaceRecord, state: &StateDir) -> bool {
-    let made_it = || pid == record.pid && proc::start_time(&proc::of(pid)) == record.started;
-    let is_of_unit = || {
-        let unit = Process::of(pid).and_then(|process| process.unit);
-        unit.is_some_and(|unit| record.units.contains(&unit))
-    };
-    made_it() || is_of_unit() || has_recorded_mount(pid, record, state)
+/// Whether the process made the namespace, or is of a unit that it was made for.
+fn is_of_service(pid: u32, record: &NamespaceRecord) -> bool {
+    if pid == record.pid && proc::start_time(&proc::of(pid)) == record.started {
+        return true;
+    }
+    let unit = Process::of(pid).and_then(|process| process.unit);
+    unit.is_some_and(|unit| record.units.contains(&unit))
 }
 
 /// Whether the process sees a mount where a site has one in the recorded namespace, and the host

@@ -192,7 +192,8 @@ impl Roots {
             }
             // A site that is up stays up: the other one is refused.
             warnings.push(if is_refused {
-                format!("{overlap}; once {site} is down, it cannot come up again")
+                let remedy = overlap.remedy();
+                format!("{overlap}; once {site} is down, it cannot come up again: {remedy}")
             } else {
                 overlap.to_string()
             });
@@ -401,15 +402,19 @@ impl Overlap {
     /// The error of a site that cannot come up because of this.
     pub(super) fn error(&self) -> Error {
         match (self.relation, self.recorded) {
-            (Relation::Same, true) => Error::failed(self.to_string()).hint(format!(
-                "run `mountjail down {}`, then this command again",
-                self.site
-            )),
-            (Relation::Same, false) => {
-                Error::usage(self.to_string()).hint("make one manifest of the two")
-            }
-            _ => Error::usage(self.to_string())
-                .hint("give one of the two a root outside of the other's, or remove its manifest"),
+            (Relation::Same, true) => Error::failed(self.to_string())
+                .hint(format!("{}, then this command again", self.remedy())),
+            _ => Error::usage(self.to_string()).hint(self.remedy()),
+        }
+    }
+
+    /// What to do about it.
+    fn remedy(&self) -> String {
+        match (self.relation, self.recorded) {
+            (Relation::Same, true) => format!("run `mountjail down {}`", self.site),
+            (Relation::Same, false) => "make one manifest of the two".to_owned(),
+            _ => "give one of the two a root outside of the other's, or remove its manifest"
+                .to_owned(),
         }
     }
 }

@@ -409,7 +409,7 @@ fn up_stays() {
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     manifest(&sandbox, "inner", &root.join("inner"), "etc: [hosts]\n");
-    let later = "once s is down, it cannot come up again";
+    let later = "once s is down, it cannot come up again: give one of the two a root outside";
     let ran = sandbox.ok(&["status", "s"]);
     ran.prints("up, 1 of 1 mounts ok").says(later);
     sandbox.run(&["doctor", "s"]).says(later);

@@ -13,7 +13,7 @@ use crate::base::sync::processors;
 use crate::base::text::plural;
 use crate::cli::report::Report;
 use crate::patience::Stop;
-use crate::render::fstab::FstabBlock;
+use crate::render::fstab::{FSTAB, FstabBlock};
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::fstab::{FstabEditor, FstabRun, SiteLines};
 use crate::site::{Site, SiteError, parallel, systemctl};
@@ -152,7 +152,7 @@ impl FstabArgs {
 
     /// systemd read the file at boot, and made units from its lines.
     fn hint_at_reload(&self, context: &Context, changed: bool) {
-        if changed && self.file == Path::new("/etc/fstab") && systemctl::is_running() {
+        if changed && self.file == Path::new(FSTAB) && systemctl::is_running() {
             context
                 .out
                 .info("systemd has not read it yet: systemctl daemon-reload");

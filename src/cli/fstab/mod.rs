@@ -12,7 +12,7 @@ use super::args::{ImageRoot, Which};
 use super::report::Report;
 use crate::base::SiteName;
 use crate::render;
-use crate::render::fstab::FstabBlock;
+use crate::render::fstab::{FSTAB, FstabBlock};
 use crate::site::context::Context;
 use crate::site::fstab::FstabRun;
 use crate::site::{Site, SiteError, parallel};
@@ -45,7 +45,7 @@ pub(super) struct FstabArgs {
     #[arg(
         long,
         value_name = "FILE",
-        default_value = "/etc/fstab",
+        default_value = FSTAB,
         requires = "action"
     )]
     file: PathBuf,

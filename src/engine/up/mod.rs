@@ -150,25 +150,26 @@ impl<'a, B: Backend> UpRun<'a, B> {
 
     fn mount(&mut self, item: &mut MountOp<'_, B>) -> Result<()> {
         self.log_step(item.step);
-        let swapped = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
+        let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
 
         let target = &item.mount.target;
         let change = item.step.change();
-        let made_anew = change.is_none() && self.plan.covers(target);
         if let Some(change) = change {
             self.outcome.attached += change.attach.len();
             self.outcome.swapped += change.swap.len();
             self.outcome.detached += change.detach.len();
-        } else if swapped.is_some() || made_anew {
+        } else if gap.is_some() {
             self.outcome.swapped += 1;
         } else {
             self.outcome.attached += 1;
         }
 
-        let because = match swapped {
+        let because = match gap {
             Some(true) => "this kernel or engine has no MOVE_MOUNT_BENEATH",
-            _ if made_anew => "it is mounted anew, on the graft",
+            None if change.is_none() && self.plan.covers(target) => {
+                "it is mounted anew, on the graft"
+            }
             _ => return Ok(()),
         };
         self.outcome.gaps += 1;

@@ -175,17 +175,18 @@ fn outside_remarks(root: &HostPath, pool: &Pool) -> Vec<String> {
         let mut values = pool.php_values(kind);
         values.sort_unstable();
         for (name, value) in values {
-            let paths = value.split([':', ';']).map(Path::new);
-            let outside = paths.filter_map(|path| Some((path, inside(root, path)?)));
-            remarks.extend(outside.take(1).map(|(path, inside)| {
-                format!(
-                    "{kind}[{name}] of the pool {} names {}, a path of the host: inside, that file \
-                     is {}.",
-                    pool.name,
-                    path.display(),
-                    inside.display()
-                )
-            }));
+            let mut paths = value.split([':', ';']).map(Path::new);
+            let outside = paths.find_map(|path| Some((path, inside(root, path)?)));
+            let Some((path, inside)) = outside else {
+                continue;
+            };
+            remarks.push(format!(
+                "{kind}[{name}] of the pool {} names {}, a path of the host: inside, that file is \
+                 {}.",
+                pool.name,
+                path.display(),
+                inside.display()
+            ));
         }
     }
     remarks

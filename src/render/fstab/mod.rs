@@ -12,6 +12,9 @@ use super::systemd;
 use crate::base::{FileSystem, HostPath, MountAttributes, SiteName};
 use crate::resolve::{Desired, Mount};
 
+/// The file that mount(8) and systemd read.
+pub(crate) const FSTAB: &str = "/etc/fstab";
+
 /// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FstabLine {

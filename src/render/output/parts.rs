@@ -115,11 +115,7 @@ pub(super) const STEPS: Shape = List(&Object(STEP));
 pub(super) const MOUNTS: Key = maybe("mounts", Number, "how many mounts it has");
 pub(super) const ATTACHED: Key = maybe("attached", Number, "mounts that were made");
 pub(super) const SWAPPED: Key = maybe("swapped", Number, "mounts that were replaced");
-pub(super) const GAPS: Key = maybe(
-    "gaps",
-    Number,
-    "of these, those with a moment without a mount",
-);
+pub(super) const GAPS: Key = maybe("gaps", Number, "mounts that were absent for a moment");
 pub(super) const DETACHED: Key = maybe("detached", Number, "mounts that were taken away");
 
 /// The changes of a run for a service.

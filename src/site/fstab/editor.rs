@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::{FstabLines, FstabRun, SiteLines, block};
+use crate::base::text::few;
 use crate::base::{ErrorContext, HostPath, SiteName};
 use crate::engine::{Engine, Lock, edit_file, without_grafts};
 use crate::observe::{self, BootId, Table};
@@ -98,7 +99,7 @@ impl FstabEditor {
 
         let sites: BTreeSet<_> = twice.iter().map(|(site, ..)| site.as_str()).collect();
         let lines: BTreeSet<_> = twice.iter().map(|(_, line, _)| line).collect();
-        let (sites, lines) = (joined(sites), joined(lines));
+        let (sites, lines) = (few(&sites, sites.len()), few(&lines, lines.len()));
         Error::failed(format!(
             "{sites}: lines {lines} of {file} mount on the same paths as mountjail's"
         ))
@@ -222,10 +223,4 @@ impl FstabEditor {
             Err(failure) => Err(failure.error),
         }
     }
-}
-
-/// `a, b`
-fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
-    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(", ")
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use super::{FstabRun, Site, block};
 use crate::base::HostPath;
 use crate::base::quote::shell_path;
+use crate::render::fstab::FSTAB;
 use crate::site::Context;
-
-/// The file that mount(8) reads.
-const FSTAB: &str = "/etc/fstab";
 
 /// What to report about the lines of `site` in `file`, which its record names: they mount something
 /// else at the next boot than `up` does now. `None`: they are as they should be, or it is unknown
@@ -22,9 +21,10 @@ pub(crate) fn outdated(context: &Context, site: &Site, file: &HostPath) -> Optio
     if mounts(block.get(&site.name)?) == mounts(&wanted.section) {
         return None;
     }
-    let option = match file.as_path().to_str() {
-        Some(FSTAB) => String::new(),
-        _ => format!(" --file {}", shell_path(file.as_path())),
+    let option = if file.as_path() == Path::new(FSTAB) {
+        String::new()
+    } else {
+        format!(" --file {}", shell_path(file.as_path()))
     };
     Some(format!(
         "the lines in {file} are not those of the manifest any more, and mount something else at \
