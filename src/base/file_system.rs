@@ -79,6 +79,26 @@ impl FileSystem {
         }
     }
 
+    /// Whether it can become `wanted` by a remount, with its files. The mode of a tmpfs is that of
+    /// its root directory, and a remount does not change it.
+    pub fn can_become(self, wanted: Self) -> bool {
+        match (self, wanted) {
+            (Self::Tmpfs { mode: is, .. }, Self::Tmpfs { mode, .. }) => is == mode,
+            _ => false,
+        }
+    }
+
+    /// The options of a remount that makes it this one.
+    pub fn remount_options(self) -> String {
+        match self {
+            Self::Tmpfs { size: None, .. } => "size=50%".to_owned(),
+            Self::Tmpfs {
+                size: Some(size), ..
+            } => format!("size={}", size_in_words(size)),
+            Self::Proc | Self::OpenProc => String::new(),
+        }
+    }
+
     /// Whether another one of its kind has the same contents.
     pub fn can_be_replaced(self) -> bool {
         matches!(self, Self::Proc | Self::OpenProc)

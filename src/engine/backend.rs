@@ -2,13 +2,13 @@
 //! attributes, and attach the finished copy in one system call, so it is never visible writable.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use sys_mount::{Mount, MountFlags};
 
 use crate::base::{Extent, FileSystem, MountAttributes};
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, proc};
 
 /// A finished mount that is not visible anywhere yet.
 pub(super) trait Prepared: Send + Sync {
@@ -87,6 +87,31 @@ pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Resu
         .map(drop)
 }
 
+/// Gives the file system of the site's own that is mounted at `at`, and this mount of it, these
+/// options: `mount(2)` with `MS_REMOUNT`.
+pub(super) fn remount(
+    at: impl AsFd,
+    file_system: FileSystem,
+    attributes: MountAttributes,
+) -> io::Result<()> {
+    Mount::builder()
+        .fstype(file_system.name())
+        .flags(MountFlags::REMOUNT | flags(attributes))
+        .data(&file_system.remount_options())
+        .mount(file_system.name(), proc::path_of_descriptor(&at))
+        .map(drop)
+}
+
+/// The attributes as flags of `mount(2)`.
+pub(super) fn flags(attributes: MountAttributes) -> MountFlags {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, attributes.read_only);
+    flags.set(MountFlags::NOSUID, attributes.nosuid);
+    flags.set(MountFlags::NODEV, attributes.nodev);
+    flags.set(MountFlags::NOEXEC, attributes.noexec);
+    flags
+}
+
 /// Cuts the mount at `target` from its peer group.
 pub(super) fn make_private(target: &Path, extent: Extent) -> io::Result<()> {
     set_propagation(target, libc::MS_PRIVATE, extent)
@@ -139,5 +164,21 @@ mod tests {
         );
         assert_eq!(attr.clear, libc::MOUNT_ATTR_NODEV);
         assert_eq!(attr.propagation, libc::MS_PRIVATE);
+    }
+
+    #[test]
+    fn attributes_become_the_flags_of_mount_2() {
+        assert_eq!(
+            flags(MountAttributes::CODE),
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV
+        );
+        let writable = MountAttributes {
+            read_only: false,
+            ..MountAttributes::DATA
+        };
+        assert_eq!(
+            flags(writable),
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
+        );
     }
 }

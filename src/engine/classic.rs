@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use sys_mount::{Mount, MountFlags};
 
-use super::backend::{Backend, Prepared, make_private, mount, set_propagation};
+use super::backend::{Backend, Prepared, flags, make_private, mount, set_propagation};
 use super::scratch::{Scratch, ScratchDir};
 use crate::base::{Extent, FileSystem, MountAttributes};
 use crate::observe::{self, Table};
@@ -46,15 +46,6 @@ fn bind(source: &Path, target: &Path, extent: Extent) -> io::Result<()> {
     let mut flags = MountFlags::BIND;
     flags.set(MountFlags::REC, extent.is_recursive());
     mount(source, target, flags)
-}
-
-fn flags(attributes: MountAttributes) -> MountFlags {
-    let mut flags = MountFlags::empty();
-    flags.set(MountFlags::RDONLY, attributes.read_only);
-    flags.set(MountFlags::NOSUID, attributes.nosuid);
-    flags.set(MountFlags::NODEV, attributes.nodev);
-    flags.set(MountFlags::NOEXEC, attributes.noexec);
-    flags
 }
 
 /// Remounts the bind at `path` with `attributes`, and so every mount in `extent`. The
@@ -195,26 +186,5 @@ impl Backend for Classic {
 
     fn share(&self, _prepared: &InScratch) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_become_the_flags_of_mount_2() {
-        assert_eq!(
-            flags(MountAttributes::CODE),
-            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV
-        );
-        let writable = MountAttributes {
-            read_only: false,
-            ..MountAttributes::DATA
-        };
-        assert_eq!(
-            flags(writable),
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
-        );
     }
 }

@@ -3,22 +3,21 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
-use super::backend::{Backend, Prepared};
+use super::backend::{Backend, Prepared, remount};
 use super::mounter::Mounter;
 use super::root::{Root, Spot, Spots};
 use super::setup::Engine;
 use super::sources;
 use super::target::{
-    UNMOUNTED_MEANWHILE, attributes_of, cannot, explained, is_found, is_not_mounted,
-    nothing_inside, unique_id_at,
+    UNMOUNTED_MEANWHILE, attributes_of, cannot, explained, is_not_mounted, must_be, nothing_inside,
+    unique_id_at,
 };
 use super::templates::TemplateStore;
 use super::undo::{OldMount, Swapped, Undo, save, swap};
 use crate::base::hints::{Doing, is_absent};
-use crate::base::{Error, JailPath, Result, SiteName};
+use crate::base::{Error, Extent, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::{Along, Step, Template};
 use crate::resolve::{FileId, Mount};
@@ -44,6 +43,8 @@ pub(super) struct MountOp<'a, B: Backend> {
     target: Option<OwnedFd>,
     /// Whether other mounts of this run are made in it.
     holds: bool,
+    /// The tmpfs that goes, if this mount has its files.
+    carried_over: Option<&'a ObservedMount>,
 }
 
 impl<'a, B: Backend> MountOp<'a, B> {
@@ -56,36 +57,71 @@ impl<'a, B: Backend> MountOp<'a, B> {
         member_of: Option<&SiteName>,
         since: Option<u64>,
     ) -> Result<Option<Self>> {
-        let (mount, change, replaces) = match step {
-            Step::Attach { mount, graft } => (mount, graft, None),
-            Step::Swap {
-                mount,
-                graft,
-                expected,
-                along,
-                ..
-            } => (mount, graft, Some((expected, along))),
-            _ => return Ok(None),
+        let Some(mount) = step.mount() else {
+            return Ok(None);
         };
-
         let (backend, sources) = (&mounter.backend, &mounter.sources);
-        let (mut template, target) = (None, &mount.target);
-        let (ready, file) = if let Some(change) = change {
+        let mut template = None;
+        let ready = if let Some(change) = step.change() {
             let store = engine.templates()?;
             let name = template.insert(name_of(store, &change.template)?);
             sources.graft(backend, store, name, &change.template)?
         } else if let Some(name) = member_of {
-            sources::follow(backend, engine.templates()?, name, target, None)?
+            sources::follow(backend, engine.templates()?, name, &mount.target, None)?
         } else {
             sources.ready(backend, mount)?
         };
-        let unique_id = ready.unique_id();
         Ok(Some(Self {
+            template,
+            is_member: step.change().is_none() && member_of.is_some(),
+            ..Self::new(step, mount, ready, since)
+        }))
+    }
+
+    /// Returns the work of a step that mounts a tmpfs which has the files of one that goes; `None`
+    /// for any other step. `since`: as with [`prepare`](Self::prepare).
+    pub(super) fn carry_over(
+        mounter: &Mounter<B>,
+        root: &Root,
+        step: &'a Step,
+        since: Option<u64>,
+    ) -> Result<Option<Self>> {
+        let (Some(mount), Some(old)) = (step.mount(), step.carried_over()) else {
+            return Ok(None);
+        };
+        let target = &mount.target;
+        let top = explained(root, "look at", target, root.open_mounted(target))?;
+        must_be(root, target, old, &top)?;
+        let file = explained(root, "look at", target, sys::stat_fd(&top))?.file;
+        let backend = &mounter.backend;
+        let ready = backend.prepare(top.as_fd(), mount.attributes, Extent::Mount);
+        let ready = explained(root, "copy the mount at", target, ready)?;
+        Ok(Some(Self {
+            carried_over: Some(old),
+            ..Self::new(step, mount, (ready, file), since)
+        }))
+    }
+
+    /// The work of a step that mounts `ready`.
+    fn new(
+        step: &'a Step,
+        mount: &'a Arc<Mount>,
+        (ready, file): (B::Ready, FileId),
+        since: Option<u64>,
+    ) -> Self {
+        let unique_id = ready.unique_id();
+        let replaces = match step {
+            Step::Swap {
+                expected, along, ..
+            } => Some((expected, along)),
+            _ => None,
+        };
+        Self {
             step,
             mount,
             replaces,
-            template,
-            is_member: change.is_none() && member_of.is_some(),
+            template: None,
+            is_member: false,
             ready,
             file,
             unique_id,
@@ -93,7 +129,8 @@ impl<'a, B: Backend> MountOp<'a, B> {
             since,
             target: None,
             holds: false,
-        }))
+            carried_over: None,
+        }
     }
 
     /// Whether all ids in its record were known before it was attached.
@@ -157,8 +194,36 @@ impl<'a, B: Backend> MountOp<'a, B> {
             },
         };
 
-        self.attach_or_swap(backend, root, on, undo)
-            .map_err(|error| explain(self.failed(root, &error)))
+        let gap = self
+            .attach_or_swap(backend, root, on, undo)
+            .map_err(|error| explain(self.failed(root, &error)))?;
+        self.remount(root, undo)?;
+        Ok(gap)
+    }
+
+    /// Gives a tmpfs that was carried over the options that the manifest asks for.
+    fn remount(&self, root: &Root, undo: &mut Vec<Undo<B>>) -> Result<()> {
+        let (Some(old), Some(wanted)) = (self.carried_over, self.mount.file_system) else {
+            return Ok(());
+        };
+        let (target, attributes) = (&self.mount.target, self.mount.attributes);
+        let top = found(root, target, root.open_mounted(target))?;
+        match remount(&top, wanted, attributes) {
+            Ok(()) => {
+                undo.push(Undo::remount(target, old));
+                Ok(())
+            }
+            Err(error) => {
+                let (at, options) = (root.path().inside(target), self.mount.options());
+                let failed = Error::failed(format!("cannot remount the tmpfs on {at} ({options})"));
+                Err(match error.raw_os_error() {
+                    Some(libc::EINVAL) => failed
+                        .because_of("its files need more room")
+                        .hint(format!("remove files in {at}, or ask for a larger size")),
+                    _ => failed.because(&error),
+                })
+            }
+        }
     }
 
     /// As [`carry_out`](Self::carry_out), on the open target `on`.
@@ -361,25 +426,6 @@ pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [MountOp<'_, B>])
         }
     }
     Ok(())
-}
-
-/// Makes sure that the mount to detach or to replace, whose root is open, is still the one that the
-/// plan saw. Its server, which may be gone, is not asked.
-pub(super) fn must_be(
-    root: &Root,
-    target: &JailPath,
-    expected: &ObservedMount,
-    found: &OwnedFd,
-) -> Result<()> {
-    let is_expected = match sys::mount_of(found, Path::new("")) {
-        Ok(on) => is_found(expected, on, || sys::stat_fd(found)),
-        Err(error) => Err(error),
-    };
-    if explained(root, "look at", target, is_expected)? {
-        return Ok(());
-    }
-    let path = root.path().inside(target);
-    Err(Error::failed(format!("the mount at {path} changed while the command ran")).overtaken())
 }
 
 fn explain(error: Error) -> Error {

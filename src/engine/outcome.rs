@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::base::{Error, Result};
 use crate::patience::Stop;
+use crate::plan::{MountChange, Step};
 
 /// Receives one line per step, as `-v` prints them after the site's name.
 pub(crate) type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
@@ -29,6 +30,17 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Adds what `step` does, once it is done.
+    pub(super) fn count(&mut self, step: &Step) {
+        for (change, _) in step.mount_changes() {
+            *match change {
+                MountChange::Attached => &mut self.attached,
+                MountChange::Swapped => &mut self.swapped,
+                MountChange::Detached => &mut self.detached,
+            } += 1;
+        }
+    }
+
     /// Adds what another run did.
     #[must_use]
     pub(crate) fn merge(mut self, more: Self) -> Self {

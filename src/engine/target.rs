@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
@@ -334,6 +334,25 @@ pub(super) fn foreign_in(id: u64, ours: &HashSet<u64>, observed: &Observed) -> O
     };
     let mut inside = sys::list_mounts_in(id).unwrap_or_default().into_iter();
     inside.find(|inside| !ours.contains(inside) && !came_along(*inside))
+}
+
+/// Makes sure that the mount to detach or to replace, whose root is open, is still the one that the
+/// plan saw. Its server, which may be gone, is not asked.
+pub(super) fn must_be(
+    root: &Root,
+    target: &JailPath,
+    expected: &ObservedMount,
+    found: &OwnedFd,
+) -> Result<()> {
+    let is_expected = match sys::mount_of(found, Path::new("")) {
+        Ok(on) => is_found(expected, on, || sys::stat_fd(found)),
+        Err(error) => Err(error),
+    };
+    if explained(root, "look at", target, is_expected)? {
+        return Ok(());
+    }
+    let path = root.path().inside(target);
+    Err(Error::failed(format!("the mount at {path} changed while the command ran")).overtaken())
 }
 
 /// Removes what was moved away with a mount: its placeholder and the directories made for it.

@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use super::backend::{Backend, Prepared};
+use super::backend::{Backend, Prepared, remount};
 use super::journal;
 use super::root::{Root, Spot};
 use super::target::{UNMOUNTED_MEANWHILE, is_not_mounted, unique_id_at};
 use crate::base::hints::is_server_gone;
-use crate::base::{Error, Extent, HostPath, JailPath, Result};
-use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
+use crate::base::{Error, Extent, FileSystem, HostPath, JailPath, MountAttributes, Result};
+use crate::observe::{
+    self, CreatedKind, CreatedPath, ObservedMount, PersistentRecord, RecordedMount,
+};
 use crate::plan::Along;
 use crate::resolve::Ownership;
 use crate::sys::{self, proc};
@@ -34,6 +36,12 @@ pub(super) enum Undo<B: Backend> {
     /// A mount was put beneath the one that it was to replace, which could then not be detached. It
     /// cannot be removed without the other one; the next run detaches that.
     Beneath(RecordedMount),
+    /// A tmpfs was remounted. It had these options.
+    Remount {
+        target: JailPath,
+        file_system: Option<FileSystem>,
+        attributes: MountAttributes,
+    },
     /// A placeholder or link was made at `spot`. The undo finds it wherever that was moved to
     /// since.
     Remove { made: CreatedPath, spot: Spot },
@@ -118,6 +126,15 @@ pub(super) struct Records {
 }
 
 impl<B: Backend> Undo<B> {
+    /// The undo of remounting `old`, a tmpfs at `target`.
+    pub(super) fn remount(target: &JailPath, old: &ObservedMount) -> Self {
+        Self::Remount {
+            target: target.clone(),
+            file_system: old.file_system,
+            attributes: old.attributes,
+        }
+    }
+
     /// Whether it only reports what cannot be undone.
     pub(super) fn lasts(&self) -> bool {
         matches!(self, Self::Stays { .. } | Self::Beneath(_))
@@ -165,6 +182,11 @@ impl<B: Backend> Undo<B> {
                 before.mounts.push(new);
                 Ok(())
             }
+            Self::Remount {
+                target,
+                file_system,
+                attributes,
+            } => remount_as_before(root, &target, file_system, attributes),
             Self::Remove { made, spot } => remove(made, &spot, before),
             Self::Recreate { path, kind, owner } => recreate(root, &path, &kind, owner, before),
             Self::Restore { path, before } => {
@@ -195,6 +217,7 @@ impl<B: Backend> Undo<B> {
                 format!("the new {target} stays: the old one cannot be mounted again")
             }
             Self::Beneath(new) => format!("the new {} stays beneath the old one", new.target),
+            Self::Remount { target, .. } => format!("gave the tmpfs {target} its options again"),
             Self::Remove { made, .. } => format!("removed {}", made.path),
             Self::Recreate { path, .. } => format!("made {path} again"),
             Self::Restore { path, .. } => format!("restored {path}"),
@@ -242,6 +265,18 @@ fn explain(error: io::Error) -> io::Error {
         return io::Error::other(UNMOUNTED_MEANWHILE);
     }
     error
+}
+
+fn remount_as_before(
+    root: &Root,
+    target: &JailPath,
+    file_system: Option<FileSystem>,
+    attributes: MountAttributes,
+) -> io::Result<()> {
+    match file_system {
+        Some(file_system) => remount(root.open_mounted(target)?, file_system, attributes),
+        None => Ok(()),
+    }
 }
 
 /// Removes what was made at `spot`. If it cannot be removed, it stays recorded.

@@ -3,6 +3,7 @@
 use super::altered::{self, MADE_SHARED};
 use super::graft::Graft;
 use super::state::State;
+use super::step::has_files_for;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
@@ -280,7 +281,9 @@ impl<'o, 'm> MountedTarget<'o, 'm> {
     /// The topmost mount is not ours, and not right.
     fn not_ours(&self) -> Verdict<'o> {
         let (mount, top) = (self.mount, self.top);
-        if self.below.is_empty() && (shows_its_file(top, mount) || is_as_good(top, mount)) {
+        let is_close =
+            shows_its_file(top, mount) || is_as_good(top, mount) || has_files_for(top, mount);
+        if is_close && self.below.is_empty() {
             return self.almost_right();
         }
 
@@ -414,6 +417,9 @@ pub(super) fn describe(seen: &ObservedMount, mount: Option<&Mount>) -> String {
         && shows_its_file(seen, mount)
     {
         return "the same file once more".to_owned();
+    }
+    if let Some(file_system) = seen.file_system {
+        return format!("something else ({file_system})");
     }
     match &seen.fs_root {
         Some(root) => format!("something else ({} of its file system)", root.display()),

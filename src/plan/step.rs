@@ -8,7 +8,7 @@ use super::change::GraftChange;
 use super::graft::Graft;
 use super::state::{MountState, State};
 use crate::Error;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{FileSystem, HostPath, JailPath, SiteName};
 use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{FileKind, GeneratedFile, Mount, Ownership};
 
@@ -196,6 +196,8 @@ pub enum Step {
         mount: Arc<Mount>,
         /// The mounts that come with it, if it is a graft.
         graft: Option<GraftChange>,
+        /// A tmpfs that goes from there, and whose files the new one has.
+        again: Option<ObservedMount>,
     },
     /// Replace our mount at the target, without a gap where the kernel supports that.
     Swap {
@@ -215,8 +217,11 @@ pub enum Step {
 impl Step {
     /// Mounts what `mount` asks for where nothing is.
     pub(super) fn attach(mount: &Arc<Mount>, graft: Option<GraftChange>) -> Self {
-        let mount = Arc::clone(mount);
-        Self::Attach { mount, graft }
+        Self::Attach {
+            mount: Arc::clone(mount),
+            graft,
+            again: None,
+        }
     }
 
     /// Unmounts `seen`, which was mounted from `source`.
@@ -253,6 +258,17 @@ impl Step {
         }
     }
 
+    /// The tmpfs that goes, and whose files the new mount has.
+    pub(crate) fn carried_over(&self) -> Option<&ObservedMount> {
+        match self {
+            Self::Attach { again, .. } => again.as_ref(),
+            Self::Swap {
+                mount, expected, ..
+            } => has_files_for(expected, mount).then_some(expected),
+            _ => None,
+        }
+    }
+
     /// Whether it mounts or unmounts.
     pub fn changes_mounts(&self) -> bool {
         matches!(
@@ -264,6 +280,14 @@ impl Step {
                 | Self::DetachStray(_)
                 | Self::DetachCovered { .. }
         )
+    }
+
+    /// The mount that the step makes.
+    pub(crate) fn mount(&self) -> Option<&Arc<Mount>> {
+        match self {
+            Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(mount),
+            _ => None,
+        }
     }
 
     /// What changes in a graft.
@@ -280,8 +304,7 @@ impl Step {
     pub(crate) fn mount_target(&self) -> Option<&JailPath> {
         match self {
             Self::Detach { target, .. } => Some(target),
-            Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(&mount.target),
-            _ => None,
+            _ => self.mount().map(|mount| &mount.target),
         }
     }
 
@@ -305,6 +328,14 @@ impl Step {
     }
 }
 
+/// Whether `seen` is a tmpfs that the one of `mount` can take the files of.
+pub(super) fn has_files_for(seen: &ObservedMount, mount: &Mount) -> bool {
+    match (seen.file_system, mount.file_system) {
+        (Some(seen), Some(wanted)) => seen.can_become(wanted),
+        _ => false,
+    }
+}
+
 /// The mounts that came along with one, and go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Along {
@@ -314,16 +345,6 @@ pub enum Along {
     Submounts,
     /// The mounts of a graft, at these targets.
     Members(Vec<JailPath>),
-}
-
-impl Along {
-    /// The number of mounts that go, as a site has them.
-    pub(crate) fn mounts(&self) -> usize {
-        match self {
-            Self::Nothing | Self::Submounts => 1,
-            Self::Members(members) => members.len(),
-        }
-    }
 }
 
 impl fmt::Display for Step {
@@ -361,28 +382,44 @@ impl fmt::Display for Step {
             Self::Refresh { graft, change } => {
                 write!(f, "change the template of {}: {change}", graft.mount.target)
             }
-            Self::Attach { mount, graft } => match graft {
-                Some(change) => write!(f, "graft {}: {change}", mount.target),
-                None => attach_in_words(mount, f),
-            },
+            Self::Attach {
+                mount,
+                graft: Some(change),
+                ..
+            } => write!(f, "graft {}: {change}", mount.target),
+            Self::Attach { mount, again, .. } => {
+                let (what, target, options) = (mount.what(), &mount.target, mount.options());
+                write!(f, "attach {what} on {target} ({options})")?;
+                match again {
+                    Some(_) => f.write_str(", with its files"),
+                    None => Ok(()),
+                }
+            }
             Self::Swap {
                 mount,
                 graft: Some(change),
                 ..
             } => write!(f, "swap the graft {}: {change}", mount.target),
-            Self::Swap { mount, because, .. } => {
+            Self::Swap {
+                mount,
+                expected,
+                because,
+                ..
+            } => {
                 let (what, target) = (mount.what(), &mount.target);
                 write!(
                     f,
                     "swap {what} on {target} ({}; {because})",
                     mount.attributes
-                )
+                )?;
+                match expected.file_system {
+                    Some(FileSystem::Tmpfs { .. }) if self.carried_over().is_some() => {
+                        f.write_str(", with its files")
+                    }
+                    Some(FileSystem::Tmpfs { .. }) => f.write_str(", without its files"),
+                    _ => Ok(()),
+                }
             }
         }
     }
-}
-
-fn attach_in_words(mount: &Mount, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (what, target, options) = (mount.what(), &mount.target, mount.options());
-    write!(f, "attach {what} on {target} ({options})")
 }

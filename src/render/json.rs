@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::fstab::FstabLine;
-use crate::base::{Error, ErrorCode, JailPath, SiteName};
+use crate::base::{Error, ErrorCode, FileSystem, JailPath, SiteName};
 use crate::manifest::Diagnostic;
 use crate::observe::{Inside, Outdated};
 use crate::plan::{GraftChange, MountState, Plan, Step};
@@ -123,21 +123,37 @@ fn step(step: &Step) -> Value {
         Step::CreateDirectory { path, owner } => ("create-directory", directory(path, owner)),
         Step::CreateLink { path, destination } => ("create-link", link_at(path, destination)),
         Step::Refresh { graft, change } => ("refresh", graft_on(&graft.mount.target, change)),
-        Step::Attach { mount, graft } => match graft {
+        Step::Attach { mount, graft, .. } => match graft {
             Some(change) => ("graft", graft_on(&mount.target, change)),
-            None => ("attach", mount_of(mount)),
+            None => ("attach", with(files_of(step), mount_of(mount))),
         },
         Step::Swap {
             mount,
             graft,
             because,
             ..
-        } => match graft {
-            Some(change) => ("swap-graft", graft_on(&mount.target, change)),
-            None => ("swap", with(json!({ "because": because }), mount_of(mount))),
-        },
+        } => {
+            let because = json!({ "because": because });
+            match graft {
+                Some(change) => ("swap-graft", graft_on(&mount.target, change)),
+                None => ("swap", with(with(because, files_of(step)), mount_of(mount))),
+            }
+        }
     };
     with(json!({ "step": name }), more)
+}
+
+/// Whether the files of a tmpfs that goes are in the new one.
+fn files_of(step: &Step) -> Value {
+    match step {
+        Step::Attach { again: Some(_), .. } => json!({ "with_files": true }),
+        Step::Swap { expected, .. }
+            if matches!(expected.file_system, Some(FileSystem::Tmpfs { .. })) =>
+        {
+            json!({ "with_files": step.carried_over().is_some() })
+        }
+        _ => json!({}),
+    }
 }
 
 fn link_at(path: &JailPath, destination: &Path) -> Value {

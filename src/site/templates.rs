@@ -229,6 +229,7 @@ fn need(plan: &Plan, graft: &Graft) -> Option<TemplateNeed> {
         if let Step::Attach {
             mount,
             graft: of_graft,
+            ..
         }
         | Step::Swap {
             mount,

@@ -3,7 +3,7 @@
 use crate::base::JailPath;
 use crate::base::text::plural;
 use crate::engine::Outcome;
-use crate::plan::{Along, Plan, Step};
+use crate::plan::{MountChange, Plan};
 use crate::resolve::Desired;
 
 /// A site that is as its manifest asks for.
@@ -36,6 +36,16 @@ pub(crate) enum Change {
     Gone,
 }
 
+impl From<MountChange> for Change {
+    fn from(change: MountChange) -> Self {
+        match change {
+            MountChange::Attached => Self::Attached,
+            MountChange::Swapped => Self::Swapped,
+            MountChange::Detached => Self::Detached,
+        }
+    }
+}
+
 /// A change to one mount, and where it is.
 pub(crate) type Changed = (Change, JailPath);
 
@@ -44,8 +54,8 @@ impl Changes {
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
         self.outcome = std::mem::take(&mut self.outcome).merge(outcome);
         for step in &plan.steps {
-            for (change, target) in changes(step) {
-                self.mounts.push((change, target.clone()));
+            for (change, target) in step.mount_changes() {
+                self.mounts.push((change.into(), target.clone()));
             }
         }
         self.steps += plan.steps.len();
@@ -92,53 +102,5 @@ impl Done {
             };
         }
         format!("up, {total}: {}", parts.join(", "))
-    }
-}
-
-/// The changes that the step makes, each with where it is.
-fn changes(step: &Step) -> Vec<(Change, &JailPath)> {
-    match step {
-        // They are those of the template's own run, or count with their graft.
-        Step::Refresh { .. } | Step::DetachCovered { .. } => vec![],
-        _ if step.change().is_some() => in_graft(step),
-        Step::Attach { mount, .. } => vec![(Change::Attached, &mount.target)],
-        Step::Swap { mount, .. } => vec![(Change::Swapped, &mount.target)],
-        Step::Detach { along, .. } if *along != Along::Nothing => going(step),
-        Step::Detach { target, .. } => vec![(Change::Detached, target)],
-        Step::DetachStray(stray) => vec![(Change::Detached, &stray.target)],
-        _ => vec![],
-    }
-}
-
-/// What changes in the graft that the step mounts.
-fn in_graft(step: &Step) -> Vec<(Change, &JailPath)> {
-    let Some(change) = step.change() else {
-        return vec![];
-    };
-    let mut changes = vec![];
-    for mount in &change.attach {
-        changes.push((Change::Attached, &mount.target));
-    }
-    for mount in &change.swap {
-        changes.push((Change::Swapped, &mount.target));
-    }
-    for target in &change.detach {
-        changes.push((Change::Detached, target));
-    }
-    changes
-}
-
-/// The mounts that go with one that is detached.
-fn going(step: &Step) -> Vec<(Change, &JailPath)> {
-    match step {
-        Step::Detach {
-            along: Along::Members(members),
-            ..
-        } => members
-            .iter()
-            .map(|member| (Change::Detached, member))
-            .collect(),
-        Step::Detach { target, .. } => vec![(Change::Detached, target)],
-        _ => vec![],
     }
 }

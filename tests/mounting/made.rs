@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::{Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, tree, unmount};
 use libtest_mimic::Trial;
+use nix::sys::statvfs::statvfs;
 
 const MANIFEST: &str = "programs: [ls]
 directories:
@@ -22,8 +24,12 @@ pub fn all() -> Vec<Trial> {
         made,
     );
     trials.extend(for_each_engine(
-        "a tmpfs whose size changes is replaced",
+        "a tmpfs keeps its files when its options change",
         resized,
+    ));
+    trials.extend(for_each_engine(
+        "a tmpfs keeps its files when the graft that it is on is replaced",
+        on_graft,
     ));
     trials.extend(for_each_engine(
         "mount(8) and up accept each other's work",
@@ -60,7 +66,7 @@ pub fn all() -> Vec<Trial> {
     trials
 }
 
-fn of_kind(kind: &str, root: &std::path::Path) -> Vec<Mount> {
+fn of_kind(kind: &str, root: &Path) -> Vec<Mount> {
     let mounts = mounts_below(root).into_iter();
     mounts.filter(|mount| mount.kind == kind).collect()
 }
@@ -119,23 +125,82 @@ fn made(engine: &'static str) {
     bare.assert_same(&tree(&root));
 }
 
+/// The one mount of the site, a tmpfs.
+fn the_tmpfs(root: &Path) -> Mount {
+    let mut mounts = of_kind("tmpfs", root);
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    mounts.remove(0)
+}
+
+/// The size of the file system at `path`, in bytes.
+fn size_at(path: &Path) -> u64 {
+    let found = statvfs(path).unwrap();
+    found.blocks() * found.fragment_size()
+}
+
+fn manifest_of_tmpfs(size: &str, mode: &str) -> String {
+    format!("tmpfs: [{{ target: /tmp, size: {size}, mode: \"{mode}\" }}]\n")
+}
+
 fn resized(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let root = sandbox.site("s", "tmpfs: [{ target: /tmp, size: 8M, mode: \"0755\" }]\n");
+    let root = sandbox.site("s", &manifest_of_tmpfs("8M", "0755"));
     sandbox.ok(&["up", "s"]);
-    sandbox.site("s", "tmpfs: [{ target: /tmp, size: 4M, mode: \"0755\" }]\n");
+    let file = root.join("tmp/file");
+    fs::write(&file, "kept").unwrap();
+    let is_kept = |size: u64| {
+        sandbox.ok(&["up", "s"]).says("1 swapped");
+        sandbox.ok(&["up", "s"]).says("nothing to do");
+        let tmpfs = the_tmpfs(&root);
+        assert!(tmpfs.has("rw") && tmpfs.has("noexec"), "{tmpfs:?}");
+        assert_eq!(size_at(&root.join("tmp")), size);
+        assert!(tmpfs.propagation.is_empty(), "{tmpfs:?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        fs::write(&file, "kept").unwrap();
+    };
+
+    sandbox.site("s", &manifest_of_tmpfs("4M", "0755"));
     sandbox
         .run(&["status", "s"])
         .exits(3)
         .prints("wrong-options")
         .prints("size=8M");
+    sandbox
+        .run(&["plan", "s"])
+        .exits(3)
+        .prints("swap a tmpfs of its own on /tmp")
+        .prints("with its files");
+    is_kept(4 << 20);
+    for by_somebody in ["remount,size=2M", "remount,ro", "remount,bind,exec"] {
+        let mut mount = Command::new("mount");
+        Ran::of(mount.args(["-o", by_somebody]).arg(root.join("tmp"))).exits(0);
+        is_kept(4 << 20);
+    }
+    let mut mount = Command::new("mount");
+    Ran::of(mount.arg("--make-shared").arg(root.join("tmp"))).exits(0);
+    is_kept(4 << 20);
+
+    fs::write(&file, vec![b'x'; 2 << 20]).unwrap();
+    sandbox.site("s", &manifest_of_tmpfs("1M", "0755"));
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .says("its files need more room")
+        .says("or ask for a larger size");
+    assert_eq!(fs::metadata(&file).unwrap().len(), 2 << 20);
+    assert_eq!(size_at(&root.join("tmp")), 4 << 20);
+
+    // The mode is that of its root directory, and a remount does not change it.
+    sandbox.site("s", &manifest_of_tmpfs("4M", "0700"));
+    sandbox
+        .run(&["plan", "s"])
+        .exits(3)
+        .prints("without its files");
     sandbox.ok(&["up", "s"]).says("1 swapped");
-    sandbox.ok(&["up", "s"]).says("nothing to do");
-    assert_eq!(mounts_below(&root).len(), 1);
-    assert_eq!(
-        fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777,
-        0o755
-    );
+    assert!(!file.exists());
+    let mode = fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777;
+    assert_eq!(mode, 0o700);
+
     sandbox.site(
         "s",
         "mounts: [{ source: /usr/share/zoneinfo, target: /tmp }]\n",
@@ -146,6 +211,39 @@ fn resized(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     assert!(!root.join("tmp/UTC").exists());
     sandbox.ok(&["down", "s"]);
+}
+
+/// The graft that a tmpfs is on is replaced, because another site has the old one as well.
+fn on_graft(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let mount = |name: &str| {
+        let file = sandbox.file(name, name);
+        format!(
+            "  - {{ source: {}, target: /var/lib/{name} }}\n",
+            file.display()
+        )
+    };
+    let (one, two) = (mount("one"), mount("two"));
+    let manifest =
+        |mounts: &str| format!("mounts:\n{mounts}tmpfs: [{{ target: /var/cache, size: 8M }}]\n");
+    let root = sandbox.site("s", &manifest(&one));
+    sandbox.site("t", &manifest(&one));
+    sandbox.ok(&["up", "s", "t"]);
+    let file = root.join("var/cache/file");
+    fs::write(&file, "kept").unwrap();
+
+    sandbox.site("s", &manifest(&format!("{one}{two}")));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    assert!(root.join("var/lib/two").exists());
+    fs::write(&file, "kept").unwrap();
+    sandbox.site("s", &manifest(&two));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    sandbox.ok(&["down", "s", "t"]);
+    assert!(mounts_below(&root).is_empty());
+    assert!(!file.exists());
 }
 
 fn with_mount(engine: &'static str) {
@@ -354,7 +452,19 @@ fn standing_proc(engine: &'static str) {
     let tmp = sandbox.directory("srv/t/tmp");
     let mounted = ["-t", "tmpfs", "-o", "mode=0700", "tmpfs"];
     Ran::of(Command::new("mount").args(mounted).arg(&tmp)).exits(0);
-    sandbox.run(&["up", "t"]).exits(1).says("not by mountjail");
+    sandbox
+        .run(&["up", "t"])
+        .exits(1)
+        .says("not by mountjail")
+        .says("unmount it");
+    unmount(&tmp);
+    sandbox.site("t", "tmpfs: [{ target: /tmp, size: 8M }]\n");
+    let mounted = ["-t", "tmpfs", "-o", "mode=1777,size=4M", "tmpfs"];
+    Ran::of(Command::new("mount").args(mounted).arg(&tmp)).exits(0);
+    let remedy = "remount,size=8M,rw,nosuid,nodev,noexec";
+    sandbox.run(&["up", "t"]).exits(1).says(remedy);
+    Ran::of(Command::new("mount").args(["-o", remedy]).arg(&tmp)).exits(0);
+    sandbox.ok(&["up", "t"]).says("nothing to do");
 }
 
 /// A preset asks for a directory at a path of which the site's own lines say something else.

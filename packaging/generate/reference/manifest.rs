@@ -91,8 +91,8 @@ fn keys(page: &mut Page) {
         (
             "Keys of a tmpfs",
             "tmpfs",
-            "An item of `tmpfs` is a path, or a mapping with these keys. With another size or mode \
-             it is replaced by a new, empty one.",
+            "An item of `tmpfs` is a path, or a mapping with these keys. With another size it \
+             keeps its files; with another mode it is replaced by a new, empty one.",
         ),
     ] {
         page.heading(title);

@@ -31,15 +31,13 @@ impl DownRun<'_> {
             self.only_members_in(target, expected, members)?;
         }
         match self.spot_of(target, expected, spots) {
-            Ok(Some(spot)) => self.umount(spot, target, expected, along)?,
+            Ok(Some(spot)) => self.umount(spot, target, expected, along),
             Ok(None) => {
                 let not_mounted = io::Error::from_raw_os_error(libc::EINVAL); // as umount(2)
-                self.detach_hidden(target, expected, &not_mounted)?;
+                self.detach_hidden(target, expected, &not_mounted)
             }
-            Err(error) => self.detach_hidden(target, expected, &error)?,
+            Err(error) => self.detach_hidden(target, expected, &error),
         }
-        self.outcome.detached += along.mounts();
-        Ok(())
     }
 
     /// The spot of `target`, if the mount `expected` is there.

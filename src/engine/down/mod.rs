@@ -281,10 +281,15 @@ impl<'a> DownRun<'a> {
     }
 
     fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
+        self.take_away(step, spots)?;
+        self.outcome.count(step);
+        Ok(())
+    }
+
+    fn take_away(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
         match step {
             Step::DetachStray(stray) => {
                 detach_stray(&self.plan.root, stray, self.observed)?;
-                self.outcome.detached += 1;
                 clear_after(&self.root, stray, self.placeholders());
                 Ok(())
             }

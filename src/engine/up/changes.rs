@@ -7,14 +7,14 @@ use super::run::UpRun;
 use crate::base::hints::{Doing, is_absent};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::engine::backend::Backend;
+use crate::engine::journal;
 use crate::engine::outcome::check_signal;
 use crate::engine::root::Spot;
 use crate::engine::target::{
-    cannot, clear_after, detach_stray, explained, explained_of_mount, made_kind, nothing_in_stray,
-    nothing_inside,
+    cannot, clear_after, detach_stray, explained, explained_of_mount, made_kind, must_be,
+    nothing_in_stray, nothing_inside,
 };
 use crate::engine::undo::{OldMount, Undo, save};
-use crate::engine::{journal, mount_op};
 use crate::observe::{CreatedKind, CreatedPath, Identity, ObservedMount, Stray};
 use crate::plan::{Along, Step};
 use crate::resolve::{GeneratedFile, Ownership};
@@ -81,7 +81,7 @@ impl<B: Backend> UpRun<'_, B> {
         self.log_step(step);
         let top = self.root.open_mounted(target);
         let top = explained(&self.root, "detach", target, top)?;
-        mount_op::must_be(&self.root, target, expected, &top)?;
+        must_be(&self.root, target, expected, &top)?;
         if *along == Along::Nothing {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
@@ -97,7 +97,7 @@ impl<B: Backend> UpRun<'_, B> {
             along: along.clone(),
         };
         self.undo.push(old.detached(saved));
-        self.outcome.detached += along.mounts();
+        self.outcome.count(step);
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl<B: Backend> UpRun<'_, B> {
     fn detach_stray(&mut self, step: &Step, stray: &Stray) -> Result<()> {
         self.log_step(step);
         detach_stray(&self.plan.root, stray, self.observed)?;
-        self.outcome.detached += 1;
+        self.outcome.count(step);
         clear_after(&self.root, stray, self.made_before());
         Ok(())
     }

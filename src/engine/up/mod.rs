@@ -123,7 +123,8 @@ impl<'a, B: Backend> UpRun<'a, B> {
         (self.log)(format_args!("{step}"));
     }
 
-    /// Prepares the mounts where their sources are.
+    /// Prepares the mounts where their sources are: on the host, or, for a tmpfs that keeps its
+    /// files, in the root.
     fn prepare(&self) -> Result<Vec<MountOp<'a, B>>> {
         let Self {
             engine,
@@ -134,18 +135,31 @@ impl<'a, B: Backend> UpRun<'a, B> {
             ..
         } = *self;
         let now = observe::since_boot();
-        engine.in_host(|| {
+        let mut work = engine.in_host(|| {
             let mut work = vec![];
             for step in &plan.steps {
                 check_signal(stop)?;
-                if let Step::Attach { mount, .. } | Step::Swap { mount, .. } = step {
+                if let Some(mount) = step.mount()
+                    && step.carried_over().is_none()
+                {
                     let since = since(observed, &mount.target, now);
                     let template = template_with(plan, observed, &mount.target);
                     work.extend(MountOp::prepare(mounter, engine, step, template, since)?);
                 }
             }
             Ok(work)
-        })
+        })?;
+        for step in &plan.steps {
+            if let Some(target) = step.mount_target()
+                && step.carried_over().is_some()
+            {
+                let since = since(observed, target, now);
+                work.extend(MountOp::carry_over(mounter, &self.root, step, since)?);
+            }
+        }
+        // A mount comes before those in it.
+        work.sort_by(|a, b| a.mount.target.cmp(&b.mount.target));
+        Ok(work)
     }
 
     fn mount(&mut self, item: &mut MountOp<'_, B>) -> Result<()> {
@@ -153,21 +167,12 @@ impl<'a, B: Backend> UpRun<'a, B> {
         let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
 
-        let target = &item.mount.target;
-        let change = item.step.change();
-        if let Some(change) = change {
-            self.outcome.attached += change.attach.len();
-            self.outcome.swapped += change.swap.len();
-            self.outcome.detached += change.detach.len();
-        } else if gap.is_some() {
-            self.outcome.swapped += 1;
-        } else {
-            self.outcome.attached += 1;
-        }
+        self.outcome.count(item.step);
 
+        let target = &item.mount.target;
         let because = match gap {
             Some(true) => "this kernel or engine has no MOVE_MOUNT_BENEATH",
-            None if change.is_none() && self.plan.covers(target) => {
+            None if item.step.change().is_none() && self.plan.covers(target) => {
                 "it is mounted anew, on the graft"
             }
             _ => return Ok(()),

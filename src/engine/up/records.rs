@@ -6,6 +6,7 @@ use crate::base::Result;
 use crate::engine::backend::Backend;
 use crate::engine::journal;
 use crate::engine::mount_op::MountOp;
+use crate::engine::outcome::Outcome;
 use crate::engine::target::made_kind;
 use crate::observe::{self, CreatedKind, CreatedPath, History, PersistentRecord, RecordedMount};
 use crate::plan::Step;
@@ -35,29 +36,12 @@ impl<B: Backend> UpRun<'_, B> {
     }
 
     pub(super) fn history_with_this_run(&self) -> Option<History> {
-        let (mut attached, mut swapped, mut detached) = (0, 0, 0);
+        let mut run = Outcome::default();
         for step in &self.plan.steps {
-            match step {
-                // It is in the history of the template, or counts with its graft.
-                Step::Refresh { .. } | Step::DetachCovered { .. } => {}
-                _ if step.change().is_some() => {
-                    let change = step.change().into_iter();
-                    for change in change {
-                        attached += change.attach.len();
-                        swapped += change.swap.len();
-                        detached += change.detach.len();
-                    }
-                }
-                Step::Attach { .. } => attached += 1,
-                Step::Swap { .. } => swapped += 1,
-                Step::Detach { along, .. } => detached += along.mounts(),
-                Step::DetachStray(_) => detached += 1,
-                _ => {}
-            }
+            run.count(step);
         }
-
         let before = history(self.observed).unwrap_or_default();
-        let history = before.and(observe::now(), attached, swapped, detached);
+        let history = before.and(observe::now(), run.attached, run.swapped, run.detached);
         if history == History::default() {
             return None;
         }

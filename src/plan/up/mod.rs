@@ -14,7 +14,7 @@ use super::compare::{NOT_TO_BE_SEEN, Verdict, kept_record};
 use super::graft::{Graft, GraftedSite, OwnMounts, Sharing, layout};
 use super::placeholders;
 use super::state::{MountState, State};
-use super::step::{Along, Plan, Step};
+use super::step::{Along, Plan, Step, has_files_for};
 use crate::Error;
 use crate::base::hints::{unmount, unmount_tree};
 use crate::base::quote::shell_path;
@@ -205,10 +205,11 @@ impl<'a> Planner<'a> {
 
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
     fn making_way(&self, mount: &Mount, state: State, count: usize) -> String {
-        if state == State::WrongOptions {
+        if state == State::WrongOptions
+            && let Some(options) = self.remount_options(mount)
+        {
             return format!(
-                "give it the options: `mount -o remount,bind,{} {}`",
-                mount.attributes,
+                "give it the options: `mount -o remount,{options} {}`",
                 shell_path(self.desired.root.inside(&mount.target))
             );
         }
@@ -220,6 +221,19 @@ impl<'a> Planner<'a> {
         };
         let how = self.unmounting(&mount.target);
         format!("unmount it, if it is not needed: {how}{again}")
+    }
+
+    /// The options of mount(8) that make what is mounted there as `mount` asks for. `None`: no
+    /// remount can do that.
+    fn remount_options(&self, mount: &Mount) -> Option<String> {
+        let attributes = mount.attributes;
+        let seen = self.observed.top(&mount.target)?.file_system;
+        match (seen, mount.file_system) {
+            (Some(seen), Some(wanted)) if !wanted.is(seen) => seen
+                .can_become(wanted)
+                .then(|| format!("{},{attributes}", wanted.remount_options())),
+            _ => Some(format!("bind,{attributes}")),
+        }
     }
 
     /// The command that takes away what somebody else has mounted at `target`.
@@ -309,6 +323,7 @@ impl<'a> Planner<'a> {
             }
         }
         let going = self.postpone_hidden(&mut attach);
+        self.carry_files_over();
         let mut made = placeholders::plan(self.desired, self.observed, &attach, &going);
         self.plan.unfinished |= made.postponed;
         self.postpone_removals(&mut made);
@@ -337,6 +352,20 @@ impl<'a> Planner<'a> {
         self.plan.unchanged.extend(self.buried.into_iter().cloned());
         sort_by_target(&mut self.plan.unchanged);
         self.plan
+    }
+
+    /// A tmpfs of ours that goes, and comes again, keeps its files.
+    fn carry_files_over(&mut self) {
+        let observed = self.observed;
+        for (target, step) in &mut self.mount {
+            if let Step::Attach { mount, again, .. } = step
+                && let Some(top) = observed.top(target)
+                && observed.is_ours(target, top)
+                && has_files_for(top, mount)
+            {
+                *again = Some(top.clone());
+            }
+        }
     }
 
     /// Whether a hidden mount of ours is still on `path`, or below it.

@@ -90,6 +90,11 @@ pub(super) const STEP: &[Key] = &[
         "a file system of the site's own, with its options",
     ),
     maybe("because", Text, "the state of the mount that is swapped"),
+    maybe(
+        "with_files",
+        Flag,
+        "of a tmpfs that replaces another: whether it has its files",
+    ),
     maybe("moved_to", Or(&Text), "where the mount was moved to"),
     maybe("text", Text, "where a link leads"),
     maybe(
