@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::table::Table;
@@ -19,6 +20,8 @@ enum Why {
     /// The mount that it is on is read-only, or its file system is. The mount point, if it is
     /// known.
     ReadOnly(Option<PathBuf>),
+    /// It is on a file system of this type, which is never writable.
+    Image(&'static str),
     /// It has the attribute `i` of `chattr(1)`.
     Immutable,
 }
@@ -34,7 +37,9 @@ impl Obstacle {
     /// The obstacle that keeps anything from being made or removed in the open directory.
     fn of(directory: HostPath, file: &OwnedFd, table: Option<&Table>) -> Option<Self> {
         let is_read_only = fstatvfs(file).ok()?.flags().contains(FsFlags::ST_RDONLY);
-        let why = if is_read_only {
+        let why = if let Some(image) = image_type(file) {
+            Why::Image(image)
+        } else if is_read_only {
             let id = sys::mount_id_in_table(file).ok();
             Why::ReadOnly(id.and_then(|id| table?.point_of(id)))
         } else if sys::is_immutable(file).ok()? {
@@ -57,6 +62,7 @@ impl Obstacle {
                 format!("it is on {}, which is mounted read-only", point.display())
             }
             Why::ReadOnly(_) => "it is mounted read-only".to_owned(),
+            Why::Image(image) => format!("it is on an image ({image}), which is never writable"),
             Why::Immutable => "it is immutable (attribute i)".to_owned(),
         }
     }
@@ -73,11 +79,28 @@ impl Obstacle {
                 "its file system is mounted read-only: `findmnt --target {directory}` shows it, \
                  `mount -o remount,rw` makes it writable"
             ),
+            Why::Image(_) => "make the files and directories that `mountjail plan` shows in the \
+                              image, or mount an overlay of it as the root (`mount -t overlay`)"
+                .to_owned(),
             Why::Immutable => format!(
                 "`chattr -i {directory}` allows changes again; `lsattr -d {directory}` shows it"
             ),
         }
     }
+}
+
+/// The type of the file system that the open directory is on, if it is one that is never writable,
+/// by its magic number in statfs(2).
+fn image_type(file: &OwnedFd) -> Option<&'static str> {
+    let magic = u32::try_from(fstatfs(file).ok()?.filesystem_type().0);
+    Some(match magic.ok()? {
+        0x7371_7368 => "squashfs",
+        0xe0f5_e1e2 => "erofs",
+        0x9660 => "iso9660",
+        0x28cd_3d45 => "cramfs",
+        0x7275 => "romfs",
+        _ => return None,
+    })
 }
 
 /// The nearest directory above `path` in the root that is there.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Ran, Sandbox, bind, trials};
+use crate::support::{Ran, Sandbox, bind, trials, unmount};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
@@ -14,6 +14,10 @@ pub fn all() -> Vec<Trial> {
     trials([
         ("a root on a read-only mount is reported", read_only),
         ("a directory that is immutable is reported", immutable),
+        (
+            "a root on an image, which is never writable, is reported",
+            on_image,
+        ),
         ("sources that give the host away are reported", dangerous),
         ("a setuid bit without effect is reported", setuid),
         (
@@ -73,6 +77,36 @@ fn read_only() {
     let reason = format!("{} is mounted read-only", root.display());
     let reason = reason.replacen(" is", ", which is", 1);
     told("check").says(&format!("{}: it is on {reason}", etc.display()));
+}
+
+fn on_image() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "etc: [hosts]\n");
+    let root = sandbox.root("s");
+    let (contents, image) = (sandbox.directory("contents/etc"), sandbox.path("image"));
+    let contents = contents.parent().unwrap();
+    let mount_image = || {
+        let mut make = Command::new("mksquashfs");
+        make.arg(contents).arg(&image).args(["-quiet", "-noappend"]);
+        Ran::of(&mut make).exits(0);
+        let mut mount = Command::new("mount");
+        Ran::of(mount.args(["-o", "loop"]).arg(&image).arg(&root)).exits(0);
+    };
+
+    mount_image();
+    for command in ["check", "up"] {
+        let refused = sandbox.run(&[command, "s"]).exits(1);
+        assert!(!refused.stderr.contains("remount"), "{refused}");
+        refused.says("or mount an overlay of it as the root");
+    }
+    sandbox.run(&["check", "s"]).says("image (squashfs)");
+    unmount(&root);
+    fs::write(contents.join("etc/hosts"), "").unwrap();
+    mount_image();
+    sandbox.ok(&["check", "s"]);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    unmount(&root);
 }
 
 /// Sets an attribute of `chattr(1)`.
