@@ -4,6 +4,8 @@
 //! figures and a picture. Every site has 30 mounts. All of it happens in a
 //! mount namespace of its own. Ratios of one run are what counts; times are of this machine.
 
+#[path = "support/bare_up.rs"]
+mod bare_up;
 mod support;
 
 use std::env;
@@ -36,6 +38,7 @@ fn main() {
     match words[..] {
         ["--raw-up", dir, sites] => raw_up(&farm(dir, sites)),
         ["--raw-down", dir, sites] => raw_down(&farm(dir, sites)),
+        ["--bare-up", dir, sites] => bare_up::up(&farm(dir, sites)),
         ["--peak", program, ref rest @ ..] => peak(program, rest),
         ["--began"] => println!("{}", monotonic().as_nanos()),
         _ => table(),
@@ -142,6 +145,8 @@ struct Life {
     down: Took,
     raw_up: Took,
     raw_down: Took,
+    /// The calls of the first `up` alone.
+    bare_up: Took,
 }
 
 /// The time from the start of `run --all` until the program that it becomes begins: the median of
@@ -179,7 +184,7 @@ fn monotonic() -> Duration {
 fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
     let name = |what: &str| format!("{sites}-{what}");
     let raw_one = Farm::new(base, &name("raw"), sites, Roots::Placeholders);
-    let mut times: [Vec<Took>; 6] = Default::default();
+    let mut times: [Vec<Took>; 7] = Default::default();
     let empty = Farm::new(base, &name("empty"), sites, Roots::Empty);
     for round in 0..rounds {
         let recorded = Farm::new(base, &name("recorded"), sites, Roots::Recorded);
@@ -196,9 +201,11 @@ fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
         time(&mut all(&recorded, "down"));
         add(4, &mut raw(&raw_one, "--raw-up"));
         add(5, &mut raw(&raw_one, "--raw-down"));
+        add(6, &mut raw(&empty, "--bare-up"));
+        bare_up::down(&empty);
         fs::remove_dir_all(&recorded.dir).unwrap();
     }
-    let [first, up, again, down, raw_up, raw_down] = times.map(median);
+    let [first, up, again, down, raw_up, raw_down, bare_up] = times.map(median);
     let life = Life {
         first,
         up,
@@ -206,6 +213,7 @@ fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
         down,
         raw_up,
         raw_down,
+        bare_up,
     };
     (life, empty)
 }
@@ -379,6 +387,12 @@ fn print_rows(all: &[Measured], users: &WithUsers) {
             "<= 0.6",
         ),
         (
+            "    its calls, and nothing else / raw",
+            many.life.bare_up,
+            raw_up,
+            "",
+        ),
+        (
             "nothing to do, 1000 / raw calls",
             many.life.again,
             raw_up,
@@ -446,6 +460,7 @@ impl Measured {
             "run": { "ms": ms(self.served) },
             "raw_up": life.raw_up.figures(),
             "raw_down": life.raw_down.figures(),
+            "bare_up": life.bare_up.figures(),
             "mount_a": self.mount_a.map(Took::figures),
             "bubblewrap": self.bubblewrap.figures(),
         })
