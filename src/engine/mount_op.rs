@@ -48,18 +48,15 @@ pub(super) struct MountOp<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> MountOp<'a, B> {
-    /// Returns the work of a step that mounts; `None` for any other step. `since`: the time since
-    /// which the target has shown something.
+    /// Returns the work of `step`, which makes `mount`. `since`: the time since which the target
+    /// has shown something.
     pub(super) fn prepare(
         mounter: &Mounter<B>,
         engine: &Engine,
-        step: &'a Step,
+        (step, mount): (&'a Step, &'a Arc<Mount>),
         member_of: Option<&SiteName>,
         since: Option<u64>,
-    ) -> Result<Option<Self>> {
-        let Some(mount) = step.mount() else {
-            return Ok(None);
-        };
+    ) -> Result<Self> {
         let (backend, sources) = (&mounter.backend, &mounter.sources);
         let mut template = None;
         let ready = if let Some(change) = step.change() {
@@ -71,24 +68,22 @@ impl<'a, B: Backend> MountOp<'a, B> {
         } else {
             sources.ready(backend, mount)?
         };
-        Ok(Some(Self {
+        Ok(Self {
             template,
             is_member: step.change().is_none() && member_of.is_some(),
             ..Self::new(step, mount, ready, since)
-        }))
+        })
     }
 
-    /// Returns the work of a step that mounts a tmpfs which has the files of one that goes; `None`
-    /// for any other step. `since`: as with [`prepare`](Self::prepare).
+    /// Returns the work of `step`, which makes `mount`, a tmpfs with the files of `old`, which
+    /// goes. `since`: as with [`prepare`](Self::prepare).
     pub(super) fn carry_over(
         mounter: &Mounter<B>,
         root: &Root,
-        step: &'a Step,
+        (step, mount): (&'a Step, &'a Arc<Mount>),
+        old: &'a ObservedMount,
         since: Option<u64>,
-    ) -> Result<Option<Self>> {
-        let (Some(mount), Some(old)) = (step.mount(), step.carried_over()) else {
-            return Ok(None);
-        };
+    ) -> Result<Self> {
         let target = &mount.target;
         let top = explained(root, "look at", target, root.open_mounted(target))?;
         must_be(root, target, old, &top)?;
@@ -96,10 +91,10 @@ impl<'a, B: Backend> MountOp<'a, B> {
         let backend = &mounter.backend;
         let ready = backend.prepare(top.as_fd(), mount.attributes, Extent::Mount);
         let ready = explained(root, "copy the mount at", target, ready)?;
-        Ok(Some(Self {
+        Ok(Self {
             carried_over: Some(old),
             ..Self::new(step, mount, (ready, file), since)
-        }))
+        })
     }
 
     /// The work of a step that mounts `ready`.
@@ -203,14 +198,21 @@ impl<'a, B: Backend> MountOp<'a, B> {
 
     /// Gives a tmpfs that was carried over the options that the manifest asks for.
     fn remount(&self, root: &Root, undo: &mut Vec<Undo<B>>) -> Result<()> {
-        let (Some(old), Some(wanted)) = (self.carried_over, self.mount.file_system) else {
+        let Some(old) = self.carried_over else {
             return Ok(());
         };
-        let (target, attributes) = (&self.mount.target, self.mount.attributes);
+        let (Some(before), Some(wanted)) = (old.file_system, self.mount.file_system) else {
+            return Ok(());
+        };
+        let target = &self.mount.target;
         let top = found(root, target, root.open_mounted(target))?;
-        match remount(&top, wanted, attributes) {
+        match remount(&top, wanted, self.mount.attributes) {
             Ok(()) => {
-                undo.push(Undo::remount(target, old));
+                undo.push(Undo::Remount {
+                    target: target.clone(),
+                    file_system: before,
+                    attributes: old.attributes,
+                });
                 Ok(())
             }
             Err(error) => {

@@ -10,9 +10,7 @@ use super::root::{Root, Spot};
 use super::target::{UNMOUNTED_MEANWHILE, is_not_mounted, unique_id_at};
 use crate::base::hints::is_server_gone;
 use crate::base::{Error, Extent, FileSystem, HostPath, JailPath, MountAttributes, Result};
-use crate::observe::{
-    self, CreatedKind, CreatedPath, ObservedMount, PersistentRecord, RecordedMount,
-};
+use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::plan::Along;
 use crate::resolve::Ownership;
 use crate::sys::{self, proc};
@@ -39,7 +37,7 @@ pub(super) enum Undo<B: Backend> {
     /// A tmpfs was remounted. It had these options.
     Remount {
         target: JailPath,
-        file_system: Option<FileSystem>,
+        file_system: FileSystem,
         attributes: MountAttributes,
     },
     /// A placeholder or link was made at `spot`. The undo finds it wherever that was moved to
@@ -126,15 +124,6 @@ pub(super) struct Records {
 }
 
 impl<B: Backend> Undo<B> {
-    /// The undo of remounting `old`, a tmpfs at `target`.
-    pub(super) fn remount(target: &JailPath, old: &ObservedMount) -> Self {
-        Self::Remount {
-            target: target.clone(),
-            file_system: old.file_system,
-            attributes: old.attributes,
-        }
-    }
-
     /// Whether it only reports what cannot be undone.
     pub(super) fn lasts(&self) -> bool {
         matches!(self, Self::Stays { .. } | Self::Beneath(_))
@@ -186,7 +175,9 @@ impl<B: Backend> Undo<B> {
                 target,
                 file_system,
                 attributes,
-            } => remount_as_before(root, &target, file_system, attributes),
+            } => root
+                .open_mounted(&target)
+                .and_then(|top| remount(top, file_system, attributes)),
             Self::Remove { made, spot } => remove(made, &spot, before),
             Self::Recreate { path, kind, owner } => recreate(root, &path, &kind, owner, before),
             Self::Restore { path, before } => {
@@ -265,18 +256,6 @@ fn explain(error: io::Error) -> io::Error {
         return io::Error::other(UNMOUNTED_MEANWHILE);
     }
     error
-}
-
-fn remount_as_before(
-    root: &Root,
-    target: &JailPath,
-    file_system: Option<FileSystem>,
-    attributes: MountAttributes,
-) -> io::Result<()> {
-    match file_system {
-        Some(file_system) => remount(root.open_mounted(target)?, file_system, attributes),
-        None => Ok(()),
-    }
 }
 
 /// Removes what was made at `spot`. If it cannot be removed, it stays recorded.

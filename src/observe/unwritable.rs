@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use nix::sys::statfs::fstatfs;
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statfs::{Statfs, fstatfs};
+use nix::sys::statvfs::FsFlags;
 
 use super::table::Table;
 use crate::Error;
@@ -36,10 +36,10 @@ struct Obstacle {
 impl Obstacle {
     /// The obstacle that keeps anything from being made or removed in the open directory.
     fn of(directory: HostPath, file: &OwnedFd, table: Option<&Table>) -> Option<Self> {
-        let is_read_only = fstatvfs(file).ok()?.flags().contains(FsFlags::ST_RDONLY);
-        let why = if let Some(image) = image_type(file) {
+        let found = fstatfs(file).ok()?;
+        let why = if let Some(image) = image_type(&found) {
             Why::Image(image)
-        } else if is_read_only {
+        } else if found.flags().contains(FsFlags::ST_RDONLY) {
             let id = sys::mount_id_in_table(file).ok();
             Why::ReadOnly(id.and_then(|id| table?.point_of(id)))
         } else if sys::is_immutable(file).ok()? {
@@ -89,11 +89,10 @@ impl Obstacle {
     }
 }
 
-/// The type of the file system that the open directory is on, if it is one that is never writable,
-/// by its magic number in statfs(2).
-fn image_type(file: &OwnedFd) -> Option<&'static str> {
-    let magic = u32::try_from(fstatfs(file).ok()?.filesystem_type().0);
-    Some(match magic.ok()? {
+/// The type of the file system, if it is one that is never writable, by its magic number in
+/// statfs(2).
+fn image_type(found: &Statfs) -> Option<&'static str> {
+    Some(match u32::try_from(found.filesystem_type().0).ok()? {
         0x7371_7368 => "squashfs",
         0xe0f5_e1e2 => "erofs",
         0x9660 => "iso9660",

@@ -20,12 +20,10 @@ impl Step {
         if let Some(change) = self.change() {
             let attach = change.attach.iter().map(|mount| &mount.target);
             let swap = change.swap.iter().map(|mount| &mount.target);
-            return [
-                all(MountChange::Attached, attach),
-                all(MountChange::Swapped, swap),
-                all(MountChange::Detached, &change.detach),
-            ]
-            .concat();
+            let mut changes = all(MountChange::Attached, attach);
+            changes.extend(all(MountChange::Swapped, swap));
+            changes.extend(all(MountChange::Detached, &change.detach));
+            return changes;
         }
         match self {
             Self::Attach { mount, .. } => vec![(MountChange::Attached, &mount.target)],
@@ -45,9 +43,5 @@ fn all<'s>(
     change: MountChange,
     targets: impl IntoIterator<Item = &'s JailPath>,
 ) -> Vec<(MountChange, &'s JailPath)> {
-    let mut changes = vec![];
-    for target in targets {
-        changes.push((change, target));
-    }
-    changes
+    targets.into_iter().map(|target| (change, target)).collect()
 }

@@ -215,15 +215,6 @@ pub enum Step {
 }
 
 impl Step {
-    /// Mounts what `mount` asks for where nothing is.
-    pub(super) fn attach(mount: &Arc<Mount>, graft: Option<GraftChange>) -> Self {
-        Self::Attach {
-            mount: Arc::clone(mount),
-            graft,
-            again: None,
-        }
-    }
-
     /// Unmounts `seen`, which was mounted from `source`.
     pub(super) fn detach(
         target: &JailPath,
@@ -265,6 +256,18 @@ impl Step {
             Self::Swap {
                 mount, expected, ..
             } => has_files_for(expected, mount).then_some(expected),
+            _ => None,
+        }
+    }
+
+    /// Whether the files of a tmpfs that goes are in the new mount; `None`: no tmpfs goes.
+    pub(crate) fn keeps_files(&self) -> Option<bool> {
+        match self {
+            Self::Attach { again, .. } => again.is_some().then_some(true),
+            Self::Swap { expected, .. } => match expected.file_system {
+                Some(FileSystem::Tmpfs { .. }) => Some(self.carried_over().is_some()),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -387,39 +390,33 @@ impl fmt::Display for Step {
                 graft: Some(change),
                 ..
             } => write!(f, "graft {}: {change}", mount.target),
-            Self::Attach { mount, again, .. } => {
+            Self::Attach { mount, .. } => {
                 let (what, target, options) = (mount.what(), &mount.target, mount.options());
                 write!(f, "attach {what} on {target} ({options})")?;
-                match again {
-                    Some(_) => f.write_str(", with its files"),
-                    None => Ok(()),
-                }
+                f.write_str(files_in_words(self))
             }
             Self::Swap {
                 mount,
                 graft: Some(change),
                 ..
             } => write!(f, "swap the graft {}: {change}", mount.target),
-            Self::Swap {
-                mount,
-                expected,
-                because,
-                ..
-            } => {
+            Self::Swap { mount, because, .. } => {
                 let (what, target) = (mount.what(), &mount.target);
                 write!(
                     f,
                     "swap {what} on {target} ({}; {because})",
                     mount.attributes
                 )?;
-                match expected.file_system {
-                    Some(FileSystem::Tmpfs { .. }) if self.carried_over().is_some() => {
-                        f.write_str(", with its files")
-                    }
-                    Some(FileSystem::Tmpfs { .. }) => f.write_str(", without its files"),
-                    _ => Ok(()),
-                }
+                f.write_str(files_in_words(self))
             }
         }
+    }
+}
+
+fn files_in_words(step: &Step) -> &'static str {
+    match step.keeps_files() {
+        Some(true) => ", with its files",
+        Some(false) => ", without its files",
+        None => "",
     }
 }

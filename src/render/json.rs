@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::fstab::FstabLine;
-use crate::base::{Error, ErrorCode, FileSystem, JailPath, SiteName};
+use crate::base::{Error, ErrorCode, JailPath, SiteName};
 use crate::manifest::Diagnostic;
 use crate::observe::{Inside, Outdated};
 use crate::plan::{GraftChange, MountState, Plan, Step};
@@ -145,14 +145,9 @@ fn step(step: &Step) -> Value {
 
 /// Whether the files of a tmpfs that goes are in the new one.
 fn files_of(step: &Step) -> Value {
-    match step {
-        Step::Attach { again: Some(_), .. } => json!({ "with_files": true }),
-        Step::Swap { expected, .. }
-            if matches!(expected.file_system, Some(FileSystem::Tmpfs { .. })) =>
-        {
-            json!({ "with_files": step.carried_over().is_some() })
-        }
-        _ => json!({}),
+    match step.keeps_files() {
+        Some(keeps) => json!({ "with_files": keeps }),
+        None => json!({}),
     }
 }
 

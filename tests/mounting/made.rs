@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, tree, unmount};
+use crate::support::{
+    Mount, Ran, Sandbox, alone, for_each_engine, mounts_below, size_at, tree, unmount,
+};
 use libtest_mimic::Trial;
-use nix::sys::statvfs::statvfs;
 
 const MANIFEST: &str = "programs: [ls]
 directories:
@@ -26,6 +27,10 @@ pub fn all() -> Vec<Trial> {
     trials.extend(for_each_engine(
         "a tmpfs keeps its files when its options change",
         resized,
+    ));
+    trials.extend(for_each_engine(
+        "a failing run gives a tmpfs its size back",
+        given_back_size,
     ));
     trials.extend(for_each_engine(
         "a tmpfs keeps its files when the graft that it is on is replaced",
@@ -132,12 +137,6 @@ fn the_tmpfs(root: &Path) -> Mount {
     mounts.remove(0)
 }
 
-/// The size of the file system at `path`, in bytes.
-fn size_at(path: &Path) -> u64 {
-    let found = statvfs(path).unwrap();
-    found.blocks() * found.fragment_size()
-}
-
 fn manifest_of_tmpfs(size: &str, mode: &str) -> String {
     format!("tmpfs: [{{ target: /tmp, size: {size}, mode: \"{mode}\" }}]\n")
 }
@@ -211,6 +210,42 @@ fn resized(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     assert!(!root.join("tmp/UTC").exists());
     sandbox.ok(&["down", "s"]);
+}
+
+/// One tmpfs gets its new size before another one is too full for its own.
+fn given_back_size(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let manifest = |a: &str, b: &str| {
+        format!("tmpfs: [{{ target: /a, size: {a} }}, {{ target: /b, size: {b} }}]\n")
+    };
+    let root = sandbox.site("s", &manifest("8M", "8M"));
+    sandbox.ok(&["up", "s"]);
+    let files = ["a/file", "b/file"].map(|file| root.join(file));
+    for file in &files {
+        fs::write(file, vec![b'x'; 2 << 20]).unwrap();
+    }
+
+    sandbox.site("s", &manifest("4M", "1M"));
+    let planned = sandbox.run(&["plan", "--json", "s"]).exits(3).json();
+    let steps = planned["sites"][0]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 2, "{planned}");
+    assert!(
+        steps.iter().all(|step| step["with_files"] == true),
+        "{planned}"
+    );
+    sandbox
+        .run(&["up", "-v", "s"])
+        .exits(1)
+        .says("its files need more room")
+        .says("gave the tmpfs /a its options again");
+    for file in &files {
+        assert_eq!(fs::metadata(file).unwrap().len(), 2 << 20);
+        assert_eq!(size_at(file), 8 << 20);
+    }
+    sandbox.site("s", &manifest("8M", "8M"));
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
 }
 
 /// The graft that a tmpfs is on is replaced, because another site has the old one as well.

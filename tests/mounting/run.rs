@@ -5,9 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{Fuse, Ran, Running, Sandbox, alone, mounts_below, soon, trials};
+use crate::support::{
+    Fuse, Ran, Running, Sandbox, alone, mounts_below, size_at, soon, trials, wait_until,
+};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,6 +38,7 @@ pub fn all() -> Vec<Trial> {
             "mounts on the host appear to the service, and not the other way",
             slave,
         ),
+        ("a tmpfs in a service's namespace keeps its files", resized),
         ("a read-only sandbox stays read-only", sandbox_stays),
         (
             "without the right to make namespaces the service starts all the same",
@@ -270,9 +273,7 @@ fn shared_placeholders() {
     let ready = sandbox.path("ready");
     let line = format!(": >{0}; read go; cat {1}", ready.display(), file.display());
     let mut command = service(&sandbox, &["--all"], &line);
-    command
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut first = Running::start_until(&mut command, |_| ready.exists());
     let placeholder = fs::metadata(&file).unwrap();
     // The second one wants less, and does not take away what the first one uses.
@@ -338,6 +339,32 @@ fn slave() {
             .all(|mount| mount.point != back)
     );
     assert!(there.is_dir());
+}
+
+fn resized() {
+    let sandbox = Sandbox::new();
+    let manifest = |size: &str| {
+        format!(
+            "scope: services\nservices: [a.service]\ntmpfs: [{{ target: /tmp, size: {size} }}]\n"
+        )
+    };
+    let root = sandbox.site("site", &manifest("8M"));
+    let line = format!("echo kept >{}/tmp/file; exec sleep 1000", root.display());
+    let mut run = service(&sandbox, &["--unit", "a"], &line);
+    let running = Running(run.stderr(Stdio::null()).spawn().unwrap());
+    let seen = Path::new("/proc")
+        .join(running.pid().to_string())
+        .join("root");
+    let tmp = seen.join(root.strip_prefix("/").unwrap()).join("tmp");
+    let is_kept = || fs::read_to_string(tmp.join("file")).is_ok_and(|text| text == "kept\n");
+    wait_until("the service has written its file", is_kept);
+
+    sandbox.site("site", &manifest("4M"));
+    sandbox.ok(&["up", "site"]).says("1 swapped");
+    assert!(is_kept());
+    assert_eq!(size_at(&tmp), 4 << 20);
+    sandbox.ok(&["up", "site"]).says("nothing to do");
+    assert!(mounts_below(&root).is_empty());
 }
 
 fn sandbox_stays() {

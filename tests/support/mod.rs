@@ -32,7 +32,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
 pub use fuse::Fuse;
-pub use mounts::{Mount, bind, grafts_below, mounts, mounts_below, unmount, unmount_all};
+pub use mounts::{Mount, bind, grafts_below, mounts, mounts_below, size_at, unmount, unmount_all};
 pub use running::Running;
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
 
 use super::{Ran, soon};
 
@@ -122,4 +123,10 @@ fn unescape(field: &[u8]) -> PathBuf {
         rest = if octal.is_some() { &tail[3..] } else { tail };
     }
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// The size of the file system at `path`, in bytes.
+pub fn size_at(path: &Path) -> u64 {
+    let found = statvfs(path).unwrap();
+    found.blocks() * found.fragment_size()
 }

@@ -135,27 +135,27 @@ impl<'a, B: Backend> UpRun<'a, B> {
             ..
         } = *self;
         let now = observe::since_boot();
+        let mut carried_over = vec![];
         let mut work = engine.in_host(|| {
             let mut work = vec![];
             for step in &plan.steps {
                 check_signal(stop)?;
-                if let Some(mount) = step.mount()
-                    && step.carried_over().is_none()
-                {
-                    let since = since(observed, &mount.target, now);
-                    let template = template_with(plan, observed, &mount.target);
-                    work.extend(MountOp::prepare(mounter, engine, step, template, since)?);
+                let Some(mount) = step.mount() else {
+                    continue;
+                };
+                let since = since(observed, &mount.target, now);
+                if let Some(old) = step.carried_over() {
+                    carried_over.push(((step, mount), old, since));
+                    continue;
                 }
+                let template = template_with(plan, observed, &mount.target);
+                let made = (step, mount);
+                work.push(MountOp::prepare(mounter, engine, made, template, since)?);
             }
             Ok(work)
         })?;
-        for step in &plan.steps {
-            if let Some(target) = step.mount_target()
-                && step.carried_over().is_some()
-            {
-                let since = since(observed, target, now);
-                work.extend(MountOp::carry_over(mounter, &self.root, step, since)?);
-            }
+        for (made, old, since) in carried_over {
+            work.push(MountOp::carry_over(mounter, &self.root, made, old, since)?);
         }
         // A mount comes before those in it.
         work.sort_by(|a, b| a.mount.target.cmp(&b.mount.target));

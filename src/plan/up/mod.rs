@@ -199,8 +199,18 @@ impl<'a> Planner<'a> {
         self.plan.unchanged.extend(record);
     }
 
+    /// Plans to mount what `mount` asks for. A tmpfs of ours that goes from there keeps its files.
     fn add_attach(&mut self, mount: &'a Arc<Mount>, graft: Option<GraftChange>) {
-        self.mount.insert(&mount.target, Step::attach(mount, graft));
+        let (observed, target) = (self.observed, &mount.target);
+        let again = observed
+            .top(target)
+            .filter(|top| observed.is_ours(target, top) && has_files_for(top, mount));
+        let step = Step::Attach {
+            mount: Arc::clone(mount),
+            graft,
+            again: again.cloned(),
+        };
+        self.mount.insert(target, step);
     }
 
     /// What to do about the `count` mounts of somebody else in the place of `mount`.
@@ -323,7 +333,6 @@ impl<'a> Planner<'a> {
             }
         }
         let going = self.postpone_hidden(&mut attach);
-        self.carry_files_over();
         let mut made = placeholders::plan(self.desired, self.observed, &attach, &going);
         self.plan.unfinished |= made.postponed;
         self.postpone_removals(&mut made);
@@ -352,20 +361,6 @@ impl<'a> Planner<'a> {
         self.plan.unchanged.extend(self.buried.into_iter().cloned());
         sort_by_target(&mut self.plan.unchanged);
         self.plan
-    }
-
-    /// A tmpfs of ours that goes, and comes again, keeps its files.
-    fn carry_files_over(&mut self) {
-        let observed = self.observed;
-        for (target, step) in &mut self.mount {
-            if let Step::Attach { mount, again, .. } = step
-                && let Some(top) = observed.top(target)
-                && observed.is_ours(target, top)
-                && has_files_for(top, mount)
-            {
-                *again = Some(top.clone());
-            }
-        }
     }
 
     /// Whether a hidden mount of ours is still on `path`, or below it.
